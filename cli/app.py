@@ -1,0 +1,240 @@
+"""The command line: parses, calls, and turns every error into one line and a documented exit status.
+
+Heavy imports stand inside the commands: ``--help`` needs neither MLX nor a tokenizer.
+"""
+
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mistral_mlx.errors import ContextError, ConversionError, MistralMLXError, ModelError, OptionError
+from mistral_mlx.version import __version__
+
+from . import options, registry
+from .terminal import INTERRUPTED, note, prepare_streams
+
+STARTED = time.perf_counter()
+
+# docs/cli.md lists them; 130 and 141 are in `terminal`.
+INTERNAL, USAGE, MODEL, CONTEXT, OUTPUT = 1, 2, 3, 4, 5
+STATUS: list[tuple[type[MistralMLXError], int]] = [
+    (OptionError, USAGE),
+    (ModelError, MODEL),
+    (ContextError, CONTEXT),
+    (ConversionError, OUTPUT),
+]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the program and exit with its status."""
+    prepare_streams()
+    try:
+        status = app(prog_name="mistral-mlx", standalone_mode=False)
+    except (typer.TyperException, MistralMLXError, OSError, ImportError, KeyboardInterrupt, typer.Abort) as error:
+        if "--debug" in sys.argv:
+            raise
+        status = _report(error)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        note(f"error: this is a bug: {type(error).__name__}: {error} (--debug before the command shows where)")
+        status = INTERNAL
+    sys.exit(status)
+
+
+def _report(error: BaseException) -> int:
+    """Say what went wrong in one line, and return the exit status for it."""
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        note("interrupted")
+        return INTERRUPTED
+    if isinstance(error, typer.TyperException):
+        note(f"error: {error.format_message()} (--help lists the options)")
+        return error.exit_code
+    if isinstance(error, ImportError):
+        note(
+            f"error: the installation is incomplete ({error}); run: "
+            "pip install --force-reinstall 'mlx[cpu]' on Linux, 'mlx' on a Mac"
+        )
+        return INTERNAL
+    note(f"error: {error}")
+    return next((status for kind, status in STATUS if isinstance(error, kind)), OUTPUT)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"mistral-mlx {__version__} (mlx {metadata.version('mlx')}, Python {sys.version.split()[0]})")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Mistral models in the terminal: chat, completion and conversion, on Apple silicon and on any CPU."""
+
+
+@app.command()
+def complete(
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; joined after what is piped in.")] = None,
+    model: options.Model = None,
+    prompt_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the prompt from a file.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without instruct format.")] = False,
+    system: options.System = None,
+    template: options.Template = None,
+    max_tokens: options.MaxTokens = options.MAX_TOKENS,
+    temperature: options.Temperature = options.TEMPERATURE,
+    top_p: options.TopP = options.TOP_P,
+    top_k: options.TopK = options.TOP_K,
+    min_p: options.MinP = options.MIN_P,
+    repetition_penalty: options.RepetitionPenalty = options.REPETITION_PENALTY,
+    stop: options.Stop = None,
+    seed: options.Seed = None,
+    as_json: options.Json = False,
+    stats: options.Stats = False,
+    quiet: options.Quiet = False,
+    device: options.Device = "auto",
+    force: options.Force = False,
+) -> None:
+    """Answer a prompt, or continue a text, on stdout.
+
+    The prompt is standard input, then --prompt-file, then the argument, with a blank line between them.
+    """
+    from . import complete as command
+    from .opening import new_sampler, open_model, use_device
+
+    job = command.Job(
+        prompt=command.join_prompt(prompt, prompt_file),
+        name=model or "",
+        sampler=new_sampler(temperature, top_p, top_k, min_p, repetition_penalty, seed),
+        max_tokens=max_tokens,
+        started=STARTED,
+        stop=stop or [],
+        system=system,
+        template=template,
+        raw=raw,
+        as_json=as_json,
+        stats=stats,
+        quiet=quiet,
+    )
+    use_device(device)
+    command.run(job, *open_model(registry.resolve(model), force=force, quiet=quiet))
+
+
+@app.command()
+def chat(
+    model: options.Model = None,
+    system: options.System = None,
+    template: options.Template = None,
+    max_tokens: options.MaxTokens = options.MAX_TOKENS,
+    temperature: options.Temperature = options.TEMPERATURE,
+    top_p: options.TopP = options.TOP_P,
+    top_k: options.TopK = options.TOP_K,
+    min_p: options.MinP = options.MIN_P,
+    repetition_penalty: options.RepetitionPenalty = options.REPETITION_PENALTY,
+    stop: options.Stop = None,
+    seed: options.Seed = None,
+    stats: options.Stats = False,
+    quiet: options.Quiet = False,
+    history: Annotated[bool, typer.Option(help="Remember what was typed, in a file only you can read.")] = True,
+    device: options.Device = "auto",
+    force: options.Force = False,
+) -> None:
+    """Talk to a model; /help inside lists the commands."""
+    from mistral_mlx.session import Session
+
+    from . import chat as command
+    from .opening import new_sampler, open_model, use_device
+
+    sampler = new_sampler(temperature, top_p, top_k, min_p, repetition_penalty, seed)
+    use_device(device)
+    opened = open_model(registry.resolve(model), force=force, quiet=quiet)
+    session = Session(*opened, system=system, template=template)
+    command.greet(session, name=model or "", quiet=quiet)
+    command.Chat(session, sampler, max_tokens, stop or [], stats=stats, quiet=quiet).run(
+        command.line_reader(registry.home() / "history" if history else None)
+    )
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A folder of safetensors, or a GGUF file.")],
+    target: Annotated[Path | None, typer.Argument(help="The folder to write; by default beside the source.")] = None,
+    bits: Annotated[int | None, typer.Option(metavar="4|8", help="Bits per weight; 4 by default.")] = None,
+    group_size: Annotated[
+        int | None, typer.Option(metavar="32|64|128", help="Weights that share a scale; 64 by default.")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="float16|bfloat16|float32", help="Dtype of all that is not packed; by default the source's."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the target if it exists.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
+    allow_nonfinite: Annotated[
+        bool, typer.Option("--allow-nonfinite", help="Convert weights that are NaN or infinite, too.")
+    ] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Quantize a checkpoint into an MLX model folder.
+
+    A GGUF file that is quantized already is carried over without loss, unless --bits or --group-size is given.
+    """
+    from mistral_mlx.convert import convert as run
+
+    from . import convert as command
+
+    with command.progress_bar(quiet=quiet) as progress:
+        report = run(
+            source,
+            target or command.default_target(source, bits),
+            bits=bits,
+            group_size=group_size,
+            dtype=dtype,
+            force=force,
+            dry_run=dry_run,
+            allow_nonfinite=allow_nonfinite,
+            progress=progress,
+        )
+    command.show(report, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def info(
+    model: Annotated[
+        str | None, typer.Argument(envvar=registry.MODEL_VARIABLE, help="A model folder, or a registered name.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show what a model is, and what running it takes."""
+    from . import info as command
+
+    command.show(command.describe(registry.resolve(model)), as_json=as_json)
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(metavar="demo", help="The model to fetch; there is one so far.")],
+    quiet: options.Quiet = False,
+) -> None:
+    """Fetch a small real chat model and register it under its name."""
+    from .pull import NAME, pull_demo
+
+    if name != NAME:
+        raise OptionError(f"there is no model {name!r} to pull; {NAME!r} is")
+    pull_demo(quiet=quiet)

@@ -1,0 +1,83 @@
+"""``convert``: shows a conversion while it runs, and reports what it kept and what it cost."""
+
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mistral_mlx.convert import Report
+
+from .terminal import inert, note, write_text
+
+N_SHOWN = 5  # rows of a list
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Give what shows progress on a terminal: the tensor, a bar, and an estimate of the time left."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[tensor]}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None, tensor="")
+        yield lambda tensor, done, total: bar.update(task, completed=done, total=total, tensor=inert(tensor))
+
+
+def default_target(source: Path, bits: int | None) -> Path:
+    """Return the folder to write when none is named: beside the source, called after it."""
+    source = source.expanduser().absolute()
+    name = source.stem if source.suffix == ".gguf" else source.name
+    return source.parent / f"{name}-mlx{f'-{bits}bit' if bits else ''}"
+
+
+def show(report: Report, *, as_json: bool, quiet: bool) -> None:
+    """Write the report: as JSON to stdout, or for people to stderr."""
+    if as_json:
+        write_text(json.dumps(report.as_dict(), ensure_ascii=False) + "\n")
+    elif not quiet:
+        for line in _lines(report):
+            print(inert(line), file=sys.stderr)
+    for remark in () if quiet or as_json else report.notes:
+        note(remark)
+
+
+def _lines(report: Report) -> Iterator[str]:
+    verb = "would become" if report.dry_run else "became"
+    yield f"{report.source} {verb} {report.target}" + ("" if report.dry_run else f" in {report.seconds:.1f} s")
+    yield (
+        f"  size         {_megabytes(report.source_bytes)} -> {_megabytes(report.target_bytes)}, "
+        f"{report.bits_per_weight:.2f} bits per weight, {report.parameters:,} weights"
+    )
+    yield f"  disk         {_megabytes(report.needed_bytes)} needed, {_megabytes(report.free_bytes)} free"
+    yield from _table("  worst error  ", [f"{error:.4f}  {name}" for name, error in report.errors])
+    yield from _table("  kept as is   ", list(_by_layer(report.kept)))
+
+
+def _by_layer(kept: list[tuple[str, str]]) -> Iterator[str]:
+    """Yield one line for tensors that differ in nothing but the number of their layer."""
+    kinds = Counter((re.sub(r"\.\d+\.", ".*.", name), reason) for name, reason in kept)
+    for (name, reason), n_layers in kinds.items():
+        yield f"{name}{f' ({n_layers} layers)' if '*' in name else ''}: {reason}"
+
+
+def _table(title: str, rows: list[str]) -> Iterator[str]:
+    for i, row in enumerate(rows[:N_SHOWN]):
+        yield (title if i == 0 else " " * len(title)) + row
+    if len(rows) > N_SHOWN:
+        yield " " * len(title) + f"and {len(rows) - N_SHOWN} more (--json lists all)"
+
+
+def _megabytes(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"

@@ -1,0 +1,62 @@
+"""Names for model folders: which are registered, and what a ``--model`` means; knows nothing of what is in them."""
+
+import json
+import os
+from pathlib import Path
+
+import platformdirs
+
+from mistral_mlx.errors import ModelError, OptionError, shown
+
+HOME_VARIABLE = "MISTRAL_MLX_HOME"
+MODEL_VARIABLE = "MISTRAL_MLX_MODEL"
+
+
+def home() -> Path:
+    """Return the folder of this program's own models and settings."""
+    return Path(os.environ.get(HOME_VARIABLE) or platformdirs.user_data_dir("mistral-mlx"))
+
+
+def registered() -> dict[str, Path]:
+    """Return the registered names and their folders."""
+    try:
+        names = json.loads(_file().read_text(encoding="utf-8"))
+        return {name: Path(path) for name, path in names.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ModelError(
+            f"{shown(str(_file()), limit=200)} cannot be read ({error}); delete it and register again"
+        ) from error
+
+
+def register(name: str, path: Path) -> None:
+    """Make `name` mean the folder `path`, from now on."""
+    names = {key: str(value) for key, value in (registered() | {name: path.resolve()}).items()}
+    _file().parent.mkdir(parents=True, exist_ok=True)
+    draft = _file().with_suffix(f".{os.getpid()}")
+    draft.write_text(json.dumps(names, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    draft.replace(_file())
+
+
+def resolve(model: str | None) -> Path:
+    """Return the folder that `model`, a registered name or a path, means. A name wins; ``./name`` is always a path.
+
+    Raises OptionError if none is given, ModelError if there is no such name or folder.
+    """
+    if not model:
+        raise OptionError(f"which model? Give --model with a folder or a name, or set {MODEL_VARIABLE}")
+    names = registered()
+    path = names.get(model, Path(model).expanduser())
+    if path.is_dir():
+        return path
+    if model in names:
+        raise ModelError(f"the folder of {shown(model)}, {shown(str(path), limit=200)}, is gone; register it again")
+    known = ", ".join(sorted(names)) or "none; 'mistral-mlx pull demo' fetches one"
+    raise ModelError(
+        f"no such model directory or registered name: {shown(model, limit=200)} (registered: {shown(known)})"
+    )
+
+
+def _file() -> Path:
+    return home() / "models.json"

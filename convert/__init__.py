@@ -1,0 +1,123 @@
+"""The converter: a checkpoint in, an MLX model folder out; reads and writes files, and never prints."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from shutil import copyfile, disk_usage
+
+import mlx.core as mx
+
+from .checkpoint import open_source
+from .plan import BITS, DEFAULT_BITS, DEFAULT_GROUP_SIZE, DTYPES, GROUP_SIZES, Plan, make_plan
+from .quantize import run_step
+from .report import Report
+from .staging import RESERVE_NBYTES, check_space, check_target, staged
+from .tokenizer_files import is_vocabulary
+from .writer import SHARD_NBYTES, ShardWriter, config_bytes, split_into_shards, sync_file, write_file
+
+__all__ = ["BITS", "DEFAULT_BITS", "DEFAULT_GROUP_SIZE", "DTYPES", "GROUP_SIZES", "Report", "convert"]
+
+CACHE_NBYTES = 64 * 1024 * 1024  # with none at all, asking the system for memory takes a third of the time
+
+Progress = Callable[[str, int, int], None]
+
+
+def convert(
+    source: str | PathLike[str],
+    target: str | PathLike[str],
+    *,
+    bits: int | None = None,
+    group_size: int | None = None,
+    dtype: str | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    allow_nonfinite: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Convert the checkpoint `source` into the MLX model folder `target`.
+
+    `source` is a Hugging Face folder of safetensors or a GGUF file of the llama family. Weights are packed to `bits`
+    (4) in groups of `group_size` (64); a GGUF that is quantized already is carried over without loss if neither is
+    given. `dtype` is that of everything not packed, by default the source's own. `progress` is called with a tensor's
+    name, the bytes read so far and the bytes there are.
+
+    Raises OptionError for a bad argument, ModelError for a source that cannot be used, and ConversionError for
+    everything that keeps the target from being written; then the target is as it was before.
+    """
+    started = time.monotonic()
+    place = check_target(target, Path(source), force=force)
+    plan = make_plan(open_source(source), bits=bits, group_size=group_size, dtype=dtype)
+    needed, free = _needed_nbytes(plan), disk_usage(place.parent).free
+    errors: dict[str, float] = {}
+    if not dry_run:
+        check_space(needed, free, place.parent)
+        with _small_cache(), staged(place, force=force) as folder:
+            errors = _write_weights(plan, folder, allow_nonfinite, progress)
+            _write_files(plan, folder)
+    return Report(
+        source=str(source),
+        target=str(target),
+        source_bytes=plan.source.nbytes,
+        target_bytes=plan.nbytes,
+        bits_per_weight=plan.nbytes * 8 / plan.parameters,
+        parameters=plan.parameters,
+        kept=[(step.tensor.name, step.reason) for step in plan.steps if step.reason],
+        errors=sorted(errors.items(), key=lambda item: -item[1]),
+        tokenizer=any(is_vocabulary(name) for name in plan.source.files),
+        notes=list(plan.notes),
+        needed_bytes=needed,
+        free_bytes=free,
+        dry_run=dry_run,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _write_weights(plan: Plan, folder: Path, allow_nonfinite: bool, progress: Progress | None) -> dict[str, float]:
+    """Write all shards and their index; return the error of each tensor that was quantized."""
+    errors: dict[str, float] = {}
+    done, total = 0, sum(step.tensor.nbytes for step in plan.steps)
+    writer = ShardWriter(folder, split_into_shards(plan.outputs, SHARD_NBYTES))
+    try:
+        for step in plan.steps:
+            name, before = step.tensor.name, done
+
+            def on_block(nbytes: int, name: str = name, before: int = before) -> None:
+                if progress:
+                    progress(name, before + nbytes, total)
+
+            error = run_step(step, writer, allow_nonfinite=allow_nonfinite, on_block=on_block)
+            if error is not None:
+                errors[name] = error
+            done += step.tensor.nbytes
+        writer.finish(plan.parameters)
+    finally:
+        writer.close()
+    return errors
+
+
+def _write_files(plan: Plan, folder: Path) -> None:
+    write_file(folder / "config.json", config_bytes(plan.config))
+    for name, content in plan.source.files.items():
+        if isinstance(content, bytes):
+            write_file(folder / name, content)
+        else:
+            copyfile(content, folder / name)
+            sync_file(folder / name)
+
+
+def _needed_nbytes(plan: Plan) -> int:
+    files = sum(len(c) if isinstance(c, bytes) else c.stat().st_size for c in plan.source.files.values())
+    return plan.nbytes + files + RESERVE_NBYTES
+
+
+@contextmanager
+def _small_cache() -> Iterator[None]:
+    """Let MLX keep the buffers of a few blocks, which come again and again, and no more than that."""
+    limit = mx.set_cache_limit(CACHE_NBYTES)
+    try:
+        yield
+    finally:
+        mx.set_cache_limit(limit)
+        mx.clear_cache()

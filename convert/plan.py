@@ -1,0 +1,173 @@
+"""What becomes of every tensor, decided before a byte is written; reads no weight and no file."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mistral_mlx.args import ModelArgs
+from mistral_mlx.errors import OptionError, shown
+
+from .source import FLOAT_KINDS, PACKED_KINDS, Source, SourceTensor
+from .tokenizer_files import check_vocabulary, is_vocabulary
+from .weights import HEAD, check_weights, is_norm
+from .writer import OutputTensor
+
+BITS = (4, 8)
+GROUP_SIZES = (32, 64, 128)
+DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+DEFAULT_BITS, DEFAULT_GROUP_SIZE = 4, 64
+GGUF_PACKING = {"Q4_0": (4, 32), "Q4_1": (4, 32), "Q8_0": (8, 32)}
+
+
+class Packing(NamedTuple):
+    """How a weight is packed."""
+
+    bits: int
+    group_size: int
+
+    def as_config(self) -> dict[str, object]:
+        """Return the entry of ``quantization`` in config.json."""
+        return {"group_size": self.group_size, "bits": self.bits, "mode": "affine"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """What becomes of one tensor."""
+
+    tensor: SourceTensor
+    dtype: str  # of the weight, or of the scales and biases of a packed one: F16, BF16 or F32
+    packing: Packing | None  # None: the weight is kept as it is
+    carried: bool = False  # the source's own quantization is taken over, not made anew
+    reason: str = ""  # why a matrix is kept
+
+    @property
+    def outputs(self) -> list[OutputTensor]:
+        """The tensors this one becomes: the weight alone, or the packed weight with its scales and biases."""
+        name, shape = self.tensor.name, self.tensor.shape
+        if self.packing is None:
+            return [OutputTensor(name, self.dtype, shape)]
+        rows, columns = shape
+        groups = (rows, columns // self.packing.group_size)
+        return [
+            OutputTensor(name, "U32", (rows, columns * self.packing.bits // 32)),
+            OutputTensor(f"{self.path}.scales", self.dtype, groups),
+            OutputTensor(f"{self.path}.biases", self.dtype, groups),
+        ]
+
+    @property
+    def path(self) -> str:
+        """The module the weight belongs to."""
+        return self.tensor.name.removesuffix(".weight")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that will be written, but for the bytes."""
+
+    source: Source
+    steps: tuple[Step, ...]
+    config: dict[str, object]  # of the target
+    notes: tuple[str, ...]
+
+    @property
+    def outputs(self) -> list[OutputTensor]:
+        """All tensors of the target, in the model's order."""
+        return [output for step in self.steps for output in step.outputs]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes the target's weights take."""
+        return sum(output.nbytes for output in self.outputs)
+
+    @property
+    def parameters(self) -> int:
+        """How many weights the model has, a tied head counted once."""
+        return sum(step.tensor.size for step in self.steps)
+
+
+def make_plan(source: Source, *, bits: int | None, group_size: int | None, dtype: str | None) -> Plan:
+    """Decide on every tensor of `source`. A packed source is carried over if neither bits nor group size are asked for.
+
+    Raises OptionError, ConfigError, CheckpointError or ConversionError if this cannot be done.
+    """
+    _check_options(bits, group_size, dtype)
+    args = ModelArgs.from_config(source.config)
+    tensors, notes = check_weights(source.tensors, args)
+    check_vocabulary(source.tokenizer_ids, args.vocab_size)
+    if source.is_packed and bits is None and group_size is None:
+        steps = tuple(_carry(tensor, dtype) for tensor in tensors)
+    else:
+        packing = Packing(bits or DEFAULT_BITS, group_size or DEFAULT_GROUP_SIZE)
+        stored = DTYPES[dtype] if dtype else _own_dtype(source, args)
+        steps = tuple(_quantize(tensor, packing, stored, source.keeps_dtypes and dtype is None) for tensor in tensors)
+    notes = [*source.notes, *notes, *_notes(source, steps)]
+    return Plan(source, steps, _target_config(source, steps, dtype), tuple(notes))
+
+
+def _check_options(bits: int | None, group_size: int | None, dtype: str | None) -> None:
+    if bits is not None and bits not in BITS:
+        raise OptionError(f"bits is {bits}; 4 or 8 is expected")
+    if group_size is not None and group_size not in GROUP_SIZES:
+        raise OptionError(f"group_size is {group_size}; 32, 64 or 128 is expected")
+    if dtype is not None and dtype not in DTYPES:
+        raise OptionError(f"dtype is {shown(dtype)}; {', '.join(DTYPES)} are expected")
+
+
+def _own_dtype(source: Source, args: ModelArgs) -> str:
+    """Return the dtype the source was made in: what its config says, else that of its embedding."""
+    kind = source.tensors["model.embed_tokens.weight"].kind
+    return DTYPES.get(args.dtype or "", kind if kind in FLOAT_KINDS else "F16")
+
+
+def _carry(tensor: SourceTensor, dtype: str | None) -> Step:
+    if tensor.kind in PACKED_KINDS:
+        if dtype == "bfloat16":
+            raise OptionError(
+                "dtype is 'bfloat16', which cannot hold the float16 scales of a quantized GGUF; "
+                "leave it out, or give bits to quantize again"
+            )
+        return Step(tensor, DTYPES[dtype or "float16"], Packing(*GGUF_PACKING[tensor.kind]), carried=True)
+    reason = "" if is_norm(tensor) else f"the source stores it as {tensor.kind}"
+    return Step(tensor, DTYPES[dtype] if dtype else tensor.kind, None, reason=reason)
+
+
+def _quantize(tensor: SourceTensor, packing: Packing, dtype: str, keeps_dtypes: bool) -> Step:
+    if not is_norm(tensor) and tensor.columns % packing.group_size == 0:
+        return Step(tensor, dtype, packing)
+    reason = (
+        ""
+        if is_norm(tensor)
+        else f"its {tensor.columns} columns are no multiple of the group size {packing.group_size}"
+    )
+    kept = tensor.kind if keeps_dtypes and tensor.kind in FLOAT_KINDS else dtype
+    return Step(tensor, kept, None, reason=reason)
+
+
+def _notes(source: Source, steps: tuple[Step, ...]) -> Iterator[str]:
+    kinds = ", ".join(sorted({step.tensor.kind for step in steps} & set(PACKED_KINDS)))
+    if any(step.carried for step in steps):
+        yield f"the source's {kinds} weights are carried over without loss (group size 32)"
+    elif kinds:
+        yield (
+            f"the source's {kinds} weights are quantized again; "
+            "leave out bits and group size to carry them over without loss"
+        )
+    if not any(step.packing for step in steps):
+        yield "nothing could be quantized"
+    if source.config.get("tie_word_embeddings") is True and HEAD in source.tensors:
+        yield f"the config ties the head to the embedding, but {HEAD} is there: it is kept and the config corrected"
+    if not any(is_vocabulary(name) for name in source.files):
+        yield "no tokenizer was found: the target works with token ids only"
+
+
+def _target_config(source: Source, steps: tuple[Step, ...], dtype: str | None) -> dict[str, object]:
+    config = {**source.config, "tie_word_embeddings": HEAD not in source.tensors}
+    config |= {key: dtype for key in ("dtype", "torch_dtype") if dtype and key in config}
+    packings = Counter(step.packing for step in steps if step.packing)
+    if packings:
+        usual = packings.most_common(1)[0][0]
+        exceptions = {step.path: step.packing.as_config() for step in steps if step.packing not in (None, usual)}
+        # mlx-lm reads the first key; Hugging Face shows the second.
+        config["quantization"] = config["quantization_config"] = {**usual.as_config(), **exceptions}
+    return config

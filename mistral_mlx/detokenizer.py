@@ -1,0 +1,144 @@
+"""Token ids back to text, one id at a time; knows nothing of where ids come from or where text goes.
+
+The chunks of a stream join to exactly what decoding all ids at once gives, and no chunk ends inside a UTF-8
+sequence: bytes wait until their character is whole, and what never becomes one is U+FFFD. Two families of
+vocabularies are known:
+
+- *pieces* (sentencepiece): text with ``▁`` for a space, and single bytes for what the vocabulary cannot spell. Each
+  byte of a broken sequence is one U+FFFD, as in sentencepiece. The dummy space in front of the first piece is taken
+  away again, unless the text continues a prompt.
+- *byte level* (GPT-2): every token is a string of bytes. A broken sequence is one U+FFFD, as in the tokenizers library.
+"""
+
+import codecs
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from enum import Enum
+
+REPLACEMENT = "\ufffd"
+SPACE = "▁"  # U+2581, how sentencepiece writes a space
+
+
+class StreamingDetokenizer(ABC):
+    """Turns ids into text as they arrive; the work per id does not grow with the length of the text."""
+
+    @abstractmethod
+    def add(self, token_id: int) -> str:
+        """Return the text that is certain now that `token_id` came; ids without text give an empty string."""
+
+    @abstractmethod
+    def flush(self) -> str:
+        """Return what is still held back, as it reads at the end of the text."""
+
+
+class LeadingSpace(Enum):
+    """What happens to the space in front of the text."""
+
+    KEPT = "kept"
+    FIRST_PIECE = "first piece"  # sentencepiece: the first piece loses one, be it there
+    UNTIL_TEXT = "until text"  # sentencepiece without extra whitespace: every piece does, until there is text
+    ONE = "one"  # the Strip decoder: the text loses one, wherever it came from
+    FIRST_TOKEN = "first token"  # the Metaspace decoder: the first token loses all of its own
+
+
+class PieceDetokenizer(StreamingDetokenizer):
+    """For vocabularies of pieces with ``▁`` for a space and single bytes as the fallback.
+
+    `pieces[id]` is the text of a piece (``▁`` already a space), the byte of a byte piece, or None for no text;
+    pieces in `verbatim` (the unknown one) never lose a leading space.
+    """
+
+    def __init__(
+        self, pieces: Sequence[str | bytes | None], *, leading: LeadingSpace, verbatim: frozenset[int] = frozenset()
+    ) -> None:
+        self._pieces = pieces
+        self._leading = leading
+        self._verbatim = verbatim
+        self._pending = bytearray()  # at most three bytes: the beginning of one character
+
+    def add(self, token_id: int) -> str:
+        piece = self._pieces[token_id] if 0 <= token_id < len(self._pieces) else None
+        if piece is None:
+            return ""
+        if isinstance(piece, bytes):
+            self._pending += piece
+            return self._with_leading_rule(self._take_characters(), is_piece=False)
+        held_back = self._with_leading_rule(self.flush(), is_piece=False)
+        return held_back + self._with_leading_rule(piece, is_piece=token_id not in self._verbatim)
+
+    def flush(self) -> str:
+        return self._take_characters(final=True)
+
+    def _take_characters(self, *, final: bool = False) -> str:
+        """Return the characters whose bytes are there; `final` if no more bytes come."""
+        text = ""
+        while self._pending and (final or len(self._pending) >= _utf8_length(self._pending[0])):
+            length = _utf8_length(self._pending[0])
+            try:
+                text += self._pending[:length].decode()
+            except UnicodeDecodeError:
+                text, length = text + REPLACEMENT, 1
+            del self._pending[:length]
+        return text
+
+    def _with_leading_rule(self, text: str, *, is_piece: bool) -> str:
+        rule = self._leading
+        if rule is LeadingSpace.KEPT or not (text or self._pending or is_piece):
+            return text
+        if rule is LeadingSpace.ONE:
+            if text:
+                self._leading = LeadingSpace.KEPT
+            return text.removeprefix(" ")
+        if is_piece:
+            text = text.replace(" ", "") if rule is LeadingSpace.FIRST_TOKEN else text.removeprefix(" ")
+        if rule is not LeadingSpace.UNTIL_TEXT or text or self._pending:
+            self._leading = LeadingSpace.KEPT
+        return text
+
+
+class ByteLevelDetokenizer(StreamingDetokenizer):
+    """For vocabularies whose tokens are strings of bytes; `tokens[id]` is None for no text."""
+
+    def __init__(self, tokens: Sequence[bytes | None]) -> None:
+        self._tokens = tokens
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def add(self, token_id: int) -> str:
+        token = self._tokens[token_id] if 0 <= token_id < len(self._tokens) else None
+        return "" if token is None else self._decoder.decode(token)
+
+    def flush(self) -> str:
+        text = self._decoder.decode(b"", final=True)
+        self._decoder.reset()
+        return text
+
+
+def join_stream(detokenizer: StreamingDetokenizer, ids: Iterable[int]) -> str:
+    """Return the whole text of `ids`."""
+    return "".join([*map(detokenizer.add, ids), detokenizer.flush()])
+
+
+def byte_level_alphabet() -> dict[str, int]:
+    """Return which byte each character of a byte-level vocabulary stands for (GPT-2's bytes_to_unicode, inverted)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {chr(256 + rank): byte for rank, byte in enumerate(others)}
+
+
+def byte_of_piece(text: str) -> bytes | None:
+    """Return the byte that a piece like <0x0A> stands for, None for any other piece."""
+    if len(text) != 6 or not text.startswith("<0x") or text[5] != ">":
+        return None
+    try:
+        return bytes([int(text[3:5], 16)])
+    except ValueError:
+        return None
+
+
+def _utf8_length(lead: int) -> int:
+    """How many bytes the character that starts with `lead` has; 1 if no character starts so."""
+    if 0xC2 <= lead < 0xE0:
+        return 2
+    if 0xE0 <= lead < 0xF0:
+        return 3
+    return 4 if 0xF0 <= lead < 0xF5 else 1

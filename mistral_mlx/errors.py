@@ -1,0 +1,65 @@
+"""What can go wrong through somebody's input; knows nothing of exit codes or terminals.
+
+    MistralMLXError
+    ├── ModelError           a model folder that cannot be used
+    │   ├── ConfigError      config.json: missing, malformed, or asking for what we do not have
+    │   ├── CheckpointError  weights: missing, truncated, of another shape or type
+    │   └── TokenizerError   tokenizer files or chat template
+    ├── OptionError          a value from the caller is out of range (also a ValueError)
+    ├── ContextError         the input does not fit the model's context
+    └── ConversionError      a conversion could not finish; nothing was left behind
+
+Every message is one sentence or two: what is wrong, the value seen, what to do. Text that comes out of a model
+folder is untrusted and enters a message through :func:`shown`.
+"""
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "ContextError",
+    "ConversionError",
+    "MistralMLXError",
+    "ModelError",
+    "OptionError",
+    "TokenizerError",
+    "shown",
+]
+
+
+class MistralMLXError(Exception):
+    """The root: catching it catches all that input can cause."""
+
+
+class ModelError(MistralMLXError):
+    """A model folder that cannot be used."""
+
+
+class ConfigError(ModelError):
+    """config.json is missing, malformed, or asks for something we do not have."""
+
+
+class CheckpointError(ModelError):
+    """Weights are missing, truncated, or differ from what the config implies."""
+
+
+class TokenizerError(ModelError):
+    """Tokenizer files or the chat template cannot be used."""
+
+
+class OptionError(MistralMLXError, ValueError):
+    """A value given by the caller is out of range."""
+
+
+class ContextError(MistralMLXError):
+    """The input does not fit the model's context."""
+
+
+class ConversionError(MistralMLXError):
+    """A conversion could not finish; the target is as it was before."""
+
+
+def shown(value: object, *, limit: int = 80) -> str:
+    """Return `value` as a short text with nothing in it that a terminal would act on."""
+    text = value if isinstance(value, str) else repr(value)
+    short = text if len(text) <= limit else text[:limit] + "…"
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in short)

@@ -1,0 +1,87 @@
+"""The layers that hold weights, plain or packed; what multiplies them is the business of `kernels`."""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from . import kernels
+
+
+class RMSNorm(nn.Module):
+    """Root mean square normalization over the last axis (Zhang and Sennrich, 2019)."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = mx.ones((dim,))
+        self.eps = eps
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.fast.rms_norm(x, self.weight.astype(x.dtype), self.eps)
+
+
+class Linear(nn.Module):
+    """A product with a weight ``[n_out, n_in]``, without bias."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight = mx.zeros((n_out, n_in))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return kernels.matmul(x, self.weight)
+
+    def packed(self, group_size: int, bits: int) -> "PackedLinear":
+        """Return the layer of the same shape whose weight is packed."""
+        n_out, n_in = self.weight.shape
+        return PackedLinear(n_in, n_out, group_size=group_size, bits=bits)
+
+
+class Embedding(nn.Module):
+    """A table ``[n_rows, dim]`` looked up by id; as a tied output head, its own transpose."""
+
+    def __init__(self, n_rows: int, dim: int) -> None:
+        super().__init__()
+        self.weight = mx.zeros((n_rows, dim))
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        return self.weight[ids].astype(kernels.activation_dtype(self.weight.dtype))
+
+    def as_linear(self, x: mx.array) -> mx.array:
+        """Return ``x @ weight.T``, ``[..., dim]`` to ``[..., n_rows]``."""
+        return kernels.matmul(x, self.weight)
+
+    def packed(self, group_size: int, bits: int) -> "PackedEmbedding":
+        """Return the layer of the same shape whose weight is packed."""
+        n_rows, dim = self.weight.shape
+        return PackedEmbedding(dim, n_rows, group_size=group_size, bits=bits)
+
+
+class PackedLinear(nn.Module):
+    """A product with a weight ``[n_out, n_in]`` in MLX's affine form: ``w = scale * q + bias`` per group of inputs.
+
+    ``weight`` is uint32 ``[n_out, n_in * bits / 32]``, low bits first; ``scales`` and ``biases`` are
+    ``[n_out, n_in / group_size]``.
+    """
+
+    def __init__(self, n_in: int, n_out: int, *, group_size: int, bits: int) -> None:
+        super().__init__()
+        self.group_size, self.bits = group_size, bits
+        self.weight = mx.zeros((n_out, n_in * bits // 32), mx.uint32)
+        self.scales = mx.zeros((n_out, n_in // group_size))
+        self.biases = mx.zeros((n_out, n_in // group_size))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return kernels.quantized_matmul(
+            x, self.weight, self.scales, self.biases, group_size=self.group_size, bits=self.bits
+        )
+
+
+class PackedEmbedding(PackedLinear):
+    """A packed table looked up by id; as a tied output head, its own transpose."""
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        dtype = kernels.activation_dtype(self.scales.dtype)
+        scales, biases = self.scales[ids].astype(dtype), self.biases[ids].astype(dtype)
+        return mx.dequantize(self.weight[ids], scales, biases, group_size=self.group_size, bits=self.bits)
+
+    def as_linear(self, x: mx.array) -> mx.array:
+        """Return ``x @ W.T``, ``[..., dim]`` to ``[..., n_rows]``."""
+        return super().__call__(x)

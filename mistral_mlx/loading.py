@@ -1,0 +1,160 @@
+"""From a model folder to a model: every name, shape and dtype is checked against the config before a weight is read.
+
+Plain checkpoints (float32, bfloat16, float16) and folders quantized in MLX's affine form load alike: a module is
+packed if its ``scales`` are in the files, and only then.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.utils import tree_unflatten
+
+from .args import ModelArgs, QuantizationArgs, expected_shapes
+from .errors import CheckpointError, ModelError, TokenizerError, shown
+from .folder import ModelFolder
+from .model import Mistral
+from .tensor_files import TensorEntry, find_tensors
+from .tokenizer import Tokenizer, load_tokenizer
+
+FLOAT_DTYPES = ("F32", "BF16", "F16")
+IGNORED_SUFFIXES = (".rotary_emb.inv_freq",)  # old exports store what is computed from rope_theta
+TEXT_PREFIX = "language_model."  # of multimodal checkpoints, beside the towers below
+IGNORED_PREFIXES = ("vision_tower.", "multi_modal_projector.")
+
+StrPath = str | os.PathLike[str]
+
+
+def load(path: StrPath) -> tuple[Mistral, Tokenizer]:
+    """Return the model in the folder at `path` and its tokenizer.
+
+    Raises ModelError (ConfigError, CheckpointError or TokenizerError) if one of them cannot be used.
+    """
+    model = load_model(path)
+    tokenizer = load_tokenizer(path)
+    if tokenizer.vocab_size > model.args.vocab_size:
+        raise TokenizerError(
+            f"the tokenizer in {shown(str(path))} has {tokenizer.vocab_size} tokens, the model only "
+            f"{model.args.vocab_size}; they do not belong together"
+        )
+    return model, tokenizer
+
+
+def load_model(path: StrPath) -> Mistral:
+    """Return the model in the folder at `path`; no tokenizer is needed.
+
+    Raises ModelError (ConfigError or CheckpointError) if the folder is missing, damaged or not supported.
+    """
+    folder = ModelFolder(path)
+    args, entries = inspect_model(folder)
+    model = Mistral(args, tied="lm_head.weight" not in entries)
+    _pack(model, entries)
+    weights = _read(entries)
+    model.load_weights(list(weights.items()), strict=True)
+    mx.eval(model.parameters())  # the files are read here, not in the first forward pass
+    return model
+
+
+def inspect_model(folder: ModelFolder) -> tuple[ModelArgs, dict[str, TensorEntry]]:
+    """Return the hyper-parameters and the tensors of a folder under the model's names, checked, nothing read yet."""
+    args = read_args(folder)
+    entries = _named(find_tensors(folder))
+    _check(entries, args)
+    return args, entries
+
+
+def read_args(folder: ModelFolder) -> ModelArgs:
+    """Return what ``config.json`` says, with the stop ids of ``generation_config.json`` added."""
+    args = ModelArgs.from_config(folder.json("config.json"))
+    if not folder.has("generation_config.json"):
+        return args
+    ids = folder.json("generation_config.json").get("eos_token_id")
+    found = [i for i in (ids if isinstance(ids, list) else [ids]) if type(i) is int]
+    return replace(args, eos_token_ids=args.eos_token_ids | set(found))
+
+
+def _named(entries: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
+    """Return the text model's tensors under the names they have when it stands alone."""
+    return {
+        name.removeprefix(TEXT_PREFIX): entry
+        for name, entry in entries.items()
+        if not name.endswith(IGNORED_SUFFIXES) and not name.startswith(IGNORED_PREFIXES)
+    }
+
+
+def _check(entries: dict[str, TensorEntry], args: ModelArgs) -> None:
+    """Raise CheckpointError unless `entries` are exactly the tensors `args` implies."""
+    expected = _expected_entries(entries, args)
+    for name in sorted(entries.keys() - expected.keys()):
+        raise CheckpointError(f"the checkpoint has the tensor {shown(name)}, which this model does not use")
+    for name, (shape, dtypes) in expected.items():
+        if name not in entries:
+            raise CheckpointError(f"the checkpoint has no tensor {shown(name)}")
+        entry = entries[name]
+        if entry.shape != shape or entry.dtype not in dtypes:
+            raise CheckpointError(
+                f"tensor {shown(name)} is {entry.dtype} {list(entry.shape)}; config.json implies "
+                f"{' or '.join(dtypes)} {list(shape)}"
+            )
+
+
+def _expected_entries(
+    entries: dict[str, TensorEntry], args: ModelArgs
+) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
+    """Return the shape and possible dtypes of every tensor, packed modules being those that have scales."""
+    expected: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {}
+    for name, shape in expected_shapes(args).items():
+        path = name.removesuffix(".weight")
+        if path == "lm_head" and name not in entries:
+            _check_tied(args)
+        elif f"{path}.scales" in entries:
+            group_size, bits = _packing(args.quantization, path, shape)
+            grouped = (shape[0], shape[1] // group_size)
+            expected[name] = ((shape[0], shape[1] * bits // 32), ("U32",))
+            expected[f"{path}.scales"] = expected[f"{path}.biases"] = (grouped, FLOAT_DTYPES)
+        else:
+            expected[name] = (shape, FLOAT_DTYPES)
+    return expected
+
+
+def _check_tied(args: ModelArgs) -> None:
+    if args.tie_word_embeddings is False:
+        raise CheckpointError("the checkpoint has no tensor 'lm_head.weight', and config.json says it is not tied")
+
+
+def _packing(quantization: QuantizationArgs | None, path: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    if quantization is None:
+        raise CheckpointError(f"{shown(path)} has scales, but config.json has no quantization")
+    group_size, bits = quantization.of(path)
+    if len(shape) != 2 or shape[1] % group_size:
+        raise CheckpointError(f"{shown(path)} of shape {list(shape)} cannot be packed in groups of {group_size}")
+    return group_size, bits
+
+
+def _pack(model: Mistral, entries: dict[str, TensorEntry]) -> None:
+    """Replace each module whose scales are in the files by its packed form."""
+    modules = dict(model.named_modules())
+    quantization = model.args.quantization
+    paths = [name.removesuffix(".scales") for name in entries if name.endswith(".scales")]
+    if quantization is not None:
+        packed = [(path, modules[path].packed(*quantization.of(path))) for path in paths]
+        model.update_modules(tree_unflatten(packed))
+
+
+def _read(entries: dict[str, TensorEntry]) -> dict[str, mx.array]:
+    """Return the tensors, still to be read; a file is opened once."""
+    files: dict[Path, dict[str, mx.array]] = {}
+    for entry in entries.values():
+        if entry.file not in files:
+            files[entry.file] = _open(entry.file)
+    return {name: files[entry.file][entry.name] for name, entry in entries.items()}
+
+
+def _open(path: Path) -> dict[str, mx.array]:
+    try:
+        arrays = mx.load(str(path), format="safetensors")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{shown(path.name)} cannot be read: {shown(str(error))}") from error
+    assert isinstance(arrays, dict), type(arrays)
+    return arrays

@@ -1,0 +1,50 @@
+"""Memory that is there and memory that was used, in bytes; knows nothing of models."""
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+
+from . import kernels
+
+
+def available_memory() -> int | None:
+    """Return how much memory new arrays can take without swapping, or None where the system does not say.
+
+    On Linux the kernel's estimate, within the limit of the control group; elsewhere all physical memory.
+    """
+    known = [n for n in (_linux_available(), _cgroup_available()) if n is not None]
+    if known:
+        return min(known)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+def peak_memory() -> int:
+    """Return the most memory this process has held: MLX's own count on a GPU, resident memory on a CPU."""
+    if not kernels.on_cpu():
+        return int(mx.get_peak_memory())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _linux_available() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    fields = [line.split() for line in lines if line.startswith("MemAvailable:")]
+    return int(fields[0][1]) * 1024 if fields else None
+
+
+def _cgroup_available() -> int | None:
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (folder / "memory.max").read_text(), (folder / "memory.current").read_text()
+    except OSError:
+        return None
+    return None if limit.strip() == "max" else max(0, int(limit) - int(used))

@@ -1,0 +1,134 @@
+"""The chat: whole transcripts from a pipe, and a real terminal for what only a terminal has."""
+
+import os
+import re
+import signal
+import stat
+
+import pexpect
+import pytest
+from test_cli import PROGRAM, one_line, run
+from tiny_folder import repeat_forever, write_tiny_folder
+
+PROMPT = ">"
+SIX = ("--temperature", "0", "--max-tokens", "6")
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory):
+    return repeat_forever(write_tiny_folder(tmp_path_factory.mktemp("models") / "endless", max_position_embeddings=64))
+
+
+def chat(model, text, *args):
+    return run("chat", "-m", model, *SIX, *args, input=text.encode())
+
+
+def said(result):
+    """Return the remarks on stderr, without the program's name."""
+    return [line.removeprefix("mistral-mlx: ") for line in result.stderr.decode().splitlines()]
+
+
+def test_one_message_a_line_and_nothing_but_answers_on_stdout(endless):
+    result = chat(endless, "Hello\n\nAgain\n", "--quiet")
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"the the the the the the\n" * 2, b"")
+
+
+def test_the_cache_is_kept_between_turns(endless):
+    first, second = [line for line in said(chat(endless, "Hello\nAgain\n", "--stats")) if line.startswith("prompt")]
+    n_prompt, n_cached = map(int, re.match(r"prompt (\d+) tokens \((\d+) cached\)", first).groups())
+    assert (n_cached, f"({n_prompt + 5} cached)" in second) == (0, True)
+
+
+def test_commands_are_obeyed_and_unknown_ones_are_not_sent(endless):
+    result = chat(endless, "/nope\n/help\n/exit\nnever\n")
+    assert result.stdout == b""
+    lines = said(result)
+    assert "there is no command /nope" in lines[1]
+    assert [line.split()[0] for line in lines[2:5]] == ["/help", "/clear", "/exit"]
+
+
+def test_clear_forgets(endless):
+    result = chat(endless, "Hello\n/clear\nHello\n", "--stats")
+    counts = [line.split(" tok/s")[0] for line in said(result) if line.startswith("prompt")]
+    assert [count.rsplit(" ", 1)[0] for count in counts] == [counts[0].rsplit(" ", 1)[0]] * 2
+    assert "the conversation is cleared" in said(result)
+
+
+def test_three_quotes_make_one_message_of_many_lines(endless):
+    many = chat(endless, '"""\nHello\nAgain"""\n', "--quiet")
+    assert many.stdout.count(b"\n") == 1
+
+
+def test_the_window_and_the_trained_positions_are_said_once(endless):
+    lines = said(chat(endless, "Hello\n" * 9))
+    assert len([line for line in lines if "longer than the window of 8 tokens" in line]) == 1
+    assert len([line for line in lines if "past the 64 that the model was trained for" in line]) == 1
+
+
+def test_a_full_context_is_an_error_of_the_turn_and_not_of_the_chat(tmp_path):
+    short = write_tiny_folder(tmp_path / "short", sliding_window=None, max_position_embeddings=40)
+    result = chat(repeat_forever(short), f"Hello\n{'x ' * 40}\nHello\n", "--quiet")
+    assert (result.returncode, result.stdout) == (0, b"the the the the the the\n" * 2)
+    assert "the model's context 40" in one_line(result.stderr)
+
+
+def terminal(model, *args):
+    """Start a chat in a terminal of 24 lines."""
+    command = ["chat", "-m", str(model), "--temperature", "0", *args]
+    env = {**os.environ, "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}  # nobody answers where the cursor is
+    child = pexpect.spawn(PROGRAM[0], [*PROGRAM[1:], *command], encoding="utf-8", timeout=10, env=env)
+    child.setwinsize(24, 100)
+    child.expect("chatting with")
+    child.expect(PROMPT)
+    return child
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(endless, tmp_path):
+    child = terminal(endless, "--max-tokens", "1000000")
+    child.send("Hello\r")
+    child.expect("the the the the the")
+    child.kill(signal.SIGINT)
+    child.expect("interrupted; the part above stays")
+    child.expect(PROMPT)
+    child.send("/clear\r")
+    child.expect("the conversation is cleared")
+    child.send("\x04")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_ctrl_c_twice_at_the_prompt_leaves(endless, tmp_path):
+    child = terminal(endless)
+    child.send("half a line\x03")
+    child.expect("Ctrl-C again")
+    child.expect(PROMPT)
+    child.send("\x03")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+@pytest.mark.parametrize(("option", "kept"), [("--history", True), ("--no-history", False)])
+def test_what_was_typed_is_remembered_for_its_owner_only(endless, tmp_path, option, kept):
+    child = terminal(endless, "--max-tokens", "2", option)
+    child.send("remember me\r")
+    child.expect("the the")
+    child.send("\x04")
+    child.expect(pexpect.EOF)
+    child.close()
+    history = tmp_path / "home" / "history"
+    assert history.exists() == kept
+    if kept:
+        assert "remember me" in history.read_text()
+        assert stat.S_IMODE(history.stat().st_mode) == 0o600
+
+
+def test_a_paste_of_several_lines_is_one_message(endless, tmp_path):
+    child = terminal(endless, "--max-tokens", "2")
+    child.send("\x1b[200~first line\nsecond line\x1b[201~\r")
+    child.expect("the the\r\n")
+    child.expect(PROMPT)
+    child.send("\x04")
+    child.expect(pexpect.EOF)
+    assert "the the" not in child.before

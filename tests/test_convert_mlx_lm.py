@@ -1,0 +1,109 @@
+"""mlx-lm, whose format this is, reads what the converter writes and writes the same (a slow import: alone in here)."""
+
+import json
+import warnings
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from convert_sources import (
+    CONFIG,
+    add_weights,
+    bytes_to_unicode,
+    close,
+    gguf_writer,
+    random_weights,
+    with_tokenizer,
+    write_folder,
+)
+
+from mistral_mlx.convert import convert
+from mistral_mlx.loading import load_model
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import mlx_lm.utils
+
+
+IDS = mx.array([[1, 5, 9, 33, 7]])
+
+
+def logits(folder: Path) -> np.ndarray:
+    model, _ = mlx_lm.utils.load_model(folder)
+    return np.array(model(IDS).astype(mx.float32))
+
+
+@pytest.mark.parametrize(("bits", "group_size", "tied"), [(4, 64, False), (8, 32, True), (4, 128, False)])
+def test_tensors_and_config_are_those_mlx_lm_writes(tmp_path: Path, bits: int, group_size: int, tied: bool) -> None:
+    config = {**CONFIG, "intermediate_size": 192, "tie_word_embeddings": tied}  # 192 is no multiple of 128
+    source = write_folder(tmp_path / "source", config, shards=2)
+    convert(source, tmp_path / "ours", bits=bits, group_size=group_size)
+
+    model, read = mlx_lm.utils.load_model(source)
+    model, read = mlx_lm.utils.quantize_model(model, read, group_size, bits)
+    mlx_lm.utils.save_model(tmp_path / "theirs", model)
+    mlx_lm.utils.save_config(read, tmp_path / "theirs" / "config.json")
+
+    ours, theirs = (
+        mx.load(str(tmp_path / who / "model.safetensors"), return_metadata=True) for who in ("ours", "theirs")
+    )
+    assert ours[1] == theirs[1] == {"format": "mlx"} and set(ours[0]) == set(theirs[0])
+    for name, array in theirs[0].items():
+        assert ours[0][name].dtype == array.dtype and mx.array_equal(ours[0][name], array), name
+    for name in ("config.json", "model.safetensors.index.json"):
+        found, expected = (json.loads((tmp_path / who / name).read_text()) for who in ("ours", "theirs"))
+        assert found == expected
+    np.testing.assert_array_equal(logits(tmp_path / "ours"), logits(tmp_path / "theirs"))
+
+
+def test_both_programs_compute_the_same_from_either_folder(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "source", {**CONFIG, "sliding_window": None})
+    convert(source, tmp_path / "ours", bits=4, group_size=32, dtype="float32")
+    model, config = mlx_lm.utils.quantize_model(*mlx_lm.utils.load_model(source), 32, 4)
+    mlx_lm.utils.save_model(tmp_path / "theirs", model)
+    mlx_lm.utils.save_config(config, tmp_path / "theirs" / "config.json")
+    for folder in (tmp_path / "ours", tmp_path / "theirs"):
+        expected = logits(folder)
+        np.testing.assert_allclose(np.array(load_model(folder)(IDS)), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_mixed_gguf_gives_the_logits_of_its_unpacked_weights(tmp_path: Path) -> None:
+    writer = gguf_writer(tmp_path / "mixed.gguf")
+    weights = random_weights(CONFIG)
+    stored = add_weights(writer, weights, dict.fromkeys(weights, "Q4_1") | {"model.embed_tokens.weight": "Q8_0"})
+    convert(close(writer), tmp_path / "target", dtype="float32")
+    reference = {**CONFIG, "model_type": "llama"}
+    plain = write_folder(tmp_path / "plain", reference, weights={name: mx.array(w) for name, w in stored.items()})
+    np.testing.assert_allclose(logits(tmp_path / "target"), logits(plain), atol=1e-4)
+
+
+TEMPLATE = "{% for m in messages %}<|start|>{{ m.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize("add_bos", [True, False])
+def test_a_rebuilt_byte_level_tokenizer_loads(tmp_path: Path, add_bos: bool) -> None:
+    tokens = [*bytes_to_unicode(), "aa", "<|start|>", "<|end|>"]
+    path = with_tokenizer(
+        tmp_path / "x.gguf", "gpt2", tokens, [1] * 257 + [3, 3], merges=["a a"], pre="smollm",
+        bos_token_id=257, eos_token_id=258, add_bos_token=add_bos, chat_template=TEMPLATE,
+    )  # fmt: skip
+    convert(path, tmp_path / "target")
+    tokenizer = mlx_lm.utils.load_tokenizer(tmp_path / "target")
+    bos = [257] if add_bos else []
+    assert tokenizer.encode("aab12<|end|>") == bos + [256] + [tokens.index(c) for c in "b12"] + [258]
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "aa"}], return_dict=False) == [257, 256]
+    assert tokenizer.eos_token_ids == {258}
+
+
+def test_a_rebuilt_sentencepiece_tokenizer_loads(tmp_path: Path) -> None:
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), "\u2581a", "\u2581", "a"]
+    scores = [0.0] * 259 + [-1.0, -2.0, -3.0]
+    path = with_tokenizer(
+        tmp_path / "x.gguf", "llama", tokens, [2, 3, 3] + [6] * 256 + [1] * 3, scores=scores,
+        bos_token_id=1, eos_token_id=2, unknown_token_id=0,
+    )  # fmt: skip
+    convert(path, tmp_path / "target")
+    tokenizer = mlx_lm.utils.load_tokenizer(tmp_path / "target")
+    assert tokenizer.encode("a aab") == [1, 259, 259, 261, 3 + ord("b")]
+    assert tokenizer.eos_token_ids == {2}

@@ -1,0 +1,180 @@
+"""The token loop: what it yields, when it ends, and what it reports."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import LetterTokenizer, Scripted, tiny_model
+
+from mistral_mlx import generate, generate_step, make_cache, prefill, stream_generate
+from mistral_mlx.errors import ContextError, OptionError
+from mistral_mlx.sampling import Sampler
+
+GREEDY = {"sampler": Sampler(temperature=0)}
+PROMPT = [1, 9, 30, 12, 44, 7, 8, 21, 50, 3, 17]
+
+
+@pytest.fixture
+def model():
+    return tiny_model()[0]
+
+
+def greedy(model, prompt, n):
+    """Return what the whole history, evaluated anew for every token, continues with."""
+    ids = list(prompt)
+    for _ in range(n):
+        ids.append(int(mx.argmax(model(mx.array([ids]))[0, -1])))
+    return ids[len(prompt) :]
+
+
+def text_of(responses):
+    return "".join(response.text for response in responses)
+
+
+def stream(model, text, **options):
+    """Stream a reply whose ids spell `text`, which may end in control tokens given as numbers."""
+    tokenizer = LetterTokenizer()
+    ids = [i for part in ([text] if isinstance(text, str) else text) for i in encode(tokenizer, part)]
+    options = {"max_tokens": len(ids), **options}
+    return list(stream_generate(model, tokenizer, "Hello", sampler=Scripted(ids), **options))
+
+
+def encode(tokenizer, part):
+    return [part] if isinstance(part, int) else tokenizer.encode(part)
+
+
+@pytest.mark.parametrize("prefill_step_size", [1, 4, 512])
+def test_greedy_ids_equal_evaluating_everything_anew(model, prefill_step_size):
+    ids = list(generate_step(PROMPT, model, max_tokens=24, prefill_step_size=prefill_step_size, **GREEDY))
+    assert ids == greedy(model, PROMPT, 24)
+
+
+def test_a_cache_is_continued(model):
+    cache = make_cache(model.args)
+    prefill(model, PROMPT[:6], cache)
+    assert list(generate_step(PROMPT[6:], model, cache=cache, max_tokens=9, **GREEDY)) == greedy(model, PROMPT, 9)
+
+
+def test_a_yielded_id_enters_the_cache_when_the_next_is_asked_for(model):
+    cache = make_cache(model.args)
+    steps = generate_step(PROMPT, model, cache=cache, max_tokens=3, **GREEDY)
+    offsets = [cache[0].offset for _ in steps]
+    assert offsets == [len(PROMPT), len(PROMPT) + 1, len(PROMPT) + 2]
+
+
+def test_prefill_reports_every_step_and_can_be_stopped_between_them(model):
+    seen, cache = [], make_cache(model.args)
+
+    def stop_at_eight(done, total):
+        seen.append((done, total))
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prefill(model, PROMPT, cache, prefill_step_size=4, on_prefill=stop_at_eight)
+    assert seen == [(0, 11), (4, 11), (8, 11)]
+    assert {layer.offset for layer in cache} == {8}
+
+
+def test_prefill_returns_the_logits_after_the_last_id(model):
+    logits = prefill(model, PROMPT, make_cache(model.args))
+    np.testing.assert_allclose(np.array(logits), np.array(model(mx.array([PROMPT]))[0, -1]), atol=1e-5)
+
+
+def test_pieces_join_to_the_text_and_count_up(model):
+    responses = stream(model, "some text.")
+    assert text_of(responses) == "some text."
+    assert [r.generation_tokens for r in responses] == list(range(1, 11))
+    assert [r.finish_reason for r in responses] == [None] * 9 + ["length"]
+    assert {(r.prompt_tokens, r.cached_tokens) for r in responses} == {(6, 0)}
+    assert all(r.ttft_s > 0 and r.prompt_tps > 0 and r.peak_memory_gb > 0 for r in responses)
+
+
+@pytest.mark.parametrize("stop_id", [2, 40])
+def test_a_stop_id_of_config_or_tokenizer_ends_the_text_and_is_not_in_it(stop_id):
+    model, _ = tiny_model(eos_token_id=[40])
+    responses = stream(model, ["yes", stop_id, "never"])
+    assert (text_of(responses), responses[-1].finish_reason, responses[-1].token) == ("yes", "stop", stop_id)
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "expected", "reason"),
+    [
+        ("one, two", [","], "one", "stop"),
+        ("one, two", [", t", "ne"], "o", "stop"),
+        ("aaab", ["aab"], "a", "stop"),
+        ("one, two", [",x"], "one, two", "length"),
+        ("one,", [", x"], "one,", "length"),
+        ("one", [], "one", "length"),
+    ],
+)
+def test_text_ends_before_the_first_stop_string(model, text, stop, expected, reason):
+    responses = stream(model, text, stop=stop)
+    assert (text_of(responses), responses[-1].finish_reason) == (expected, reason)
+
+
+def test_what_may_begin_a_stop_string_waits_and_nothing_else_does(model):
+    assert [r.text for r in stream(model, "a, b. c", stop=[", x"])] == ["a", "", "", ", b", ".", " ", "c"]
+
+
+def test_a_held_back_stop_string_is_given_out_at_a_stop_id(model):
+    assert text_of(stream(model, ["one, ", 2], stop=[", x"])) == "one, "
+
+
+def test_a_string_prompt_gets_bos_and_its_continuation_keeps_the_space(model):
+    assert text_of(stream(model, " and so on")) == " and so on"
+    tokenizer = LetterTokenizer()
+    ids = tokenizer.encode(" yes")
+    answer = stream_generate(model, tokenizer, [1, 9, 9], sampler=Scripted(ids), max_tokens=4)
+    assert text_of(answer) == "yes"
+
+
+def test_full_attention_stops_when_the_context_is_full():
+    model, _ = tiny_model(sliding_window=None, max_position_embeddings=16)
+    tokenizer = LetterTokenizer()
+    responses = list(stream_generate(model, tokenizer, PROMPT, sampler=Scripted([9] * 99), max_tokens=99))
+    assert responses[-1].finish_reason == "context"
+    assert responses[-1].prompt_tokens + responses[-1].generation_tokens == 17  # the last one is not fed any more
+
+
+def test_a_prompt_beyond_the_context_is_refused_with_both_counts_before_any_work():
+    model, _ = tiny_model(sliding_window=None, max_position_embeddings=16)
+    with pytest.raises(ContextError, match=r"17 tokens.*16"):
+        next(generate_step([5] * 17, model))
+
+
+def test_a_window_knows_no_end():
+    model, _ = tiny_model(max_position_embeddings=16)
+    assert len(list(generate_step([5] * 20, model, max_tokens=9, **GREEDY))) == 9
+
+
+def test_generate_is_the_joined_stream(model):
+    tokenizer = LetterTokenizer()
+    text = generate(model, tokenizer, "Hello", max_tokens=12, **GREEDY)
+    assert text == text_of(stream_generate(model, tokenizer, "Hello", max_tokens=12, **GREEDY)) != ""
+
+
+def test_the_same_seed_generates_the_same(model):
+    def ids(seed):
+        return list(generate_step(PROMPT, model, sampler=Sampler(temperature=1, seed=seed), max_tokens=20))
+
+    assert ids(3) == ids(3) != ids(4)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "said"),
+    [
+        ([], {}, "empty"),
+        ([64], {}, "vocabulary"),
+        ([-1], {}, "vocabulary"),
+        ([1], {"max_tokens": 0}, "max_tokens is 0"),
+        ([1], {"prefill_step_size": 0}, "prefill_step_size 0"),
+    ],
+)
+def test_impossible_requests_are_refused(model, prompt, options, said):
+    with pytest.raises(OptionError, match=said):
+        next(generate_step(prompt, model, **options))
+
+
+def test_an_empty_stop_string_is_refused(model):
+    with pytest.raises(OptionError, match="stop string"):
+        stream(model, "x", stop=[""])
