@@ -7,7 +7,7 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -15,60 +15,66 @@ from mistral_mlx.errors import ContextError, ConversionError, MistralMLXError, M
 from mistral_mlx.version import __version__
 
 from . import options, registry
-from .terminal import INTERRUPTED, note, prepare_streams
+from .terminal import Interrupted, OutputError, note, prepare_streams, raise_on_signals
 
 STARTED = time.perf_counter()
 
-# docs/cli.md lists them; 130 and 141 are in `terminal`.
+# docs/cli.md lists them; those of signals are in `terminal`.
 INTERNAL, USAGE, MODEL, CONTEXT, OUTPUT = 1, 2, 3, 4, 5
-STATUS: list[tuple[type[MistralMLXError], int]] = [
+STATUS: list[tuple[type[Exception], int]] = [
     (OptionError, USAGE),
     (ModelError, MODEL),
     (ContextError, CONTEXT),
     (ConversionError, OUTPUT),
+    (OutputError, OUTPUT),
+    (OSError, OUTPUT),
 ]
+MLX_PACKAGE = "mlx" if sys.platform == "darwin" else "'mlx[cpu]'"
 
 app = typer.Typer(
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-def main() -> None:
+def run() -> NoReturn:
     """Run the program and exit with its status."""
+    raise_on_signals()
     prepare_streams()
     try:
         status = app(prog_name="mistral-mlx", standalone_mode=False)
-    except (typer.TyperException, MistralMLXError, OSError, ImportError, KeyboardInterrupt, typer.Abort) as error:
+    except (Exception, Interrupted) as error:
         if "--debug" in sys.argv:
             raise
         status = _report(error)
-    except Exception as error:
-        if "--debug" in sys.argv:
-            raise
-        note(f"error: this is a bug: {type(error).__name__}: {error} (--debug before the command shows where)")
-        status = INTERNAL
     sys.exit(status)
 
 
-def _report(error: BaseException) -> int:
-    """Say what went wrong in one line, and return the exit status for it."""
-    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        note("interrupted")
-        return INTERRUPTED
+def status_of(error: BaseException) -> int:
+    """Return the documented exit status for an error."""
+    if isinstance(error, Interrupted):
+        return error.status
     if isinstance(error, typer.TyperException):
-        note(f"error: {error.format_message()} (--help lists the options)")
         return error.exit_code
-    if isinstance(error, ImportError):
-        note(
-            f"error: the installation is incomplete ({error}); run: "
-            "pip install --force-reinstall 'mlx[cpu]' on Linux, 'mlx' on a Mac"
-        )
-        return INTERNAL
-    note(f"error: {error}")
-    return next((status for kind, status in STATUS if isinstance(error, kind)), OUTPUT)
+    return next((status for kind, status in STATUS if isinstance(error, kind)), INTERNAL)
+
+
+def _report(error: Exception | Interrupted) -> int:
+    """Say what went wrong in one line, and return the exit status for it."""
+    if isinstance(error, Interrupted):
+        note("interrupted; nothing half-written is left")
+    elif isinstance(error, typer.TyperException):
+        note(f"error: {error.format_message()} (see --help)")
+    elif isinstance(error, ImportError):
+        note(f"error: the installation is incomplete ({error}); run: pip install --force-reinstall {MLX_PACKAGE}")
+    elif isinstance(error, OSError):
+        note(f"error: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+    elif isinstance(error, MistralMLXError | OutputError):
+        note(f"error: {error}")
+    else:
+        note(f"error: this is a bug: {type(error).__name__}: {error} (--debug before the command shows where)")
+    return status_of(error)
 
 
 def _version(wanted: bool) -> None:
@@ -77,14 +83,17 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def common(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Mistral models in the terminal: chat, completion and conversion, on Apple silicon and on any CPU."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -113,13 +122,22 @@ def complete(
 
     The prompt is standard input, then --prompt-file, then the argument, with a blank line between them.
     """
+    from mistral_mlx.sampling import Sampler
+
     from . import complete as command
-    from .opening import new_sampler, open_model, use_device
+    from .opening import open_model, use_device
 
     job = command.Job(
         prompt=command.join_prompt(prompt, prompt_file),
         name=model or "",
-        sampler=new_sampler(temperature, top_p, top_k, min_p, repetition_penalty, seed),
+        sampler=Sampler(
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+        ),
         max_tokens=max_tokens,
         started=STARTED,
         stop=stop or [],
@@ -154,19 +172,29 @@ def chat(
     force: options.Force = False,
 ) -> None:
     """Talk to a model; /help inside lists the commands."""
+    from mistral_mlx.sampling import Sampler
     from mistral_mlx.session import Session
 
     from . import chat as command
-    from .opening import new_sampler, open_model, use_device
+    from .opening import open_model, use_device
 
-    sampler = new_sampler(temperature, top_p, top_k, min_p, repetition_penalty, seed)
+    sampler = Sampler(
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+    )
     use_device(device)
     opened = open_model(registry.resolve(model), force=force, quiet=quiet)
     session = Session(*opened, system=system, template=template)
     command.greet(session, name=model or "", quiet=quiet)
-    command.Chat(session, sampler, max_tokens, stop or [], stats=stats, quiet=quiet).run(
+    failed = command.Chat(session, sampler, max_tokens, stop or [], stats=stats, quiet=quiet).run(
         command.line_reader(registry.home() / "history" if history else None)
     )
+    if failed and not sys.stdin.isatty():  # a script has to know
+        raise typer.Exit(status_of(failed))
 
 
 @app.command()
@@ -216,15 +244,14 @@ def convert(
 
 @app.command()
 def info(
-    model: Annotated[
-        str | None, typer.Argument(envvar=registry.MODEL_VARIABLE, help="A model folder, or a registered name.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A model folder, or a registered name.")] = None,
+    model: options.Model = None,
     as_json: options.Json = False,
 ) -> None:
     """Show what a model is, and what running it takes."""
     from . import info as command
 
-    command.show(command.describe(registry.resolve(model)), as_json=as_json)
+    command.show(command.describe(registry.resolve(name or model)), as_json=as_json)
 
 
 @app.command()

@@ -3,20 +3,21 @@
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from mistral_mlx.errors import MistralMLXError, TokenizerError
+from mistral_mlx.errors import MistralMLXError, OptionError, TokenizerError, shown
+from mistral_mlx.generation import GenerationResponse
 from mistral_mlx.sampling import Sampler
 from mistral_mlx.session import Session
 
-from .complete import statistics, untrained_position
-from .terminal import PrefillProgress, note, write_text
+from .remarks import statistics, untrained_position
+from .terminal import Interrupted, PrefillProgress, note, write_text
 
 QUOTES = '"""'
-ReadLine = Callable[[str], str]  # prompt to a line; raises EOFError at the end, KeyboardInterrupt on Ctrl-C
+ReadLine = Callable[[str], str]  # prompt to a line; EOFError is the end, KeyboardInterrupt Ctrl-C on an empty line
 
 
 class Leave(Exception):
@@ -36,9 +37,9 @@ class Chat:
     said_wrapped: bool = False
     said_untrained: bool = False
 
-    def run(self, read_line: ReadLine) -> None:
-        """Read messages and answer them until the input ends, or Ctrl-C comes twice at the prompt."""
-        n_interrupts = 0
+    def run(self, read_line: ReadLine) -> MistralMLXError | None:
+        """Read messages and answer them until the input ends or Ctrl-C comes twice; return the last error."""
+        n_interrupts, failed = 0, None
         while n_interrupts < 2:
             try:
                 text = read_message(read_line)
@@ -49,54 +50,51 @@ class Chat:
                 if n_interrupts == 1:
                     self.say("Ctrl-C again, or Ctrl-D, leaves")
             except (EOFError, Leave):
-                return
+                break
             except MistralMLXError as error:
                 note(f"error: {error}")
+                failed = error
+        return failed
 
     def handle(self, text: str) -> None:
-        """Answer a message, or do what a slash command says."""
+        """Answer a message, or do what a slash command says. Raises OptionError for an unknown command."""
         if not text.strip():
             return
         if text.startswith("/"):
             name, _, rest = text[1:].strip().partition(" ")
-            command = COMMANDS.get(name)
-            if command is None:
-                note(f"there is no command /{name}; /help lists them (a message cannot begin with a slash)")
-            else:
-                command.do(self, rest.strip())
+            if name not in COMMANDS:
+                raise OptionError(
+                    f"there is no command /{shown(name)}; /help lists them (a message cannot begin with a slash)"
+                )
+            COMMANDS[name].do(self, rest.strip())
         else:
             self.answer(text)
 
     def answer(self, text: str) -> None:
-        """Stream the answer; Ctrl-C ends it after the current step, and what was written stays part of the chat."""
-        reason: str | None = None
-        last = None
-        with _interrupts() as interrupted:
-            progress = PrefillProgress(sys.stderr)
-
-            def on_prefill(done: int, total: int) -> None:
-                progress(done, total)
-                if interrupted() and done < total:
-                    raise KeyboardInterrupt
-
+        """Stream the answer. Ctrl-C ends it at once while the prompt is read, and after the current token then."""
+        last: GenerationResponse | None = None
+        progress = PrefillProgress(sys.stderr, quiet=self.quiet)
+        with progress, _interrupts(at_once=lambda: last is None) as interrupted:
             stream = self.session.ask(
-                text, sampler=self.sampler, max_tokens=self.max_tokens, stop=self.stop, on_prefill=on_prefill
+                text, sampler=self.sampler, max_tokens=self.max_tokens, stop=self.stop, on_prefill=progress
             )
             try:
                 for last in stream:
                     write_text(last.text)
-                    reason = last.finish_reason
                     if interrupted():
                         break
-            except KeyboardInterrupt:
-                note("interrupted before the answer began; the message was not kept")
-                return
+            except Interrupted as interrupt:
+                if interrupt.number != signal.SIGINT:
+                    raise
             finally:
                 stream.close()  # the session keeps what was yielded
+        if last is None:
+            note("interrupted before the answer began; the message was not kept")
+            return
         write_text("\n")
-        self._remark(reason)
-        if self.stats and last:
-            note(statistics(last, self.sampler.seed, reason or "interrupt"))
+        self._remark(last.finish_reason)
+        if self.stats:
+            note(statistics(last, self.sampler.seed, last.finish_reason or "interrupt"))
 
     def say(self, text: str) -> None:
         """Write a remark, unless the chat is quiet."""
@@ -140,8 +138,9 @@ def read_message(read_line: ReadLine) -> str:
     if not line.lstrip().startswith(QUOTES):
         return line
     lines = [line.lstrip()[len(QUOTES) :]]
-    while not lines[-1].rstrip().endswith(QUOTES):
-        lines.append(read_line("… "))
+    with suppress(EOFError):  # what there is, is the message
+        while not lines[-1].rstrip().endswith(QUOTES):
+            lines.append(read_line("… "))
     lines[-1] = lines[-1].rstrip().removesuffix(QUOTES)
     return "\n".join(lines).strip("\n")
 
@@ -152,12 +151,23 @@ def line_reader(history: Path | None) -> ReadLine:
         return _read_plain
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import FileHistory, InMemoryHistory
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    keys = KeyBindings()
+
+    @keys.add("c-c")
+    def clear_or_leave(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt)
 
     if history is not None:
         history.parent.mkdir(parents=True, exist_ok=True)
         history.touch(mode=0o600)
         history.chmod(0o600)
-    prompt: PromptSession[str] = PromptSession(history=FileHistory(str(history)) if history else InMemoryHistory())
+    remembered = FileHistory(str(history)) if history else InMemoryHistory()
+    prompt: PromptSession[str] = PromptSession(history=remembered, key_bindings=keys)
     return prompt.prompt
 
 
@@ -169,11 +179,13 @@ def _read_plain(prompt: str) -> str:
 
 
 @contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether Ctrl-C was pressed inside; the program itself goes on."""
+def _interrupts(*, at_once: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether Ctrl-C was pressed inside; it raises Interrupted while `at_once` is true."""
     pressed: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
+        if at_once():
+            raise Interrupted(number)
         pressed.append(number)
 
     before = signal.signal(signal.SIGINT, remember)

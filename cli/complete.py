@@ -1,6 +1,7 @@
 """``complete``: one prompt in, one answer out on stdout, for pipes and scripts."""
 
 import json
+import select
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -15,8 +16,10 @@ from mistral_mlx.model import Mistral
 from mistral_mlx.sampling import Sampler
 from mistral_mlx.tokenizer import Tokenizer
 
-from .terminal import INTERRUPTED, PrefillProgress, note, write_text
+from .remarks import statistics, untrained_position
+from .terminal import Interrupted, PrefillProgress, note, write_text
 
+WAIT_S = 1.0  # after which a silent standard input is worth a remark
 NOTES = {
     "length": "stopped at the limit of {generation_tokens} tokens (--max-tokens); the answer may go on",
     "context": "stopped because the model's context is full, after {generation_tokens} tokens",
@@ -80,43 +83,46 @@ def run(job: Job, model: Mistral, tokenizer: Tokenizer) -> None:
 
     Raises typer.Exit with the documented status after an interrupt or when nobody reads the output.
     """
-    answer = Answer()
+    answer, interrupted = Answer(), None
     try:
         _stream(job, model, tokenizer, answer)
-    except KeyboardInterrupt:
-        answer.finish_reason = "interrupt"
+    except Interrupted as signal:
+        interrupted, answer.finish_reason = signal, "interrupt"
     if job.as_json:
         write_text(json.dumps(_record(job, answer), ensure_ascii=False) + "\n")
     elif not answer.text.endswith("\n"):
         write_text("\n")
     _remark(job, answer, model.args.max_position_embeddings)
-    if answer.finish_reason == "interrupt":
-        raise typer.Exit(INTERRUPTED)
+    if interrupted:
+        raise typer.Exit(interrupted.status)
 
 
 def _stream(job: Job, model: Mistral, tokenizer: Tokenizer, answer: Answer) -> None:
     """Generate into `answer`, which an interrupt leaves as far as it came, and write the text unless it is for JSON."""
     ids, continues = _encode(job, tokenizer)
-    for response in stream_generate(
-        model,
-        tokenizer,
-        ids,
-        sampler=job.sampler,
-        max_tokens=job.max_tokens,
-        stop=job.stop,
-        on_prefill=None if job.quiet else PrefillProgress(sys.stderr),
-        continues=continues,
-    ):
-        answer.start_ttft_s = answer.start_ttft_s or time.perf_counter() - job.started
-        answer.pieces.append(response.text)
-        answer.last = response
-        answer.finish_reason = response.finish_reason or "interrupt"  # until the last piece says otherwise
-        if not job.as_json:
-            write_text(response.text)
+    with PrefillProgress(sys.stderr, quiet=job.quiet) as progress:
+        for response in stream_generate(
+            model,
+            tokenizer,
+            ids,
+            sampler=job.sampler,
+            max_tokens=job.max_tokens,
+            stop=job.stop,
+            on_prefill=progress,
+            continues=continues,
+        ):
+            answer.start_ttft_s = answer.start_ttft_s or time.perf_counter() - job.started
+            answer.pieces.append(response.text)
+            answer.last = response
+            answer.finish_reason = response.finish_reason or "interrupt"  # until the last piece says otherwise
+            if not job.as_json:
+                write_text(response.text)
 
 
 def _encode(job: Job, tokenizer: Tokenizer) -> tuple[list[int], bool]:
     """Return the prompt's ids, and whether the answer continues its text."""
+    if job.raw and job.template:
+        raise OptionError("--raw continues the text without a format; leave out --template, or --raw")
     formatted = job.template is not None or tokenizer.has_chat_format
     if job.raw or not formatted:
         if job.system:
@@ -155,25 +161,11 @@ def _record(job: Job, answer: Answer) -> dict[str, object]:
     }
 
 
-def untrained_position(n_tokens: int, n_trained: int) -> str:
-    """Return the remark that a text is longer than those the model was trained on."""
-    return f"position {n_tokens} is past the {n_trained} that the model was trained for"
-
-
-def statistics(last: GenerationResponse, seed: int, reason: str) -> str:
-    """Return counts, speeds and memory in one line."""
-    return (
-        f"prompt {last.prompt_tokens} tokens ({last.cached_tokens} cached) {last.prompt_tps:.1f} tok/s, "
-        f"answer {last.generation_tokens} tokens {last.generation_tps:.1f} tok/s ({reason}), "
-        f"peak memory {last.peak_memory_gb:.2f} GB, seed {seed}, first token after {last.ttft_s:.2f} s"
-    )
-
-
 def _read_stdin(*, alone: bool) -> bytes:
     """Return what is piped in; a terminal is only read when there is no other source."""
-    if sys.stdin is None or sys.stdin.closed:
-        return b""
     if not sys.stdin.isatty():
+        if not alone and not select.select([sys.stdin], [], [], WAIT_S)[0]:
+            note("waiting for standard input to end; add </dev/null if there is none")
         return sys.stdin.buffer.read()
     if not alone:
         return b""
@@ -182,7 +174,7 @@ def _read_stdin(*, alone: bool) -> bytes:
 
 
 def _read_file(path: Path | None) -> bytes:
-    if path is None:
+    if path is None or str(path) == "-":  # standard input is read anyway
         return b""
     try:
         return path.read_bytes()

@@ -57,12 +57,12 @@ def _lines(report: Report) -> Iterator[str]:
     verb = "would become" if report.dry_run else "became"
     yield f"{report.source} {verb} {report.target}" + ("" if report.dry_run else f" in {report.seconds:.1f} s")
     yield (
-        f"  size         {_megabytes(report.source_bytes)} -> {_megabytes(report.target_bytes)}, "
+        f"  size          {_megabytes(report.source_bytes)} -> {_megabytes(report.target_bytes)}, "
         f"{report.bits_per_weight:.2f} bits per weight, {report.parameters:,} weights"
     )
-    yield f"  disk         {_megabytes(report.needed_bytes)} needed, {_megabytes(report.free_bytes)} free"
-    yield from _table("  worst error  ", [f"{error:.4f}  {name}" for name, error in report.errors])
-    yield from _table("  kept as is   ", list(_by_layer(report.kept)))
+    yield f"  disk          {_megabytes(report.needed_bytes)} needed, {_megabytes(report.free_bytes)} free"
+    yield from _table("  worst error   ", [f"{error:.4f}  {name}" for name, error in report.errors])
+    yield from _table("  not quantized ", list(_by_layer(report.kept)))
 
 
 def _by_layer(kept: list[tuple[str, str]]) -> Iterator[str]:

@@ -10,11 +10,12 @@ from mistral_mlx.args import ModelArgs, expected_shapes
 from mistral_mlx.cache import cache_nbytes
 from mistral_mlx.errors import TokenizerError
 from mistral_mlx.folder import ModelFolder
-from mistral_mlx.loading import inspect_model
+from mistral_mlx.instruct import chat_format
+from mistral_mlx.loading import cache_itemsize, inspect_model, memory_needed
 from mistral_mlx.memory import available_memory
-from mistral_mlx.tokenizer import load_tokenizer
+from mistral_mlx.tokenizer import Tokenizer, load_tokenizer
 
-from .opening import cache_itemsize, memory_needed
+from .opening import CHAT_TOKENS
 from .terminal import inert, write_text
 
 
@@ -49,7 +50,7 @@ def describe(path: Path) -> dict[str, object]:
         "context": at_limit,
         "kv_bytes_at_window": cache_nbytes(args, max(windows), itemsize=itemsize) if windows else None,
         "kv_bytes_at_context": cache_nbytes(args, at_limit, itemsize=itemsize),
-        "memory_needed": memory_needed(folder),
+        "memory_needed": memory_needed(folder, CHAT_TOKENS),
         "memory_available": available_memory(),
         "tokenizer": _tokenizer(folder),
         "kernels": kernels.names(),
@@ -81,16 +82,17 @@ def _tokenizer(folder: ModelFolder) -> dict[str, object] | None:
     return {
         "tokens": tokenizer.vocab_size,
         "version": tokenizer.version,
-        "chat_format": _chat_format(tokenizer.has_chat_format, tokenizer.version, tokenizer.chat_template),
+        "chat_format": _chat_format(tokenizer),
         "bos_id": tokenizer.bos_id,
         "eos_ids": sorted(tokenizer.eos_ids),
     }
 
 
-def _chat_format(has_format: bool, version: str | None, template: str | None) -> str | None:
-    if not has_format:
+def _chat_format(tokenizer: Tokenizer) -> str | None:
+    if not tokenizer.has_chat_format:
         return None
-    return f"Mistral instruct {version}" if version and (not template or "[INST]" in template) else "chat template"
+    version = chat_format(tokenizer)
+    return f"Mistral instruct {version}" if version else "chat template"
 
 
 def _rows(facts: dict[str, object]) -> list[tuple[str, str]]:
@@ -111,7 +113,10 @@ def _rows(facts: dict[str, object]) -> list[tuple[str, str]]:
             f"{f['bits_per_weight']} bits per weight ({_stored(facts)})",
         ),
         ("KV cache", _cache_text(facts)),
-        ("memory", f"{_gb(f['memory_needed'])} needed, {_gb(f['memory_available'])} available"),
+        (
+            "memory",
+            f"{_gb(f['memory_needed'])} for weights and {CHAT_TOKENS:,} tokens, {_gb(f['memory_available'])} available",
+        ),
         ("tokenizer", _tokenizer_text(f["tokenizer"])),
         ("kernels", str(f["kernels"])),
     ]

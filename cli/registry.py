@@ -26,7 +26,7 @@ def registered() -> dict[str, Path]:
         return {}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ModelError(
-            f"{shown(str(_file()), limit=200)} cannot be read ({error}); delete it and register again"
+            f"{shown(str(_file()), limit=200)} cannot be read ({error}); delete it and fetch the models again"
         ) from error
 
 
@@ -46,12 +46,18 @@ def resolve(model: str | None) -> Path:
     """
     if not model:
         raise OptionError(f"which model? Give --model with a folder or a name, or set {MODEL_VARIABLE}")
-    names = registered()
+    is_path = os.sep in model
+    names = {} if is_path else registered()
     path = names.get(model, Path(model).expanduser())
     if path.is_dir():
         return path
     if model in names:
-        raise ModelError(f"the folder of {shown(model)}, {shown(str(path), limit=200)}, is gone; register it again")
+        raise ModelError(
+            f"the folder of {shown(model)}, {shown(str(path), limit=200)}, is gone; "
+            "fetch it again with 'mistral-mlx pull'"
+        )
+    if path.is_file():
+        raise ModelError(f"{shown(model, limit=200)} is a file, and a model is a folder; convert a GGUF file first")
     known = ", ".join(sorted(names)) or "none; 'mistral-mlx pull demo' fetches one"
     raise ModelError(
         f"no such model directory or registered name: {shown(model, limit=200)} (registered: {shown(known)})"

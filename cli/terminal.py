@@ -6,14 +6,16 @@ Text for a terminal is made inert first: what a model writes, or a file is calle
 import io
 import os
 import re
+import signal
 import sys
-import time
+import threading
+from types import FrameType
 from typing import TextIO
 
 import typer
 
-INTERRUPTED = 130  # what a shell reports for a program that SIGINT ended
-PIPE_CLOSED = 141  # and SIGPIPE
+SIGNALLED = 128  # plus the number of the signal that ended a program, as shells report it
+PIPE_CLOSED = SIGNALLED + signal.SIGPIPE
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # C0 but tab and line feed, DEL, C1
 
@@ -26,15 +28,17 @@ def inert(text: str) -> str:
 def write_text(text: str) -> None:
     """Write model text to stdout at once: inert on a terminal, exact in a pipe.
 
-    Raises typer.Exit with status 141 if nobody reads any more.
+    Raises typer.Exit with status 141 if nobody reads any more, OutputError if writing fails otherwise.
     """
     try:
         sys.stdout.write(inert(text) if sys.stdout.isatty() else text)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # Python flushes stdout once more at exit, and would complain there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(PIPE_CLOSED) from None
+        if isinstance(error, BrokenPipeError):
+            raise typer.Exit(PIPE_CLOSED) from None
+        raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def note(text: str) -> None:
@@ -42,8 +46,32 @@ def note(text: str) -> None:
     print(f"mistral-mlx: {inert(text)}".replace("\n", " "), file=sys.stderr, flush=True)
 
 
+class OutputError(Exception):
+    """Standard output cannot be written."""
+
+
+class Interrupted(BaseException):
+    """Raised in the main thread by a signal that ends the program; what was begun is undone on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+        self.status = SIGNALLED + number  # what a shell reports
+
+
+def raise_on_signals() -> None:
+    """Make Ctrl-C, a closed terminal and a polite kill raise Interrupted."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+            signal.signal(number, interrupt)
+
+
 def prepare_streams() -> None:
-    """Make output UTF-8 whatever the locale, and replace streams that were closed before the program began.
+    """Make output UTF-8 whatever the locale, and stand in for streams that were closed: writing to stdout fails.
 
     A file opened later must not get the number of a closed stream: MLX takes number 0 for a failure.
     """
@@ -51,38 +79,57 @@ def prepare_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
-            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115 - open as long as the program
+            os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115 - stays open
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
 
 
 class PrefillProgress:
-    """Says how far a long prefill is, on one line of a terminal that is wiped at the end; nothing in a pipe.
+    """Says how far a prefill is that takes a while, on one line of a terminal, and wipes it; silent in a pipe.
 
-    An instance is what `stream_generate` takes as `on_prefill`.
+    An instance is what `stream_generate` takes as `on_prefill`; leaving its context wipes the line, too.
     """
 
     DELAY_S = 1.0
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
         self._stream = stream
-        self._started = time.monotonic()
+        self._silent = quiet or not stream.isatty()
+        self._text = ""
         self._n_shown = 0
+        self._timer = threading.Timer(self.DELAY_S, self._show)
+
+    def __enter__(self) -> "PrefillProgress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finish()
 
     def __call__(self, done: int, total: int) -> None:
-        if not self._stream.isatty():
+        if self._silent:
             return
-        if done < total and time.monotonic() - self._started > self.DELAY_S:
-            self._show(f"reading the prompt: {done} of {total} tokens")
-        elif done == total and self._n_shown:
-            self._show("")
+        self._text = f"reading the prompt: {done} of {total} tokens"
+        if done == total:
+            self._finish()
+        elif done == 0:
+            self._timer.daemon = True
+            self._timer.start()
+        elif self._n_shown:
+            self._show()
 
-    def _show(self, text: str) -> None:
-        self._stream.write("\r" + text.ljust(self._n_shown) + ("\r" if not text else ""))
+    def _finish(self) -> None:
+        self._timer.cancel()
+        if self._n_shown:
+            self._stream.write("\r" + " " * self._n_shown + "\r")
+            self._stream.flush()
+            self._n_shown = 0
+
+    def _show(self) -> None:
+        self._stream.write("\r" + self._text)
         self._stream.flush()
-        self._n_shown = len(text)
+        self._n_shown = len(self._text)
 
 
 def _picture(code: int) -> str:

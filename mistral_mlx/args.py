@@ -11,10 +11,11 @@ Config = Mapping[str, object]
 
 # Families whose graph is this one. What a config leaves out takes the family's default in HF transformers 5.
 FAMILY_DEFAULTS: dict[str, dict[str, object]] = {
-    "mistral": {"max_position_embeddings": 131_072, "sliding_window": 4096},
-    "ministral": {"max_position_embeddings": 131_072, "sliding_window": 4096},
+    "mistral": {"max_position_embeddings": 131_072, "sliding_window": 4096, "num_key_value_heads": 8},
+    "ministral": {"max_position_embeddings": 131_072, "sliding_window": 4096, "num_key_value_heads": 8},
     "llama": {"max_position_embeddings": 2048, "sliding_window": None},
 }
+TEXT_PREFIX = "language_model."  # of the names in a multimodal checkpoint
 LIMITS = {"num_hidden_layers": 1024, "vocab_size": 1 << 22}
 MAX_SIZE = 1 << 20  # of any other dimension: far above every real model, far below what overflows
 MAX_POSITIONS = 1 << 31
@@ -26,8 +27,7 @@ _MATTERS = re.compile(
 )
 _READ = frozenset(
     """num_attention_heads num_key_value_heads head_dim rms_norm_eps rope_theta rope_parameters rope_scaling
-    sliding_window layer_types hidden_act attention_dropout attn_implementation _attn_implementation
-    _attn_implementation_internal num_attention_heads_per_layer pretraining_tp""".split()
+    sliding_window layer_types hidden_act attention_dropout attn_implementation use_flash_attention_2""".split()
 )
 
 
@@ -56,7 +56,11 @@ class QuantizationArgs:
         mode = value.get("mode", "affine")
         if mode != "affine":
             raise ConfigError(f"config.json: {key}.mode {shown(mode)} is not supported; only 'affine' is")
-        modules = {path: _packing(rule, f"{key}.{path}") for path, rule in value.items() if isinstance(rule, Mapping)}
+        modules = {
+            path.removeprefix(TEXT_PREFIX): _packing(rule, f"{key}.{path}")
+            for path, rule in value.items()
+            if isinstance(rule, Mapping)
+        }
         group_size, bits = _packing(value, key)
         return cls(group_size, bits, modules)
 
@@ -170,7 +174,8 @@ def _model_type(config: Config) -> str:
 
 def _refuse_unknown(config: Config) -> None:
     for key, value in config.items():
-        if _MATTERS.search(key) and key not in _READ and not _is_neutral(value):
+        # A leading underscore is how transformers writes what only concerns itself.
+        if _MATTERS.search(key) and key not in _READ and not key.startswith("_") and not _is_neutral(value):
             raise ConfigError(f"config.json: {shown(key)} is {shown(value)}, which this program does not implement")
     if (act := config.get("hidden_act", "silu")) != "silu":
         raise ConfigError(f"config.json: hidden_act {shown(act)} is not supported; only 'silu' is")
@@ -195,20 +200,20 @@ def _size(config: Config, key: str, *, default: int | None = None) -> int:
 
 def _count(value: object, key: str, limit: int) -> int:
     if type(value) is not int or not 1 <= value <= limit:
-        raise ConfigError(f"config.json: {key} is {shown(value)}; a whole number from 1 to {limit} is expected")
+        raise ConfigError(f"config.json: {key} is {shown(repr(value))}; a whole number from 1 to {limit} is expected")
     return value
 
 
 def _positive(value: object, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ConfigError(f"config.json: {key} is {shown(value)}; a positive number is expected")
+        raise ConfigError(f"config.json: {key} is {shown(repr(value))}; a positive number is expected")
     return float(value)
 
 
 def _flag(config: Config, key: str) -> bool | None:
     value = config.get(key)
     if value is not None and not isinstance(value, bool):
-        raise ConfigError(f"config.json: {key} is {shown(value)}; true or false is expected")
+        raise ConfigError(f"config.json: {key} is {shown(repr(value))}; true or false is expected")
     return value
 
 

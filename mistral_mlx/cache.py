@@ -11,8 +11,8 @@ ring then holds 8 5 6 7.
 import mlx.core as mx
 
 from .args import ModelArgs
+from .errors import OptionError
 
-UNSETTLED = -1  # the offset while a step is being stored: an interrupt in between must not look like a step done
 GROWTH_STEP = 256  # slots added at a time: a short chat does not pay for the whole window
 
 
@@ -22,13 +22,14 @@ class RollingBufferCache:
     def __init__(self, window: int | None = None) -> None:
         self.window = window
         self.offset = 0  # tokens seen so far, which is the absolute position of the next one
+        self.reserved = 0  # positions that may have been written: ahead of `offset` only if a step was interrupted
         self.keys: mx.array | None = None
         self.values: mx.array | None = None
 
     @property
     def wrapped(self) -> bool:
         """Whether keys have been overwritten, so that `trim` is no longer possible."""
-        return self.window is not None and self.offset > self.window
+        return self.window is not None and self.reserved > self.window
 
     @property
     def nbytes(self) -> int:
@@ -42,7 +43,8 @@ class RollingBufferCache:
         any order, all of them visible. ``T <= max(offset, W - 1) + S``.
         """
         n_new = keys.shape[2]
-        start, self.offset = self.offset, UNSETTLED
+        start = self.offset
+        self.reserved = start + n_new
         self._reserve(keys, values, start + n_new)
         if self.window is None or start + n_new <= self.window:
             seen = self._write(keys, values, start, start + n_new)
@@ -69,9 +71,14 @@ class RollingBufferCache:
         return mask if self.window is None else mask & (distance < self.window)
 
     def trim(self, n_tokens: int) -> None:
-        """Forget the last `n_tokens` tokens. A wrapped ring cannot: the keys behind its window are gone."""
-        assert 0 <= n_tokens <= self.offset and not self.wrapped, (n_tokens, self.offset, self.window)
+        """Forget the last `n_tokens` tokens.
+
+        Raises OptionError if the ring has wrapped: the keys behind its window are gone.
+        """
+        if self.wrapped or not 0 <= n_tokens <= self.offset:
+            raise OptionError(f"{n_tokens} of {self.offset} tokens cannot be taken back; make a new cache")
         self.offset -= n_tokens
+        self.reserved = self.offset
 
     def _reserve(self, keys: mx.array, values: mx.array, end: int) -> None:
         slots = -(-end // GROWTH_STEP) * GROWTH_STEP

@@ -59,7 +59,7 @@ class ModelFolder:
 
     def json(self, name: str) -> dict[str, object]:
         """Return the JSON object in the file `name`; NaN, infinities and repeated keys are refused."""
-        return read_json(self.file(name))
+        return parse_json(self.text(name), name=name)
 
     def text(self, name: str, *, limit: int = MAX_JSON_BYTES) -> str:
         """Return the UTF-8 text in the file `name`, of at most `limit` bytes."""

@@ -47,14 +47,19 @@ def prefill(
     """Feed `ids` to the model in steps and return the float32 logits ``[V]`` after the last one.
 
     `on_prefill` may raise to stop between two steps; the cache then holds the steps done.
+
+    Raises OptionError for ids that cannot be, ContextError if they do not fit.
     """
+    check_prompt(ids, model, cache)
+    if prefill_step_size < 1:
+        raise OptionError(f"prefill_step_size is {prefill_step_size}; it must be at least 1")
     report = on_prefill or (lambda done, total: None)
     for start in range(0, len(ids), prefill_step_size):
         report(start, len(ids))
         hidden = model.hidden(mx.array([ids[start : start + prefill_step_size]]), cache)
         mx.eval([hidden, *(c.keys for c in cache), *(c.values for c in cache)])  # one step's activations at a time
     report(len(ids), len(ids))
-    return model.logits(hidden[0, -1])  # only the last position pays for the head
+    return model.logits(hidden[:, -1:])[0, -1]  # only the last position pays for the head
 
 
 def generate_step(
@@ -62,6 +67,7 @@ def generate_step(
     model: Mistral,
     *,
     cache: list[RollingBufferCache] | None = None,
+    history: Sequence[int] = (),
     sampler: Sampler | None = None,
     max_tokens: int = DEFAULT_MAX_TOKENS,
     prefill_step_size: int = PREFILL_STEP_SIZE,
@@ -69,22 +75,25 @@ def generate_step(
 ) -> Iterator[int]:
     """Yield up to `max_tokens` ids that continue the ids `prompt`, stop ids included and not obeyed.
 
-    The prompt continues what `cache` holds. A yielded id enters the cache when the next one is asked for.
+    The prompt continues what `cache` holds, which is `history` to the repetition penalty. A yielded id enters the
+    cache when the next one is asked for.
 
     Raises OptionError for an empty prompt or an impossible limit, ContextError if the prompt does not fit.
     """
     cache = make_cache(model.args) if cache is None else cache
     sampler = sampler or Sampler()
-    _check_request(prompt, model, cache, max_tokens, prefill_step_size)
-    history = list(prompt)
+    if max_tokens < 1:
+        raise OptionError(f"max_tokens is {max_tokens}; it must be at least 1")
+    prompt = [int(token) for token in prompt]
+    seen = [*history, *prompt]
     logits = prefill(model, prompt, cache, prefill_step_size=prefill_step_size, on_prefill=on_prefill)
     for n_yielded in range(1, max_tokens + 1):
         mx.eval(logits)
-        history.append(sampler(logits, history))
-        yield history[-1]
+        seen.append(sampler(logits, seen))
+        yield seen[-1]
         if n_yielded == max_tokens or context_left(model, cache) == 0:
             return
-        logits = model(mx.array([[history[-1]]]), cache)[0, -1]
+        logits = model(mx.array([[seen[-1]]]), cache)[0, -1]
 
 
 def stream_generate(
@@ -93,6 +102,7 @@ def stream_generate(
     prompt: str | Sequence[int],
     *,
     cache: list[RollingBufferCache] | None = None,
+    history: Sequence[int] = (),
     sampler: Sampler | None = None,
     max_tokens: int = DEFAULT_MAX_TOKENS,
     stop: Sequence[str] = (),
@@ -109,7 +119,8 @@ def stream_generate(
     Raises OptionError for an empty prompt or an impossible limit, ContextError if the prompt does not fit.
     """
     cache = make_cache(model.args) if cache is None else cache
-    ids = tokenizer.encode(prompt, bos=tokenizer.add_bos) if isinstance(prompt, str) else list(prompt)
+    is_start = cache[0].offset == 0  # a text that goes on has its bos already
+    ids = tokenizer.encode(prompt, bos=tokenizer.add_bos and is_start) if isinstance(prompt, str) else list(prompt)
     continues = isinstance(prompt, str) if continues is None else continues
     text = _TextStream(tokenizer.detokenizer(continues=continues), stop)
     stop_ids = model.args.eos_token_ids | tokenizer.eos_ids
@@ -118,6 +129,7 @@ def stream_generate(
         ids,
         model,
         cache=cache,
+        history=history,
         sampler=sampler,
         max_tokens=max_tokens,
         prefill_step_size=prefill_step_size,
@@ -157,22 +169,19 @@ def context_left(model: Mistral, cache: list[RollingBufferCache]) -> int | None:
     return None if limit is None else max(0, limit - cache[0].offset)
 
 
-def _check_request(
-    prompt: Sequence[int], model: Mistral, cache: list[RollingBufferCache], max_tokens: int, prefill_step_size: int
-) -> None:
-    if not prompt:
+def check_prompt(prompt: Sequence[int], model: Mistral, cache: list[RollingBufferCache] | None = None) -> None:
+    """Raise OptionError or ContextError unless the ids `prompt` can follow what `cache` holds."""
+    if len(prompt) == 0:
         raise OptionError("the prompt is empty; give at least one token")
-    if max_tokens < 1 or prefill_step_size < 1:
-        raise OptionError(
-            f"max_tokens is {max_tokens} and prefill_step_size {prefill_step_size}; both must be at least 1"
-        )
     if not 0 <= min(prompt) <= max(prompt) < model.args.vocab_size:
         raise OptionError(f"a prompt id is outside the vocabulary of {model.args.vocab_size} tokens")
-    left = context_left(model, cache)
-    if left is not None and len(prompt) > left:
+    offset = cache[0].offset if cache else 0
+    if cache and any(layer.offset != offset or layer.reserved != offset for layer in cache):
+        raise OptionError("the cache was left in the middle of a step; make a new one")
+    limit = model.args.context_limit
+    if limit is not None and offset + len(prompt) > limit:
         raise ContextError(
-            f"the input has {cache[0].offset + len(prompt)} tokens, the model's context {model.args.context_limit}; "
-            "shorten the input"
+            f"the input has {offset + len(prompt)} tokens, the model's context {limit}; shorten the input"
         )
 
 

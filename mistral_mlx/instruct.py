@@ -48,12 +48,34 @@ def encode_chat(
     Raises OptionError for messages or a template that cannot be, TokenizerError if the model has no usable format.
     """
     turns = _merged(_checked(messages))
-    version = _format_of(tokenizer, template)
+    version = chat_format(tokenizer, template)
     if version is None:
         return _encode_by_template(tokenizer, turns)
     if version == "v7":
         return _encode_v7(tokenizer, turns)
     return _encode_v1_to_v3(tokenizer, turns, version)
+
+
+def chat_format(tokenizer: Tokenizer, template: str | None = None) -> str | None:
+    """Return which of FORMATS is written, None for the chat template of the model.
+
+    Raises OptionError for a `template` that cannot be, TokenizerError if the model has no usable format.
+    """
+    if template is not None:
+        if template not in FORMATS:
+            raise OptionError(f"there is no chat format {shown(template)}; choose one of {', '.join(FORMATS)}")
+        needed = {"v1": (), "v7": ("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]")}
+        for text in needed.get(template, ("[INST]", "[/INST]")):
+            if text not in tokenizer.control:
+                raise OptionError(f"this model has no {text} token, which the chat format {template} needs; use v1")
+        return template
+    own = tokenizer.chat_template
+    is_mistral = own is None or ("[INST]" in own and "<<SYS>>" not in own)  # <<SYS>> is Llama 2's
+    if tokenizer.version is not None and is_mistral:
+        return tokenizer.version
+    if own is None:
+        raise TokenizerError("this model has no chat template; complete a text instead, or choose a chat format")
+    return None
 
 
 # Which messages
@@ -99,25 +121,6 @@ def _merged(turns: list[Turn]) -> list[Turn]:
 
 def _joined(texts: Sequence[str]) -> str:
     return JOINED.join(text for text in texts if text)
-
-
-def _format_of(tokenizer: Tokenizer, template: str | None) -> str | None:
-    """Return which of FORMATS to write, or None for the chat template of the model."""
-    if template is not None:
-        if template not in FORMATS:
-            raise OptionError(f"there is no chat format {shown(template)}; choose one of {', '.join(FORMATS)}")
-        needed = {"v1": (), "v7": ("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]")}
-        for text in needed.get(template, ("[INST]", "[/INST]")):
-            if text not in tokenizer.control:
-                raise OptionError(f"this model has no {text} token, which the chat format {template} needs; use v1")
-        return template
-    own = tokenizer.chat_template
-    is_mistral = own is None or ("[INST]" in own and "<<SYS>>" not in own)  # <<SYS>> is Llama 2's
-    if tokenizer.version is not None and is_mistral:
-        return tokenizer.version
-    if own is None:
-        raise TokenizerError("this model has no chat template; complete a text instead, or choose a chat format")
-    return None
 
 
 # Mistral's own formats

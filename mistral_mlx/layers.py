@@ -15,7 +15,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def __call__(self, x: mx.array) -> mx.array:
-        return mx.fast.rms_norm(x, self.weight.astype(x.dtype), self.eps)
+        return mx.fast.rms_norm(x, self.weight, self.eps)
 
 
 class Linear(nn.Module):
@@ -28,10 +28,10 @@ class Linear(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         return kernels.matmul(x, self.weight)
 
-    def packed(self, group_size: int, bits: int) -> "PackedLinear":
+    def quantized(self, group_size: int, bits: int) -> "QuantizedLinear":
         """Return the layer of the same shape whose weight is packed."""
         n_out, n_in = self.weight.shape
-        return PackedLinear(n_in, n_out, group_size=group_size, bits=bits)
+        return QuantizedLinear(n_in, n_out, group_size=group_size, bits=bits)
 
 
 class Embedding(nn.Module):
@@ -48,13 +48,13 @@ class Embedding(nn.Module):
         """Return ``x @ weight.T``, ``[..., dim]`` to ``[..., n_rows]``."""
         return kernels.matmul(x, self.weight)
 
-    def packed(self, group_size: int, bits: int) -> "PackedEmbedding":
+    def quantized(self, group_size: int, bits: int) -> "QuantizedEmbedding":
         """Return the layer of the same shape whose weight is packed."""
         n_rows, dim = self.weight.shape
-        return PackedEmbedding(dim, n_rows, group_size=group_size, bits=bits)
+        return QuantizedEmbedding(dim, n_rows, group_size=group_size, bits=bits)
 
 
-class PackedLinear(nn.Module):
+class QuantizedLinear(nn.Module):
     """A product with a weight ``[n_out, n_in]`` in MLX's affine form: ``w = scale * q + bias`` per group of inputs.
 
     ``weight`` is uint32 ``[n_out, n_in * bits / 32]``, low bits first; ``scales`` and ``biases`` are
@@ -74,7 +74,7 @@ class PackedLinear(nn.Module):
         )
 
 
-class PackedEmbedding(PackedLinear):
+class QuantizedEmbedding(QuantizedLinear):
     """A packed table looked up by id; as a tied output head, its own transpose."""
 
     def __call__(self, ids: mx.array) -> mx.array:

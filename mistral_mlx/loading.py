@@ -5,23 +5,26 @@ packed if its ``scales`` are in the files, and only then.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
 from mlx.utils import tree_unflatten
 
-from .args import ModelArgs, QuantizationArgs, expected_shapes
+from . import kernels
+from .args import TEXT_PREFIX, ModelArgs, QuantizationArgs, expected_shapes
+from .cache import cache_nbytes
 from .errors import CheckpointError, ModelError, TokenizerError, shown
 from .folder import ModelFolder
 from .model import Mistral
 from .tensor_files import TensorEntry, find_tensors
 from .tokenizer import Tokenizer, load_tokenizer
 
-FLOAT_DTYPES = ("F32", "BF16", "F16")
+MLX_DTYPES = {"F32": mx.float32, "BF16": mx.bfloat16, "F16": mx.float16}
+FLOAT_DTYPES = tuple(MLX_DTYPES)
 IGNORED_SUFFIXES = (".rotary_emb.inv_freq",)  # old exports store what is computed from rope_theta
-TEXT_PREFIX = "language_model."  # of multimodal checkpoints, beside the towers below
-IGNORED_PREFIXES = ("vision_tower.", "multi_modal_projector.")
+IGNORED_PREFIXES = ("vision_tower.", "multi_modal_projector.")  # beside the text model of a multimodal checkpoint
 
 StrPath = str | os.PathLike[str]
 
@@ -33,7 +36,8 @@ def load(path: StrPath) -> tuple[Mistral, Tokenizer]:
     """
     model = load_model(path)
     tokenizer = load_tokenizer(path)
-    if tokenizer.vocab_size > model.args.vocab_size:
+    unknown = set(range(model.args.vocab_size, tokenizer.vocab_size))
+    if not unknown <= set(tokenizer.control.values()):  # fine-tunes add a [PAD] that is never used
         raise TokenizerError(
             f"the tokenizer in {shown(str(path))} has {tokenizer.vocab_size} tokens, the model only "
             f"{model.args.vocab_size}; they do not belong together"
@@ -49,9 +53,11 @@ def load_model(path: StrPath) -> Mistral:
     folder = ModelFolder(path)
     args, entries = inspect_model(folder)
     model = Mistral(args, tied="lm_head.weight" not in entries)
-    _pack(model, entries)
+    _quantize(model, entries)
     weights = _read(entries)
     model.load_weights(list(weights.items()), strict=True)
+    if not kernels.on_cpu():
+        model.set_dtype(MLX_DTYPES[stored_dtype(entries)])  # one foreign tensor would move all that follows to float32
     mx.eval(model.parameters())  # the files are read here, not in the first forward pass
     return model
 
@@ -62,6 +68,23 @@ def inspect_model(folder: ModelFolder) -> tuple[ModelArgs, dict[str, TensorEntry
     entries = _named(find_tensors(folder))
     _check(entries, args)
     return args, entries
+
+
+def stored_dtype(entries: Mapping[str, TensorEntry]) -> str:
+    """Return the dtype of a model, F32, BF16 or F16: that of its embedding, or of the embedding's scales."""
+    return (entries.get("model.embed_tokens.scales") or entries["model.embed_tokens.weight"]).dtype
+
+
+def cache_itemsize(entries: Mapping[str, TensorEntry]) -> int:
+    """Return the bytes of a cached number: keys and values have the dtype of the activations."""
+    return kernels.activation_dtype(MLX_DTYPES[stored_dtype(entries)]).size
+
+
+def memory_needed(folder: ModelFolder, n_tokens: int) -> int:
+    """Return the bytes of the weights in `folder` and of a cache that has seen `n_tokens` tokens."""
+    args, entries = inspect_model(folder)
+    weights = sum(entry.nbytes for entry in entries.values())
+    return weights + cache_nbytes(args, n_tokens, itemsize=cache_itemsize(entries))
 
 
 def read_args(folder: ModelFolder) -> ModelArgs:
@@ -76,11 +99,15 @@ def read_args(folder: ModelFolder) -> ModelArgs:
 
 def _named(entries: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
     """Return the text model's tensors under the names they have when it stands alone."""
-    return {
-        name.removeprefix(TEXT_PREFIX): entry
-        for name, entry in entries.items()
-        if not name.endswith(IGNORED_SUFFIXES) and not name.startswith(IGNORED_PREFIXES)
-    }
+    named: dict[str, TensorEntry] = {}
+    for name, entry in entries.items():
+        if name.endswith(IGNORED_SUFFIXES) or name.startswith(IGNORED_PREFIXES):
+            continue
+        plain = name.removeprefix(TEXT_PREFIX)
+        if plain in named:
+            raise CheckpointError(f"the checkpoint has tensor {shown(plain)} twice, with and without {TEXT_PREFIX}")
+        named[plain] = entry
+    return named
 
 
 def _check(entries: dict[str, TensorEntry], args: ModelArgs) -> None:
@@ -132,13 +159,13 @@ def _packing(quantization: QuantizationArgs | None, path: str, shape: tuple[int,
     return group_size, bits
 
 
-def _pack(model: Mistral, entries: dict[str, TensorEntry]) -> None:
+def _quantize(model: Mistral, entries: dict[str, TensorEntry]) -> None:
     """Replace each module whose scales are in the files by its packed form."""
     modules = dict(model.named_modules())
     quantization = model.args.quantization
     paths = [name.removesuffix(".scales") for name in entries if name.endswith(".scales")]
     if quantization is not None:
-        packed = [(path, modules[path].packed(*quantization.of(path))) for path in paths]
+        packed = [(path, modules[path].quantized(*quantization.of(path))) for path in paths]
         model.update_modules(tree_unflatten(packed))
 
 

@@ -13,8 +13,11 @@ from . import kernels
 def available_memory() -> int | None:
     """Return how much memory new arrays can take without swapping, or None where the system does not say.
 
-    On Linux the kernel's estimate, within the limit of the control group; elsewhere all physical memory.
+    On Linux the kernel's estimate, within the limit of the control group; on a GPU what Metal recommends as the
+    largest working set; elsewhere all physical memory.
     """
+    if not kernels.on_cpu():
+        return int(mx.device_info()["max_recommended_working_set_size"])
     known = [n for n in (_linux_available(), _cgroup_available()) if n is not None]
     if known:
         return min(known)

@@ -79,7 +79,8 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(args.dim, args.norm_eps)
 
     def __call__(self, ids: mx.array, cache: list[RollingBufferCache]) -> mx.array:
-        masks = {layer.window: layer.make_mask(ids.shape[1]) for layer in cache}
+        first_of = {layer.window: layer for layer in reversed(cache)}  # layers of one window share their mask
+        masks = {window: layer.make_mask(ids.shape[1]) for window, layer in first_of.items()}
         x = self.embed_tokens(ids)  # [B, S, D]
         for block, layer_cache in zip(self.layers, cache, strict=True):
             x = block(x, masks[layer_cache.window], layer_cache)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .errors import CheckpointError, OptionError
 
 Ids = NDArray[np.int64]
-Weights = NDArray[np.float32]  # probabilities up to a common factor
+Floats = NDArray[np.float32]  # logits, or probabilities up to a common factor
 
 REPETITION_CONTEXT_SIZE = 64  # tokens looked back on, as llama.cpp and ollama do
 MAX_SEED = 2**63 - 1
@@ -46,7 +46,7 @@ class Sampler:
         _require(
             "repetition_penalty", repetition_penalty, 0 < repetition_penalty < math.inf, "a positive number, 1 is off"
         )
-        _require("seed", seed, seed is None or 0 <= seed <= MAX_SEED, "a whole number from 0 on")
+        _require("seed", seed, seed is None or 0 <= seed <= MAX_SEED, f"a whole number from 0 to {MAX_SEED}")
         self.temperature, self.top_p, self.top_k, self.min_p = temperature, top_p, top_k, min_p
         self.repetition_penalty = repetition_penalty
         self.seed = secrets.randbits(32) if seed is None else seed
@@ -55,52 +55,53 @@ class Sampler:
     def __call__(self, logits: mx.array, history: Sequence[int]) -> int:
         """Return the id chosen from float32 logits ``[V]`` after the ids in `history`.
 
-        Raises CheckpointError if the logits are not finite: the weights are damaged or overflow.
+        Raises CheckpointError if the logits are not finite: the probs are damaged or overflow.
         """
-        row: Weights = np.asarray(logits)
+        row: Floats = np.asarray(logits)
         if self.repetition_penalty != 1:
             row = penalize(row, history[-REPETITION_CONTEXT_SIZE:], self.repetition_penalty)
         best = int(row.argmax())
         if not math.isfinite(row[best]):
             raise CheckpointError(
-                "the model computes NaN or infinite logits; its weights are damaged or overflow their dtype"
+                "the model computes NaN or infinite logits; its probs are damaged or overflow their dtype"
             )
         return best if self.temperature == 0 else self._draw(row, float(row[best]))
 
-    def _draw(self, row: Weights, highest: float) -> int:
-        weights = np.exp((row - np.float32(highest)) / np.float32(self.temperature))
-        ids: Ids = np.arange(len(weights))
+    def _draw(self, row: Floats, highest: float) -> int:
+        # In float64: a temperature that is 0 in float32 would divide 0 by 0.
+        probs = np.exp((row.astype(np.float64) - highest) / self.temperature).astype(np.float32)
+        ids: Ids = np.arange(len(probs))
         if self.top_k:
-            ids, weights = keep_top_k(ids, weights, self.top_k)
+            ids, probs = keep_top_k(ids, probs, self.top_k)
         if self.top_p < 1:
-            ids, weights = keep_top_p(ids, weights, self.top_p)
+            ids, probs = keep_top_p(ids, probs, self.top_p)
         if self.min_p:
-            ids, weights = keep_min_p(ids, weights, self.min_p)
-        sums = np.cumsum(weights, dtype=np.float64)
+            ids, probs = keep_min_p(ids, probs, self.min_p)
+        sums = np.cumsum(probs, dtype=np.float64)
         return int(ids[np.searchsorted(sums, self._rng.random() * sums[-1], side="right")])
 
 
-def penalize(row: Weights, recent: Sequence[int], penalty: float) -> Weights:
+def penalize(row: Floats, recent: Sequence[int], penalty: float) -> Floats:
     """Return logits in which those of `recent` ids are made less likely (Keskar et al., CTRL, 2019, section 4.1)."""
     row, ids = row.copy(), np.unique(np.asarray(recent, np.int64))
     row[ids] = np.where(row[ids] > 0, row[ids] / penalty, row[ids] * penalty)
     return row
 
 
-def keep_top_k(ids: Ids, weights: Weights, k: int) -> tuple[Ids, Weights]:
+def keep_top_k(ids: Ids, probs: Floats, k: int) -> tuple[Ids, Floats]:
     """Keep the `k` likeliest."""
     if k >= len(ids):
-        return ids, weights
-    kept = np.argpartition(weights, -k)[-k:]
-    return ids[kept], weights[kept]
+        return ids, probs
+    kept = np.argpartition(probs, -k)[-k:]
+    return ids[kept], probs[kept]
 
 
-def keep_top_p(ids: Ids, weights: Weights, p: float) -> tuple[Ids, Weights]:
+def keep_top_p(ids: Ids, probs: Floats, p: float) -> tuple[Ids, Floats]:
     """Keep the fewest of the likeliest that together have at least probability `p`, likeliest first."""
-    needed = p * float(weights.sum(dtype=np.float64))
+    needed = p * float(probs.sum(dtype=np.float64))
     n_sorted = min(64, len(ids))  # mostly enough; sorting a whole vocabulary costs more than the rest together
     while True:
-        kept_ids, kept = keep_top_k(ids, weights, n_sorted)
+        kept_ids, kept = keep_top_k(ids, probs, n_sorted)
         order = np.argsort(-kept, kind="stable")
         sums = np.cumsum(kept[order], dtype=np.float64)
         if sums[-1] >= needed or n_sorted == len(ids):
@@ -109,10 +110,10 @@ def keep_top_p(ids: Ids, weights: Weights, p: float) -> tuple[Ids, Weights]:
         n_sorted = min(8 * n_sorted, len(ids))
 
 
-def keep_min_p(ids: Ids, weights: Weights, p: float) -> tuple[Ids, Weights]:
+def keep_min_p(ids: Ids, probs: Floats, p: float) -> tuple[Ids, Floats]:
     """Keep those at least `p` times as likely as the likeliest (Nguyen et al., 2024)."""
-    kept = weights >= p * weights.max()
-    return ids[kept], weights[kept]
+    kept = probs >= p * probs.max()
+    return ids[kept], probs[kept]
 
 
 def _require(name: str, value: float | None, good: bool, expected: str) -> None:

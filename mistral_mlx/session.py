@@ -7,8 +7,16 @@ window are gone: if anything before its end differs, the whole conversation is p
 
 from collections.abc import Generator, Mapping, Sequence
 
-from .cache import UNSETTLED, RollingBufferCache, make_cache
-from .generation import DEFAULT_MAX_TOKENS, PREFILL_STEP_SIZE, GenerationResponse, OnPrefill, stream_generate
+from .cache import RollingBufferCache, make_cache
+from .errors import OptionError
+from .generation import (
+    DEFAULT_MAX_TOKENS,
+    PREFILL_STEP_SIZE,
+    GenerationResponse,
+    OnPrefill,
+    check_prompt,
+    stream_generate,
+)
 from .instruct import encode_chat
 from .model import Mistral
 from .sampling import Sampler
@@ -26,6 +34,7 @@ class Session:
         self.system = system
         self.cache: list[RollingBufferCache] = []
         self.ids: list[int] = []
+        self._turn: object = None  # the question being answered, which the cache belongs to
         self._forget()
 
     @property
@@ -58,13 +67,23 @@ class Session:
         What was yielded becomes part of `messages`, also when the iterator is closed early or an exception ends it;
         with nothing yielded, `messages` stays as it was.
 
-        Raises ContextError if the conversation does not fit the model's context.
+        Raises ContextError if the conversation does not fit the model's context, and OptionError on the step after
+        another question was asked.
         """
         asked = [*self.messages, {"role": "user", "content": text}]
-        answer: list[GenerationResponse] = []
+        ids = self._encode(asked)
+        check_prompt(ids, self.model)  # before anything cached is given up for it
+        if self._turn is not None:
+            self._forget()  # an answer was left in the middle: what it has put into the cache was never noted
+        self._turn = turn = object()
+        n_cached, answer = self._rewind(ids), list[GenerationResponse]()
         try:
-            for response in self.feed(
-                self._encode(asked),
+            for response in stream_generate(
+                self.model,
+                self.tokenizer,
+                ids[n_cached:],
+                history=ids[:n_cached],
+                cache=self.cache,
                 sampler=sampler,
                 max_tokens=max_tokens,
                 stop=stop,
@@ -73,39 +92,17 @@ class Session:
             ):
                 answer.append(response)
                 yield response
+                if self._turn is not turn:
+                    raise OptionError("this answer was overtaken by another question; ask again")
+        except Exception:
+            if self._turn is turn:
+                self._forget()  # offsets may say that a step was done whose arrays were never computed
+            raise
         finally:
-            if answer:
-                self.messages = [*asked, self._message(answer)]
-
-    def feed(
-        self,
-        ids: Sequence[int],
-        *,
-        sampler: Sampler | None = None,
-        max_tokens: int = DEFAULT_MAX_TOKENS,
-        stop: Sequence[str] = (),
-        prefill_step_size: int = PREFILL_STEP_SIZE,
-        on_prefill: OnPrefill | None = None,
-    ) -> Generator[GenerationResponse, None, None]:
-        """Yield what follows `ids`, the whole history, of which only what is not cached is evaluated."""
-        n_cached = self._rewind(ids)
-        fed = list(ids)
-        try:
-            for response in stream_generate(
-                self.model,
-                self.tokenizer,
-                ids[n_cached:],
-                cache=self.cache,
-                sampler=sampler,
-                max_tokens=max_tokens,
-                stop=stop,
-                prefill_step_size=prefill_step_size,
-                on_prefill=on_prefill,
-            ):
-                fed.append(response.token)
-                yield response
-        finally:
-            self._settle(fed)
+            if self._turn is turn:
+                self._settle([*ids, *(response.token for response in answer)])
+                self.messages = [*asked, self._message(answer)] if answer else self.messages
+                self._turn = None
 
     def _encode(self, messages: Sequence[Message]) -> list[int]:
         system = [{"role": "system", "content": self.system}] if self.system else []
@@ -132,12 +129,16 @@ class Session:
         return n_common
 
     def _settle(self, fed: Sequence[int]) -> None:
-        """Note what the cache holds of the ids in `fed`; forget it if an exception ended a step half way."""
-        offset = self.cache[0].offset
-        if offset == UNSETTLED or any(layer.offset != offset for layer in self.cache):
+        """Note what the cache holds of the ids in `fed`, and undo the step that an exception ended half way."""
+        n_whole = min(layer.offset for layer in self.cache)
+        if all(layer.offset == layer.reserved == n_whole for layer in self.cache):
+            self.ids = list(fed[:n_whole])
+        elif self.wrapped:
             self._forget()
         else:
-            self.ids = list(fed[:offset])
+            for layer in self.cache:
+                layer.trim(layer.offset - n_whole)
+            self.ids = list(fed[:n_whole])
 
     def _forget(self) -> None:
         self.cache, self.ids = make_cache(self.model.args), []

@@ -91,6 +91,11 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 def _single_file(folder: ModelFolder) -> Path:
     if folder.has(SINGLE_NAME):
         return folder.file(SINGLE_NAME)
+    if any(path.match("consolidated*.safetensors") for path in folder.path.iterdir()):
+        raise CheckpointError(
+            f"{shown(str(folder.path))} holds only Mistral's own layout (consolidated*.safetensors), which is not "
+            "supported; get the model's Hugging Face files (model*.safetensors and config.json)"
+        )
     pickles = [p.name for p in folder.path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")]
     if pickles:
         raise CheckpointError(

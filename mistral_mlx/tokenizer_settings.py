@@ -122,6 +122,8 @@ def _chat_template(folder: ModelFolder, config: Mapping[str, object]) -> str | N
         name, template = "tokenizer_config.json", _default_template(config["chat_template"])
     else:
         name, template = "chat_template.json", read_object(folder, "chat_template.json").get("chat_template")
+    if template == "":
+        return None
     if template is not None and not isinstance(template, str):
         raise TokenizerError(f"the chat template in {name} must be a text, not {shown(template)}")
     if template is not None and len(template) > MAX_TEMPLATE_CHARS:

@@ -56,6 +56,12 @@ def test_cli_and_convert_are_only_known_below_mistral_mlx() -> None:
     assert [m for m in MODULES for name in imports(m) if name.split(".")[0] in ("cli", "convert", "tests")] == []
 
 
+def test_the_page_on_the_architecture_names_every_file() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    files = {path.name for folder in FOLDERS.values() for path in (ROOT / folder).glob("*.py")}
+    assert {name for name in files - {"__init__.py", "version.py"} if name not in page} == set()
+
+
 def word(name: str) -> str:
     """Return the word of ORDER for a dotted name; what is no module is taken from the package itself."""
     second = f"{name}.__init__".split(".")[1]

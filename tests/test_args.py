@@ -58,6 +58,14 @@ def test_head_dim_may_be_absent_or_its_own():
     assert expected_shapes(parse(head_dim=12))["model.layers.1.self_attn.o_proj.weight"] == (32, 48)
 
 
+def test_key_value_heads_are_the_familys_when_absent_and_all_heads_when_null():
+    config = tiny_config(num_attention_heads=16)
+    assert parse(num_attention_heads=16, num_key_value_heads=None).n_kv_heads == 16
+    del config["num_key_value_heads"]
+    assert ModelArgs.from_config(config).n_kv_heads == 8
+    assert ModelArgs.from_config({**config, "model_type": "llama", "sliding_window": None}).n_kv_heads == 16
+
+
 def test_text_config_is_the_model():
     args = ModelArgs.from_config({"model_type": "mistral3", "eos_token_id": [5], "text_config": tiny_config()})
     assert (args.dim, args.eos_token_ids) == (32, {2, 5})
@@ -129,5 +137,12 @@ def test_what_is_missing_is_named(key):
 
 
 def test_neutral_and_unrelated_keys_are_harmless():
-    args = parse(attention_bias=False, rope_scaling=None, attention_dropout=0.1, pretraining_tp=1, use_cache=True)
+    args = parse(
+        attention_bias=False,
+        rope_scaling=None,
+        attention_dropout=0.1,
+        pretraining_tp=1,
+        use_cache=True,
+        _attn_implementation_autoset=True,
+    )
     assert args == parse()

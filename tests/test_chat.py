@@ -41,9 +41,10 @@ def test_the_cache_is_kept_between_turns(endless):
 
 def test_commands_are_obeyed_and_unknown_ones_are_not_sent(endless):
     result = chat(endless, "/nope\n/help\n/exit\nnever\n")
+    assert result.returncode == 2  # a script has to know
     assert result.stdout == b""
     lines = said(result)
-    assert "there is no command /nope" in lines[1]
+    assert "error: there is no command /nope" in lines[1]
     assert [line.split()[0] for line in lines[2:5]] == ["/help", "/clear", "/exit"]
 
 
@@ -52,6 +53,10 @@ def test_clear_forgets(endless):
     counts = [line.split(" tok/s")[0] for line in said(result) if line.startswith("prompt")]
     assert [count.rsplit(" ", 1)[0] for count in counts] == [counts[0].rsplit(" ", 1)[0]] * 2
     assert "the conversation is cleared" in said(result)
+
+
+def test_an_unfinished_quotation_is_a_message(endless):
+    assert chat(endless, '"""\nHello', "--quiet").stdout == b"the the the the the the\n"
 
 
 def test_three_quotes_make_one_message_of_many_lines(endless):
@@ -68,22 +73,30 @@ def test_the_window_and_the_trained_positions_are_said_once(endless):
 def test_a_full_context_is_an_error_of_the_turn_and_not_of_the_chat(tmp_path):
     short = write_tiny_folder(tmp_path / "short", sliding_window=None, max_position_embeddings=40)
     result = chat(repeat_forever(short), f"Hello\n{'x ' * 40}\nHello\n", "--quiet")
-    assert (result.returncode, result.stdout) == (0, b"the the the the the the\n" * 2)
+    assert (result.returncode, result.stdout) == (4, b"the the the the the the\n" * 2)
     assert "the model's context 40" in one_line(result.stderr)
 
 
-def terminal(model, *args):
+SLOWLY = """
+import time
+from mistral_mlx import kernels
+matmul = kernels.matmul
+kernels.matmul = lambda x, weight: time.sleep(0.3) or matmul(x, weight)
+"""
+
+
+def terminal(model, *args, setup=""):
     """Start a chat in a terminal of 24 lines."""
     command = ["chat", "-m", str(model), "--temperature", "0", *args]
     env = {**os.environ, "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}  # nobody answers where the cursor is
-    child = pexpect.spawn(PROGRAM[0], [*PROGRAM[1:], *command], encoding="utf-8", timeout=10, env=env)
+    child = pexpect.spawn(PROGRAM[0], ["-c", setup + PROGRAM[2], *command], encoding="utf-8", timeout=10, env=env)
     child.setwinsize(24, 100)
     child.expect("chatting with")
     child.expect(PROMPT)
     return child
 
 
-def test_ctrl_c_stops_the_answer_and_not_the_program(endless, tmp_path):
+def test_ctrl_c_stops_the_answer_and_not_the_program(endless):
     child = terminal(endless, "--max-tokens", "1000000")
     child.send("Hello\r")
     child.expect("the the the the the")
@@ -98,9 +111,21 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(endless, tmp_path):
     assert child.exitstatus == 0
 
 
-def test_ctrl_c_twice_at_the_prompt_leaves(endless, tmp_path):
+def test_ctrl_c_while_the_prompt_is_read_is_heard_at_once(endless):
+    """A step of 512 tokens used to be finished first."""
+    child = terminal(endless, setup=SLOWLY)
+    child.send("Hello\r")
+    child.expect("reading the prompt: 0 of")
+    child.kill(signal.SIGINT)
+    child.expect("interrupted before the answer began", timeout=2)
+    child.expect(PROMPT)
+    child.send("\x04")
+    child.expect(pexpect.EOF)
+
+
+def test_ctrl_c_clears_a_line_and_twice_on_an_empty_one_leaves(endless):
     child = terminal(endless)
-    child.send("half a line\x03")
+    child.send("half a line\x03\x03")
     child.expect("Ctrl-C again")
     child.expect(PROMPT)
     child.send("\x03")
@@ -124,7 +149,7 @@ def test_what_was_typed_is_remembered_for_its_owner_only(endless, tmp_path, opti
         assert stat.S_IMODE(history.stat().st_mode) == 0o600
 
 
-def test_a_paste_of_several_lines_is_one_message(endless, tmp_path):
+def test_a_paste_of_several_lines_is_one_message(endless):
     child = terminal(endless, "--max-tokens", "2")
     child.send("\x1b[200~first line\nsecond line\x1b[201~\r")
     child.expect("the the\r\n")

@@ -10,7 +10,7 @@ import time
 import pytest
 from tiny_folder import repeat_forever, write_tiny_folder
 
-PROGRAM = [sys.executable, "-c", "from mistral_mlx.cli.app import main; main()"]
+PROGRAM = [sys.executable, "-c", "from mistral_mlx.cli.main import main; main()"]
 GREEDY = ("--temperature", "0", "--max-tokens", "8")
 
 
@@ -138,12 +138,13 @@ def test_a_prompt_that_is_not_utf8_is_a_usage_error(folder):
     assert "standard input is not UTF-8 text: byte 0xff at 3" in one_line(result.stderr)
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_streams_may_be_closed(folder, closed):
+@pytest.mark.parametrize(("closed", "status"), [("<&-", 0), (">&-", 5), ("2>&-", 0), ("<&- >&- 2>&-", 5)])
+def test_streams_may_be_closed(folder, closed, status):
     """A closed standard input used to make MLX fail to open the weights: they got file descriptor 0."""
     script = f"{sys.executable} -c '{PROGRAM[2]}' complete -q -m {folder} --max-tokens 2 Hello {closed}"
     result = subprocess.run(["bash", "-c", script], capture_output=True, timeout=30)
-    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.returncode == status
+    assert result.stderr.count(b"\n") == (closed == ">&-")
 
 
 def test_control_tokens_typed_by_a_user_are_text(folder):
@@ -246,7 +247,7 @@ def hook(event, args):
         print("forbidden:", event, args, file=sys.stderr)
         sys.stderr.flush()
 sys.addaudithook(hook)
-from mistral_mlx.cli.app import main
+from mistral_mlx.cli.main import main
 try:
     main()
 finally:
@@ -262,6 +263,32 @@ def test_completing_needs_no_network_no_compiler_no_shared_folder_and_no_transfo
     result = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, timeout=60, env=env)
     assert (result.returncode, result.stderr) == (0, "imported:\n")
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+# Signals
+
+
+def interrupted(args, number, *, after):
+    """Send the program a signal once `after()` is true, and return its result."""
+    with subprocess.Popen([*PROGRAM, *map(str, args)], stdout=-1, stderr=-1, stdin=subprocess.DEVNULL) as process:
+        while not after() and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=30)
+    return subprocess.CompletedProcess(args, process.returncode, stdout, stderr)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_conversion_that_is_ended_leaves_nothing_and_says_so(tmp_path, number):
+    folder = write_tiny_folder(tmp_path / "big", num_hidden_layers=200, hidden_size=128)
+
+    def begun():
+        return any(path.name.startswith(".out") for path in tmp_path.iterdir())
+
+    result = interrupted(["convert", folder, tmp_path / "out"], number, after=begun)
+    assert result.returncode == 128 + number
+    assert "interrupted; nothing half-written is left" in one_line(result.stderr)
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 
 
 # Registered names and other commands

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import LetterTokenizer, Scripted, tiny_model
 
-from mistral_mlx import generate, generate_step, make_cache, prefill, stream_generate
+from mistral_mlx import Mistral, generate, generate_step, make_cache, prefill, stream_generate
 from mistral_mlx.errors import ContextError, OptionError
 from mistral_mlx.sampling import Sampler
 
@@ -167,7 +167,7 @@ def test_the_same_seed_generates_the_same(model):
         ([64], {}, "vocabulary"),
         ([-1], {}, "vocabulary"),
         ([1], {"max_tokens": 0}, "max_tokens is 0"),
-        ([1], {"prefill_step_size": 0}, "prefill_step_size 0"),
+        ([1], {"prefill_step_size": 0}, "prefill_step_size is 0"),
     ],
 )
 def test_impossible_requests_are_refused(model, prompt, options, said):
@@ -178,3 +178,46 @@ def test_impossible_requests_are_refused(model, prompt, options, said):
 def test_an_empty_stop_string_is_refused(model):
     with pytest.raises(OptionError, match="stop string"):
         stream(model, "x", stop=[""])
+
+
+def test_only_the_last_position_goes_through_the_head(model, monkeypatch):
+    shapes, logits = [], Mistral.logits
+    monkeypatch.setattr(Mistral, "logits", lambda self, hidden: shapes.append(hidden.shape) or logits(self, hidden))
+    prefill(model, PROMPT, make_cache(model.args), prefill_step_size=4)
+    assert shapes == [(1, 1, model.args.dim)]
+
+
+def test_a_repetition_penalty_sees_what_is_cached(model):
+    penalized = {"sampler": Sampler(temperature=0, repetition_penalty=1.8), "max_tokens": 9}
+    cache = make_cache(model.args)
+    prefill(model, PROMPT[:8], cache)
+    warm = list(generate_step(PROMPT[8:], model, cache=cache, history=PROMPT[:8], **penalized))
+    assert warm == list(generate_step(PROMPT, model, **penalized))
+
+
+def test_a_text_that_goes_on_gets_no_second_bos(model):
+    cache, tokenizer = make_cache(model.args), LetterTokenizer()
+    options = {"cache": cache, "max_tokens": 1, **GREEDY}
+    first = list(stream_generate(model, tokenizer, "abc", **options))
+    second = list(stream_generate(model, tokenizer, "abc", **options))
+    assert (first[-1].prompt_tokens, second[-1].prompt_tokens - second[-1].cached_tokens) == (4, 3)
+
+
+@pytest.mark.parametrize("ids", [[10**6], [-1], []])
+def test_prefill_refuses_ids_that_cannot_be(model, ids):
+    """An id beyond the embedding used to end the process."""
+    with pytest.raises(OptionError):
+        prefill(model, ids, make_cache(model.args))
+
+
+def test_a_cache_left_in_the_middle_of_a_step_is_refused(model):
+    cache = make_cache(model.args)
+    prefill(model, PROMPT, cache)
+    cache[0].reserved += 1
+    with pytest.raises(OptionError, match="middle of a step"):
+        prefill(model, [1], cache)
+
+
+@pytest.mark.parametrize("array", [np.array, mx.array])
+def test_arrays_are_prompts_too(model, array):
+    assert list(generate_step(array(PROMPT), model, max_tokens=4, **GREEDY)) == greedy(model, PROMPT, 4)

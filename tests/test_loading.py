@@ -7,13 +7,14 @@ import struct
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import tiny_config, tiny_weights, write_folder
+from conftest import LetterTokenizer, tiny_config, tiny_weights, write_folder
+from mlx.utils import tree_flatten
 from reference import forward
 
 from mistral_mlx.args import ModelArgs
-from mistral_mlx.errors import CheckpointError, ConfigError, ModelError
+from mistral_mlx.errors import CheckpointError, ConfigError, ModelError, TokenizerError
 from mistral_mlx.folder import ModelFolder
-from mistral_mlx.loading import load_model, read_args
+from mistral_mlx.loading import load, load_model, read_args
 
 IDS = np.random.default_rng(1).integers(0, 64, 20)
 
@@ -290,3 +291,39 @@ def test_names_with_control_characters_are_shown_inert(folder):
         load_model(folder)
     assert "\x1b" not in str(error.value)
     assert "evil" in str(error.value)
+
+
+def test_packed_half_precision_is_computed_in_float32_on_the_cpu(tmp_path):
+    """Scales in float16 must not round activations or unpacked weights."""
+    config = tiny_config(quantization={"group_size": 32, "bits": 4})
+    args = ModelArgs.from_config(config)
+    packed, exact = {}, {}
+    for name, w in tiny_weights(args).items():
+        if w.ndim == 1:
+            packed[name] = exact[name] = w
+            continue
+        parts = mx.quantize(mx.array(w).astype(mx.float16), 32, 4)
+        packed |= dict(zip((name, name[:-6] + "scales", name[:-6] + "biases"), parts, strict=True))
+        exact[name] = np.array(mx.dequantize(parts[0], *(part.astype(mx.float32) for part in parts[1:]), 32, 4))
+    model = load_model(write_folder(tmp_path / "m", config, packed))
+    np.testing.assert_allclose(logits(model), forward(args, exact, IDS), atol=1e-4)
+
+
+def test_on_a_gpu_every_float_has_the_dtype_of_the_embedding(folder, monkeypatch):
+    """One float32 tensor among float16 ones used to move everything behind it to float32."""
+    half = {name: w.astype(mx.float16) for name, w in mx.load(str(folder / "model.safetensors")).items()}
+    half["model.norm.weight"] = half["model.norm.weight"].astype(mx.float32)
+    rewrite(folder, **half)
+    monkeypatch.setattr("mistral_mlx.kernels.on_cpu", lambda: False)
+    assert {w.dtype for _, w in tree_flatten(load_model(folder).parameters())} == {mx.float16}
+
+
+def test_a_control_token_beyond_the_embedding_is_harmless_and_other_ids_are_not(folder, monkeypatch):
+    """Fine-tunes add a [PAD] that no text ever becomes."""
+    tokenizer = LetterTokenizer()
+    monkeypatch.setattr("mistral_mlx.loading.load_tokenizer", lambda path: tokenizer)
+    tokenizer.vocab_size = 65
+    with pytest.raises(TokenizerError, match="has 65 tokens, the model only 64"):
+        load(folder)
+    tokenizer.control = {**tokenizer.control, "[PAD]": 64}
+    assert load(folder)[1] is tokenizer

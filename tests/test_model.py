@@ -6,12 +6,20 @@ import pytest
 from conftest import tiny_model
 from reference import forward, visible
 
+from mistral_mlx import kernels
 from mistral_mlx.cache import make_cache
 
 W = 8
 LENGTHS = (1, W - 1, W, W + 1, 2 * W - 1, 2 * W, 2 * W + 1, 5 * W + 3)
 STEPS = (1, 3, W - 1, W, W + 1, 2 * W, 10 * W)
 WINDOWS = {"windowed": W, "full": None, "interleaved": [W, None], "two windows": [W, 5]}
+
+
+@pytest.fixture(params=["cpu", "gpu"])
+def _both_paths(request, monkeypatch):
+    """The products that a GPU would get, computed on the CPU: the formulas are tested, not the speed."""
+    if request.param == "gpu":
+        monkeypatch.setattr(kernels, "on_cpu", lambda: False)
 
 
 def random_ids(n, *, seed=1, vocab_size=64):
@@ -27,6 +35,7 @@ def run(model, ids, *, step, cache=None):
 
 @pytest.mark.parametrize("sliding_window", WINDOWS.values(), ids=WINDOWS)
 @pytest.mark.parametrize("step", STEPS)
+@pytest.mark.usefixtures("_both_paths")
 def test_any_prefill_step_size_then_decode_matches_the_reference(sliding_window, step):
     model, weights = tiny_model(sliding_window=sliding_window)
     ids = random_ids(max(LENGTHS) + 2 * W)
@@ -95,10 +104,17 @@ def test_every_hyper_parameter_counts(changes):
     np.testing.assert_allclose(run(model, ids, step=5), forward(model.args, weights, ids), atol=1e-4)
 
 
-def test_logits_are_float32_for_half_precision_weights():
+@pytest.mark.parametrize(("is_cpu", "inside"), [(True, mx.float32), (False, mx.float16)])
+def test_activations_are_float32_on_the_cpu_and_as_stored_elsewhere_and_logits_always_float32(
+    monkeypatch, is_cpu, inside
+):
+    monkeypatch.setattr(kernels, "on_cpu", lambda: is_cpu)
     model, _ = tiny_model()
-    model.set_dtype(mx.bfloat16)
-    assert model(mx.array([[1, 2, 3]])).dtype == mx.float32
+    model.set_dtype(mx.float16)
+    cache = make_cache(model.args)
+    hidden = model.hidden(mx.array([[1, 2, 3]]), cache)
+    assert {hidden.dtype, *(layer.keys.dtype for layer in cache)} == {inside}
+    assert model.logits(hidden).dtype == mx.float32
 
 
 def test_hidden_and_logits_are_the_whole_model():

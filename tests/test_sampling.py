@@ -78,6 +78,29 @@ def test_top_k_comes_before_top_p():
     assert frequencies.tolist() == [0, 1, 0, 0, 0]
 
 
+def test_min_p_comes_after_top_p():
+    """Top-p 0.9 keeps 6, 4, 3 and 2 of 16; of these, min-p 0.6 keeps 6 and 4."""
+    frequencies = draws(Sampler(temperature=1, top_p=0.9, min_p=0.6, seed=0), np.log(P))
+    np.testing.assert_allclose(frequencies, [0, 0.6, 0, 0.4, 0], atol=0.04)
+
+
+def test_the_draw_is_from_the_penalized_logits():
+    sampler = Sampler(temperature=1, top_p=1, repetition_penalty=1e9, seed=0)
+    assert {sampler(mx.array([5.0, 1.0, 0.5]), [0, 1]) for _ in range(50)} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("offset", [1000.0, -1000.0])
+def test_large_logits_do_not_overflow(offset):
+    frequencies = draws(Sampler(temperature=1, top_p=1, seed=0), np.log(P) + offset)
+    np.testing.assert_allclose(frequencies, P, atol=0.04)
+
+
+@pytest.mark.parametrize("temperature", [1e-50, 1e-8])
+def test_a_tiny_temperature_is_nearly_the_argmax(temperature):
+    """A temperature that is 0 in float32 used to divide 0 by 0."""
+    assert draws(Sampler(temperature=temperature, seed=0), np.log(P), n=20).tolist() == [0, 1, 0, 0, 0]
+
+
 def test_the_same_seed_draws_the_same_and_another_does_not():
     logits = mx.zeros((1000,))
 

@@ -5,8 +5,9 @@ import random
 import pytest
 from conftest import LetterTokenizer, Scripted, tiny_model
 
-from mistral_mlx import Session, encode_chat, generate_step, kernels
-from mistral_mlx.errors import ContextError
+from mistral_mlx import Session, cache, encode_chat, generate_step, kernels
+from mistral_mlx.cache import RollingBufferCache
+from mistral_mlx.errors import ContextError, OptionError
 from mistral_mlx.sampling import Sampler
 
 TURNS = ["hello there", "and then", "why", "tell me more of it", "go on", "so"]
@@ -126,27 +127,61 @@ def test_a_question_broken_off_before_its_answer_is_not_kept(session):
 
 
 def test_fifty_interrupts_at_any_moment_leave_the_next_turn_right(session, monkeypatch):
-    """An exception inside the model used to be able to leave layers with different offsets."""
-    rng, matmul = random.Random(0), kernels.matmul
-    countdown = [0]
+    """An exception inside the model used to be able to leave layers with different offsets, or half a step stored."""
+    rng, countdown = random.Random(0), [0]
 
-    def interrupted(x, weight):
-        countdown[0] -= 1
-        if countdown[0] == 0:
-            raise KeyboardInterrupt
-        return matmul(x, weight)
+    def interrupting(function):
+        def interrupted(*args, **kwargs):
+            countdown[0] -= 1
+            if countdown[0] == 0:
+                raise KeyboardInterrupt
+            return function(*args, **kwargs)
 
-    monkeypatch.setattr(kernels, "matmul", interrupted)
+        return interrupted
+
+    for place, name in ((kernels, "matmul"), (RollingBufferCache, "_write"), (cache, "_overwrite"), (cache, "_grown")):
+        monkeypatch.setattr(place, name, interrupting(getattr(place, name)))
+    n_interrupted = 0
     for _ in range(50):
         if len(session.messages) > 6:
             session.messages = session.messages[-2:]
-        countdown[0] = rng.randrange(1, 150)
+        countdown[0] = rng.randrange(1, 200)
         try:
             ask(session, rng.choice(TURNS), max_tokens=6, prefill_step_size=5)
         except KeyboardInterrupt:
-            countdown[0] = 0
+            n_interrupted += 1
         countdown[0] = 0
         assert_like_a_cold_run(session, "go on")
+    assert n_interrupted > 25
+
+
+def test_an_interrupt_keeps_what_was_cached_and_an_error_trusts_nothing(monkeypatch):
+    session = new_session(None)
+    for problem, kept in ((ZeroDivisionError, False), (KeyboardInterrupt, True)):
+        ask(session, TURNS[0])
+        n_tokens = session.n_tokens
+
+        def fail(*args, problem=problem, **kwargs):
+            raise problem
+
+        with monkeypatch.context() as patch:
+            patch.setattr(kernels, "attention", fail)
+            with pytest.raises(problem):
+                ask(session, TURNS[1])
+        assert session.n_tokens == (n_tokens if kept else 0)
+        assert_like_a_cold_run(session, TURNS[1])
+
+
+def test_a_question_overtakes_the_answer_before_it(session):
+    """The older stream used to write its ids and messages over those of the newer one."""
+    older = session.ask(TURNS[3], sampler=Sampler(temperature=0))
+    next(older)
+    newer = "".join(response.text for response in ask(session, TURNS[1]))
+    with pytest.raises(OptionError, match="overtaken"):
+        next(older)
+    older.close()
+    assert [message["content"] for message in session.messages] == [TURNS[1], newer]
+    assert_like_a_cold_run(session, TURNS[2])
 
 
 def test_generated_ids_are_kept_as_long_as_they_say_what_was_shown():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 
 import pytest
 
@@ -37,25 +38,38 @@ def test_ordinary_text_is_left_alone(text):
     assert inert(text) == text
 
 
-def test_progress_appears_after_a_while_and_is_wiped(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
+@pytest.mark.parametrize("last", [2000, 1024])
+def test_progress_appears_after_a_while_and_is_wiped_at_the_end_and_by_an_interrupt(monkeypatch, last):
+    monkeypatch.setattr(PrefillProgress, "DELAY_S", 0.0)
     screen = Screen()
-    progress = PrefillProgress(screen)
-    progress(0, 2000)
-    now[0] = 2.0
-    progress(512, 2000)
-    progress(2000, 2000)
-    shown_line = "reading the prompt: 512 of 2000 tokens"
-    assert screen.getvalue() == f"\r{shown_line}\r{' ' * len(shown_line)}\r"
+    with PrefillProgress(screen) as progress:
+        progress(0, 2000)
+        while "0 of 2000" not in screen.getvalue():
+            time.sleep(0.001)
+        progress(512, 2000)
+        if last == 2000:
+            progress(last, 2000)
+    first, second = (f"reading the prompt: {n} of 2000 tokens" for n in (0, 512))
+    assert screen.getvalue() == f"\r{first}\r{second}\r{' ' * len(second)}\r"
 
 
-def test_progress_in_a_pipe_is_silent(monkeypatch):
-    pipe = io.StringIO()
-    progress = PrefillProgress(pipe)
-    monkeypatch.setattr(progress, "DELAY_S", -1)
-    progress(512, 2000)
-    assert pipe.getvalue() == ""
+def test_a_short_prefill_shows_nothing():
+    screen = Screen()
+    with PrefillProgress(screen) as progress:
+        progress(0, 20)
+        progress(20, 20)
+    assert screen.getvalue() == ""
+
+
+@pytest.mark.parametrize(("stream", "quiet"), [(io.StringIO, False), (Screen, True)])
+def test_progress_is_silent_in_a_pipe_and_when_quiet(monkeypatch, stream, quiet):
+    monkeypatch.setattr(PrefillProgress, "DELAY_S", 0.0)
+    output = stream()
+    with PrefillProgress(output, quiet=quiet) as progress:
+        progress(0, 2000)
+        time.sleep(0.05)
+        progress(512, 2000)
+    assert output.getvalue() == ""
 
 
 def test_messages_show_foreign_text_inert_and_short():

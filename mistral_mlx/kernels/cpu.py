@@ -4,6 +4,8 @@ Measured on 2 cores with mlx 0.32.4: [512, 576] x [1536, 576]^T takes 231 ms in 
 array from NumPy evaluates it but does not copy it.
 """
 
+from collections.abc import Callable
+
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
@@ -17,27 +19,23 @@ SCORE_ELEMENTS = 1 << 24  # attention scores held at a time: 64 MB
 
 
 def matmul(x: mx.array, weight: mx.array) -> mx.array:
-    """See `kernels.matmul`."""
-    return mx.array(_floats(x) @ _floats(weight).T)
+    """See `kernels.matmul`; weights that are not float32 are widened a block at a time."""
+    return _by_blocks(x, weight.shape[0], lambda start, stop: weight[start:stop])
 
 
 def quantized_matmul(
     x: mx.array, weight: mx.array, scales: mx.array, biases: mx.array, *, group_size: int, bits: int
 ) -> mx.array:
     """See `kernels.quantized_matmul`."""
-    n_in, n_out = x.shape[-1], weight.shape[0]
-    if x.size // n_in < MIN_BLAS_ROWS:
+    if x.size // x.shape[-1] < MIN_BLAS_ROWS:
         return mx.quantized_matmul(x, weight, scales, biases, transpose=True, group_size=group_size, bits=bits)
-    rows = _floats(x).reshape(-1, n_in)
-    out = np.empty((len(rows), n_out), np.float32)
-    step = max(1, BLOCK_ELEMENTS // n_in)
-    for i in range(0, n_out, step):
-        part = slice(i, i + step)
+
+    def unpacked(start: int, stop: int) -> mx.array:
         # Scales in float16 would round every unpacked weight to float16.
-        scale, bias = scales[part].astype(mx.float32), biases[part].astype(mx.float32)
-        block = mx.dequantize(weight[part], scale, bias, group_size=group_size, bits=bits)
-        out[:, part] = rows @ _floats(block).T
-    return mx.array(out.reshape(*x.shape[:-1], n_out))
+        scale, bias = scales[start:stop].astype(mx.float32), biases[start:stop].astype(mx.float32)
+        return mx.dequantize(weight[start:stop], scale, bias, group_size=group_size, bits=bits)
+
+    return _by_blocks(x, weight.shape[0], unpacked)
 
 
 def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: mx.array | None) -> mx.array:
@@ -56,6 +54,17 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: mx.a
         )
         out[:, :, :, part] = tile
     return mx.array(out.reshape(q.shape))
+
+
+def _by_blocks(x: mx.array, n_out: int, weights: Callable[[int, int], mx.array]) -> mx.array:
+    """Return ``x @ W.T``, taking a few rows of W at a time from `weights`: their float32 copies bound the memory."""
+    n_in = x.shape[-1]
+    rows = _floats(x).reshape(-1, n_in)
+    out = np.empty((len(rows), n_out), np.float32)
+    step = max(1, BLOCK_ELEMENTS // n_in)
+    for i in range(0, n_out, step):
+        out[:, i : i + step] = rows @ _floats(weights(i, i + step)).T
+    return mx.array(out.reshape(*x.shape[:-1], n_out))
 
 
 def _attend(q: Floats, keys: Floats, values: Floats, visible: NDArray[np.bool_] | None) -> Floats:
