@@ -4,6 +4,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from mistral_mlx import kernels
 from mistral_mlx.errors import ModelError, OptionError
 from mistral_mlx.folder import ModelFolder
 from mistral_mlx.loading import load, memory_needed
@@ -39,5 +40,7 @@ def open_model(path: Path, *, force: bool, quiet: bool) -> tuple[Mistral, Tokeni
             raise ModelError(f"{text}; convert it to fewer bits, or add --force")
         if not quiet:
             note(text)
+    if (remark := kernels.note()) and not quiet:
+        note(remark)
     mx.set_cache_limit(BUFFER_CACHE_BYTES)
     return load(path)

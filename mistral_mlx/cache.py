@@ -10,6 +10,7 @@ ring then holds 8 5 6 7.
 
 import mlx.core as mx
 
+from . import kernels
 from .args import ModelArgs
 from .errors import OptionError
 
@@ -60,15 +61,10 @@ class RollingBufferCache:
 
         Row i, the query at position ``offset + i``, has exactly ``min(offset + i + 1, W)`` true entries.
         """
-        if n_new == 1:
-            return None
         n_old = self.offset
         if self.window is not None and n_old + n_new > self.window:
             n_old = min(n_old, self.window - 1)
-        queries = mx.arange(n_old, n_old + n_new)[:, None]
-        distance = queries - mx.arange(n_old + n_new)[None, :]  # [S, T]
-        mask = distance >= 0
-        return mask if self.window is None else mask & (distance < self.window)
+        return kernels.visible(n_new, n_old + n_new, self.window)
 
     def trim(self, n_tokens: int) -> None:
         """Forget the last `n_tokens` tokens.

@@ -25,18 +25,18 @@ class Attention(nn.Module):
         self.v_proj = Linear(args.dim, args.n_kv_heads * args.head_dim)
         self.o_proj = Linear(args.n_heads * args.head_dim, args.dim)
 
-    def __call__(self, x: mx.array, mask: mx.array | None, cache: RollingBufferCache) -> mx.array:
+    def __call__(self, x: mx.array, cache: RollingBufferCache) -> mx.array:
         q = self._rotate(self._split(self.q_proj(x), self.n_heads), cache.offset)
         k = self._rotate(self._split(self.k_proj(x), self.n_kv_heads), cache.offset)
         k, v = cache.update_and_fetch(k, self._split(self.v_proj(x), self.n_kv_heads))  # [B, Hkv, T, Dh]
-        h = kernels.attention(q, k, v, scale=self.head_dim**-0.5, mask=mask)
+        h = kernels.attention(q, k, v, scale=self.head_dim**-0.5, window=cache.window)
         return self.o_proj(h.transpose(0, 2, 1, 3).flatten(2))  # [B, H, S, Dh] -> [B, S, H*Dh]
 
     def _split(self, x: mx.array, n_heads: int) -> mx.array:
         return x.reshape(*x.shape[:2], n_heads, self.head_dim).transpose(0, 2, 1, 3)  # [B, S, H*Dh] -> [B, H, S, Dh]
 
     def _rotate(self, x: mx.array, offset: int) -> mx.array:
-        return mx.fast.rope(x, self.head_dim, traditional=False, base=self.rope_theta, scale=1.0, offset=offset)
+        return kernels.rope(x, base=self.rope_theta, offset=offset)
 
 
 class FeedForward(nn.Module):
@@ -49,9 +49,7 @@ class FeedForward(nn.Module):
         self.down_proj = Linear(args.hidden_dim, args.dim)
 
     def __call__(self, x: mx.array) -> mx.array:
-        gate = self.gate_proj(x)
-        # nn.silu is compiled, which on a CPU would start g++ and load its result from a shared folder.
-        return self.down_proj(gate * mx.sigmoid(gate) * self.up_proj(x))
+        return self.down_proj(kernels.silu_times(self.gate_proj(x), self.up_proj(x)))
 
 
 class TransformerBlock(nn.Module):
@@ -64,8 +62,8 @@ class TransformerBlock(nn.Module):
         self.input_layernorm = RMSNorm(args.dim, args.norm_eps)
         self.post_attention_layernorm = RMSNorm(args.dim, args.norm_eps)
 
-    def __call__(self, x: mx.array, mask: mx.array | None, cache: RollingBufferCache) -> mx.array:
-        x = x + self.self_attn(self.input_layernorm(x), mask, cache)
+    def __call__(self, x: mx.array, cache: RollingBufferCache) -> mx.array:
+        x = x + self.self_attn(self.input_layernorm(x), cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -79,11 +77,9 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(args.dim, args.norm_eps)
 
     def __call__(self, ids: mx.array, cache: list[RollingBufferCache]) -> mx.array:
-        first_of = {layer.window: layer for layer in reversed(cache)}  # layers of one window share their mask
-        masks = {window: layer.make_mask(ids.shape[1]) for window, layer in first_of.items()}
         x = self.embed_tokens(ids)  # [B, S, D]
         for block, layer_cache in zip(self.layers, cache, strict=True):
-            x = block(x, masks[layer_cache.window], layer_cache)
+            x = block(x, layer_cache)
         return self.norm(x)
 
 

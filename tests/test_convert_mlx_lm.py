@@ -65,7 +65,7 @@ def test_both_programs_compute_the_same_from_either_folder(tmp_path: Path) -> No
     mlx_lm.utils.save_config(config, tmp_path / "theirs" / "config.json")
     for folder in (tmp_path / "ours", tmp_path / "theirs"):
         expected = logits(folder)
-        np.testing.assert_allclose(np.array(load_model(folder)(IDS)), expected, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_allclose(np.array(load_model(folder)(IDS)), expected, atol=1e-3 * np.abs(expected).max())
 
 
 def test_a_mixed_gguf_gives_the_logits_of_its_unpacked_weights(tmp_path: Path) -> None:

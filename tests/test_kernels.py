@@ -25,7 +25,7 @@ def normal(*shape, seed=0):
 def test_matmul_of_any_stored_dtype_is_computed_in_float32(shape, dtype):
     weight = mx.array(normal(17, 4096)).astype(dtype)
     x = normal(*shape, 4096, seed=1).astype(np.float32)
-    close(kernels.matmul(mx.array(x), weight), x.astype(np.float64) @ np.array(weight.astype(mx.float32)).T)
+    close(cpu.matmul(mx.array(x), weight), x.astype(np.float64) @ np.array(weight.astype(mx.float32)).T)
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
@@ -37,15 +37,15 @@ def test_quantized_matmul_is_exact_for_one_row_and_for_many(bits, group_size, dt
     weight = np.array(mx.dequantize(packed[0], scales, biases, group_size, bits), np.float64)
     for n_rows in (1, 5, 6, 33):
         x = normal(n_rows, 384, seed=n_rows).astype(np.float32)
-        close(kernels.quantized_matmul(mx.array(x), *packed, group_size=group_size, bits=bits), x @ weight.T)
+        close(cpu.quantized_matmul(mx.array(x), *packed, group_size=group_size, bits=bits), x @ weight.T)
 
 
 def test_quantized_matmul_in_blocks_is_the_same(monkeypatch):
     packed = mx.quantize(mx.array(normal(19, 64)), 32, 4)
     x = mx.array(normal(2, 9, 64, seed=1))
-    whole = kernels.quantized_matmul(x, *packed, group_size=32, bits=4)
+    whole = cpu.quantized_matmul(x, *packed, group_size=32, bits=4)
     monkeypatch.setattr(cpu, "BLOCK_ELEMENTS", 64 * 4)
-    close(kernels.quantized_matmul(x, *packed, group_size=32, bits=4), np.array(whole))
+    close(cpu.quantized_matmul(x, *packed, group_size=32, bits=4), np.array(whole))
 
 
 @pytest.mark.parametrize("score_elements", [cpu.SCORE_ELEMENTS, 100])
@@ -56,7 +56,7 @@ def test_attention_shares_keys_between_groups_of_heads(n_new, n_keys, n_heads, n
     q, k = normal(2, n_heads, n_new, 10), normal(2, n_kv_heads, n_keys, 10, seed=1)
     v = normal(2, n_kv_heads, n_keys, 10, seed=2)
     mask = np.tril(np.ones((n_new, n_keys), bool), n_keys - n_new)
-    result = kernels.attention(
+    result = cpu.attention(
         *(mx.array(a.astype(np.float32)) for a in (q, k, v)), scale=0.3, mask=None if n_new == 1 else mx.array(mask)
     )
     repeats = n_heads // n_kv_heads

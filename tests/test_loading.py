@@ -25,6 +25,12 @@ def folder(tmp_path):
     return write_folder(tmp_path / "model", config, tiny_weights(ModelArgs.from_config(config)))
 
 
+def assert_close_to_reference(model, args, weights):
+    """Packed products round their activations to 16 bits."""
+    expected = forward(args, weights, IDS)
+    assert np.abs(logits(model) - expected).max() < 1e-3 * np.abs(expected).max()
+
+
 def logits(model):
     return np.array(model(mx.array(IDS[None])))[0]
 
@@ -97,7 +103,7 @@ def test_packed_modules_are_those_that_have_scales(tmp_path):
         packed |= dict(zip((name, f"{path}.scales", f"{path}.biases"), parts, strict=True))
         exact[name] = np.array(mx.dequantize(*parts, 32, 8 if path == "lm_head" else 4))
     model = load_model(write_folder(tmp_path / "m", config, packed))
-    np.testing.assert_allclose(logits(model), forward(args, exact, IDS), atol=1e-4)
+    assert_close_to_reference(model, args, exact)
 
 
 def test_shards_are_exactly_those_of_the_index(folder):
@@ -306,7 +312,7 @@ def test_packed_half_precision_is_computed_in_float32_on_the_cpu(tmp_path):
         packed |= dict(zip((name, name[:-6] + "scales", name[:-6] + "biases"), parts, strict=True))
         exact[name] = np.array(mx.dequantize(parts[0], *(part.astype(mx.float32) for part in parts[1:]), 32, 4))
     model = load_model(write_folder(tmp_path / "m", config, packed))
-    np.testing.assert_allclose(logits(model), forward(args, exact, IDS), atol=1e-4)
+    assert_close_to_reference(model, args, exact)
 
 
 def test_on_a_gpu_every_float_has_the_dtype_of_the_embedding(folder, monkeypatch):

@@ -1,13 +1,13 @@
 """The one place that chooses how a product is computed: MLX's own operations, or what is faster on a CPU.
 
 MLX's CPU backend is scalar and single-threaded on Linux, multiplies prompt rows one by one, and sums in the dtype of
-the activations. So on the CPU activations are float32 (`activation_dtype`), and products of several rows go through
-NumPy's BLAS (`kernels.cpu`).
+the activations. So on the CPU activations are float32 (`activation_dtype`), and products go through the native kernels
+(`native`, docs/kernels.md) or, where those were not built, through NumPy's BLAS (`cpu`).
 """
 
 import mlx.core as mx
 
-from . import cpu
+from . import cpu, native
 
 
 def on_cpu() -> bool:
@@ -17,7 +17,25 @@ def on_cpu() -> bool:
 
 def names() -> str:
     """Return what computes the products on the default device, for people to read."""
-    return "numpy-blas + mlx-cpu" if on_cpu() else "mlx-metal"
+    if not on_cpu():
+        return "mlx-metal"
+    if not native.available:
+        return f"numpy (no native kernels: {native.missing})"
+    count = native.ext.threads()
+    return f"{native.ext.name()}, {count} thread{'s'[: count > 1]}"
+
+
+def note() -> str | None:
+    """Return a sentence for the user if products are slower than they could be."""
+    if native.available or not on_cpu():
+        return None
+    return f"running without the native CPU kernels, many times slower: {native.missing}"
+
+
+def set_threads(n: int) -> None:
+    """Compute on `n` threads; 0 means all physical cores that this process may use."""
+    if native.available:
+        native.ext.set_threads(n)
 
 
 def activation_dtype(stored: mx.Dtype) -> mx.Dtype:
@@ -27,7 +45,9 @@ def activation_dtype(stored: mx.Dtype) -> mx.Dtype:
 
 def matmul(x: mx.array, weight: mx.array) -> mx.array:
     """Return ``x @ weight.T``: ``[..., K]`` and ``[N, K]`` to ``[..., N]``, in the dtype of `x`."""
-    return cpu.matmul(x, weight) if on_cpu() else x @ weight.T
+    if not on_cpu():
+        return x @ weight.T
+    return native.ext.matmul(x, weight) if native.available else cpu.matmul(x, weight)
 
 
 def quantized_matmul(
@@ -35,15 +55,51 @@ def quantized_matmul(
 ) -> mx.array:
     """Return ``x @ W.T`` for W packed in MLX's affine form: ``[..., K]`` and packed ``[N, K]`` to ``[..., N]``."""
     if on_cpu():
-        return cpu.quantized_matmul(x, weight, scales, biases, group_size=group_size, bits=bits)
+        product = native.ext.quantized_matmul if native.available else cpu.quantized_matmul
+        return product(x, weight, scales, biases, group_size=group_size, bits=bits)
     return mx.quantized_matmul(x, weight, scales, biases, transpose=True, group_size=group_size, bits=bits)
 
 
-def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: mx.array | None) -> mx.array:
-    """Return softmax(scale * q k^T, where `mask`) v, with keys and values shared by groups of query heads.
+def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, window: int | None) -> mx.array:
+    """Return softmax(scale * q k^T, where visible) v, with keys and values shared by groups of query heads.
 
-    q is ``[B, H, S, Dh]``, k and v are ``[B, Hkv, T, Dh]``, mask is bool ``[S, T]``; the result is shaped as q.
+    q is ``[B, H, S, Dh]``, k and v are ``[B, Hkv, T, Dh]``, the last S keys those of the queries; the result is shaped
+    as q. A query sees key j if ``0 <= p - j < window``, where p is the index of its own key.
     """
+    if on_cpu() and native.available:
+        return native.ext.attention(q, k, v, scale=scale, window=window or 0)
+    mask = visible(q.shape[2], k.shape[2], window)
     if on_cpu():
         return cpu.attention(q, k, v, scale=scale, mask=mask)
     return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+
+
+def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
+    """Return ``x / sqrt(mean(x^2) + eps) * weight`` over the last axis."""
+    if on_cpu() and native.available:
+        return native.ext.rms_norm(x, weight, eps)
+    return mx.fast.rms_norm(x, weight, eps)
+
+
+def rope(x: mx.array, *, base: float, offset: int) -> mx.array:
+    """Return ``[B, H, S, Dh]`` with rotary positions from `offset` on, halves and not pairs."""
+    if on_cpu() and native.available:
+        return native.ext.rope(x, base=base, offset=offset)
+    return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset)
+
+
+def silu_times(gate: mx.array, up: mx.array) -> mx.array:
+    """Return ``silu(gate) * up``."""
+    if on_cpu() and native.available:
+        return native.ext.silu_times(gate, up)
+    # nn.silu is compiled, which on a CPU would start g++ and load its result from a shared folder.
+    return gate * mx.sigmoid(gate) * up
+
+
+def visible(n_new: int, n_keys: int, window: int | None) -> mx.array | None:
+    """Return which of `n_keys` keys each of the last `n_new` positions sees, bool ``[S, T]``; None if all do."""
+    if n_new == 1 and (window is None or n_keys <= window):
+        return None
+    distance = mx.arange(n_keys - n_new, n_keys)[:, None] - mx.arange(n_keys)[None, :]
+    mask = distance >= 0
+    return mask if window is None else mask & (distance < window)

@@ -1,0 +1,316 @@
+// AVX2 with FMA and F16C; compiled a second time with AVX-VNNI. See kernels.h for the layout and the contract.
+//
+// Without VNNI, maddubs adds two products of an unsigned and a signed byte in 16 bits and would saturate on codes above
+// 128. So 8-bit codes are taken as two halves of 4 bits: with codes below 16 no sum of four products leaves 16 bits.
+#include <immintrin.h>
+
+#include "attention.h"
+#include "scalars.h"
+
+namespace kernels {
+namespace {
+
+constexpr int LANES = 8;
+constexpr int BYTES = 32;
+
+int log2_group(int group) { return group == 32 ? 5 : group == 64 ? 6 : 7; }
+
+// 8 floats from element i on; those from `n` on are 0 and not read.
+template <Float T>
+__m256 load(const void* p, int64_t i, int64_t n) {
+  constexpr int64_t SIZE = T == Float::f32 ? 4 : 2;
+  const char* at = static_cast<const char*>(p) + i * SIZE;
+  alignas(32) char copy[LANES * 4] = {};
+  if (n < LANES) {
+    std::memcpy(copy, at, n * SIZE);
+    at = copy;
+  }
+  if constexpr (T == Float::f32) return _mm256_loadu_ps(reinterpret_cast<const float*>(at));
+  const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+  if constexpr (T == Float::f16) return _mm256_cvtph_ps(half);
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+
+__m256i load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+
+float total(__m256 v) {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+// acc + sums of four neighbouring products. SMALL: no code is above 15.
+template <bool SMALL>
+__m256i dot4(__m256i acc, __m256i codes, __m256i x) {
+#ifdef __AVXVNNI__
+  return _mm256_dpbusd_avx_epi32(acc, codes, x);
+#else
+  if constexpr (SMALL)
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(codes, x), _mm256_set1_epi16(1)));
+  const __m256i mask = _mm256_set1_epi8(15);
+  const __m256i low = _mm256_and_si256(codes, mask), high = _mm256_and_si256(_mm256_srli_epi16(codes, 4), mask);
+  acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(low, x), _mm256_set1_epi16(1)));
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(high, x), _mm256_set1_epi16(16)));
+#endif
+}
+
+// Planes of 32 bytes. 4 bits, per 64 inputs: [high of even | high of odd | low | low]; 8 bits, per 32: [high | low].
+void arrange(const int16_t* codes, int bits, int8_t* planes) {
+  const int step = bits == 4 ? 2 : 1;
+  for (int64_t k = 0; k < BLOCK; k += BYTES * step, codes += BYTES * step, planes += 2 * BYTES * step)
+    for (int i = 0; i < BYTES; ++i)
+      for (int j = 0; j < step; ++j) split(codes[i * step + j], planes + j * BYTES + i, planes + (step + j) * BYTES + i);
+}
+
+void round_fine(const float* x, const Packed& w, const Fine& out) {
+  for (int64_t k = 0; k < w.n_in; k += BLOCK) {
+    int16_t codes[BLOCK];
+    float scales[GROUP_BLOCK], sums[GROUP_BLOCK];
+    const int64_t n = w.n_in - k < BLOCK ? w.n_in - k : BLOCK;
+    round_row(x + k, n, w.group, FINE_LIMIT, codes, scales, sums);
+    std::memcpy(out.scales + k / w.group, scales, n / w.group * sizeof(float));
+    std::memcpy(out.sums + k / w.group, sums, n / w.group * sizeof(float));
+    arrange(codes, w.bits, out.planes + 2 * k);
+  }
+  for (int64_t g = w.groups(); g < round_up(w.groups(), GROUP_BLOCK); ++g) out.scales[g] = out.sums[g] = 0.0f;
+}
+
+template <int BITS>
+__m256i dot(__m256i b, const int8_t* p) {
+  __m256i sum = _mm256_setzero_si256();
+  if constexpr (BITS == 4) {
+    const __m256i mask = _mm256_set1_epi8(15);
+    const __m256i low = _mm256_and_si256(b, mask), high = _mm256_and_si256(_mm256_srli_epi16(b, 4), mask);
+    sum = dot4<true>(dot4<true>(sum, low, load_bytes(p)), high, load_bytes(p + BYTES));
+    sum = _mm256_slli_epi32(sum, 8);
+    return dot4<true>(dot4<true>(sum, low, load_bytes(p + 2 * BYTES)), high, load_bytes(p + 3 * BYTES));
+  }
+  sum = _mm256_slli_epi32(dot4<false>(sum, b, load_bytes(p)), 8);
+  return dot4<false>(sum, b, load_bytes(p + BYTES));
+}
+
+template <int BITS, Float T, int R>
+void few(const Packed& w, const Fine& x, float* y, int64_t n) {
+  constexpr int64_t CODES = BYTES * 8 / BITS;
+  const int64_t groups = w.groups(), row_bytes = w.row_bytes();
+  const __m128i shift = _mm_cvtsi32_si128(log2_group(w.group));
+  const __m256i lane_input = _mm256_mullo_epi32(_mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0), _mm256_set1_epi32(CODES / LANES));
+  __m256 acc[R], bias[R], scales[R];
+  for (int r = 0; r < R; ++r) acc[r] = bias[r] = _mm256_setzero_ps();
+  const uint8_t* row = w.codes + n * row_bytes;
+  for (int64_t g = 0; g < groups; g += LANES) {
+    const __m256 x_scales = _mm256_loadu_ps(x.scales + g), x_sums = _mm256_loadu_ps(x.sums + g);
+    for (int r = 0; r < R; ++r) {
+      scales[r] = _mm256_mul_ps(load<T>(w.scales, (n + r) * groups + g, groups - g), x_scales);
+      bias[r] = _mm256_fmadd_ps(load<T>(w.biases, (n + r) * groups + g, groups - g), x_sums, bias[r]);
+    }
+    const int64_t start = g * w.group, end = g + LANES < groups ? start + LANES * w.group : w.n_in;
+    for (int64_t k = start; k < end; k += CODES) {
+      const __m256i group_of_lane =
+          _mm256_srl_epi32(_mm256_add_epi32(lane_input, _mm256_set1_epi32(static_cast<int>(k - start))), shift);
+      const uint8_t* at = row + k * BITS / 8;
+      const int64_t left = (w.n_in - k) * BITS / 8;
+      for (int r = 0; r < R; ++r) {
+        __m256i b;
+        if (left >= BYTES) {
+          b = load_bytes(at + r * row_bytes);
+        } else {  // a last group of 32 inputs of 4 bits
+          b = _mm256_inserti128_si256(_mm256_setzero_si256(), _mm_loadu_si128(reinterpret_cast<const __m128i*>(at + r * row_bytes)), 0);
+        }
+        acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot<BITS>(b, x.planes + 2 * k)),
+                                 _mm256_permutevar8x32_ps(scales[r], group_of_lane), acc[r]);
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r) y[n + r] = total(_mm256_add_ps(acc[r], bias[r]));
+}
+
+template <int BITS, Float T>
+void few_all(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
+  int64_t n = n0;
+  for (; n + 2 <= n1; n += 2) few<BITS, T, 2>(w, x, y, n);
+  for (; n < n1; ++n) few<BITS, T, 1>(w, x, y, n);
+}
+
+void packed_row(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
+  if (w.type == Float::f32) return (w.bits == 4 ? few_all<4, Float::f32> : few_all<8, Float::f32>)(w, x, y, n0, n1);
+  if (w.type == Float::f16) return (w.bits == 4 ? few_all<4, Float::f16> : few_all<8, Float::f16>)(w, x, y, n0, n1);
+  return (w.bits == 4 ? few_all<4, Float::bf16> : few_all<8, Float::bf16>)(w, x, y, n0, n1);
+}
+
+// A block of TILE outputs by up to DEPTH inputs, unpacked: codes [DEPTH / 4][TILE][4], scales and biases [group][TILE].
+struct Block {
+  alignas(32) uint8_t codes[TILE * DEPTH];
+  alignas(32) float scales[TILE * DEPTH / 32], biases[TILE * DEPTH / 32];
+};
+static_assert(sizeof(Block) <= SCRATCH);
+
+// Four codes of one output as they lie in memory.
+uint32_t four_codes(const uint8_t* row, int bits, int64_t k) {
+  if (bits == 8) {
+    uint32_t word;
+    std::memcpy(&word, row + k, 4);
+    return word;
+  }
+  uint16_t half;
+  std::memcpy(&half, row + k / 2, 2);
+  const uint32_t v = half;
+  return (v & 0xf) | (v & 0xf0) << 4 | (v & 0xf00) << 8 | (v & 0xf000) << 12;
+}
+
+void unpack(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block) {
+  const int64_t g0 = k0 / w.group, n_groups = (k1 - k0) / w.group;
+  for (int64_t i = 0; i < TILE; ++i) {
+    const int64_t n = n0 + i;
+    const uint8_t* row = w.codes + n * w.row_bytes();
+    for (int64_t k = k0; k < k1; k += 4) {
+      const uint32_t codes = n < n1 ? four_codes(row, w.bits, k) : 0;
+      std::memcpy(block->codes + ((k - k0) / 4 * TILE + i) * 4, &codes, 4);
+    }
+    for (int64_t g = 0; g < n_groups; ++g) {
+      block->scales[g * TILE + i] = n < n1 ? load_float(w.scales, w.type, n * w.groups() + g0 + g) : 0.0f;
+      block->biases[g * TILE + i] = n < n1 ? load_float(w.biases, w.type, n * w.groups() + g0 + g) : 0.0f;
+    }
+  }
+}
+
+void store(float* out, int64_t n, bool add, __m256 v) {
+  alignas(32) float values[LANES];
+  if (n >= LANES) return _mm256_storeu_ps(out, add ? _mm256_add_ps(v, _mm256_loadu_ps(out)) : v);
+  _mm256_store_ps(values, v);
+  for (int64_t i = 0; i < n; ++i) out[i] = add ? values[i] + out[i] : values[i];
+}
+
+// M rows times 16 outputs of the block, from `half` on.
+template <int M, bool SMALL>
+void many(const Block& block, int64_t half, const Packed& w, const Rows& x, int64_t row, int64_t k0, int64_t k1, float* y,
+          int64_t y_stride, int64_t n_left) {
+  __m256 tile[M][2];
+  for (int m = 0; m < M; ++m) tile[m][0] = tile[m][1] = _mm256_setzero_ps();
+  const int64_t stride = x.planes * x.stride;
+  const int8_t* codes = x.codes + row * stride + k0;
+  const float* scales = x.scales + row * x.group_stride + k0 / w.group;
+  const float* sums = x.sums + row * x.group_stride + k0 / w.group;
+  const int64_t n_groups = (k1 - k0) / w.group;
+  for (int64_t g = 0; g < n_groups; ++g) {
+    __m256i acc[M][2];
+    for (int m = 0; m < M; ++m) acc[m][0] = acc[m][1] = _mm256_setzero_si256();
+    for (int plane = 0; plane < x.planes; ++plane) {
+      const uint8_t* at = block.codes + (g * w.group * TILE) + half * 4;
+      const int8_t* code = codes + g * w.group + plane * x.stride;
+      if (plane == 1)
+        for (int m = 0; m < M; ++m)
+          for (int j = 0; j < 2; ++j) acc[m][j] = _mm256_slli_epi32(acc[m][j], 8);
+      for (int k = 0; k < w.group; k += 4, at += 4 * TILE, code += 4) {
+        const __m256i b0 = load_bytes(at), b1 = load_bytes(at + 32);
+#pragma GCC unroll 4
+        for (int m = 0; m < M; ++m) {
+          int32_t four;
+          std::memcpy(&four, code + m * stride, 4);
+          const __m256i a = _mm256_set1_epi32(four);
+          acc[m][0] = dot4<SMALL>(acc[m][0], b0, a);
+          acc[m][1] = dot4<SMALL>(acc[m][1], b1, a);
+        }
+      }
+    }
+    for (int j = 0; j < 2; ++j) {
+      const __m256 scale = _mm256_load_ps(block.scales + g * TILE + half + j * LANES);
+      const __m256 bias = _mm256_load_ps(block.biases + g * TILE + half + j * LANES);
+      for (int m = 0; m < M; ++m) {
+        const __m256 factor = _mm256_mul_ps(scale, _mm256_set1_ps(scales[m * x.group_stride + g]));
+        tile[m][j] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[m][j]), factor, tile[m][j]);
+        tile[m][j] = _mm256_fmadd_ps(bias, _mm256_set1_ps(sums[m * x.group_stride + g]), tile[m][j]);
+      }
+    }
+  }
+  for (int m = 0; m < M; ++m)
+    for (int j = 0; j < 2; ++j)
+      if (n_left > j * LANES) store(y + (row + m) * y_stride + j * LANES, n_left - j * LANES, k0 > 0, tile[m][j]);
+}
+
+template <bool SMALL>
+void many_all(const Block& block, const Packed& w, const Rows& x, int64_t k0, int64_t k1, float* y, int64_t y_stride, int64_t n_left) {
+  for (int64_t half = 0; half < TILE && half < n_left; half += 2 * LANES) {
+    int64_t row = 0;
+    for (; row + 4 <= x.rows; row += 4) many<4, SMALL>(block, half, w, x, row, k0, k1, y + half, y_stride, n_left - half);
+    for (; row < x.rows; ++row) many<1, SMALL>(block, half, w, x, row, k0, k1, y + half, y_stride, n_left - half);
+  }
+}
+
+void packed_rows(const Packed& w, const Rows& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
+  Block* block = static_cast<Block*>(scratch);
+  for (int64_t n = n0; n < n1; n += TILE)
+    for (int64_t k = 0; k < w.n_in; k += DEPTH) {
+      const int64_t k1 = k + DEPTH < w.n_in ? k + DEPTH : w.n_in;
+      unpack(w, n, n1, k, k1, block);
+      (w.bits == 4 ? many_all<true> : many_all<false>)(*block, w, x, k, k1, y + n, y_stride, n1 - n);
+    }
+}
+
+template <Float T>
+void dense_row_of(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1) {
+  for (int64_t n = n0; n < n1; ++n) {
+    __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (int64_t k = 0; k < w.n_in; k += LANES) {
+      __m256& sum = acc[k / LANES % 2];
+      sum = _mm256_fmadd_ps(load<T>(w.weights, n * w.n_in + k, w.n_in - k), load<Float::f32>(x, k, w.n_in - k), sum);
+    }
+    y[n] = total(_mm256_add_ps(acc[0], acc[1]));
+  }
+}
+
+void dense_row(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1) {
+  (w.type == Float::f32 ? dense_row_of<Float::f32> : w.type == Float::f16 ? dense_row_of<Float::f16> : dense_row_of<Float::bf16>)(
+      w, x, y, n0, n1);
+}
+
+template <int M>
+void dense_many(const float* block, int64_t half, const float* x, int64_t x_stride, int64_t k0, int64_t k1, float* y, int64_t y_stride,
+                int64_t n_left) {
+  __m256 acc[M][2];
+  for (int m = 0; m < M; ++m) acc[m][0] = acc[m][1] = _mm256_setzero_ps();
+  for (int64_t k = k0; k < k1; ++k) {
+    const float* at = block + (k - k0) * TILE + half;
+    const __m256 b0 = _mm256_load_ps(at), b1 = _mm256_load_ps(at + LANES);
+    for (int m = 0; m < M; ++m) {
+      const __m256 a = _mm256_set1_ps(x[m * x_stride + k]);
+      acc[m][0] = _mm256_fmadd_ps(b0, a, acc[m][0]);
+      acc[m][1] = _mm256_fmadd_ps(b1, a, acc[m][1]);
+    }
+  }
+  for (int m = 0; m < M; ++m)
+    for (int j = 0; j < 2; ++j)
+      if (n_left > j * LANES) store(y + m * y_stride + j * LANES, n_left - j * LANES, k0 > 0, acc[m][j]);
+}
+
+void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
+  float* block = static_cast<float*>(scratch);  // [DENSE_DEPTH][TILE]
+  for (int64_t n = n0; n < n1; n += TILE)
+    for (int64_t k0 = 0; k0 < w.n_in; k0 += DENSE_DEPTH) {
+      const int64_t k1 = k0 + DENSE_DEPTH < w.n_in ? k0 + DENSE_DEPTH : w.n_in;
+      for (int64_t i = 0; i < TILE; ++i)
+        for (int64_t k = k0; k < k1; ++k)
+          block[(k - k0) * TILE + i] = n + i < n1 ? load_float(w.weights, w.type, (n + i) * w.n_in + k) : 0.0f;
+      for (int64_t half = 0; half < TILE && half < n1 - n; half += 2 * LANES) {
+        int64_t row = 0;
+        for (; row + 4 <= rows; row += 4)
+          dense_many<4>(block, half, x + row * w.n_in, w.n_in, k0, k1, y + row * y_stride + n + half, y_stride, n1 - n - half);
+        for (; row < rows; ++row)
+          dense_many<1>(block, half, x + row * w.n_in, w.n_in, k0, k1, y + row * y_stride + n + half, y_stride, n1 - n - half);
+      }
+    }
+}
+
+}  // namespace
+
+#ifdef __AVXVNNI__
+const Kernels& avx_vnni() {
+  static const Kernels table{"avx-vnni", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend};
+#else
+const Kernels& avx2() {
+  static const Kernels table{"avx2", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend};
+#endif
+  return table;
+}
+
+}  // namespace kernels

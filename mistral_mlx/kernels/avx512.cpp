@@ -1,0 +1,366 @@
+// AVX-512 with VNNI. See kernels.h for the layout and the contract.
+//
+// Few rows, 4 bits. A byte b holds two codes, lo + 16 hi, for the inputs e (even) and o (odd). The high half stays where
+// it is: sums of (b & 0xf0) * o are multiples of 16, so that a shift of the sum is exact. Activations come as two planes
+// of int8, 256 * high + low with |low| <= 128.
+#include <immintrin.h>
+
+#include "attention.h"
+#include "scalars.h"
+
+namespace kernels {
+namespace {
+
+constexpr int LANES = 16;
+constexpr int AHEAD = 4;  // rows: one is too short for the hardware to see where it leads; a prefetch cannot fault
+static_assert(FINE_LIMIT <= 127 * 256 + 127);
+
+int log2_group(int group) { return group == 32 ? 5 : group == 64 ? 6 : 7; }
+
+__mmask16 first16(int64_t n) { return n >= 16 ? 0xffff : static_cast<__mmask16>((1u << n) - 1); }
+__mmask64 first64(int64_t n) { return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1; }
+
+template <Float T>
+__m512 load(const void* p, int64_t i, __mmask16 mask) {
+  const char* at = static_cast<const char*>(p) + i * (T == Float::f32 ? 4 : 2);
+  if constexpr (T == Float::f32) return _mm512_maskz_loadu_ps(mask, at);
+  const __m256i half = _mm256_maskz_loadu_epi16(mask, at);
+  if constexpr (T == Float::f16) return _mm512_cvtph_ps(half);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+// Planes of a block of 128 inputs. 4 bits: [high of e | high of o | low of e | low of o], 64 bytes each.
+// 8 bits, for each 64: [high | low].
+void arrange(const int16_t* codes, int bits, int8_t* planes) {
+  if (bits == 4)
+    for (int i = 0; i < 64; ++i) {
+      split(codes[2 * i], planes + i, planes + 128 + i);
+      split(codes[2 * i + 1], planes + 64 + i, planes + 192 + i);
+    }
+  else
+    for (int half = 0; half < 2; ++half)
+      for (int i = 0; i < 64; ++i) split(codes[64 * half + i], planes + 128 * half + i, planes + 128 * half + 64 + i);
+}
+
+void round_fine(const float* x, const Packed& w, const Fine& out) {
+  const int64_t per_block = BLOCK / w.group;
+  for (int64_t k = 0, g = 0; k < w.n_in; k += BLOCK, g += per_block) {
+    int16_t codes[BLOCK] = {};
+    for (int64_t i = 0; i < per_block && k + i * w.group < w.n_in; ++i) {
+      int32_t sum;
+      const float scale = round_group(x + k + i * w.group, w.group, FINE_LIMIT, codes + i * w.group, &sum);
+      out.sums[g + i] = scale * static_cast<float>(sum);
+      out.scales[g + i] = scale;
+    }
+    arrange(codes, w.bits, out.planes + 2 * k);
+  }
+  for (int64_t g = w.groups(); g < round_up(w.groups(), GROUP_BLOCK); ++g) out.scales[g] = out.sums[g] = 0.0f;
+}
+
+// 64 bytes of weights times the planes at `p`, in 16 sums of neighbours.
+template <int BITS>
+__m512i dot(__m512i b, const int8_t* p) {
+  if constexpr (BITS == 4) {
+    const __m512i low = _mm512_and_si512(b, _mm512_set1_epi8(0x0f));
+    const __m512i high = _mm512_and_si512(b, _mm512_set1_epi8(static_cast<char>(0xf0)));
+    __m512i even = _mm512_dpbusd_epi32(_mm512_setzero_si512(), low, _mm512_loadu_si512(p));
+    __m512i odd = _mm512_dpbusd_epi32(_mm512_setzero_si512(), high, _mm512_loadu_si512(p + 64));
+    even = _mm512_dpbusd_epi32(_mm512_slli_epi32(even, 8), low, _mm512_loadu_si512(p + 128));
+    odd = _mm512_dpbusd_epi32(_mm512_slli_epi32(odd, 8), high, _mm512_loadu_si512(p + 192));
+    return _mm512_add_epi32(even, _mm512_srai_epi32(odd, 4));
+  }
+  const __m512i sum = _mm512_slli_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), b, _mm512_loadu_si512(p)), 8);
+  return _mm512_dpbusd_epi32(sum, b, _mm512_loadu_si512(p + 64));
+}
+
+template <Float T>
+void prefetch_floats(const Packed& w, int64_t i) {
+  constexpr int64_t SIZE = T == Float::f32 ? 4 : 2;
+  _mm_prefetch(static_cast<const char*>(w.scales) + i * SIZE, _MM_HINT_T0);
+  _mm_prefetch(static_cast<const char*>(w.biases) + i * SIZE, _MM_HINT_T0);
+}
+
+template <int BITS, Float T, int R>
+void few(const Packed& w, const Fine& x, float* y, int64_t n) {
+  constexpr int64_t CODES = 64 * 8 / BITS;  // in one vector of weights
+  const int64_t groups = w.groups(), row_bytes = w.row_bytes();
+  const __m128i shift = _mm_cvtsi32_si128(log2_group(w.group));
+  const __m512i lane_input = _mm512_mullo_epi32(
+      _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi32(CODES / LANES));
+  __m512 acc[R], bias[R], scales[R];
+  for (int r = 0; r < R; ++r) acc[r] = bias[r] = _mm512_setzero_ps();
+  const uint8_t* row = w.codes + n * row_bytes;
+  for (int64_t g = 0; g < groups; g += LANES) {
+    const __mmask16 mask = first16(groups - g);
+    const __m512 x_scales = _mm512_loadu_ps(x.scales + g), x_sums = _mm512_loadu_ps(x.sums + g);
+    for (int r = 0; r < R; ++r) {
+      prefetch_floats<T>(w, (n + r + AHEAD) * groups + g);
+      scales[r] = _mm512_mul_ps(load<T>(w.scales, (n + r) * groups + g, mask), x_scales);
+      bias[r] = _mm512_fmadd_ps(load<T>(w.biases, (n + r) * groups + g, mask), x_sums, bias[r]);
+    }
+    const int64_t start = g * w.group, end = g + LANES < groups ? start + LANES * w.group : w.n_in;
+    for (int64_t k = start; k < end; k += CODES) {
+      const __mmask64 bytes = first64((w.n_in - k) * BITS / 8);
+      const __m512i group_of_lane =
+          _mm512_srl_epi32(_mm512_add_epi32(lane_input, _mm512_set1_epi32(static_cast<int>(k - start))), shift);
+      const uint8_t* at = row + k * BITS / 8;
+      for (int r = 0; r < R; ++r) {
+        const __m512i b = _mm512_maskz_loadu_epi8(bytes, at + r * row_bytes);
+        _mm_prefetch(at + (r + AHEAD) * row_bytes, _MM_HINT_T0);
+        acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot<BITS>(b, x.planes + 2 * k)),
+                                 _mm512_permutexvar_ps(group_of_lane, scales[r]), acc[r]);
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r) y[n + r] = _mm512_reduce_add_ps(_mm512_add_ps(acc[r], bias[r]));
+}
+
+template <int BITS, Float T>
+void few_all(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
+  int64_t n = n0;
+  for (; n + 4 <= n1; n += 4) few<BITS, T, 4>(w, x, y, n);
+  for (; n < n1; ++n) few<BITS, T, 1>(w, x, y, n);
+}
+
+void packed_row(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
+  if (w.type == Float::f32) return (w.bits == 4 ? few_all<4, Float::f32> : few_all<8, Float::f32>)(w, x, y, n0, n1);
+  if (w.type == Float::f16) return (w.bits == 4 ? few_all<4, Float::f16> : few_all<8, Float::f16>)(w, x, y, n0, n1);
+  return (w.bits == 4 ? few_all<4, Float::bf16> : few_all<8, Float::bf16>)(w, x, y, n0, n1);
+}
+
+// Turns rows of 16 words into columns.
+void transpose(__m512i (&v)[16]) {
+  __m512i t[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0x88);
+    t[i + 4] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0xdd);
+    t[i + 8] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0x88);
+    t[i + 12] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0xdd);
+  }
+  for (int i = 0; i < 8; ++i) {
+    v[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+    v[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+  }
+}
+
+// A block of TILE outputs by up to DEPTH inputs, unpacked: codes [DEPTH / 4][TILE][4], scales and biases [group][TILE].
+struct Block {
+  uint8_t codes[TILE * DEPTH];
+  float scales[TILE * DEPTH / 32], biases[TILE * DEPTH / 32];
+};
+static_assert(sizeof(Block) <= SCRATCH);
+
+// 64 codes of one row in order.
+__m512i codes_at(const uint8_t* row, int bits, int64_t k, int64_t n_in) {
+  const __mmask64 bytes = first64((n_in - k) * bits / 8);
+  if (bits == 8) return _mm512_maskz_loadu_epi8(bytes, row + k);
+  const __m512i pairs = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(static_cast<__mmask32>(bytes), row + k / 2));
+  return _mm512_or_si512(_mm512_and_si512(pairs, _mm512_set1_epi16(0x0f)),
+                         _mm512_slli_epi16(_mm512_and_si512(pairs, _mm512_set1_epi16(0xf0)), 4));
+}
+
+template <Float T>
+void unpack(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block) {
+  const int64_t g0 = k0 / w.group, n_groups = (k1 - k0) / w.group;
+  for (int64_t half = 0; half < TILE; half += LANES) {
+    for (int64_t k = k0; k < k1; k += 64) {
+      __m512i v[16];
+      for (int64_t i = 0; i < LANES; ++i) {
+        const int64_t n = n0 + half + i;
+        v[i] = n < n1 ? codes_at(w.codes + n * w.row_bytes(), w.bits, k, k1) : _mm512_setzero_si512();
+      }
+      transpose(v);
+      for (int64_t i = 0; i < 16; ++i) _mm512_store_si512(block->codes + ((k - k0) / 4 + i) * TILE * 4 + half * 4, v[i]);
+    }
+    for (int64_t g = 0; g < n_groups; g += LANES)
+      for (int bias = 0; bias < 2; ++bias) {
+        __m512i v[16];
+        for (int64_t i = 0; i < LANES; ++i) {
+          const int64_t n = n0 + half + i;
+          v[i] = _mm512_castps_si512(n < n1 ? load<T>(bias ? w.biases : w.scales, n * w.groups() + g0 + g, first16(n_groups - g))
+                                            : _mm512_setzero_ps());
+        }
+        transpose(v);
+        float* out = bias ? block->biases : block->scales;
+        for (int64_t i = 0; i < LANES && g + i < n_groups; ++i) _mm512_store_si512(out + (g + i) * TILE + half, v[i]);
+      }
+  }
+}
+
+// Adds M rows times the block to y; k0 is where the block begins, which is when y is written instead.
+template <int M>
+void many(const Block& block, const Packed& w, const Rows& x, int64_t row, int64_t k0, int64_t k1, float* y, int64_t y_stride,
+          int64_t n_tile) {
+  __m512 tile[M][2];
+  for (int m = 0; m < M; ++m) tile[m][0] = tile[m][1] = _mm512_setzero_ps();
+  const int8_t* codes = x.codes + row * x.planes * x.stride + k0;
+  const int64_t stride = x.planes * x.stride;
+  const float* scales = x.scales + row * x.group_stride + k0 / w.group;
+  const float* sums = x.sums + row * x.group_stride + k0 / w.group;
+  const uint8_t* b = block.codes;
+  const int64_t n_groups = (k1 - k0) / w.group;
+  for (int64_t g = 0; g < n_groups; ++g) {
+    __m512i acc[M][2];
+    for (int m = 0; m < M; ++m) acc[m][0] = acc[m][1] = _mm512_setzero_si512();
+    for (int plane = 0; plane < x.planes; ++plane) {
+      const uint8_t* at = b;
+      const int8_t* code = codes + plane * x.stride;
+      if (plane == 1)
+        for (int m = 0; m < M; ++m)
+          for (int j = 0; j < 2; ++j) acc[m][j] = _mm512_slli_epi32(acc[m][j], 8);
+      for (int k = 0; k < w.group; k += 4, at += 4 * TILE, code += 4) {
+        const __m512i b0 = _mm512_load_si512(at), b1 = _mm512_load_si512(at + 64);
+#pragma GCC unroll 12
+        for (int m = 0; m < M; ++m) {
+          int32_t four;
+          std::memcpy(&four, code + m * stride, 4);
+          const __m512i a = _mm512_set1_epi32(four);
+          acc[m][0] = _mm512_dpbusd_epi32(acc[m][0], b0, a);
+          acc[m][1] = _mm512_dpbusd_epi32(acc[m][1], b1, a);
+        }
+      }
+    }
+    b += w.group * TILE;
+    codes += w.group;
+    for (int j = 0; j < 2; ++j) {
+      const __m512 scale = _mm512_load_ps(block.scales + g * TILE + j * LANES);
+      const __m512 bias = _mm512_load_ps(block.biases + g * TILE + j * LANES);
+#pragma GCC unroll 12
+      for (int m = 0; m < M; ++m) {
+        const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(scales[m * x.group_stride + g]));
+        tile[m][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[m][j]), factor, tile[m][j]);
+        tile[m][j] = _mm512_fmadd_ps(bias, _mm512_set1_ps(sums[m * x.group_stride + g]), tile[m][j]);
+      }
+    }
+  }
+  for (int j = 0; j < 2; ++j) {
+    const __mmask16 mask = n_tile <= j * LANES ? __mmask16{0} : first16(n_tile - j * LANES);
+    for (int m = 0; m < M; ++m) {
+      float* out = y + (row + m) * y_stride + j * LANES;
+      if (k0 > 0) tile[m][j] = _mm512_add_ps(tile[m][j], _mm512_maskz_loadu_ps(mask, out));
+      _mm512_mask_storeu_ps(out, mask, tile[m][j]);
+    }
+  }
+}
+
+using Many = void (*)(const Block&, const Packed&, const Rows&, int64_t, int64_t, int64_t, float*, int64_t, int64_t);
+constexpr int ROWS = 12;  // 24 sums in registers
+constexpr Many MANY[ROWS + 1] = {nullptr,  many<1>, many<2>, many<3>,  many<4>,  many<5>, many<6>,
+                                 many<7>,  many<8>, many<9>, many<10>, many<11>, many<12>};
+
+void packed_rows(const Packed& w, const Rows& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
+  Block* block = static_cast<Block*>(scratch);
+  const auto unpack_block = w.type == Float::f32 ? unpack<Float::f32> : w.type == Float::f16 ? unpack<Float::f16> : unpack<Float::bf16>;
+  for (int64_t n = n0; n < n1; n += TILE)
+    for (int64_t k = 0; k < w.n_in; k += DEPTH) {
+      const int64_t k1 = k + DEPTH < w.n_in ? k + DEPTH : w.n_in;
+      unpack_block(w, n, n1, k, k1, block);
+      for (int64_t row = 0; row < x.rows; row += ROWS) {
+        const int64_t left = x.rows - row;
+        MANY[left < ROWS ? left : ROWS](*block, w, x, row, k, k1, y + n, y_stride, n1 - n);
+      }
+    }
+}
+
+template <Float T, int R>
+void dense_few(const Dense& w, const float* x, float* y, int64_t n) {
+  __m512 acc[R];
+  for (int r = 0; r < R; ++r) acc[r] = _mm512_setzero_ps();
+  for (int64_t k = 0; k < w.n_in; k += LANES) {
+    const __mmask16 mask = first16(w.n_in - k);
+    const __m512 v = _mm512_maskz_loadu_ps(mask, x + k);
+    for (int r = 0; r < R; ++r) acc[r] = _mm512_fmadd_ps(load<T>(w.weights, (n + r) * w.n_in + k, mask), v, acc[r]);
+  }
+  for (int r = 0; r < R; ++r) y[n + r] = _mm512_reduce_add_ps(acc[r]);
+}
+
+template <Float T>
+void dense_few_all(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1) {
+  int64_t n = n0;
+  for (; n + 4 <= n1; n += 4) dense_few<T, 4>(w, x, y, n);
+  for (; n < n1; ++n) dense_few<T, 1>(w, x, y, n);
+}
+
+void dense_row(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1) {
+  if (w.type == Float::f32) return dense_few_all<Float::f32>(w, x, y, n0, n1);
+  if (w.type == Float::f16) return dense_few_all<Float::f16>(w, x, y, n0, n1);
+  return dense_few_all<Float::bf16>(w, x, y, n0, n1);
+}
+
+// Weights [n0, n0 + TILE) by [k0, k1) as float32 columns, [k1 - k0, TILE].
+template <Float T>
+void dense_unpack(const Dense& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, float* out) {
+  for (int64_t half = 0; half < TILE; half += LANES)
+    for (int64_t k = k0; k < k1; k += LANES) {
+      __m512i v[16];
+      for (int64_t i = 0; i < LANES; ++i) {
+        const int64_t n = n0 + half + i;
+        v[i] = _mm512_castps_si512(n < n1 ? load<T>(w.weights, n * w.n_in + k, first16(k1 - k)) : _mm512_setzero_ps());
+      }
+      transpose(v);
+      for (int64_t i = 0; i < LANES; ++i) _mm512_store_si512(out + (k - k0 + i) * TILE + half, v[i]);
+    }
+}
+
+template <int M>
+void dense_many(const float* block, const float* x, int64_t x_stride, int64_t k0, int64_t k1, float* y, int64_t y_stride,
+                int64_t n_tile) {
+  __m512 acc[M][2];
+  for (int m = 0; m < M; ++m) acc[m][0] = acc[m][1] = _mm512_setzero_ps();
+  for (int64_t k = k0; k < k1; ++k, block += TILE) {
+    const __m512 b0 = _mm512_load_ps(block), b1 = _mm512_load_ps(block + LANES);
+#pragma GCC unroll 12
+    for (int m = 0; m < M; ++m) {
+      const __m512 a = _mm512_set1_ps(x[m * x_stride + k]);
+      acc[m][0] = _mm512_fmadd_ps(b0, a, acc[m][0]);
+      acc[m][1] = _mm512_fmadd_ps(b1, a, acc[m][1]);
+    }
+  }
+  for (int j = 0; j < 2; ++j) {
+    const __mmask16 mask = n_tile <= j * LANES ? __mmask16{0} : first16(n_tile - j * LANES);
+    for (int m = 0; m < M; ++m) {
+      float* out = y + m * y_stride + j * LANES;
+      if (k0 > 0) acc[m][j] = _mm512_add_ps(acc[m][j], _mm512_maskz_loadu_ps(mask, out));
+      _mm512_mask_storeu_ps(out, mask, acc[m][j]);
+    }
+  }
+}
+
+using DenseMany = void (*)(const float*, const float*, int64_t, int64_t, int64_t, float*, int64_t, int64_t);
+constexpr DenseMany DENSE_MANY[ROWS + 1] = {
+    nullptr,       dense_many<1>, dense_many<2>, dense_many<3>,  dense_many<4>,  dense_many<5>, dense_many<6>,
+    dense_many<7>, dense_many<8>, dense_many<9>, dense_many<10>, dense_many<11>, dense_many<12>};
+
+void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
+  float* block = static_cast<float*>(scratch);
+  const auto unpack_block =
+      w.type == Float::f32 ? dense_unpack<Float::f32> : w.type == Float::f16 ? dense_unpack<Float::f16> : dense_unpack<Float::bf16>;
+  for (int64_t n = n0; n < n1; n += TILE)
+    for (int64_t k = 0; k < w.n_in; k += DENSE_DEPTH) {
+      const int64_t k1 = k + DENSE_DEPTH < w.n_in ? k + DENSE_DEPTH : w.n_in;
+      unpack_block(w, n, n1, k, k1, block);
+      for (int64_t row = 0; row < rows; row += ROWS) {
+        const int64_t left = rows - row;
+        DENSE_MANY[left < ROWS ? left : ROWS](block, x + row * w.n_in, w.n_in, k, k1, y + row * y_stride + n, y_stride, n1 - n);
+      }
+    }
+}
+
+}  // namespace
+
+const Kernels& avx512() {
+  static const Kernels table{"avx512-vnni", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend};
+  return table;
+}
+
+}  // namespace kernels

@@ -1,0 +1,2 @@
+// The kernels of avx2.cpp, compiled with AVX-VNNI.
+#include "avx2.cpp"

@@ -1,0 +1,68 @@
+// Chooses the table of kernels: the only file that asks which CPU this is.
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace kernels {
+namespace {
+
+struct Choice {
+  const char* name;
+  const Kernels& (*table)();
+  bool (*runs)();
+};
+
+bool always() { return true; }
+
+#if defined(__x86_64__)
+// These also ask the operating system whether it keeps the registers.
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+}
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
+bool has_avx_vnni() {  // GCC 12 knows no name for it: leaf 7, subleaf 1, EAX bit 4
+  unsigned a, b, c, d;
+  return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+constexpr Choice CHOICES[] = {{"avx512", avx512, has_avx512},
+                              {"avx-vnni", avx_vnni, has_avx_vnni},
+                              {"avx2", avx2, has_avx2},
+                              {"portable", portable, always}};
+#else
+constexpr Choice CHOICES[] = {{"portable", portable, always}};
+#endif
+
+const Kernels* find(const char* name) {
+  for (const Choice& choice : CHOICES)
+    if ((name == nullptr || std::strcmp(name, choice.name) == 0) && choice.runs()) return &choice.table();
+  return nullptr;
+}
+
+std::atomic<const Kernels*> chosen{nullptr};
+
+}  // namespace
+
+bool select(const char* name) {
+  const Kernels* table = find(name);
+  if (table != nullptr) chosen.store(table);
+  return table != nullptr;
+}
+
+const Kernels& active() {
+  const Kernels* table = chosen.load(std::memory_order_relaxed);
+  if (table == nullptr) {
+    table = find(std::getenv("MISTRAL_MLX_KERNELS"));
+    if (table == nullptr) table = find(nullptr);  // an unknown name must not stop the program
+    chosen.store(table);
+  }
+  return *table;
+}
+
+}  // namespace kernels

@@ -1,0 +1,177 @@
+"""The native kernels against float64 and against the portable ones, on shapes that divide by nothing."""
+
+import os
+import subprocess
+import sys
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mistral_mlx.kernels import native
+
+pytestmark = pytest.mark.skipif(not native.available, reason=f"no native kernels: {native.missing}")
+
+# Rounding to codes of at most LIMIT moves an activation by half a step of its group's largest: relative to the result's
+# largest possible size, sum |w| max |x|, the error is at most this, for every K and group.
+FINE_STEP = 0.5 / 32639
+COARSE_STEP = 0.5 / 127
+FLOAT_EPS = 2.0**-24  # of each of the K / 16 sums a float32 accumulator makes; the sums are 16 wide or wider
+ATTENTION_EPS = 2e-6  # exp is good to 2e-7, scores of about 10 to 2^-24 of their size
+SETS = ["portable", "avx2", "avx-vnni", "avx512"]
+ROWS = [1, 2, 4, 5, 12, 13, 33, 70]
+
+
+@pytest.fixture(params=SETS)
+def kernels(request):
+    before = native.ext.name()
+    if not native.ext.select(request.param):
+        pytest.skip(f"this CPU has no {request.param}")
+    yield native.ext
+    native.ext.select({"avx512-vnni": "avx512"}.get(before, before))
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def packed(n_out, n_in, group_size, bits, dtype, seed=0):
+    arrays = mx.quantize(mx.array(normal(n_out, n_in, seed=seed)).astype(dtype), group_size, bits)
+    floats = [a.astype(mx.float32) for a in arrays[1:]]
+    return arrays, np.array(mx.dequantize(arrays[0], *floats, group_size, bits), np.float64)
+
+
+def within(result, x, weight, step):
+    """Compare with the exact product, by the bound above for each output."""
+    x = x.astype(np.float64)
+    largest = np.abs(x).max(axis=1, keepdims=True)
+    bound = (step * largest + FLOAT_EPS * weight.shape[1] * largest) * np.abs(weight).sum(axis=1) + 1e-30
+    assert result.shape == (len(x), len(weight))
+    assert (np.abs(result - x @ weight.T) <= bound).all()
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+def test_quantized_matmul_is_within_the_rounding_of_its_activations(kernels, group_size, bits, dtype):
+    for n_out, n_groups in ((1, 1), (19, 3), (33, 35)):
+        arrays, weight = packed(n_out, group_size * n_groups, group_size, bits, dtype)
+        for n_rows in ROWS if n_groups == 3 and dtype == mx.float16 else (1, 3, 17):
+            x = normal(n_rows, group_size * n_groups, seed=n_rows)
+            result = kernels.quantized_matmul(mx.array(x), *arrays, group_size=group_size, bits=bits)
+            within(np.array(result), x, weight, FINE_STEP)
+
+
+def test_one_plane_is_within_the_rounding_to_eight_bits(kernels):
+    arrays, weight = packed(37, 32 * 35, 32, 4, mx.bfloat16)
+    x = normal(23, 32 * 35, seed=1)
+    kernels.set_planes(1)
+    try:
+        within(np.array(kernels.quantized_matmul(mx.array(x), *arrays, group_size=32, bits=4)), x, weight, COARSE_STEP)
+    finally:
+        kernels.set_planes(2)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("n_rows", [1, 21])
+def test_every_set_multiplies_the_same_codes_as_the_portable_one(kernels, n_rows, bits):
+    arrays, weight = packed(45, 64 * 33, 64, bits, mx.float32)
+    x = mx.array(normal(n_rows, 64 * 33, seed=2))
+    result = np.array(kernels.quantized_matmul(x, *arrays, group_size=64, bits=bits))
+    kernels.select("portable")
+    expected = np.array(kernels.quantized_matmul(x, *arrays, group_size=64, bits=bits))
+    assert (
+        np.abs(result - expected).max() <= 4 * FLOAT_EPS * np.abs(weight).sum(axis=1).max() * np.abs(np.array(x)).max()
+    )
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+def test_matmul_is_that_of_float32(kernels, dtype):
+    for n_out, n_in in ((1, 1), (19, 77), (45, 600)):
+        weight = mx.array(normal(n_out, n_in)).astype(dtype)
+        for n_rows in ROWS:
+            x = normal(n_rows, n_in, seed=n_rows)
+            within(np.array(kernels.matmul(mx.array(x), weight)), x, np.array(weight.astype(mx.float32), np.float64), 0)
+
+
+@pytest.mark.parametrize("n_rows", [1, 4, 30])
+def test_any_number_of_threads_gives_the_same_bits(kernels, n_rows):
+    arrays, _ = packed(301, 1152, 64, 4, mx.float16)
+    x, dense = mx.array(normal(n_rows, 1152, seed=3)), mx.array(normal(301, 1152))
+    results = []
+    for threads in (1, 2, 3, 7):
+        kernels.set_threads(threads)
+        both = kernels.quantized_matmul(x, *arrays, group_size=64, bits=4), kernels.matmul(x, dense)
+        results.append([np.array(r).tobytes() for r in both])
+    kernels.set_threads(0)
+    assert results == results[:1] * 4
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("n_rows", [1, 9])
+def test_what_is_not_finite_stays_visible(kernels, n_rows, bad):
+    arrays, _ = packed(5, 256, 64, 4, mx.float16)
+    x = normal(n_rows, 256)
+    x[0, 100] = bad
+    result = np.array(kernels.quantized_matmul(mx.array(x), *arrays, group_size=64, bits=4))
+    assert not np.isfinite(result[0]).any()
+    assert np.isfinite(result[1:]).all()
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-38, 1e30])
+def test_the_smallest_and_largest_activations_are_numbers(kernels, size):
+    arrays, weight = packed(5, 128, 64, 8, mx.float32)
+    x = np.full((1, 128), size, np.float32)
+    result = np.array(kernels.quantized_matmul(mx.array(x), *arrays, group_size=64, bits=8))
+    assert np.abs(result - x @ weight.T).max() <= FINE_STEP * max(size, 1e-30) * 128 * np.abs(weight).max()
+
+
+def test_rows_that_do_not_lie_in_order_are_read_in_order(kernels):
+    arrays, weight = packed(7, 64, 64, 4, mx.float32)
+    x = normal(64, 5)
+    result = kernels.quantized_matmul(mx.array(x).T, *arrays, group_size=64, bits=4)
+    within(np.array(result), x.T, weight, FINE_STEP)
+
+
+def test_what_does_not_fit_together_is_refused(kernels):
+    arrays, _ = packed(7, 64, 64, 4, mx.float32)
+    with pytest.raises(ValueError, match="do not fit together"):
+        kernels.quantized_matmul(mx.zeros((1, 128)), *arrays, group_size=64, bits=4)
+    with pytest.raises(ValueError, match="group_size"):
+        kernels.quantized_matmul(mx.zeros((1, 64)), *arrays, group_size=16, bits=4)
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+@pytest.mark.parametrize("window", [0, 1, 5, 64, 100])
+@pytest.mark.parametrize(("n_new", "n_keys"), [(1, 1), (1, 131), (2, 65), (37, 37), (67, 200)])
+def test_attention_sees_the_window_and_nothing_else(kernels, n_new, n_keys, window, dtype):
+    q = normal(2, 6, n_new, 20)
+    k, v = (mx.array(normal(2, 2, n_keys, 20, seed=seed)).astype(dtype) for seed in (1, 2))
+    result = np.array(kernels.attention(mx.array(q), k, v, scale=0.3, window=window))
+    keys, values = (np.array(a.astype(mx.float32), np.float64).repeat(3, axis=1) for a in (k, v))
+    distance = np.arange(n_keys - n_new, n_keys)[:, None] - np.arange(n_keys)
+    seen = (distance >= 0) & ((distance < window) | (window == 0))
+    weights = np.exp(np.where(seen, 0.3 * q.astype(np.float64) @ keys.swapaxes(-1, -2), -np.inf))
+    expected = weights / weights.sum(axis=-1, keepdims=True) @ values
+    assert np.abs(result - expected).max() <= ATTENTION_EPS * np.abs(values).max()
+
+
+def test_attention_of_any_number_of_threads_gives_the_same_bits(kernels):
+    q, k = mx.array(normal(1, 6, 70, 64)), mx.array(normal(1, 2, 170, 64, seed=1))
+    results = []
+    for threads in (1, 3):
+        kernels.set_threads(threads)
+        results.append(np.array(kernels.attention(q, k, k, scale=0.1, window=33)).tobytes())
+    kernels.set_threads(0)
+    assert results[0] == results[1]
+
+
+def test_the_environment_names_the_kernels():
+    code = "from mistral_mlx.kernels import native; print(native.ext.name())"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "MISTRAL_MLX_KERNELS": "portable"},
+        capture_output=True,
+        check=True,
+    )
+    assert run.stdout == b"portable\n"
