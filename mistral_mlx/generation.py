@@ -1,11 +1,14 @@
 """The token loop: prefill, then decode. `generate_step` deals in ids; `stream_generate` and `generate` in text."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
 
+from . import kernels
+from .args import ModelArgs, expected_shapes
 from .cache import RollingBufferCache, make_cache
 from .detokenizer import StreamingDetokenizer
 from .errors import ContextError, OptionError
@@ -15,7 +18,9 @@ from .sampling import Sampler
 from .tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 2048
-PREFILL_STEP_SIZE = 512  # bounds the memory of a step, and how long an interrupt waits
+MAX_PREFILL_STEP_SIZE = 512  # bounds the memory of a step
+MIN_PREFILL_STEP_SIZE = 32
+STEP_PRODUCTS = 1e11  # of a step on a CPU, multiply-adds: about a second, which is how long an interrupt may wait
 
 OnPrefill = Callable[[int, int], None]  # (tokens done, tokens in all), called before, between and after steps
 
@@ -41,7 +46,7 @@ def prefill(
     ids: Sequence[int],
     cache: list[RollingBufferCache],
     *,
-    prefill_step_size: int = PREFILL_STEP_SIZE,
+    prefill_step_size: int | None = None,
     on_prefill: OnPrefill | None = None,
 ) -> mx.array:
     """Feed `ids` to the model in steps and return the float32 logits ``[V]`` after the last one.
@@ -51,6 +56,8 @@ def prefill(
     Raises OptionError for ids that cannot be, ContextError if they do not fit.
     """
     check_prompt(ids, model, cache)
+    if prefill_step_size is None:
+        prefill_step_size = default_prefill_step_size(model.args)
     if prefill_step_size < 1:
         raise OptionError(f"prefill_step_size is {prefill_step_size}; it must be at least 1")
     report = on_prefill or (lambda done, total: None)
@@ -70,7 +77,7 @@ def generate_step(
     history: Sequence[int] = (),
     sampler: Sampler | None = None,
     max_tokens: int = DEFAULT_MAX_TOKENS,
-    prefill_step_size: int = PREFILL_STEP_SIZE,
+    prefill_step_size: int | None = None,
     on_prefill: OnPrefill | None = None,
 ) -> Iterator[int]:
     """Yield up to `max_tokens` ids that continue the ids `prompt`, stop ids included and not obeyed.
@@ -106,7 +113,7 @@ def stream_generate(
     sampler: Sampler | None = None,
     max_tokens: int = DEFAULT_MAX_TOKENS,
     stop: Sequence[str] = (),
-    prefill_step_size: int = PREFILL_STEP_SIZE,
+    prefill_step_size: int | None = None,
     on_prefill: OnPrefill | None = None,
     continues: bool | None = None,
 ) -> Iterator[GenerationResponse]:
@@ -161,6 +168,17 @@ def generate(
     """Return the whole text that follows `prompt`; see `stream_generate`."""
     responses = stream_generate(model, tokenizer, prompt, sampler=sampler, max_tokens=max_tokens, stop=stop)
     return "".join(response.text for response in responses)
+
+
+def default_prefill_step_size(args: ModelArgs) -> int:
+    """Return how many tokens to evaluate at once; fewer for a larger model on a CPU, where a step takes long."""
+    if not kernels.on_cpu():
+        return MAX_PREFILL_STEP_SIZE
+    parameters = sum(
+        math.prod(shape) for name, shape in expected_shapes(args).items() if name.startswith("model.layers")
+    )
+    size = 1 << int(math.log2(max(1.0, STEP_PRODUCTS / parameters)))
+    return min(MAX_PREFILL_STEP_SIZE, max(MIN_PREFILL_STEP_SIZE, size))
 
 
 def context_left(model: Mistral, cache: list[RollingBufferCache]) -> int | None:

@@ -11,7 +11,6 @@ from .cache import RollingBufferCache, make_cache
 from .errors import OptionError
 from .generation import (
     DEFAULT_MAX_TOKENS,
-    PREFILL_STEP_SIZE,
     GenerationResponse,
     OnPrefill,
     check_prompt,
@@ -59,7 +58,7 @@ class Session:
         sampler: Sampler | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
         stop: Sequence[str] = (),
-        prefill_step_size: int = PREFILL_STEP_SIZE,
+        prefill_step_size: int | None = None,
         on_prefill: OnPrefill | None = None,
     ) -> Generator[GenerationResponse, None, None]:
         """Yield the answer to `text` piece by piece.

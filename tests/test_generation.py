@@ -3,10 +3,12 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import LetterTokenizer, Scripted, tiny_model
+from conftest import LetterTokenizer, Scripted, tiny_config, tiny_model
 
 from mistral_mlx import Mistral, generate, generate_step, make_cache, prefill, stream_generate
+from mistral_mlx.args import ModelArgs
 from mistral_mlx.errors import ContextError, OptionError
+from mistral_mlx.generation import default_prefill_step_size
 from mistral_mlx.sampling import Sampler
 
 GREEDY = {"sampler": Sampler(temperature=0)}
@@ -221,3 +223,10 @@ def test_a_cache_left_in_the_middle_of_a_step_is_refused(model):
 @pytest.mark.parametrize("array", [np.array, mx.array])
 def test_arrays_are_prompts_too(model, array):
     assert list(generate_step(array(PROMPT), model, max_tokens=4, **GREEDY)) == greedy(model, PROMPT, 4)
+
+
+@pytest.mark.parametrize(("dim", "layers", "expected"), [(32, 2, 512), (2048, 16, 64), (4096, 32, 32)])
+def test_a_larger_model_reads_its_prompt_in_smaller_steps(dim, layers, expected):
+    """A step cannot be interrupted, and on a CPU one of 512 tokens takes a 7B a quarter of a minute."""
+    config = tiny_config(hidden_size=dim, intermediate_size=4 * dim, num_hidden_layers=layers)
+    assert default_prefill_step_size(ModelArgs.from_config(config)) == expected
