@@ -12,6 +12,7 @@ from mistral_mlx.memory import available_memory
 from mistral_mlx.model import Mistral
 from mistral_mlx.tokenizer import Tokenizer
 
+from .registry import first_time
 from .terminal import note
 
 BUFFER_CACHE_BYTES = 512_000_000  # freed buffers that MLX may keep; unbounded, a long chat keeps all it ever had
@@ -40,7 +41,7 @@ def open_model(path: Path, *, force: bool, quiet: bool) -> tuple[Mistral, Tokeni
             raise ModelError(f"{text}; convert it to fewer bits, or add --force")
         if not quiet:
             note(text)
-    if (remark := kernels.note()) and not quiet:
-        note(remark)
+    if (remark := kernels.note()) and not quiet and first_time("slow-kernels"):
+        note(f"{remark} (said once; 'mistral-mlx info' names the kernels)")
     mx.set_cache_limit(BUFFER_CACHE_BYTES)
     return load(path)

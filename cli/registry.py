@@ -1,5 +1,6 @@
 """Names for model folders: which are registered, and what a ``--model`` means; knows nothing of what is in them."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -62,6 +63,17 @@ def resolve(model: str | None) -> Path:
     raise ModelError(
         f"no such model directory or registered name: {shown(model, limit=200)} (registered: {shown(known)})"
     )
+
+
+def first_time(remark: str) -> bool:
+    """Whether the user has not been told of `remark` yet, who from now on has been."""
+    mark = home() / f"said-{remark}"
+    if mark.exists():
+        return False
+    with contextlib.suppress(OSError):  # a remark too many is better than none
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    return True
 
 
 def _file() -> Path:

@@ -37,10 +37,13 @@ def _cpu():
 
 
 @pytest.fixture(autouse=True)
-def _home(tmp_path, monkeypatch):
-    """No test sees the user's own models or settings."""
-    monkeypatch.setenv("MISTRAL_MLX_HOME", str(tmp_path / "home"))
+def home(tmp_path_factory, monkeypatch):
+    """The program's own folder: no test sees the user's, nor what is said once where there are no native kernels."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "said-slow-kernels").touch()
+    monkeypatch.setenv("MISTRAL_MLX_HOME", str(folder))
     monkeypatch.delenv("MISTRAL_MLX_MODEL", raising=False)
+    return folder
 
 
 @pytest.fixture(scope="session")

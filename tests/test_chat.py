@@ -135,14 +135,14 @@ def test_ctrl_c_clears_a_line_and_twice_on_an_empty_one_leaves(endless):
 
 
 @pytest.mark.parametrize(("option", "kept"), [("--history", True), ("--no-history", False)])
-def test_what_was_typed_is_remembered_for_its_owner_only(endless, tmp_path, option, kept):
+def test_what_was_typed_is_remembered_for_its_owner_only(endless, home, option, kept):
     child = terminal(endless, "--max-tokens", "2", option)
     child.send("remember me\r")
     child.expect("the the")
     child.send("\x04")
     child.expect(pexpect.EOF)
     child.close()
-    history = tmp_path / "home" / "history"
+    history = home / "history"
     assert history.exists() == kept
     if kept:
         assert "remember me" in history.read_text()

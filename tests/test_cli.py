@@ -162,6 +162,26 @@ def test_a_base_model_continues_the_text_and_says_so(tmp_path):
     assert (refused.returncode, "cannot chat" in one_line(refused.stderr)) == (3, True)
 
 
+def test_missing_kernels_are_said_once(folder, home):
+    (home / "said-slow-kernels").unlink()
+    opening = "from mistral_mlx import kernels; kernels.note = lambda: 'slow, because'; "
+    command = [
+        sys.executable,
+        "-c",
+        opening + PROGRAM[2],
+        "complete",
+        "-m",
+        folder,
+        "--temperature",
+        "0",
+        "-n",
+        "3",
+        "x",
+    ]
+    first, second = (subprocess.run(command, capture_output=True, input=b"").stderr for _ in range(2))
+    assert (b"slow, because" in first, b"slow, because" in second) == (True, False)
+
+
 # Errors
 
 

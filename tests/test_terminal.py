@@ -77,10 +77,10 @@ def test_messages_show_foreign_text_inert_and_short():
     assert len(shown("x" * 1000)) == 81
 
 
-def test_a_broken_registry_is_named(tmp_path):
+def test_a_broken_registry_is_named(tmp_path, home):
     register("a", tmp_path)
     assert registered() == {"a": tmp_path.resolve()}
-    (tmp_path / "home" / "models.json").write_text(json.dumps(["a"]))
+    (home / "models.json").write_text(json.dumps(["a"]))
     with pytest.raises(ModelError, match=r"models\.json"):
         registered()
 
