@@ -68,9 +68,11 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, window: in
     """
     if on_cpu() and native.available:
         return native.ext.attention(q, k, v, scale=scale, window=window or 0)
-    mask = visible(q.shape[2], k.shape[2], window)
+    n_new, n_keys = q.shape[2], k.shape[2]
     if on_cpu():
-        return cpu.attention(q, k, v, scale=scale, mask=mask)
+        return cpu.attention(q, k, v, scale=scale, mask=visible(n_new, n_keys, window))
+    is_causal = n_new > 1 and (window is None or n_keys <= window)  # by its name, MLX can skip what is not seen
+    mask = "causal" if is_causal else visible(n_new, n_keys, window)
     return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
 
 
