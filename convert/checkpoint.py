@@ -1,13 +1,12 @@
 """Finding a checkpoint: a Hugging Face folder of safetensors or a GGUF file; reads headers and configs, no weights."""
 
-import re
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 
 from mistral_mlx.errors import CheckpointError, ConversionError, ModelError, shown
 from mistral_mlx.folder import ModelFolder
-from mistral_mlx.tensor_files import INDEX_NAME, SINGLE_NAME, TensorEntry, find_tensors
+from mistral_mlx.tensor_files import INDEX_NAME, SINGLE_NAME, TensorEntry, consolidated_files, find_tensors
 
 from .source import FLOAT_KINDS, Source, SourceTensor
 from .tokenizer_files import find_files, largest_vocabulary
@@ -38,11 +37,6 @@ def _open(path: Path) -> Source:
         raise CheckpointError(f"{shown(str(path))} holds {len(ggufs)} GGUF files; name one, such as {shown(ggufs[0])}")
     if ggufs:
         return _open_file(folder.file(ggufs[0]))
-    if _consolidated(folder):
-        raise CheckpointError(
-            f"{shown(str(path))} holds only Mistral's own layout ({shown(_consolidated(folder)[0])}), which is not "
-            "supported; get the model's Hugging Face files (model*.safetensors and config.json)"
-        )
     return _open_safetensors(folder)  # which says what is missing
 
 
@@ -94,14 +88,10 @@ def _tensor(entry: TensorEntry) -> SourceTensor:
 
 
 def _notes(folder: ModelFolder, config: Mapping[str, object]) -> Iterator[str]:
-    if names := _consolidated(folder):
+    if names := consolidated_files(folder):
         yield f"both layouts are present: the Hugging Face files are converted, {shown(names[0])} is left out"
     if any(p.suffix == ".gguf" for p in folder.path.iterdir()):
         yield "the folder holds a GGUF file too: the safetensors are converted"
     for key in CODE_KEYS:
         if key in config:
             yield f"{key} in config.json is left out: code from a model folder is never run"
-
-
-def _consolidated(folder: ModelFolder) -> list[str]:
-    return sorted(p.name for p in folder.path.iterdir() if re.fullmatch(r"consolidated.*\.(safetensors|pth)", p.name))

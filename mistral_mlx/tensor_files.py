@@ -6,6 +6,7 @@ N, N bytes of JSON {name: {dtype, shape, data_offsets}}, then the data; offsets 
 
 import json
 import math
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,11 @@ def find_tensors(folder: ModelFolder) -> dict[str, TensorEntry]:
     return {tensor: headers[name][tensor] for tensor, name in places.items()}
 
 
+def consolidated_files(folder: ModelFolder) -> list[str]:
+    """Return the names of the weights in Mistral's own layout, which may lie beside those of Hugging Face."""
+    return sorted(p.name for p in folder.path.iterdir() if re.fullmatch(r"consolidated.*\.(safetensors|pth)", p.name))
+
+
 def read_header(path: Path) -> dict[str, TensorEntry]:
     """Return the tensors that the safetensors file at `path` holds, checked against the file's true size.
 
@@ -91,10 +97,10 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 def _single_file(folder: ModelFolder) -> Path:
     if folder.has(SINGLE_NAME):
         return folder.file(SINGLE_NAME)
-    if any(path.match("consolidated*.safetensors") for path in folder.path.iterdir()):
+    if names := consolidated_files(folder):
         raise CheckpointError(
-            f"{shown(str(folder.path))} holds only Mistral's own layout (consolidated*.safetensors), which is not "
-            "supported; get the model's Hugging Face files (model*.safetensors and config.json)"
+            f"{shown(str(folder.path))} holds only Mistral's own layout ({shown(names[0])}), which is not supported "
+            "and never opened; get the model's Hugging Face files (model*.safetensors and config.json)"
         )
     pickles = [p.name for p in folder.path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")]
     if pickles:

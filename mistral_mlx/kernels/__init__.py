@@ -15,6 +15,11 @@ def on_cpu() -> bool:
     return bool(mx.default_device() == mx.Device(mx.cpu))
 
 
+def uses_native() -> bool:
+    """Whether the compiled kernels do the work: on the CPU, where they were built and fit it."""
+    return native.available and on_cpu()
+
+
 def names() -> str:
     """Return what computes the products on the default device, for people to read."""
     if not on_cpu():
@@ -30,12 +35,6 @@ def note() -> str | None:
     if native.available or not on_cpu():
         return None
     return f"running without the native CPU kernels, many times slower: {native.missing}"
-
-
-def set_threads(n: int) -> None:
-    """Compute on `n` threads; 0 means all physical cores that this process may use."""
-    if native.available:
-        native.ext.set_threads(n)
 
 
 def activation_dtype(stored: mx.Dtype) -> mx.Dtype:
@@ -66,7 +65,7 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, window: in
     q is ``[B, H, S, Dh]``, k and v are ``[B, Hkv, T, Dh]``, the last S keys those of the queries; the result is shaped
     as q. A query sees key j if ``0 <= p - j < window``, where p is the index of its own key.
     """
-    if on_cpu() and native.available:
+    if uses_native():
         return native.ext.attention(q, k, v, scale=scale, window=window or 0)
     n_new, n_keys = q.shape[2], k.shape[2]
     if on_cpu():
@@ -78,21 +77,21 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, window: in
 
 def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
     """Return ``x / sqrt(mean(x^2) + eps) * weight`` over the last axis."""
-    if on_cpu() and native.available:
+    if uses_native():
         return native.ext.rms_norm(x, weight, eps)
     return mx.fast.rms_norm(x, weight, eps)
 
 
 def rope(x: mx.array, *, base: float, offset: int) -> mx.array:
     """Return ``[B, H, S, Dh]`` with rotary positions from `offset` on, halves and not pairs."""
-    if on_cpu() and native.available:
+    if uses_native():
         return native.ext.rope(x, base=base, offset=offset)
     return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset)
 
 
 def silu_times(gate: mx.array, up: mx.array) -> mx.array:
     """Return ``silu(gate) * up``."""
-    if on_cpu() and native.available:
+    if uses_native():
         return native.ext.silu_times(gate, up)
     # nn.silu is compiled, which on a CPU would start g++ and load its result from a shared folder.
     return gate * mx.sigmoid(gate) * up
