@@ -8,6 +8,8 @@ new tokens (6 7 8) still need the keys of 3 4 5, so the step sees 3 4 5 6 7 8, a
 ring then holds 8 5 6 7.
 """
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 
 from . import kernels
@@ -55,6 +57,32 @@ class RollingBufferCache:
             seen = self._append_to_ring(keys, values, start, self.window)
         self.offset = start + n_new
         return seen
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether `run_block` is there: with native kernels, once the first step has made the buffers."""
+        return self.keys is not None and kernels.uses_native()
+
+    def run_block(
+        self,
+        x: mx.array,
+        weights: Sequence[kernels.Weight],
+        norms: Sequence[kernels.Norm],
+        *,
+        base: float,
+        scale: float,
+    ) -> mx.array:
+        """Return ``[B, 1, D]`` after a whole transformer block, which stores the key and value of its token here."""
+        assert self.keys is not None and self.values is not None
+        position = self.offset
+        self.reserved = position + 1
+        self._reserve(self.keys, self.values, position + 1)
+        slot = position if self.window is None else position % self.window
+        x, self.keys, self.values = kernels.run_block(
+            x, self.keys, self.values, weights, norms, slot=slot, position=position, base=base, scale=scale
+        )
+        self.offset = position + 1
+        return x
 
     def make_mask(self, n_new: int) -> mx.array | None:
         """Return which keys each of the next `n_new` queries sees, bool ``[S, T]``; None if all do.

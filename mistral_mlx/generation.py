@@ -1,6 +1,5 @@
 """The token loop: prefill, then decode. `generate_step` deals in ids; `stream_generate` and `generate` in text."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +7,6 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 
 from . import kernels
-from .args import ModelArgs, expected_shapes
 from .cache import RollingBufferCache, make_cache
 from .detokenizer import StreamingDetokenizer
 from .errors import ContextError, OptionError
@@ -18,11 +16,10 @@ from .sampling import Sampler
 from .tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 2048
-MAX_PREFILL_STEP_SIZE = 512  # bounds the memory of a step
-MIN_PREFILL_STEP_SIZE = 32
-STEP_PRODUCTS = 1e11  # of a step on a CPU, multiply-adds: about a second, which is how long an interrupt may wait
+GPU_PREFILL_STEP_SIZE = 512  # bounds the memory of a step
+CPU_PREFILL_STEP_SIZE = 256  # as fast as any larger; a block of a 7B, which an interrupt waits for, takes half a second
 
-OnPrefill = Callable[[int, int], None]  # (tokens done, tokens in all), called before, between and after steps
+OnPrefill = Callable[[int, int], None]  # (tokens done, tokens in all), see `prefill`
 
 
 @dataclass(frozen=True)
@@ -51,19 +48,25 @@ def prefill(
 ) -> mx.array:
     """Feed `ids` to the model in steps and return the float32 logits ``[V]`` after the last one.
 
-    `on_prefill` may raise to stop between two steps; the cache then holds the steps done.
+    `on_prefill` is called before, between and after the steps, and on a CPU after each block with a share of the step.
+    It may raise to stop between two steps; the cache then holds the steps done.
 
     Raises OptionError for ids that cannot be, ContextError if they do not fit.
     """
     check_prompt(ids, model, cache)
     if prefill_step_size is None:
-        prefill_step_size = default_prefill_step_size(model.args)
+        prefill_step_size = CPU_PREFILL_STEP_SIZE if kernels.on_cpu() else GPU_PREFILL_STEP_SIZE
     if prefill_step_size < 1:
         raise OptionError(f"prefill_step_size is {prefill_step_size}; it must be at least 1")
     report = on_prefill or (lambda done, total: None)
     for start in range(0, len(ids), prefill_step_size):
         report(start, len(ids))
-        hidden = model.hidden(mx.array([ids[start : start + prefill_step_size]]), cache)
+        step = ids[start : start + prefill_step_size]
+
+        def on_block(n_blocks: int, start: int = start, n: int = len(step)) -> None:
+            report(start + n * n_blocks // (model.args.n_layers + 1), len(ids))
+
+        hidden = model.hidden(mx.array([step]), cache, on_block)
         mx.eval([hidden, *(c.keys for c in cache), *(c.values for c in cache)])  # one step's activations at a time
     report(len(ids), len(ids))
     return model.logits(hidden[:, -1:])[0, -1]  # only the last position pays for the head
@@ -168,17 +171,6 @@ def generate(
     """Return the whole text that follows `prompt`; see `stream_generate`."""
     responses = stream_generate(model, tokenizer, prompt, sampler=sampler, max_tokens=max_tokens, stop=stop)
     return "".join(response.text for response in responses)
-
-
-def default_prefill_step_size(args: ModelArgs) -> int:
-    """Return how many tokens to evaluate at once; fewer for a larger model on a CPU, where a step takes long."""
-    if not kernels.on_cpu():
-        return MAX_PREFILL_STEP_SIZE
-    parameters = sum(
-        math.prod(shape) for name, shape in expected_shapes(args).items() if name.startswith("model.layers")
-    )
-    size = 1 << int(math.log2(max(1.0, STEP_PRODUCTS / parameters)))
-    return min(MAX_PREFILL_STEP_SIZE, max(MIN_PREFILL_STEP_SIZE, size))
 
 
 def context_left(model: Mistral, cache: list[RollingBufferCache]) -> int | None:

@@ -1,4 +1,4 @@
-"""The layers that hold weights, plain or packed; what multiplies them is the business of `kernels`."""
+"""The layers that hold weights, plain or packed, and hand them as `parts` to the products of `kernels`."""
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,6 +17,11 @@ class RMSNorm(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         return kernels.rms_norm(x, self.weight, self.eps)
 
+    @property
+    def parts(self) -> kernels.Norm:
+        """What a product needs to normalize its own input."""
+        return kernels.Norm(self["weight"], self.eps)
+
 
 class Linear(nn.Module):
     """A product with a weight ``[n_out, n_in]``, without bias."""
@@ -25,8 +30,15 @@ class Linear(nn.Module):
         super().__init__()
         self.weight = mx.zeros((n_out, n_in))
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return kernels.matmul(x, self.weight)
+    @property
+    def parts(self) -> kernels.Weight:
+        """What a product needs."""
+        return kernels.Weight(self["weight"])
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The dtype in which the layer is stored."""
+        return self.parts.weight.dtype
 
     def quantized(self, group_size: int, bits: int) -> "QuantizedLinear":
         """Return the layer of the same shape whose weight is packed."""
@@ -44,9 +56,10 @@ class Embedding(nn.Module):
     def __call__(self, ids: mx.array) -> mx.array:
         return self.weight[ids].astype(kernels.activation_dtype(self.weight.dtype))
 
-    def as_linear(self, x: mx.array) -> mx.array:
-        """Return ``x @ weight.T``, ``[..., dim]`` to ``[..., n_rows]``."""
-        return kernels.matmul(x, self.weight)
+    @property
+    def parts(self) -> kernels.Weight:
+        """What a product needs."""
+        return kernels.Weight(self["weight"])
 
     def quantized(self, group_size: int, bits: int) -> "QuantizedEmbedding":
         """Return the layer of the same shape whose weight is packed."""
@@ -68,10 +81,16 @@ class QuantizedLinear(nn.Module):
         self.scales = mx.zeros((n_out, n_in // group_size))
         self.biases = mx.zeros((n_out, n_in // group_size))
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return kernels.quantized_matmul(
-            x, self.weight, self.scales, self.biases, group_size=self.group_size, bits=self.bits
-        )
+    @property
+    def parts(self) -> kernels.Weight:
+        """What a product needs."""
+        return kernels.Weight(self["weight"], self["scales"], self["biases"], self.group_size, self.bits)
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The dtype in which the layer's scales are stored."""
+        scales: mx.array = self["scales"]
+        return scales.dtype
 
 
 class QuantizedEmbedding(QuantizedLinear):
@@ -81,7 +100,3 @@ class QuantizedEmbedding(QuantizedLinear):
         dtype = kernels.activation_dtype(self.scales.dtype)
         scales, biases = self.scales[ids].astype(dtype), self.biases[ids].astype(dtype)
         return mx.dequantize(self.weight[ids], scales, biases, group_size=self.group_size, bits=self.bits)
-
-    def as_linear(self, x: mx.array) -> mx.array:
-        """Return ``x @ W.T``, ``[..., dim]`` to ``[..., n_rows]``."""
-        return super().__call__(x)

@@ -76,8 +76,8 @@ def stored_dtype(entries: Mapping[str, TensorEntry]) -> str:
 
 
 def cache_itemsize(entries: Mapping[str, TensorEntry]) -> int:
-    """Return the bytes of a cached number: keys and values have the dtype of the activations."""
-    return kernels.activation_dtype(MLX_DTYPES[stored_dtype(entries)]).size
+    """Return the bytes of a cached number."""
+    return kernels.cache_dtype(MLX_DTYPES[stored_dtype(entries)]).size
 
 
 def memory_needed(folder: ModelFolder, n_tokens: int) -> int:

@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mistral_mlx import kernels
 from mistral_mlx.args import ModelArgs, expected_shapes
 from mistral_mlx.cli.registry import registered
 from mistral_mlx.detokenizer import LeadingSpace, PieceDetokenizer
@@ -44,6 +45,12 @@ def home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("MISTRAL_MLX_HOME", str(folder))
     monkeypatch.delenv("MISTRAL_MLX_MODEL", raising=False)
     return folder
+
+
+@pytest.fixture
+def exact_cache(monkeypatch):
+    """Keys and values in the dtype of the activations, for comparisons that half precision would blur."""
+    monkeypatch.setattr(kernels, "cache_dtype", kernels.activation_dtype)
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ def two_shards(name):
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
-def test_a_folder_that_was_never_converted_runs_as_it_is(tmp_path, dtype):
+def test_a_folder_that_was_never_converted_runs_as_it_is(tmp_path, exact_cache, dtype):
     config = tiny_config()
     args = ModelArgs.from_config(config)
     weights = {name: mx.array(w).astype(dtype) for name, w in tiny_weights(args).items()}
@@ -299,7 +299,7 @@ def test_names_with_control_characters_are_shown_inert(folder):
     assert "evil" in str(error.value)
 
 
-def test_packed_half_precision_is_computed_in_float32_on_the_cpu(tmp_path):
+def test_packed_half_precision_is_computed_in_float32_on_the_cpu(tmp_path, exact_cache):
     """Scales in float16 must not round activations or unpacked weights."""
     config = tiny_config(quantization={"group_size": 32, "bits": 4})
     args = ModelArgs.from_config(config)

@@ -139,13 +139,14 @@ def test_fifty_interrupts_at_any_moment_leave_the_next_turn_right(session, monke
 
         return interrupted
 
-    for place, name in ((kernels, "matmul"), (RollingBufferCache, "_write"), (cache, "_overwrite"), (cache, "_grown")):
+    places = [(kernels, "products"), (RollingBufferCache, "_write"), (cache, "_overwrite"), (cache, "_grown")]
+    for place, name in [*places, (kernels, "run_block")]:
         monkeypatch.setattr(place, name, interrupting(getattr(place, name)))
     n_interrupted = 0
     for _ in range(50):
         if len(session.messages) > 6:
             session.messages = session.messages[-2:]
-        countdown[0] = rng.randrange(1, 200)
+        countdown[0] = rng.randrange(1, 40)
         try:
             ask(session, rng.choice(TURNS), max_tokens=6, prefill_step_size=5)
         except KeyboardInterrupt:

@@ -1,13 +1,34 @@
-"""The one place that chooses how a product is computed: MLX's own operations, or what is faster on a CPU.
+"""The one place that chooses how a step is computed: MLX's own operations, or what is faster on a CPU.
 
 MLX's CPU backend is scalar and single-threaded on Linux, multiplies prompt rows one by one, and sums in the dtype of
 the activations. So on the CPU activations are float32 (`activation_dtype`), and products go through the native kernels
-(`native`, docs/kernels.md) or, where those were not built, through NumPy's BLAS (`cpu`).
+(`native`, docs/kernels.md) or, where those were not built, through NumPy's BLAS (`cpu`). A step of the native kernels
+is as large as the model allows: an operation of MLX costs microseconds, a small product no more.
 """
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import mlx.core as mx
 
 from . import cpu, native
+
+
+class Weight(NamedTuple):
+    """A weight ``[N, K]``: plain, or packed in MLX's affine form if it has scales."""
+
+    weight: mx.array
+    scales: mx.array | None = None  # [N, K / group_size]
+    biases: mx.array | None = None
+    group_size: int = 0
+    bits: int = 0
+
+
+class Norm(NamedTuple):
+    """Root mean square normalization of the input of a product."""
+
+    weight: mx.array  # [K]
+    eps: float
 
 
 def on_cpu() -> bool:
@@ -42,37 +63,77 @@ def activation_dtype(stored: mx.Dtype) -> mx.Dtype:
     return mx.float32 if on_cpu() else stored
 
 
-def matmul(x: mx.array, weight: mx.array) -> mx.array:
-    """Return ``x @ weight.T``: ``[..., K]`` and ``[N, K]`` to ``[..., N]``, in the dtype of `x`."""
-    if not on_cpu():
-        return x @ weight.T
-    return native.ext.matmul(x, weight) if native.available else cpu.matmul(x, weight)
+def cache_dtype(stored: mx.Dtype) -> mx.Dtype:
+    """Return the dtype of cached keys and values for weights (or scales) of dtype `stored`.
+
+    The native kernels widen 16 bits as they read them, and half precision is the finer form of those.
+    """
+    return mx.float16 if uses_native() and stored != mx.float32 else activation_dtype(stored)
 
 
-def quantized_matmul(
-    x: mx.array, weight: mx.array, scales: mx.array, biases: mx.array, *, group_size: int, bits: int
-) -> mx.array:
-    """Return ``x @ W.T`` for W packed in MLX's affine form: ``[..., K]`` and packed ``[N, K]`` to ``[..., N]``."""
-    if on_cpu():
-        product = native.ext.quantized_matmul if native.available else cpu.quantized_matmul
-        return product(x, weight, scales, biases, group_size=group_size, bits=bits)
-    return mx.quantized_matmul(x, weight, scales, biases, transpose=True, group_size=group_size, bits=bits)
+def products(x: mx.array, weights: Sequence[Weight], norm: Norm | None = None) -> list[mx.array]:
+    """Return ``norm(x) @ W.T`` for each weight: ``[..., K]`` and ``[N, K]`` to ``[..., N]``."""
+    if uses_native():
+        return native.ext.products(x, weights, norm)
+    x = x if norm is None else rms_norm(x, *norm)
+    return [_product(x, weight) for weight in weights]
+
+
+def add_product(residual: mx.array, x: mx.array, weight: Weight) -> mx.array:
+    """Return ``residual + x @ W.T``."""
+    if uses_native():
+        return native.ext.add_product(residual, x, weight)
+    return residual + _product(x, weight)
+
+
+def swiglu(x: mx.array, gate: Weight, up: Weight, norm: Norm | None = None) -> mx.array:
+    """Return ``silu(h @ gate.T) * (h @ up.T)`` of ``h = norm(x)``."""
+    if uses_native():
+        return native.ext.swiglu(x, gate, up, norm)
+    gated, raised = products(x, [gate, up], norm)
+    # nn.silu is compiled, which on a CPU would start g++ and load its result from a shared folder.
+    return gated * mx.sigmoid(gated) * raised
 
 
 def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, window: int | None) -> mx.array:
     """Return softmax(scale * q k^T, where visible) v, with keys and values shared by groups of query heads.
 
-    q is ``[B, H, S, Dh]``, k and v are ``[B, Hkv, T, Dh]``, the last S keys those of the queries; the result is shaped
-    as q. A query sees key j if ``0 <= p - j < window``, where p is the index of its own key.
+    q is ``[B, H, S, Dh]``, k and v are ``[B, Hkv, T, Dh]``, the last S keys those of the queries; the result is
+    ``[B, S, H*Dh]``. A query sees key j if ``0 <= p - j < window``, where p is the index of its own key.
     """
     if uses_native():
         return native.ext.attention(q, k, v, scale=scale, window=window or 0)
     n_new, n_keys = q.shape[2], k.shape[2]
     if on_cpu():
-        return cpu.attention(q, k, v, scale=scale, mask=visible(n_new, n_keys, window))
-    is_causal = n_new > 1 and (window is None or n_keys <= window)  # by its name, MLX can skip what is not seen
-    mask = "causal" if is_causal else visible(n_new, n_keys, window)
-    return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+        h = cpu.attention(q, k, v, scale=scale, mask=visible(n_new, n_keys, window))
+    else:
+        is_causal = n_new > 1 and (window is None or n_keys <= window)  # by its name, MLX can skip what is not seen
+        mask = "causal" if is_causal else visible(n_new, n_keys, window)
+        h = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+    return h.transpose(0, 2, 1, 3).flatten(2)
+
+
+def run_block(
+    x: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    weights: Sequence[Weight],
+    norms: Sequence[Norm],
+    *,
+    slot: int,
+    position: int,
+    base: float,
+    scale: float,
+) -> tuple[mx.array, mx.array, mx.array]:
+    """Return ``[B, 1, D]`` after a transformer block, and the new keys and values; of the native kernels alone.
+
+    The weights are those of q, k, v, o, gate, up and down, the norms those before q and gate. The token at `position`
+    is stored in `slot` of the ``[B, Hkv, slots, Dh]`` keys and values, and sees ``min(position + 1, slots)`` of them.
+    """
+    seen = min(position + 1, keys.shape[2])
+    return native.ext.block_token(
+        x, keys, values, weights, norms, slot=slot, seen=seen, position=position, base=base, scale=scale
+    )
 
 
 def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
@@ -89,14 +150,6 @@ def rope(x: mx.array, *, base: float, offset: int) -> mx.array:
     return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset)
 
 
-def silu_times(gate: mx.array, up: mx.array) -> mx.array:
-    """Return ``silu(gate) * up``."""
-    if uses_native():
-        return native.ext.silu_times(gate, up)
-    # nn.silu is compiled, which on a CPU would start g++ and load its result from a shared folder.
-    return gate * mx.sigmoid(gate) * up
-
-
 def visible(n_new: int, n_keys: int, window: int | None) -> mx.array | None:
     """Return which of `n_keys` keys each of the last `n_new` positions sees, bool ``[S, T]``; None if all do."""
     if n_new == 1 and (window is None or n_keys <= window):
@@ -104,3 +157,11 @@ def visible(n_new: int, n_keys: int, window: int | None) -> mx.array | None:
     distance = mx.arange(n_keys - n_new, n_keys)[:, None] - mx.arange(n_keys)[None, :]
     mask = distance >= 0
     return mask if window is None else mask & (distance < window)
+
+
+def _product(x: mx.array, w: Weight) -> mx.array:
+    if w.scales is None or w.biases is None:
+        return cpu.matmul(x, w.weight) if on_cpu() else x @ w.weight.T
+    if on_cpu():
+        return cpu.quantized_matmul(x, w.weight, w.scales, w.biases, group_size=w.group_size, bits=w.bits)
+    return mx.quantized_matmul(x, w.weight, w.scales, w.biases, transpose=True, group_size=w.group_size, bits=w.bits)

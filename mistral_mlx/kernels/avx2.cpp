@@ -12,6 +12,7 @@ namespace {
 
 constexpr int LANES = 8;
 constexpr int BYTES = 32;
+constexpr int AHEAD = 8;  // rows, into the L2 cache, see avx512.cpp
 
 int log2_group(int group) { return group == 32 ? 5 : group == 64 ? 6 : 7; }
 
@@ -67,7 +68,7 @@ void round_fine(const float* x, const Packed& w, const Fine& out) {
     int16_t codes[BLOCK];
     float scales[GROUP_BLOCK], sums[GROUP_BLOCK];
     const int64_t n = w.n_in - k < BLOCK ? w.n_in - k : BLOCK;
-    round_row(x + k, n, w.group, FINE_LIMIT, codes, scales, sums);
+    round_row(x + k, n, w.group, row_limit(w.bits), codes, scales, sums);
     std::memcpy(out.scales + k / w.group, scales, n / w.group * sizeof(float));
     std::memcpy(out.sums + k / w.group, sums, n / w.group * sizeof(float));
     arrange(codes, w.bits, out.planes + 2 * k);
@@ -111,6 +112,7 @@ void few(const Packed& w, const Fine& x, float* y, int64_t n) {
       const uint8_t* at = row + k * BITS / 8;
       const int64_t left = (w.n_in - k) * BITS / 8;
       for (int r = 0; r < R; ++r) {
+        _mm_prefetch(at + (r + AHEAD) * row_bytes, _MM_HINT_T1);
         __m256i b;
         if (left >= BYTES) {
           b = load_bytes(at + r * row_bytes);

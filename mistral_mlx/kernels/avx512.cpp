@@ -1,8 +1,8 @@
 // AVX-512 with VNNI. See kernels.h for the layout and the contract.
 //
-// Few rows, 4 bits. A byte b holds two codes, lo + 16 hi, for the inputs e (even) and o (odd). The high half stays where
-// it is: sums of (b & 0xf0) * o are multiples of 16, so that a shift of the sum is exact. Activations come as two planes
-// of int8, 256 * high + low with |low| <= 128.
+// Few rows, 4 bits. A byte b holds two codes, lo + 16 hi, for the inputs e (even) and o (odd). What is wanted,
+// lo e + hi o, is (lo (16 e - o) + b o) / 16: the high half is never cut out. 16 e - o and o come as two planes of int8
+// each, 256 * high + low with |low| <= 128, and the division is in the scale of the activations.
 #include <immintrin.h>
 
 #include "attention.h"
@@ -12,7 +12,9 @@ namespace kernels {
 namespace {
 
 constexpr int LANES = 16;
-constexpr int AHEAD = 4;  // rows: one is too short for the hardware to see where it leads; a prefetch cannot fault
+// Rows, into the L2 cache: it waits for more lines at once than the L1 cache can. One row is too short for the hardware to
+// see where it leads; a prefetch cannot fault.
+constexpr int AHEAD = 8;
 static_assert(FINE_LIMIT <= 127 * 256 + 127);
 
 int log2_group(int group) { return group == 32 ? 5 : group == 64 ? 6 : 7; }
@@ -29,12 +31,12 @@ __m512 load(const void* p, int64_t i, __mmask16 mask) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-// Planes of a block of 128 inputs. 4 bits: [high of e | high of o | low of e | low of o], 64 bytes each.
+// Planes of a block of 128 inputs. 4 bits: high of 16 e - o, high of o, low of 16 e - o, low of o, 64 bytes each.
 // 8 bits, for each 64: [high | low].
 void arrange(const int16_t* codes, int bits, int8_t* planes) {
   if (bits == 4)
     for (int i = 0; i < 64; ++i) {
-      split(codes[2 * i], planes + i, planes + 128 + i);
+      split(16 * codes[2 * i] - codes[2 * i + 1], planes + i, planes + 128 + i);
       split(codes[2 * i + 1], planes + 64 + i, planes + 192 + i);
     }
   else
@@ -48,36 +50,32 @@ void round_fine(const float* x, const Packed& w, const Fine& out) {
     int16_t codes[BLOCK] = {};
     for (int64_t i = 0; i < per_block && k + i * w.group < w.n_in; ++i) {
       int32_t sum;
-      const float scale = round_group(x + k + i * w.group, w.group, FINE_LIMIT, codes + i * w.group, &sum);
+      const float scale = round_group(x + k + i * w.group, w.group, row_limit(w.bits), codes + i * w.group, &sum);
       out.sums[g + i] = scale * static_cast<float>(sum);
-      out.scales[g + i] = scale;
+      out.scales[g + i] = w.bits == 4 ? scale / 16 : scale;
     }
     arrange(codes, w.bits, out.planes + 2 * k);
   }
   for (int64_t g = w.groups(); g < round_up(w.groups(), GROUP_BLOCK); ++g) out.scales[g] = out.sums[g] = 0.0f;
 }
 
-// 64 bytes of weights times the planes at `p`, in 16 sums of neighbours.
+// 64 bytes of weights times the planes at `p`, in 16 sums of neighbours; of 4 bits, 16 times that.
 template <int BITS>
 __m512i dot(__m512i b, const int8_t* p) {
+  __m512i sum = _mm512_setzero_si512();
   if constexpr (BITS == 4) {
     const __m512i low = _mm512_and_si512(b, _mm512_set1_epi8(0x0f));
-    const __m512i high = _mm512_and_si512(b, _mm512_set1_epi8(static_cast<char>(0xf0)));
-    __m512i even = _mm512_dpbusd_epi32(_mm512_setzero_si512(), low, _mm512_loadu_si512(p));
-    __m512i odd = _mm512_dpbusd_epi32(_mm512_setzero_si512(), high, _mm512_loadu_si512(p + 64));
-    even = _mm512_dpbusd_epi32(_mm512_slli_epi32(even, 8), low, _mm512_loadu_si512(p + 128));
-    odd = _mm512_dpbusd_epi32(_mm512_slli_epi32(odd, 8), high, _mm512_loadu_si512(p + 192));
-    return _mm512_add_epi32(even, _mm512_srai_epi32(odd, 4));
+    sum = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum, low, _mm512_loadu_si512(p)), b, _mm512_loadu_si512(p + 64));
+    sum = _mm512_dpbusd_epi32(_mm512_slli_epi32(sum, 8), low, _mm512_loadu_si512(p + 128));
+    return _mm512_dpbusd_epi32(sum, b, _mm512_loadu_si512(p + 192));
   }
-  const __m512i sum = _mm512_slli_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), b, _mm512_loadu_si512(p)), 8);
+  sum = _mm512_slli_epi32(_mm512_dpbusd_epi32(sum, b, _mm512_loadu_si512(p)), 8);
   return _mm512_dpbusd_epi32(sum, b, _mm512_loadu_si512(p + 64));
 }
 
 template <Float T>
-void prefetch_floats(const Packed& w, int64_t i) {
-  constexpr int64_t SIZE = T == Float::f32 ? 4 : 2;
-  _mm_prefetch(static_cast<const char*>(w.scales) + i * SIZE, _MM_HINT_T0);
-  _mm_prefetch(static_cast<const char*>(w.biases) + i * SIZE, _MM_HINT_T0);
+void prefetch(const void* floats, int64_t i) {
+  _mm_prefetch(static_cast<const char*>(floats) + i * (T == Float::f32 ? 4 : 2), _MM_HINT_T1);
 }
 
 template <int BITS, Float T, int R>
@@ -94,7 +92,8 @@ void few(const Packed& w, const Fine& x, float* y, int64_t n) {
     const __mmask16 mask = first16(groups - g);
     const __m512 x_scales = _mm512_loadu_ps(x.scales + g), x_sums = _mm512_loadu_ps(x.sums + g);
     for (int r = 0; r < R; ++r) {
-      prefetch_floats<T>(w, (n + r + AHEAD) * groups + g);
+      prefetch<T>(w.scales, (n + r + AHEAD) * groups + g);
+      prefetch<T>(w.biases, (n + r + AHEAD) * groups + g);
       scales[r] = _mm512_mul_ps(load<T>(w.scales, (n + r) * groups + g, mask), x_scales);
       bias[r] = _mm512_fmadd_ps(load<T>(w.biases, (n + r) * groups + g, mask), x_sums, bias[r]);
     }
@@ -106,7 +105,7 @@ void few(const Packed& w, const Fine& x, float* y, int64_t n) {
       const uint8_t* at = row + k * BITS / 8;
       for (int r = 0; r < R; ++r) {
         const __m512i b = _mm512_maskz_loadu_epi8(bytes, at + r * row_bytes);
-        _mm_prefetch(at + (r + AHEAD) * row_bytes, _MM_HINT_T0);
+        _mm_prefetch(at + (r + AHEAD) * row_bytes, _MM_HINT_T1);
         acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot<BITS>(b, x.planes + 2 * k)),
                                  _mm512_permutexvar_ps(group_of_lane, scales[r]), acc[r]);
       }
@@ -197,27 +196,27 @@ void unpack(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Blo
   }
 }
 
-// Adds M rows times the block to y; k0 is where the block begins, which is when y is written instead.
-template <int M>
+// Adds M rows times the block to y; k0 is where the block begins, which is when y is written instead. Every loop over the
+// sums is unrolled, or they would not stay in registers.
+template <int M, int PLANES>
 void many(const Block& block, const Packed& w, const Rows& x, int64_t row, int64_t k0, int64_t k1, float* y, int64_t y_stride,
           int64_t n_tile) {
   __m512 tile[M][2];
   for (int m = 0; m < M; ++m) tile[m][0] = tile[m][1] = _mm512_setzero_ps();
-  const int8_t* codes = x.codes + row * x.planes * x.stride + k0;
-  const int64_t stride = x.planes * x.stride;
+  const int64_t stride = PLANES * x.stride;
+  const int8_t* codes = x.codes + row * stride + k0;
   const float* scales = x.scales + row * x.group_stride + k0 / w.group;
   const float* sums = x.sums + row * x.group_stride + k0 / w.group;
   const uint8_t* b = block.codes;
   const int64_t n_groups = (k1 - k0) / w.group;
-  for (int64_t g = 0; g < n_groups; ++g) {
+  for (int64_t g = 0; g < n_groups; ++g, b += w.group * TILE, codes += w.group) {
     __m512i acc[M][2];
+#pragma GCC unroll 12
     for (int m = 0; m < M; ++m) acc[m][0] = acc[m][1] = _mm512_setzero_si512();
-    for (int plane = 0; plane < x.planes; ++plane) {
+#pragma GCC unroll 2
+    for (int plane = 0; plane < PLANES; ++plane) {
       const uint8_t* at = b;
       const int8_t* code = codes + plane * x.stride;
-      if (plane == 1)
-        for (int m = 0; m < M; ++m)
-          for (int j = 0; j < 2; ++j) acc[m][j] = _mm512_slli_epi32(acc[m][j], 8);
       for (int k = 0; k < w.group; k += 4, at += 4 * TILE, code += 4) {
         const __m512i b0 = _mm512_load_si512(at), b1 = _mm512_load_si512(at + 64);
 #pragma GCC unroll 12
@@ -229,17 +228,19 @@ void many(const Block& block, const Packed& w, const Rows& x, int64_t row, int64
           acc[m][1] = _mm512_dpbusd_epi32(acc[m][1], b1, a);
         }
       }
-    }
-    b += w.group * TILE;
-    codes += w.group;
-    for (int j = 0; j < 2; ++j) {
-      const __m512 scale = _mm512_load_ps(block.scales + g * TILE + j * LANES);
-      const __m512 bias = _mm512_load_ps(block.biases + g * TILE + j * LANES);
+      if (plane + 1 < PLANES)
 #pragma GCC unroll 12
-      for (int m = 0; m < M; ++m) {
-        const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(scales[m * x.group_stride + g]));
-        tile[m][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[m][j]), factor, tile[m][j]);
-        tile[m][j] = _mm512_fmadd_ps(bias, _mm512_set1_ps(sums[m * x.group_stride + g]), tile[m][j]);
+        for (int m = 0; m < M; ++m) acc[m][0] = _mm512_slli_epi32(acc[m][0], 8), acc[m][1] = _mm512_slli_epi32(acc[m][1], 8);
+    }
+    const __m512 scale[2] = {_mm512_load_ps(block.scales + g * TILE), _mm512_load_ps(block.scales + g * TILE + LANES)};
+    const __m512 bias[2] = {_mm512_load_ps(block.biases + g * TILE), _mm512_load_ps(block.biases + g * TILE + LANES)};
+#pragma GCC unroll 12
+    for (int m = 0; m < M; ++m) {
+      const __m512 x_scale = _mm512_set1_ps(scales[m * x.group_stride + g]), x_sum = _mm512_set1_ps(sums[m * x.group_stride + g]);
+#pragma GCC unroll 2
+      for (int j = 0; j < 2; ++j) {
+        tile[m][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[m][j]), _mm512_mul_ps(scale[j], x_scale), tile[m][j]);
+        tile[m][j] = _mm512_fmadd_ps(bias[j], x_sum, tile[m][j]);
       }
     }
   }
@@ -254,9 +255,10 @@ void many(const Block& block, const Packed& w, const Rows& x, int64_t row, int64
 }
 
 using Many = void (*)(const Block&, const Packed&, const Rows&, int64_t, int64_t, int64_t, float*, int64_t, int64_t);
-constexpr int ROWS = 12;  // 24 sums in registers
-constexpr Many MANY[ROWS + 1] = {nullptr,  many<1>, many<2>, many<3>,  many<4>,  many<5>, many<6>,
-                                 many<7>,  many<8>, many<9>, many<10>, many<11>, many<12>};
+constexpr int FEWER = 6;  // rows abreast: 12 integer and 12 float sums stay in registers
+template <int PLANES>
+constexpr Many MANY[FEWER + 1] = {nullptr,         many<1, PLANES>, many<2, PLANES>, many<3, PLANES>,
+                                  many<4, PLANES>, many<5, PLANES>, many<6, PLANES>};
 
 void packed_rows(const Packed& w, const Rows& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
   Block* block = static_cast<Block*>(scratch);
@@ -265,9 +267,9 @@ void packed_rows(const Packed& w, const Rows& x, float* y, int64_t y_stride, int
     for (int64_t k = 0; k < w.n_in; k += DEPTH) {
       const int64_t k1 = k + DEPTH < w.n_in ? k + DEPTH : w.n_in;
       unpack_block(w, n, n1, k, k1, block);
-      for (int64_t row = 0; row < x.rows; row += ROWS) {
-        const int64_t left = x.rows - row;
-        MANY[left < ROWS ? left : ROWS](*block, w, x, row, k, k1, y + n, y_stride, n1 - n);
+      for (int64_t row = 0; row < x.rows; row += FEWER) {
+        const int64_t left = x.rows - row, n_rows = left < FEWER ? left : FEWER;
+        (x.planes == 1 ? MANY<1> : MANY<2>)[n_rows](*block, w, x, row, k, k1, y + n, y_stride, n1 - n);
       }
     }
 }
@@ -279,7 +281,10 @@ void dense_few(const Dense& w, const float* x, float* y, int64_t n) {
   for (int64_t k = 0; k < w.n_in; k += LANES) {
     const __mmask16 mask = first16(w.n_in - k);
     const __m512 v = _mm512_maskz_loadu_ps(mask, x + k);
-    for (int r = 0; r < R; ++r) acc[r] = _mm512_fmadd_ps(load<T>(w.weights, (n + r) * w.n_in + k, mask), v, acc[r]);
+    for (int r = 0; r < R; ++r) {
+      prefetch<T>(w.weights, (n + r + AHEAD) * w.n_in + k);
+      acc[r] = _mm512_fmadd_ps(load<T>(w.weights, (n + r) * w.n_in + k, mask), v, acc[r]);
+    }
   }
   for (int r = 0; r < R; ++r) y[n + r] = _mm512_reduce_add_ps(acc[r]);
 }
@@ -336,6 +341,7 @@ void dense_many(const float* block, const float* x, int64_t x_stride, int64_t k0
   }
 }
 
+constexpr int ROWS = 12;  // 24 sums in registers
 using DenseMany = void (*)(const float*, const float*, int64_t, int64_t, int64_t, float*, int64_t, int64_t);
 constexpr DenseMany DENSE_MANY[ROWS + 1] = {
     nullptr,       dense_many<1>, dense_many<2>, dense_many<3>,  dense_many<4>,  dense_many<5>, dense_many<6>,

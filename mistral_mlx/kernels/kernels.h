@@ -19,8 +19,8 @@
 //
 //     y(n) = sum over groups of  scale(n) * [x scale * sum q * code]  +  bias(n) * [x scale * sum code]
 //
-// Fine codes (|code| <= FINE_LIMIT, 16 bits) lose nothing that can be measured; coarse ones (|code| <= COARSE_LIMIT, 8
-// bits) take half the arithmetic. A group that holds a NaN or an infinity has the scale NaN.
+// Fine codes (|code| <= FINE_LIMIT, 16 bits; a single row and 4 bits: |code| <= 1919, 12 bits) lose nothing that can be
+// noticed; coarse ones (|code| <= COARSE_LIMIT, 8 bits) take half the arithmetic. A group that holds a NaN or an infinity has the scale NaN.
 //
 // The order of additions into one output depends on n_in and the group alone, never on the range [n0, n1) of a call:
 // any number of threads gives the same bits.
@@ -51,6 +51,8 @@ struct Dense {
 };
 
 constexpr int FINE_LIMIT = 32639;  // 127 * 256 + 127: what splits into two planes of int8
+// Of a single row: with 4 bits, 16 times a code less another one must split into two planes too (avx512.cpp says why).
+constexpr int row_limit(int bits) { return bits == 4 ? FINE_LIMIT / 17 : FINE_LIMIT; }
 constexpr int COARSE_LIMIT = 127;
 constexpr int64_t BLOCK = 128;       // codes of a row are zero-padded to a multiple of this
 constexpr int64_t GROUP_BLOCK = 16;  // scales and sums of a row are zero-padded to a multiple of this
@@ -84,9 +86,9 @@ constexpr size_t SCRATCH = 64 * 1024;    // bytes of scratch a call may use
 static_assert(TILE * DEPTH + 2 * TILE * (DEPTH / 32) * sizeof(float) <= SCRATCH);
 static_assert(TILE * DENSE_DEPTH * sizeof(float) <= SCRATCH);
 
-// Queries [batch, heads, queries, head_dim] in order; keys and values [batch, kv_heads, keys, head_dim] with strides in
+// Queries [batch, heads, queries, head_dim], keys and values [batch, kv_heads, keys, head_dim], each with strides in
 // elements, the last of them 1. The query i stands at position keys - queries + i and sees key j if that is 0 to
-// window - 1 positions back; a window of 0 has no end. The result is shaped as q.
+// window - 1 positions back; a window of 0 has no end. The result is [batch, queries, heads, head_dim] in order.
 struct Attention {
   const float* q;
   const void* k;
@@ -94,14 +96,14 @@ struct Attention {
   float* out;
   Float type;  // of keys and values
   int64_t batch, heads, kv_heads, queries, keys, head_dim;
-  int64_t k_strides[3], v_strides[3];
+  int64_t q_strides[3], k_strides[3], v_strides[3];
   int64_t window;
   float scale;
 };
 constexpr int64_t KEYS = 64;  // in a tile
 inline int64_t padded_head(int64_t head_dim) { return round_up(head_dim, 16); }
 inline int64_t attention_scratch(int64_t rows, int64_t head_dim) {
-  return ((2 * KEYS + 2 * rows) * padded_head(head_dim) + 2 * rows) * static_cast<int64_t>(sizeof(float));
+  return ((3 * KEYS + 2 * rows) * padded_head(head_dim) + 2 * rows) * static_cast<int64_t>(sizeof(float));
 }
 
 struct Kernels {

@@ -16,7 +16,7 @@ uint32_t code_at(const uint8_t* row, int bits, int64_t k) {
 int16_t* fine_codes(const Fine& x) { return reinterpret_cast<int16_t*>(x.planes); }
 
 void round_fine(const float* x, const Packed& w, const Fine& out) {
-  round_row(x, w.n_in, w.group, FINE_LIMIT, fine_codes(out), out.scales, out.sums);
+  round_row(x, w.n_in, w.group, row_limit(w.bits), fine_codes(out), out.scales, out.sums);
 }
 
 // code(k) is the rounded activation of input k.

@@ -1,25 +1,44 @@
-// Products on all threads: rounds the activations, cuts the outputs into pieces, calls the kernels in use.
+// Products on all threads, with what stands before and after them in a transformer: rounds the activations, cuts the
+// outputs into pieces, calls the kernels in use. Knows nothing of MLX.
 #pragma once
+#include <optional>
+#include <variant>
+#include <vector>
+
 #include "kernels.h"
 
 namespace kernels {
 
-// y[rows, n_out] = x[rows, n_in] W^T, all row-major and contiguous.
-void multiply(const Packed& w, const float* x, int64_t rows, float* y);
-void multiply(const Dense& w, const float* x, int64_t rows, float* y);
+using Matrix = std::variant<Packed, Dense>;
+
+struct Norm {  // x / sqrt(mean(x^2) + eps) * weight, over a row
+  const void* weight;
+  Float type;
+  float eps;
+};
+
+// y[i] = x W[i]^T for matrices of one n_in; all row-major and contiguous.
+struct Products {
+  enum Then { EACH, ADD, SWIGLU };
+  std::vector<Matrix> weights;
+  const float* x;  // [rows, n_in]
+  int64_t rows;
+  std::optional<Norm> norm;  // of x, before
+  Then then;                 // ADD: y[0] = residual + x W[0]^T.  SWIGLU: y[0] = silu(x W[0]^T) * x W[1]^T
+  const float* residual;     // [rows, n_out]
+  std::vector<float*> y;     // [rows, n_out] each
+};
+void compute(const Products& p);
+
+inline int64_t inputs_of(const Matrix& w) {
+  return std::visit([](const auto& known) { return known.n_in; }, w);
+}
+inline int64_t outputs_of(const Matrix& w) {
+  return std::visit([](const auto& known) { return known.n_out; }, w);
+}
 
 // Attention on all threads, over heads and positions.
 void attend_all(const Attention& a);
-
-// x / sqrt(mean(x^2) + eps) * weight for rows of `dim`.
-void rms_norm(const float* x, const void* weight, Float type, float eps, int64_t rows, int64_t dim, float* out);
-
-// Rotary positions offset, offset + 1, ... on [batch, heads, n, head_dim], halves paired; strides in elements, the last 1.
-void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t heads, int64_t n, int64_t head_dim, double base,
-            int64_t offset, float* out);
-
-// silu(gate) * up
-void silu_times(const float* gate, const float* up, int64_t n, float* out);
 
 // How finely many rows are rounded: 2 planes (the default) or 1, see kernels.h.
 void set_planes(int n);

@@ -26,6 +26,22 @@ static inline float half_to_float(uint16_t half) {
   return bits_to_float(float_to_bits(bits_to_float(magnitude) * 0x1p112f) | special | sign);
 }
 
+// To nearest even; infinity from 65520 on.
+static inline uint16_t float_to_half(float value) {
+  const uint32_t bits = float_to_bits(value), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00);
+  if (magnitude >= 0x477ff000) return static_cast<uint16_t>(sign | 0x7c00);
+  if (magnitude < 0x38800000)  // below 2^-14: a float of that exponent has the half's spacing as its own
+    return static_cast<uint16_t>(sign | (float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000));
+  return static_cast<uint16_t>(sign | ((magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1)) >> 13));
+}
+
+static inline uint16_t float_to_bfloat(float value) {
+  const uint32_t bits = float_to_bits(value);
+  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
 static inline float load_float(const void* p, Float type, int64_t i) {
   if (type == Float::f32) {
     float value;

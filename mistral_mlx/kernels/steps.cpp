@@ -1,10 +1,11 @@
-// The small steps between the products, where MLX's own cost more than the arithmetic: norm, rotation, gate.
+// The small steps between the products, see steps.h: where MLX's own cost more than the arithmetic.
+#include "steps.h"
+
 #include <cmath>
-#include <vector>
 
 #include "pool.h"
-#include "products.h"
-#include "scalars.h"
+#include "vectors.h"
+#include "workspace.h"
 
 namespace kernels {
 namespace {
@@ -21,9 +22,35 @@ void each_row(int64_t rows, int64_t width, Row&& row) {
   });
 }
 
+// Cosines and sines of one position beside each other, [2, head_dim / 2].
+void angles_of(int64_t position, int64_t head_dim, double base, float* out) {
+  const int64_t half = head_dim / 2;
+  for (int64_t i = 0; i < half; ++i) {
+    const double angle = static_cast<double>(position) * std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
+    out[i] = static_cast<float>(std::cos(angle));
+    out[half + i] = static_cast<float>(std::sin(angle));
+  }
+}
+
+// The angles of n positions, kept from one call to the next: the layers of a model ask for the same ones.
+const float* angles(int64_t offset, int64_t n, int64_t head_dim, double base) {
+  struct Key {
+    int64_t offset, n, head_dim;
+    double base;
+    bool operator==(const Key&) const = default;
+  };
+  thread_local Key known{0, 0, 0, 0};
+  float* table = reinterpret_cast<float*>(workspace<Slot::angles>(n * head_dim * static_cast<int64_t>(sizeof(float))));
+  const Key wanted{offset, n, head_dim, base};
+  if (known == wanted) return table;
+  each_row(n, head_dim * 16, [&](int64_t p) { angles_of(offset + p, head_dim, base, table + p * head_dim); });
+  known = wanted;
+  return table;
+}
+
 }  // namespace
 
-void rms_norm(const float* x, const void* weight, Float type, float eps, int64_t rows, int64_t dim, float* out) {
+void rms_norm(const float* x, const Norm& norm, int64_t rows, int64_t dim, float* out) {
   each_row(rows, dim, [&](int64_t i) {
     const float* from = x + i * dim;
     float parts[16] = {}, total = 0.0f;
@@ -32,40 +59,47 @@ void rms_norm(const float* x, const void* weight, Float type, float eps, int64_t
       for (int j = 0; j < 16; ++j) parts[j] += from[k + j] * from[k + j];
     for (; k < dim; ++k) parts[0] += from[k] * from[k];
     for (const float part : parts) total += part;
-    const float factor = 1.0f / std::sqrt(total / static_cast<float>(dim) + eps);
-    for (k = 0; k < dim; ++k) out[i * dim + k] = from[k] * factor * load_float(weight, type, k);
+    const float factor = 1.0f / std::sqrt(total / static_cast<float>(dim) + norm.eps);
+    for (k = 0; k < dim; ++k) out[i * dim + k] = from[k] * factor * load_float(norm.weight, norm.type, k);
   });
 }
 
 void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t heads, int64_t n, int64_t head_dim, double base,
             int64_t offset, float* out) {
   const int64_t half = head_dim / 2;
-  std::vector<float> angles(2 * n * half);  // cosines and sines of a position beside each other
-  each_row(n, head_dim * 16, [&](int64_t p) {
-    for (int64_t i = 0; i < half; ++i) {
-      const double angle = static_cast<double>(offset + p) * std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
-      angles[2 * p * half + i] = static_cast<float>(std::cos(angle));
-      angles[(2 * p + 1) * half + i] = static_cast<float>(std::sin(angle));
-    }
-  });
+  const float* table = angles(offset, n, head_dim, base);
   each_row(batch * heads * n, head_dim, [&](int64_t row) {
     const int64_t p = row % n, head = row / n % heads, b = row / n / heads;
     const float* from = x + b * strides[0] + head * strides[1] + p * strides[2];
-    const float *cosine = &angles[2 * p * half], *sine = cosine + half;
+    const float *cosine = table + p * head_dim, *sine = cosine + half;
     float* to = out + row * head_dim;
     for (int64_t i = 0; i < half; ++i) {
-      to[i] = from[i] * cosine[i] - from[i + half] * sine[i];
-      to[i + half] = from[i] * sine[i] + from[i + half] * cosine[i];
+      const float first = from[i], second = from[i + half];
+      to[i] = first * cosine[i] - second * sine[i];
+      to[i + half] = first * sine[i] + second * cosine[i];
     }
   });
 }
 
-void silu_times(const float* gate, const float* up, int64_t n, float* out) {
-  constexpr int64_t STEP = 512;
-  each_row((n + STEP - 1) / STEP, STEP * 8, [&](int64_t block) {
-    const int64_t end = (block + 1) * STEP < n ? (block + 1) * STEP : n;
-    for (int64_t i = block * STEP; i < end; ++i) out[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
-  });
+void silu_times(float* gate, const float* up, int64_t n) {
+  const auto one = [](Vector x, Vector y) {
+    const Vector e = exp_of((Vector)((Ints)x | INT32_MIN));  // of -|x|
+    const Ints negative = x < Vector{};
+    const Vector top = (Vector)(((Ints)e & negative) | ((Ints)(Vector{} + 1.0f) & ~negative));
+    return x * (top / (e + 1.0f)) * y;
+  };
+  int64_t i = 0;
+  for (; i + WIDTH <= n; i += WIDTH) put(gate + i, one(vector_at(gate + i), vector_at(up + i)));
+  for (; i < n; ++i) gate[i] = one(Vector{} + gate[i], Vector{} + up[i])[0];
+}
+
+void narrow(const float* x, Float type, int64_t n, void* out) {
+  if (type == Float::f32) {
+    std::memcpy(out, x, n * sizeof(float));
+    return;
+  }
+  uint16_t* to = static_cast<uint16_t*>(out);
+  for (int64_t i = 0; i < n; ++i) to[i] = type == Float::f16 ? float_to_half(x[i]) : float_to_bfloat(x[i]);
 }
 
 }  // namespace kernels

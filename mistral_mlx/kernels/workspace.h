@@ -1,0 +1,26 @@
+// Memory that grows and stays, one per thread and slot: a product allocates nothing once it has been as large before.
+#pragma once
+#include <cstdlib>
+#include <memory>
+
+#include "kernels.h"
+
+namespace kernels {
+
+enum class Slot { normalized, rounded, widened, scratch, second, angles, block };
+
+template <Slot SLOT>
+char* workspace(int64_t bytes) {
+  struct Free {
+    void operator()(void* p) const { std::free(p); }
+  };
+  thread_local std::unique_ptr<void, Free> memory;
+  thread_local int64_t size = 0;
+  if (size < bytes) {
+    size = round_up(bytes, 4096);
+    memory.reset(std::aligned_alloc(64, static_cast<size_t>(size)));
+  }
+  return static_cast<char*>(memory.get());
+}
+
+}  // namespace kernels
