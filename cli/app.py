@@ -79,7 +79,10 @@ def _report(error: Exception | Interrupted) -> int:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"mistral-mlx {__version__} (mlx {metadata.version('mlx')}, Python {sys.version.split()[0]})")
+        from mistral_mlx import kernels
+
+        python, mlx = sys.version.split()[0], metadata.version("mlx")
+        print(f"mistral-mlx {__version__} (mlx {mlx}, Python {python}, kernels: {kernels.names()})")
         raise typer.Exit
 
 
@@ -87,7 +90,7 @@ def _version(wanted: bool) -> None:
 def common(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and the kernels.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,9 @@ import time
 
 import pytest
 from tiny_folder import repeat_forever, write_tiny_folder
+
+from mistral_mlx import kernels
+from mistral_mlx.version import __version__
 
 PROGRAM = [sys.executable, "-c", "from mistral_mlx.cli.main import main; main()"]
 GREEDY = ("--temperature", "0", "--max-tokens", "8")
@@ -251,8 +255,8 @@ def test_names_cannot_control_the_terminal(tmp_path):
 # What is not touched
 
 
-def test_help_and_version_import_neither_mlx_nor_a_tokenizer():
-    for args in (["--help"], ["--version"], ["complete", "--help"], ["convert", "--help"]):
+def test_help_imports_neither_mlx_nor_a_tokenizer():
+    for args in (["--help"], ["complete", "--help"], ["convert", "--help"]):
         load = PROGRAM[2].replace("; main()", "")
         code = f"import sys; sys.argv[1:] = {args!r}\n{load}\ntry: main()\nfinally: print(*sys.modules)"
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
@@ -312,6 +316,14 @@ def test_a_conversion_that_is_ended_leaves_nothing_and_says_so(tmp_path, number)
 
 
 # Registered names and other commands
+
+
+def test_version_names_the_program_its_number_and_the_kernels():
+    result = run("--version")
+    assert (result.returncode, result.stderr) == (0, b"")
+    name, number, rest = result.stdout.decode().split(" ", 2)
+    assert (name, number) == ("mistral-mlx", __version__)
+    assert re.fullmatch(rf"\(mlx [\d.]+, Python [\d.]+\S*, kernels: {re.escape(kernels.names())}\)\n", rest)
 
 
 def test_a_registered_name_wins_over_a_folder_and_a_path_says_it_is_one(folder, endless, tmp_path, monkeypatch):
