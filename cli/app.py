@@ -119,6 +119,7 @@ def complete(
     stats: options.Stats = False,
     quiet: options.Quiet = False,
     device: options.Device = "auto",
+    threads: options.Threads = 0,
     force: options.Force = False,
 ) -> None:
     """Answer a prompt, or continue a text, on stdout.
@@ -128,7 +129,7 @@ def complete(
     from mistral_mlx.sampling import Sampler
 
     from . import complete as command
-    from .opening import open_model, use_device
+    from .opening import open_model, use_device, use_threads
 
     job = command.Job(
         prompt=command.join_prompt(prompt, prompt_file),
@@ -152,6 +153,7 @@ def complete(
         quiet=quiet,
     )
     use_device(device)
+    use_threads(threads, quiet=quiet)
     command.run(job, *open_model(registry.resolve(model), force=force, quiet=quiet))
 
 
@@ -172,6 +174,7 @@ def chat(
     quiet: options.Quiet = False,
     history: Annotated[bool, typer.Option(help="Remember what was typed, in a file only you can read.")] = True,
     device: options.Device = "auto",
+    threads: options.Threads = 0,
     force: options.Force = False,
 ) -> None:
     """Talk to a model; /help inside lists the commands."""
@@ -179,7 +182,7 @@ def chat(
     from mistral_mlx.session import Session
 
     from . import chat as command
-    from .opening import open_model, use_device
+    from .opening import open_model, use_device, use_threads
 
     sampler = Sampler(
         temperature=temperature,
@@ -190,6 +193,7 @@ def chat(
         seed=seed,
     )
     use_device(device)
+    use_threads(threads, quiet=quiet)
     opened = open_model(registry.resolve(model), force=force, quiet=quiet)
     session = Session(*opened, system=system, template=template)
     command.greet(session, name=model or "", quiet=quiet)

@@ -1,4 +1,4 @@
-"""Opening a model for a command: the device, the memory it takes, then the weights and the tokenizer."""
+"""Opening a model for a command: the device and threads, the memory it takes, then the weights and the tokenizer."""
 
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from .terminal import note
 
 BUFFER_CACHE_BYTES = 512_000_000  # freed buffers that MLX may keep; unbounded, a long chat keeps all it ever had
 CHAT_TOKENS = 4096  # the length of a conversation whose cache must fit into memory
+MAX_THREADS = 1024
 
 
 def use_device(name: str) -> None:
@@ -27,6 +28,18 @@ def use_device(name: str) -> None:
         raise OptionError("--device gpu needs Apple silicon; this machine has no Metal device")
     if name != "auto":
         mx.set_default_device(mx.Device(mx.cpu if name == "cpu" else mx.gpu))
+
+
+def use_threads(n: int, *, quiet: bool) -> None:
+    """Let `n` threads compute all that follows, 0 being one per physical core. Raises OptionError."""
+    if not 0 <= n <= MAX_THREADS:
+        raise OptionError(f"--threads is {n}; it must be 1 to {MAX_THREADS}, or 0 for one per physical core")
+    try:
+        effective = kernels.set_threads(n)
+    except RuntimeError as error:
+        raise OptionError(f"--threads is {n}, and the system does not give so many; take fewer") from error
+    if n and not effective and not quiet:
+        note(f"--threads has no effect here; the kernels are {kernels.names()}")
 
 
 def open_model(path: Path, *, force: bool, quiet: bool) -> tuple[Mistral, Tokenizer]:

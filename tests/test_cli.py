@@ -186,6 +186,15 @@ def test_missing_kernels_are_said_once(folder, home):
     assert (b"slow, because" in first, b"slow, because" in second) == (True, False)
 
 
+@pytest.mark.parametrize("args", [("complete", "x"), ("chat", "--no-history")])
+def test_threads_that_have_no_effect_are_said_in_one_line(folder, args):
+    without = "from mistral_mlx.kernels import native; native.available, native.missing = False, 'no compiler'; "
+    command = [sys.executable, "-c", without + PROGRAM[2], *args, "-m", folder, *GREEDY, "--threads", "2"]
+    lines = subprocess.run(command, capture_output=True, input=b"").stderr.decode().splitlines()
+    remark = "mistral-mlx: --threads has no effect here; the kernels are numpy (no native kernels: no compiler)"
+    assert lines.count(remark) == 1
+
+
 # Errors
 
 
@@ -199,6 +208,8 @@ def test_missing_kernels_are_said_once(folder, home):
         (["complete", "-m", "{folder}", "--top-p", "0", "x"], 2, "top_p is 0"),
         (["complete", "-m", "{folder}", "--max-tokens", "0", "x"], 2, "max_tokens is 0"),
         (["complete", "-m", "{folder}", "--device", "tpu", "x"], 2, "--device is 'tpu'"),
+        (["complete", "-m", "{folder}", "--threads", "1025", "x"], 2, "--threads is 1025; it must be 1 to 1024, or 0"),
+        (["chat", "-m", "{folder}", "--threads", "-1"], 2, "--threads is -1"),
         (["complete", "-m", "{folder}", "--template", "v9", "x"], 2, "v9"),
         (["complete", "-m", "{folder}", "--prompt-file", "nowhere"], 2, "nowhere cannot be read"),
         (["complete", "--nonsense"], 2, "--nonsense"),

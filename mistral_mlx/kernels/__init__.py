@@ -30,6 +30,21 @@ def names() -> str:
     return f"{native.ext.name()}, {count} thread{'s'[: count > 1]}"
 
 
+def threads() -> int | None:
+    """Return how many threads of ours compute; None where MLX, a GPU or BLAS decide it themselves."""
+    return native.ext.threads() if uses_native() else None
+
+
+def set_threads(n: int) -> bool:
+    """Let `n` threads compute, 0 being one per physical core this process may use; False where we do not decide it.
+
+    Raises RuntimeError if the system does not give so many.
+    """
+    if uses_native():
+        native.ext.set_threads(n)
+    return uses_native()
+
+
 def note() -> str | None:
     """Return a sentence for the user if products are slower than they could be."""
     if native.available or not on_cpu():
