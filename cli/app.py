@@ -262,6 +262,32 @@ def info(
 
 
 @app.command()
+def bench(
+    model: options.Model = None,
+    n_prompt: options.NPrompt = options.N_PROMPT,
+    n_gen: options.NGen = options.N_GEN,
+    depth: options.Depth = options.DEPTH,
+    repeats: options.Repeats = options.REPEATS,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    force: options.Force = False,
+) -> None:
+    """Measure how fast a model reads a prompt and writes an answer here."""
+    from mistral_mlx.benchmark import Workload
+
+    from . import bench as command
+    from .opening import use_device, use_threads
+
+    workload = Workload(n_prompt=n_prompt, n_gen=n_gen, depth=depth, repeats=repeats)
+    use_device(device)
+    use_threads(threads, quiet=quiet)
+    measurement = command.run(registry.resolve(model), workload, force=force, quiet=quiet)
+    command.show(model or "", workload, measurement, as_json=as_json)
+
+
+@app.command()
 def pull(
     name: Annotated[str, typer.Argument(metavar="demo", help="The model to fetch; there is one so far.")],
     quiet: options.Quiet = False,

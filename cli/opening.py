@@ -7,7 +7,7 @@ import mlx.core as mx
 from mistral_mlx import kernels
 from mistral_mlx.errors import ModelError, OptionError
 from mistral_mlx.folder import ModelFolder
-from mistral_mlx.loading import load, memory_needed
+from mistral_mlx.loading import load, load_model, memory_needed
 from mistral_mlx.memory import available_memory
 from mistral_mlx.model import Mistral
 from mistral_mlx.tokenizer import Tokenizer
@@ -47,7 +47,22 @@ def open_model(path: Path, *, force: bool, quiet: bool) -> tuple[Mistral, Tokeni
 
     Raises ModelError if they do not fit into memory, unless `force` says to try all the same.
     """
-    needed, available = memory_needed(ModelFolder(path), CHAT_TOKENS), available_memory()
+    _prepare(path, CHAT_TOKENS, force=force, quiet=quiet)
+    return load(path)
+
+
+def open_weights(path: Path, n_tokens: int, *, force: bool, quiet: bool) -> Mistral:
+    """Return the model at `path`, which needs no tokenizer, for a cache of `n_tokens`.
+
+    Raises ModelError if they do not fit into memory, unless `force` says to try all the same.
+    """
+    _prepare(path, n_tokens, force=force, quiet=quiet)
+    return load_model(path)
+
+
+def _prepare(path: Path, n_tokens: int, *, force: bool, quiet: bool) -> None:
+    """Compare the memory needed with the memory there, and say what there is to say of it and the kernels."""
+    needed, available = memory_needed(ModelFolder(path), n_tokens), available_memory()
     if available is not None and needed > 0.9 * available:
         text = f"the model needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available"
         if needed > available and not force:
@@ -57,4 +72,3 @@ def open_model(path: Path, *, force: bool, quiet: bool) -> tuple[Mistral, Tokeni
     if (remark := kernels.note()) and not quiet and first_time("slow-kernels"):
         note(f"{remark} (said once; 'mistral-mlx info' names the kernels)")
     mx.set_cache_limit(BUFFER_CACHE_BYTES)
-    return load(path)

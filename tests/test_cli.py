@@ -267,7 +267,7 @@ def test_names_cannot_control_the_terminal(tmp_path):
 
 
 def test_help_imports_neither_mlx_nor_a_tokenizer():
-    for args in (["--help"], ["complete", "--help"], ["convert", "--help"]):
+    for args in (["--help"], ["complete", "--help"], ["convert", "--help"], ["bench", "--help"]):
         load = PROGRAM[2].replace("; main()", "")
         code = f"import sys; sys.argv[1:] = {args!r}\n{load}\ntry: main()\nfinally: print(*sys.modules)"
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)

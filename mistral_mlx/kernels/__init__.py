@@ -9,6 +9,9 @@ import mlx.core as mx
 
 from . import cpu, native
 
+BANDWIDTH_BYTES = 1 << 29  # far more than the last cache of a laptop holds
+BANDWIDTH_REPEATS = 5
+
 
 def on_cpu() -> bool:
     """Whether the default device is the CPU."""
@@ -43,6 +46,14 @@ def set_threads(n: int) -> bool:
     if uses_native():
         native.ext.set_threads(n)
     return uses_native()
+
+
+def read_bandwidth() -> float | None:
+    """Return the bytes per second that our threads together read from memory, the best of a few runs.
+
+    None where nothing measures it: one thread of NumPy does not reach what the memory gives, and would flatter us.
+    """
+    return native.ext.read_bandwidth(BANDWIDTH_BYTES, BANDWIDTH_REPEATS) if uses_native() else None
 
 
 def note() -> str | None:
