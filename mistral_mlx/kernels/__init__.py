@@ -5,9 +5,13 @@ the activations. So on the CPU activations are float32 (`activation_dtype`), and
 (`native`, docs/kernels.md) or, where those were not built, through NumPy's BLAS (`cpu`).
 """
 
+from pathlib import Path
+
 import mlx.core as mx
 
 from . import cpu, native
+
+Part = tuple[int, tuple[int, ...], mx.Dtype]  # of a file: first byte, shape, dtype
 
 
 def on_cpu() -> bool:
@@ -18,6 +22,20 @@ def on_cpu() -> bool:
 def uses_native() -> bool:
     """Whether the compiled kernels do the work: on the CPU, where they were built and fit it."""
     return native.available and on_cpu()
+
+
+def maps_files() -> bool:
+    """Whether weights can stay in their files: where native kernels read them, and no GPU ever will."""
+    return uses_native() and not mx.is_available(mx.Device(mx.gpu))
+
+
+def map_tensors(path: Path, parts: list[Part]) -> list[mx.array]:
+    """Return arrays over parts of the file at `path`, which are read from it when they are used.
+
+    Raises OSError, RuntimeError or ValueError if it cannot be opened or mapped, or a part lies behind its end.
+    """
+    with path.open("rb") as file:
+        return native.ext.map_tensors(file.fileno(), parts)
 
 
 def names() -> str:

@@ -1,9 +1,12 @@
 // What Python sees of the kernels: mistral_mlx.kernels._ext.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
 #include <stdexcept>
 
 #include "kernels.h"
+#include "mapped.h"
 #include "pool.h"
 #include "primitives.h"
 #include "products.h"
@@ -20,6 +23,7 @@ NB_MODULE(_ext, m) {
   m.def("rms_norm", nb::overload_cast<const mlx::core::array&, const mlx::core::array&, float>(&kernels::rms_norm), "x"_a, "weight"_a, "eps"_a);
   m.def("rope", &kernels::rope, "x"_a, nb::kw_only(), "base"_a, "offset"_a);
   m.def("silu_times", nb::overload_cast<const mlx::core::array&, const mlx::core::array&>(&kernels::silu_times), "gate"_a, "up"_a);
+  m.def("map_tensors", &kernels::map_tensors, "fd"_a, "parts"_a, "Arrays over (start, shape, dtype) of an open file, not copied.");
   m.def("name", [] { return kernels::active().name; });
   m.def("select", &kernels::select, "name"_a, "Use the kernels of that name; False if this CPU cannot run them.");
   m.def("threads", &kernels::threads);
