@@ -6,8 +6,12 @@ the activations. So on the CPU activations are float32 (`activation_dtype`), and
 """
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
-from . import cpu, native
+from . import cpu, native, packing
+
+ITEM_NBYTES = {"F16": 2, "BF16": 2, "F32": 4}
 
 
 def on_cpu() -> bool:
@@ -95,6 +99,22 @@ def silu_times(gate: mx.array, up: mx.array) -> mx.array:
         return native.ext.silu_times(gate, up)
     # nn.silu is compiled, which on a CPU would start g++ and load its result from a shared folder.
     return gate * mx.sigmoid(gate) * up
+
+
+def quantize(rows: NDArray[np.uint8], stored: str, dtype: str, *, group_size: int, bits: int) -> packing.Quantized:
+    """Return rows of bytes that are weights of dtype `stored` in MLX's affine form, scales and biases of `dtype`.
+
+    Dtypes are F32, F16 or BF16; weights are rounded to `dtype` first. On a CPU the bits are those of `mx.quantize`.
+    """
+    if not (native.built and on_cpu()):
+        return packing.quantize(rows, stored, dtype, group_size=group_size, bits=bits)
+    n_rows, columns = rows.shape[0], rows.shape[1] // ITEM_NBYTES[stored]
+    weight = np.empty((n_rows, columns * bits // 8), np.uint8)
+    scales, biases = np.empty((2, n_rows, columns // group_size * ITEM_NBYTES[dtype]), np.uint8)
+    loss = native.ext.quantize(
+        rows, stored, dtype, group_size=group_size, bits=bits, weight=weight, scales=scales, biases=biases
+    )
+    return packing.Quantized(weight, scales, biases, *loss)
 
 
 def visible(n_new: int, n_keys: int, window: int | None) -> mx.array | None:

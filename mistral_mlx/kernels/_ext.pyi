@@ -1,4 +1,6 @@
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
 def quantized_matmul(
     x: mx.array, weight: mx.array, scales: mx.array, biases: mx.array, *, group_size: int, bits: int
@@ -8,6 +10,17 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, window: in
 def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array: ...
 def rope(x: mx.array, *, base: float, offset: int) -> mx.array: ...
 def silu_times(gate: mx.array, up: mx.array) -> mx.array: ...
+def quantize(
+    rows: NDArray[np.uint8],
+    stored: str,
+    dtype: str,
+    *,
+    group_size: int,
+    bits: int,
+    weight: NDArray[np.uint8],
+    scales: NDArray[np.uint8],
+    biases: NDArray[np.uint8],
+) -> tuple[float, float, float, bool]: ...
 def name() -> str: ...
 def select(name: str) -> bool: ...
 def threads() -> int: ...
