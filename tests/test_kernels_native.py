@@ -18,7 +18,7 @@ FINE_STEP = 0.5 / 32639
 COARSE_STEP = 0.5 / 127
 FLOAT_EPS = 2.0**-24  # of each of the K / 16 sums a float32 accumulator makes; the sums are 16 wide or wider
 ATTENTION_EPS = 2e-6  # exp is good to 2e-7, scores of about 10 to 2^-24 of their size
-SETS = ["portable", "avx2", "avx-vnni", "avx512"]
+SETS = ["portable", "avx2", "avx-vnni", "avx512", "neon-dotprod", "neon-i8mm"]
 ROWS = [1, 2, 4, 5, 12, 13, 33, 70]
 
 

@@ -81,7 +81,7 @@ std::vector<float> normal(int64_t n) {
 }
 
 Comparison::Comparison(const char* what, double limit) : what_(what), limit_(limit) {
-  for (const char* set : {"portable", "avx2", "avx-vnni", "avx512"})
+  for (const char* set : {"portable", "avx2", "avx-vnni", "avx512", "neon-dotprod", "neon-i8mm"})
     if (select(set)) found_.push_back({set, 0, true});
 }
 
