@@ -79,7 +79,10 @@ def _report(error: Exception | Interrupted) -> int:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"mistral-mlx {__version__} (mlx {metadata.version('mlx')}, Python {sys.version.split()[0]})")
+        from mistral_mlx import kernels
+
+        python, mlx = sys.version.split()[0], metadata.version("mlx")
+        print(f"mistral-mlx {__version__} (mlx {mlx}, Python {python}, kernels: {kernels.names()})")
         raise typer.Exit
 
 
@@ -87,7 +90,7 @@ def _version(wanted: bool) -> None:
 def common(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and the kernels.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -116,6 +119,7 @@ def complete(
     stats: options.Stats = False,
     quiet: options.Quiet = False,
     device: options.Device = "auto",
+    threads: options.Threads = 0,
     force: options.Force = False,
 ) -> None:
     """Answer a prompt, or continue a text, on stdout.
@@ -125,7 +129,7 @@ def complete(
     from mistral_mlx.sampling import Sampler
 
     from . import complete as command
-    from .opening import open_model, use_device
+    from .opening import open_model, use_device, use_threads
 
     job = command.Job(
         prompt=command.join_prompt(prompt, prompt_file),
@@ -149,6 +153,7 @@ def complete(
         quiet=quiet,
     )
     use_device(device)
+    use_threads(threads, quiet=quiet)
     command.run(job, *open_model(registry.resolve(model), force=force, quiet=quiet))
 
 
@@ -169,6 +174,7 @@ def chat(
     quiet: options.Quiet = False,
     history: Annotated[bool, typer.Option(help="Remember what was typed, in a file only you can read.")] = True,
     device: options.Device = "auto",
+    threads: options.Threads = 0,
     force: options.Force = False,
 ) -> None:
     """Talk to a model; /help inside lists the commands."""
@@ -176,7 +182,7 @@ def chat(
     from mistral_mlx.session import Session
 
     from . import chat as command
-    from .opening import open_model, use_device
+    from .opening import open_model, use_device, use_threads
 
     sampler = Sampler(
         temperature=temperature,
@@ -187,6 +193,7 @@ def chat(
         seed=seed,
     )
     use_device(device)
+    use_threads(threads, quiet=quiet)
     opened = open_model(registry.resolve(model), force=force, quiet=quiet)
     session = Session(*opened, system=system, template=template)
     command.greet(session, name=model or "", quiet=quiet)
@@ -252,6 +259,32 @@ def info(
     from . import info as command
 
     command.show(command.describe(registry.resolve(name or model)), as_json=as_json)
+
+
+@app.command()
+def bench(
+    model: options.Model = None,
+    n_prompt: options.NPrompt = options.N_PROMPT,
+    n_gen: options.NGen = options.N_GEN,
+    depth: options.Depth = options.DEPTH,
+    repeats: options.Repeats = options.REPEATS,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    force: options.Force = False,
+) -> None:
+    """Measure how fast a model reads a prompt and writes an answer here."""
+    from mistral_mlx.benchmark import Workload
+
+    from . import bench as command
+    from .opening import use_device, use_threads
+
+    workload = Workload(n_prompt=n_prompt, n_gen=n_gen, depth=depth, repeats=repeats)
+    use_device(device)
+    use_threads(threads, quiet=quiet)
+    measurement = command.run(registry.resolve(model), workload, force=force, quiet=quiet)
+    command.show(model or "", workload, measurement, as_json=as_json)
 
 
 @app.command()

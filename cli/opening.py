@@ -1,4 +1,4 @@
-"""Opening a model for a command: the device, the memory it takes, then the weights and the tokenizer."""
+"""Opening a model for a command: the device and threads, the memory it takes, then the weights and the tokenizer."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import mlx.core as mx
 from mistral_mlx import kernels
 from mistral_mlx.errors import ModelError, OptionError
 from mistral_mlx.folder import ModelFolder
-from mistral_mlx.loading import load, memory_needed
+from mistral_mlx.loading import load, load_model, memory_needed
 from mistral_mlx.memory import available_memory
 from mistral_mlx.model import Mistral
 from mistral_mlx.tokenizer import Tokenizer
@@ -17,6 +17,7 @@ from .terminal import note
 
 BUFFER_CACHE_BYTES = 512_000_000  # freed buffers that MLX may keep; unbounded, a long chat keeps all it ever had
 CHAT_TOKENS = 4096  # the length of a conversation whose cache must fit into memory
+MAX_THREADS = 1024
 
 
 def use_device(name: str) -> None:
@@ -29,12 +30,39 @@ def use_device(name: str) -> None:
         mx.set_default_device(mx.Device(mx.cpu if name == "cpu" else mx.gpu))
 
 
+def use_threads(n: int, *, quiet: bool) -> None:
+    """Let `n` threads compute all that follows, 0 being one per physical core. Raises OptionError."""
+    if not 0 <= n <= MAX_THREADS:
+        raise OptionError(f"--threads is {n}; it must be 1 to {MAX_THREADS}, or 0 for one per physical core")
+    try:
+        effective = kernels.set_threads(n)
+    except RuntimeError as error:
+        raise OptionError(f"--threads is {n}, and the system does not give so many; take fewer") from error
+    if n and not effective and not quiet:
+        note(f"--threads has no effect here; the kernels are {kernels.names()}")
+
+
 def open_model(path: Path, *, force: bool, quiet: bool) -> tuple[Mistral, Tokenizer]:
     """Return the model and tokenizer at `path`.
 
     Raises ModelError if they do not fit into memory, unless `force` says to try all the same.
     """
-    needed, available = memory_needed(ModelFolder(path), CHAT_TOKENS), available_memory()
+    _prepare(path, CHAT_TOKENS, force=force, quiet=quiet)
+    return load(path)
+
+
+def open_weights(path: Path, n_tokens: int, *, force: bool, quiet: bool) -> Mistral:
+    """Return the model at `path`, which needs no tokenizer, for a cache of `n_tokens`.
+
+    Raises ModelError if they do not fit into memory, unless `force` says to try all the same.
+    """
+    _prepare(path, n_tokens, force=force, quiet=quiet)
+    return load_model(path)
+
+
+def _prepare(path: Path, n_tokens: int, *, force: bool, quiet: bool) -> None:
+    """Compare the memory needed with the memory there, and say what there is to say of it and the kernels."""
+    needed, available = memory_needed(ModelFolder(path), n_tokens), available_memory()
     if available is not None and needed > 0.9 * available:
         text = f"the model needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available"
         if needed > available and not force:
@@ -44,4 +72,3 @@ def open_model(path: Path, *, force: bool, quiet: bool) -> tuple[Mistral, Tokeni
     if (remark := kernels.note()) and not quiet and first_time("slow-kernels"):
         note(f"{remark} (said once; 'mistral-mlx info' names the kernels)")
     mx.set_cache_limit(BUFFER_CACHE_BYTES)
-    return load(path)

@@ -6,8 +6,11 @@ import typer
 
 from .registry import MODEL_VARIABLE
 
+THREADS_VARIABLE = "MISTRAL_MLX_THREADS"
+
 # Written again here, so that --help need not import the engine; a test holds them equal.
 TEMPERATURE, TOP_P, TOP_K, MIN_P, REPETITION_PENALTY, MAX_TOKENS = 0.7, 0.95, 0, 0.0, 1.0, 2048
+N_PROMPT, N_GEN, DEPTH, REPEATS = 512, 128, 0, 5
 
 Model = Annotated[
     str | None,
@@ -33,6 +36,14 @@ RepetitionPenalty = Annotated[
 Stop = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End before this text; may be repeated.")]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Makes sampling repeatable; random by default.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|gpu", help="Where to compute.")]
+Threads = Annotated[
+    int,
+    typer.Option(envvar=THREADS_VARIABLE, metavar="N", help="Threads on a CPU; 0 is one per physical core."),
+]
+NPrompt = Annotated[int, typer.Option("--n-prompt", "-p", metavar="N", help="Prompt tokens of the prefill; 0: none.")]
+NGen = Annotated[int, typer.Option("--n-gen", "-n", metavar="N", help="Tokens to decode; 0: none.")]
+Depth = Annotated[int, typer.Option(metavar="N", help="Tokens in the cache before either begins.")]
+Repeats = Annotated[int, typer.Option(metavar="N", help="Times to measure, after a warm-up that does not count.")]
 Force = Annotated[bool, typer.Option("--force", help="Load even if the memory does not suffice.")]
 Stats = Annotated[bool, typer.Option("--stats", help="Counts, speeds, memory and seed on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]

@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from mistral_mlx.tensor_files import INDEX_NAME, ITEM_BITS, SINGLE_NAME
 
+from .pipeline import Behind
+
 SHARD_NBYTES = 5 * 1024**3  # as mlx-lm cuts
 
 
@@ -59,20 +61,24 @@ class ShardWriter:
         self._place = {tensor.name: name for name, tensors in shards.items() for tensor in tensors}
         self._position: dict[str, int] = {}  # where the next block of each tensor goes
         self._end: dict[str, int] = {}
+        self._writes = Behind()
 
     def append(self, name: str, block: npt.NDArray[np.generic]) -> None:
-        """Write the next rows of the tensor `name`."""
+        """Write the next rows of the tensor `name`, soon; the block must not change until then.
+
+        Raises OSError if this or an earlier block could not be written.
+        """
         file = self._file(self._place[name])
         data = np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
         assert self._position[name] + len(data) <= self._end[name], (name, block.shape)
-        file.seek(self._position[name])
+        self._writes.submit(_write_all, file, data, self._position[name])
         self._position[name] += len(data)
-        _write_all(file, data)
 
     def finish(self, total_parameters: int) -> None:
         """Put everything on the disk and write the index."""
         unfinished = [name for name in self._place if self._position.get(name) != self._end.get(name)]
         assert not unfinished, unfinished
+        self._writes.wait()
         for file in self._files.values():
             os.fsync(file.fileno())
         self.close()
@@ -85,13 +91,14 @@ class ShardWriter:
 
     def close(self) -> None:
         """Close the files, whole or not."""
+        self._writes.close()
         for file in self._files.values():
             file.close()
 
     def _file(self, name: str) -> FileIO:
         if name not in self._files:
             file = self._files[name] = (self._folder / name).open("xb", buffering=0)
-            _write_all(file, memoryview(self._lay_out(self._shards[name])))
+            _write_all(file, memoryview(self._lay_out(self._shards[name])), 0)
         return self._files[name]
 
     def _lay_out(self, tensors: Sequence[OutputTensor]) -> bytes:
@@ -128,6 +135,7 @@ def config_bytes(config: Mapping[str, object]) -> bytes:
     return json.dumps(dict(sorted(config.items())), indent=4).encode()
 
 
-def _write_all(file: FileIO, data: memoryview) -> None:
+def _write_all(file: FileIO, data: memoryview, position: int) -> None:
     while data:
-        data = data[file.write(data) :]
+        count = os.pwrite(file.fileno(), data, position)
+        data, position = data[count:], position + count

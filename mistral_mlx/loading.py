@@ -23,6 +23,7 @@ from .tokenizer import Tokenizer, load_tokenizer
 
 MLX_DTYPES = {"F32": mx.float32, "BF16": mx.bfloat16, "F16": mx.float16}
 FLOAT_DTYPES = tuple(MLX_DTYPES)
+STORED_DTYPES = {**MLX_DTYPES, "U32": mx.uint32}  # and packed codes
 IGNORED_SUFFIXES = (".rotary_emb.inv_freq",)  # old exports store what is computed from rope_theta
 IGNORED_PREFIXES = ("vision_tower.", "multi_modal_projector.")  # beside the text model of a multimodal checkpoint
 
@@ -58,7 +59,7 @@ def load_model(path: StrPath) -> Mistral:
     model.load_weights(list(weights.items()), strict=True)
     if not kernels.on_cpu():
         model.set_dtype(MLX_DTYPES[stored_dtype(entries)])  # one foreign tensor would move all that follows to float32
-    mx.eval(model.parameters())  # the files are read here, not in the first forward pass
+    mx.eval(model.parameters())  # what is not mapped is read here, not in the first forward pass
     return model
 
 
@@ -170,18 +171,37 @@ def _quantize(model: Mistral, entries: dict[str, TensorEntry]) -> None:
 
 
 def _read(entries: dict[str, TensorEntry]) -> dict[str, mx.array]:
-    """Return the tensors, still to be read; a file is opened once."""
-    files: dict[Path, dict[str, mx.array]] = {}
-    for entry in entries.values():
-        if entry.file not in files:
-            files[entry.file] = _open(entry.file)
-    return {name: files[entry.file][entry.name] for name, entry in entries.items()}
+    """Return the tensors, nothing of them in memory yet; a file is opened once."""
+    files: dict[Path, dict[str, TensorEntry]] = {}
+    for name, entry in entries.items():
+        files.setdefault(entry.file, {})[name] = entry
+    read = _map if kernels.maps_files() else _open
+    weights: dict[str, mx.array] = {}
+    for path, found in files.items():
+        try:
+            weights |= read(path, found)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ModelError(f"{shown(path.name)} cannot be read: {shown(str(error))}") from error
+    return weights
 
 
-def _open(path: Path) -> dict[str, mx.array]:
-    try:
-        arrays = mx.load(str(path), format="safetensors")
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{shown(path.name)} cannot be read: {shown(str(error))}") from error
+def _map(path: Path, entries: dict[str, TensorEntry]) -> dict[str, mx.array]:
+    """Return arrays over the file. Embedding rows are looked up by MLX itself, which wants aligned items: else read.
+
+    MLX is among the writers that begin the data at any byte.
+    """
+    unaligned = {
+        name: entry
+        for name, entry in entries.items()
+        if name.startswith("model.embed_tokens.") and entry.start % STORED_DTYPES[entry.dtype].size
+    }
+    mapped = {name: entry for name, entry in entries.items() if name not in unaligned}
+    parts = [(entry.start, entry.shape, STORED_DTYPES[entry.dtype]) for entry in mapped.values()]
+    weights = dict(zip(mapped, kernels.map_tensors(path, parts), strict=True))
+    return weights | _open(path, unaligned) if unaligned else weights
+
+
+def _open(path: Path, entries: dict[str, TensorEntry]) -> dict[str, mx.array]:
+    arrays = mx.load(str(path), format="safetensors")
     assert isinstance(arrays, dict), type(arrays)
-    return arrays
+    return {name: arrays[entry.name] for name, entry in entries.items()}

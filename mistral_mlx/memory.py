@@ -9,6 +9,8 @@ import mlx.core as mx
 
 from . import kernels
 
+CGROUP = Path("/sys/fs/cgroup")
+
 
 def available_memory() -> int | None:
     """Return how much memory new arrays can take without swapping, or None where the system does not say.
@@ -28,7 +30,10 @@ def available_memory() -> int | None:
 
 
 def peak_memory() -> int:
-    """Return the most memory this process has held: MLX's own count on a GPU, resident memory on a CPU."""
+    """Return the most memory this process has held: MLX's own count on a GPU, resident memory on a CPU.
+
+    Resident are mapped weights too, as far as they were read, though other processes share them.
+    """
     if not kernels.on_cpu():
         return int(mx.get_peak_memory())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -45,9 +50,11 @@ def _linux_available() -> int | None:
 
 
 def _cgroup_available() -> int | None:
-    folder = Path("/sys/fs/cgroup")
+    """Return what the limit leaves; cached files, weights among them, count as used but make room when asked to."""
     try:
-        limit, used = (folder / "memory.max").read_text(), (folder / "memory.current").read_text()
+        limit, used = (CGROUP / "memory.max").read_text(), (CGROUP / "memory.current").read_text()
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
     except OSError:
         return None
-    return None if limit.strip() == "max" else max(0, int(limit) - int(used))
+    cached = int(stat.get("active_file", 0)) + int(stat.get("inactive_file", 0))
+    return None if limit.strip() == "max" else max(0, int(limit) - int(used) + cached)

@@ -108,8 +108,10 @@ class HuggingFaceTokenizer(Tokenizer):
     def _byte_table(self) -> list[bytes | None]:
         table: list[bytes | None] = [None] * self.vocab_size
         for token_id, text in self._texts.items():
-            known = all(character in self._byte_of for character in text)
-            table[token_id] = bytes(map(self._byte_of.__getitem__, text)) if known else text.encode()
+            try:
+                table[token_id] = bytes(map(self._byte_of.__getitem__, text))
+            except KeyError:  # an added token is plain text
+                table[token_id] = text.encode()
         return table
 
     def _piece_table(self, kind: str) -> list[str | bytes | None]:
@@ -264,9 +266,10 @@ def _backend(
 ) -> Backend:
     """Return the tokenizers object for plain text."""
     blank = {text: i for text, i in vocabulary.items() if text.isspace() and text not in control}
-    entries = document.get("added_tokens")
+    entries, own = document.get("added_tokens"), model["vocab"]
+    assert isinstance(own, dict), type(own)
     plain = dict(document) | {
-        "model": dict(model) | {"vocab": {**_vocabulary(model), **blank}},
+        "model": dict(model) | {"vocab": {**own, **blank}},
         "added_tokens": [entry for entry in entries if entry["content"] in blank] if isinstance(entries, list) else [],
         "post_processor": None,
         "truncation": None,

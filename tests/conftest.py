@@ -44,6 +44,7 @@ def home(tmp_path_factory, monkeypatch):
     (folder / "said-slow-kernels").touch()
     monkeypatch.setenv("MISTRAL_MLX_HOME", str(folder))
     monkeypatch.delenv("MISTRAL_MLX_MODEL", raising=False)
+    monkeypatch.delenv("MISTRAL_MLX_THREADS", raising=False)
     return folder
 
 

@@ -18,6 +18,7 @@ ORDER = """
     errors  sampling  generation  session
     tokenizer  model  generation
     kernels  memory  generation
+    generation  benchmark  cli
     loading  session  version  __init__  convert  cli
 """
 LINES = [line.split() for line in ORDER.strip().splitlines()]

@@ -115,7 +115,7 @@ def test_ctrl_c_while_the_prompt_is_read_is_heard_at_once(endless):
     """A step of 512 tokens used to be finished first."""
     child = terminal(endless, setup=SLOWLY)
     child.send("Hello\r")
-    child.expect("reading the prompt: 0 of")
+    child.expect(r"reading the prompt: \d+ of")
     child.kill(signal.SIGINT)
     child.expect("interrupted before the answer began", timeout=2)
     child.expect(PROMPT)

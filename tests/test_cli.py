@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,9 @@ import time
 
 import pytest
 from tiny_folder import repeat_forever, write_tiny_folder
+
+from mistral_mlx import kernels
+from mistral_mlx.version import __version__
 
 PROGRAM = [sys.executable, "-c", "from mistral_mlx.cli.main import main; main()"]
 GREEDY = ("--temperature", "0", "--max-tokens", "8")
@@ -182,6 +186,15 @@ def test_missing_kernels_are_said_once(folder, home):
     assert (b"slow, because" in first, b"slow, because" in second) == (True, False)
 
 
+@pytest.mark.parametrize("args", [("complete", "x"), ("chat", "--no-history")])
+def test_threads_that_have_no_effect_are_said_in_one_line(folder, args):
+    without = "from mistral_mlx.kernels import native; native.available, native.missing = False, 'no compiler'; "
+    command = [sys.executable, "-c", without + PROGRAM[2], *args, "-m", folder, *GREEDY, "--threads", "2"]
+    lines = subprocess.run(command, capture_output=True, input=b"").stderr.decode().splitlines()
+    remark = "mistral-mlx: --threads has no effect here; the kernels are numpy (no native kernels: no compiler)"
+    assert lines.count(remark) == 1
+
+
 # Errors
 
 
@@ -195,6 +208,8 @@ def test_missing_kernels_are_said_once(folder, home):
         (["complete", "-m", "{folder}", "--top-p", "0", "x"], 2, "top_p is 0"),
         (["complete", "-m", "{folder}", "--max-tokens", "0", "x"], 2, "max_tokens is 0"),
         (["complete", "-m", "{folder}", "--device", "tpu", "x"], 2, "--device is 'tpu'"),
+        (["complete", "-m", "{folder}", "--threads", "1025", "x"], 2, "--threads is 1025; it must be 1 to 1024, or 0"),
+        (["chat", "-m", "{folder}", "--threads", "-1"], 2, "--threads is -1"),
         (["complete", "-m", "{folder}", "--template", "v9", "x"], 2, "v9"),
         (["complete", "-m", "{folder}", "--prompt-file", "nowhere"], 2, "nowhere cannot be read"),
         (["complete", "--nonsense"], 2, "--nonsense"),
@@ -251,8 +266,8 @@ def test_names_cannot_control_the_terminal(tmp_path):
 # What is not touched
 
 
-def test_help_and_version_import_neither_mlx_nor_a_tokenizer():
-    for args in (["--help"], ["--version"], ["complete", "--help"], ["convert", "--help"]):
+def test_help_imports_neither_mlx_nor_a_tokenizer():
+    for args in (["--help"], ["complete", "--help"], ["convert", "--help"], ["bench", "--help"]):
         load = PROGRAM[2].replace("; main()", "")
         code = f"import sys; sys.argv[1:] = {args!r}\n{load}\ntry: main()\nfinally: print(*sys.modules)"
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
@@ -312,6 +327,14 @@ def test_a_conversion_that_is_ended_leaves_nothing_and_says_so(tmp_path, number)
 
 
 # Registered names and other commands
+
+
+def test_version_names_the_program_its_number_and_the_kernels():
+    result = run("--version")
+    assert (result.returncode, result.stderr) == (0, b"")
+    name, number, rest = result.stdout.decode().split(" ", 2)
+    assert (name, number) == ("mistral-mlx", __version__)
+    assert re.fullmatch(rf"\(mlx [\d.]+, Python [\d.]+\S*, kernels: {re.escape(kernels.names())}\)\n", rest)
 
 
 def test_a_registered_name_wins_over_a_folder_and_a_path_says_it_is_one(folder, endless, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ ROW_STEP = 0.5 / 1919  # of a few rows and 4 bits
 COARSE_STEP = 0.5 / 127
 FLOAT_EPS = 2.0**-24  # of each of the K / 16 sums a float32 accumulator makes; the sums are 16 wide or wider
 ATTENTION_EPS = 2e-6  # exp is good to 2e-7, scores of about 10 to 2^-24 of their size
-SETS = ["portable", "avx2", "avx-vnni", "avx512"]
+SETS = ["portable", "avx2", "avx-vnni", "avx512", "neon-dotprod", "neon-i8mm"]
 ROWS = [1, 2, 8, 9, 12, 13, 33, 70]
 
 

@@ -7,11 +7,19 @@ is as large as the model allows: an operation of MLX costs microseconds, a small
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
-from . import cpu, native
+from . import cpu, native, packing
+
+ITEM_NBYTES = {"F16": 2, "BF16": 2, "F32": 4}
+
+BANDWIDTH_BYTES = 1 << 29  # far more than the last cache of a laptop holds
+BANDWIDTH_REPEATS = 5
 
 
 class Weight(NamedTuple):
@@ -31,6 +39,9 @@ class Norm(NamedTuple):
     eps: float
 
 
+Part = tuple[int, tuple[int, ...], mx.Dtype]  # of a file: first byte, shape, dtype
+
+
 def on_cpu() -> bool:
     """Whether the default device is the CPU."""
     return bool(mx.default_device() == mx.Device(mx.cpu))
@@ -41,6 +52,20 @@ def uses_native() -> bool:
     return native.available and on_cpu()
 
 
+def maps_files() -> bool:
+    """Whether weights can stay in their files: where native kernels read them, and no GPU ever will."""
+    return uses_native() and not mx.is_available(mx.Device(mx.gpu))
+
+
+def map_tensors(path: Path, parts: list[Part]) -> list[mx.array]:
+    """Return arrays over parts of the file at `path`, which are read from it when they are used.
+
+    Raises OSError, RuntimeError or ValueError if it cannot be opened or mapped, or a part lies behind its end.
+    """
+    with path.open("rb") as file:
+        return native.ext.map_tensors(file.fileno(), parts)
+
+
 def names() -> str:
     """Return what computes the products on the default device, for people to read."""
     if not on_cpu():
@@ -49,6 +74,29 @@ def names() -> str:
         return f"numpy (no native kernels: {native.missing})"
     count = native.ext.threads()
     return f"{native.ext.name()}, {count} thread{'s'[: count > 1]}"
+
+
+def threads() -> int | None:
+    """Return how many threads of ours compute; None where MLX, a GPU or BLAS decide it themselves."""
+    return native.ext.threads() if uses_native() else None
+
+
+def set_threads(n: int) -> bool:
+    """Let `n` threads compute, 0 being one per physical core this process may use; False where we do not decide it.
+
+    Raises RuntimeError if the system does not give so many.
+    """
+    if uses_native():
+        native.ext.set_threads(n)
+    return uses_native()
+
+
+def read_bandwidth() -> float | None:
+    """Return the bytes per second that our threads together read from memory, the best of a few runs.
+
+    None where nothing measures it: one thread of NumPy does not reach what the memory gives, and would flatter us.
+    """
+    return native.ext.read_bandwidth(BANDWIDTH_BYTES, BANDWIDTH_REPEATS) if uses_native() else None
 
 
 def note() -> str | None:
@@ -148,6 +196,22 @@ def rope(x: mx.array, *, base: float, offset: int) -> mx.array:
     if uses_native():
         return native.ext.rope(x, base=base, offset=offset)
     return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset)
+
+
+def quantize(rows: NDArray[np.uint8], stored: str, dtype: str, *, group_size: int, bits: int) -> packing.Quantized:
+    """Return rows of bytes that are weights of dtype `stored` in MLX's affine form, scales and biases of `dtype`.
+
+    Dtypes are F32, F16 or BF16; weights are rounded to `dtype` first. On a CPU the bits are those of `mx.quantize`.
+    """
+    if not (native.built and on_cpu()):
+        return packing.quantize(rows, stored, dtype, group_size=group_size, bits=bits)
+    n_rows, columns = rows.shape[0], rows.shape[1] // ITEM_NBYTES[stored]
+    weight = np.empty((n_rows, columns * bits // 8), np.uint8)
+    scales, biases = np.empty((2, n_rows, columns // group_size * ITEM_NBYTES[dtype]), np.uint8)
+    loss = native.ext.quantize(
+        rows, stored, dtype, group_size=group_size, bits=bits, weight=weight, scales=scales, biases=biases
+    )
+    return packing.Quantized(weight, scales, biases, *loss)
 
 
 def visible(n_new: int, n_keys: int, window: int | None) -> mx.array | None:

@@ -1,6 +1,8 @@
 from collections.abc import Sequence
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
 from . import Norm, Weight
 
@@ -23,6 +25,18 @@ def block_token(
 ) -> tuple[mx.array, mx.array, mx.array]: ...
 def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array: ...
 def rope(x: mx.array, *, base: float, offset: int) -> mx.array: ...
+def map_tensors(fd: int, parts: list[tuple[int, tuple[int, ...], mx.Dtype]]) -> list[mx.array]: ...
+def quantize(
+    rows: NDArray[np.uint8],
+    stored: str,
+    dtype: str,
+    *,
+    group_size: int,
+    bits: int,
+    weight: NDArray[np.uint8],
+    scales: NDArray[np.uint8],
+    biases: NDArray[np.uint8],
+) -> tuple[float, float, float, bool]: ...
 def name() -> str: ...
 def select(name: str) -> bool: ...
 def threads() -> int: ...

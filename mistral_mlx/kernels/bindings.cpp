@@ -2,13 +2,19 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
 
 #include <stdexcept>
 
 #include "kernels.h"
+#include "mapped.h"
 #include "pool.h"
 #include "primitives.h"
+#include "products.h"
+#include "quantize.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -35,6 +41,47 @@ using kernels::Products;
 
 }  // namespace
 
+namespace {
+
+using Input = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Output = nb::ndarray<uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+kernels::Float float_type(const std::string& name) {  // as safetensors spells it
+  if (name == "F32") return kernels::Float::f32;
+  if (name == "F16") return kernels::Float::f16;
+  if (name == "BF16") return kernels::Float::bf16;
+  throw std::invalid_argument("the type must be F32, F16 or BF16");
+}
+
+int64_t bytes_of(kernels::Float type) { return type == kernels::Float::f32 ? 4 : 2; }
+
+void require_shape(const Output& out, int64_t rows, int64_t bytes) {
+  if (static_cast<int64_t>(out.shape(0)) != rows || static_cast<int64_t>(out.shape(1)) != bytes)
+    throw std::invalid_argument("weight, scales or biases do not fit rows");
+}
+
+nb::tuple quantize(const Input& rows, const std::string& stored, const std::string& dtype, int group_size, int bits,
+                   const Output& weight, const Output& scales, const Output& biases) {
+  const kernels::Unpacked from{rows.data(), float_type(stored)};
+  const int64_t n_out = rows.shape(0), n_in = static_cast<int64_t>(rows.shape(1)) / bytes_of(from.type);
+  if (group_size != 32 && group_size != 64 && group_size != 128) throw std::invalid_argument("group_size must be 32, 64 or 128");
+  if ((bits < 2 || bits > 6) && bits != 8) throw std::invalid_argument("bits must be 2, 3, 4, 5, 6 or 8");
+  if (n_in % group_size != 0 || n_in * bytes_of(from.type) != static_cast<int64_t>(rows.shape(1)))
+    throw std::invalid_argument("a row must be a whole number of groups");
+  const kernels::Packing to{weight.data(), scales.data(), biases.data(), float_type(dtype), bits, group_size, n_out, n_in};
+  require_shape(weight, n_out, n_in * bits / 8);
+  require_shape(scales, n_out, n_in / group_size * bytes_of(to.type));
+  require_shape(biases, n_out, n_in / group_size * bytes_of(to.type));
+  kernels::Loss loss;
+  {
+    nb::gil_scoped_release release;
+    loss = kernels::quantize(from, to);
+  }
+  return nb::make_tuple(loss.error, loss.norm, loss.largest, loss.finite);
+}
+
+}  // namespace
+
 NB_MODULE(_ext, m) {
   nb::module_::import_("mlx.core");  // registers the array type, and loads the library this one needs
   m.def("products", [](const array& x, const nb::sequence& weights, const Norm& norm) {
@@ -53,6 +100,9 @@ NB_MODULE(_ext, m) {
   }, "x"_a, "keys"_a, "values"_a, "weights"_a, "norms"_a, nb::kw_only(), "slot"_a, "seen"_a, "position"_a, "base"_a, "scale"_a);
   m.def("rms_norm", nb::overload_cast<const array&, const array&, float>(&kernels::rms_norm), "x"_a, "weight"_a, "eps"_a);
   m.def("rope", &kernels::rope, "x"_a, nb::kw_only(), "base"_a, "offset"_a);
+  m.def("map_tensors", &kernels::map_tensors, "fd"_a, "parts"_a, "Arrays over (start, shape, dtype) of an open file, not copied.");
+  m.def("quantize", &quantize, "rows"_a, "stored"_a, "dtype"_a, nb::kw_only(), "group_size"_a, "bits"_a, "weight"_a, "scales"_a,
+        "biases"_a, "Fill the bytes of weight, scales and biases; return (error, norm, largest, finite), see quantize.h.");
   m.def("name", [] { return kernels::active().name; });
   m.def("select", &kernels::select, "name"_a, "Use the kernels of that name; False if this CPU cannot run them.");
   m.def("threads", &kernels::threads);

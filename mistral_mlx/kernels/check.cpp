@@ -1,78 +1,140 @@
-// The kernels of this CPU against the portable ones, without MLX or Python: for sanitizers, and for qemu. Buffers are
-// exactly as long as their contents, so that AddressSanitizer sees every read behind one.
+// Runs the checks; the data and the comparison of check.h, and the products against the portable ones.
+#include "check.h"
+
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <memory>
 #include <random>
-#include <vector>
 
 #include "pool.h"
 #include "products.h"
+#include "scalars.h"
 
+namespace kernels::check {
 namespace {
 
-using namespace kernels;
+constexpr int MAX_THREADS = 5;
 
 std::mt19937 generator(1);
+std::normal_distribution<float> distribution;
 
-template <typename T>
-std::unique_ptr<T[]> filled(int64_t n) {
-  std::unique_ptr<T[]> values(new T[n]);
-  std::normal_distribution<float> normal;
-  for (int64_t i = 0; i < n; ++i) values[i] = static_cast<T>(sizeof(T) == 1 ? generator() : normal(generator));
-  return values;
+void store_float(float value, Float type, char* to) {
+  if (type == Float::f32) return static_cast<void>(std::memcpy(to, &value, 4));
+  const uint32_t rebased = float_to_bits(std::fabs(value) * 0x1p-112f) >> 13 | (std::signbit(value) ? 0x8000 : 0);
+  const auto half = static_cast<uint16_t>(type == Float::f16 ? rebased : float_to_bits(value) >> 16);
+  std::memcpy(to, &half, 2);
 }
 
-// How far `name` is from the portable kernels, relative to the largest result.
-template <typename Weights>
-double difference(const char* name, const Weights& w, const float* x, int64_t rows) {
-  std::vector<float> expected(rows * w.n_out), result(rows * w.n_out);
-  select("portable");
-  multiply(w, x, rows, expected.data());
-  select(name);
-  multiply(w, x, rows, result.data());
+// Relative to the largest number expected; NaN belongs where it is expected and nowhere else.
+double difference(const std::vector<float>& result, const std::vector<double>& expected) {
   double worst = 0, largest = 1e-30;
   for (size_t i = 0; i < result.size(); ++i) {
+    if (std::isnan(result[i]) != std::isnan(expected[i])) return INFINITY;
     worst = std::fmax(worst, std::fabs(result[i] - expected[i]));
     largest = std::fmax(largest, std::fabs(expected[i]));
-    if (std::isnan(result[i])) return INFINITY;
   }
   return worst / largest;
 }
 
-double worst_of(const char* name) {
-  double worst = 0;
-  for (const int bits : {2, 3, 4, 5, 6, 8})
-    for (const int group : {32, 64, 128})
-      for (const int64_t n_groups : {1, 3, 19})
-        for (const int64_t n_out : {1, 19, 75})
-          for (const int64_t rows : {1, 4, 5, 27}) {
-            const int64_t n_in = group * n_groups;
-            const auto codes = filled<uint8_t>(n_out * n_in * bits / 8);
-            const auto scales = filled<float>(n_out * n_groups), biases = filled<float>(n_out * n_groups), x = filled<float>(rows * n_in);
-            const Packed w{codes.get(), scales.get(), biases.get(), Float::f32, bits, group, n_out, n_in};
-            worst = std::fmax(worst, difference(name, w, x.get(), rows));
-          }
-  for (const int64_t n_in : {1, 77, 300})
-    for (const int64_t rows : {1, 13}) {
-      const auto weights = filled<float>(37 * n_in), x = filled<float>(rows * n_in);
-      worst = std::fmax(worst, difference(name, Dense{weights.get(), Float::f32, 37, n_in}, x.get(), rows));
+void multiply_and_compare(Comparison* comparison, const std::vector<Matrix>& weights, const std::vector<float>& x, int64_t rows,
+                          Products::Then then = Products::EACH) {
+  const int64_t n_out = outputs_of(weights[0]);
+  const std::vector<float> residual(rows * n_out, 0.5f);
+  const auto run = [&](float* y) { compute({weights, x.data(), rows, {}, then, residual.data(), {y}}); };
+  std::vector<float> portable(rows * n_out);
+  select("portable");
+  run(portable.data());
+  comparison->run({portable.begin(), portable.end()}, run);
+}
+
+void packed_products(Comparison* comparison, int bits, int group, Float type, int64_t n_groups) {
+  const int64_t n_in = group * n_groups;
+  for (const int64_t n_out : {1, 19, 75})
+    for (const int64_t rows : {1, 4, 9, 27}) {
+      const Data codes = Data::bytes(n_out * n_in * bits / 8);
+      const Data scales = Data::floats(type, n_out * n_groups), biases = Data::floats(type, n_out * n_groups);
+      std::vector<float> x = normal(rows * n_in);
+      if (n_out == 19) x[n_in - 1] = rows == 4 ? NAN : INFINITY;
+      const Packed w{reinterpret_cast<uint8_t*>(codes.at()), scales.at(), biases.at(), type, bits, group, n_out, n_in};
+      set_planes(rows == 27 && n_groups == 3 ? 1 : 2);
+      multiply_and_compare(comparison, {w}, x, rows);
     }
-  return worst;
 }
 
 }  // namespace
 
-int main() {
-  bool right = true;
-  for (const int n : {1, 2, 5}) {
-    set_threads(n);
-    for (const char* name : {"portable", "avx2", "avx-vnni", "avx512"}) {
-      if (!select(name)) continue;
-      const double worst = worst_of(name);
-      right = right && worst < 1e-4;
-      std::printf("%-12s %d threads: %.1e of the largest result\n", name, n, worst);
+Data Data::bytes(int64_t n) {
+  Data data(Float::f32, n);
+  for (int64_t i = 0; i < n; ++i) data.at()[i] = static_cast<char>(generator());
+  return data;
+}
+
+Data Data::floats(Float type, int64_t n) {
+  Data data(type, n * float_bytes(type));
+  for (int64_t i = 0; i < n; ++i) store_float(distribution(generator), type, data.at() + i * float_bytes(type));
+  return data;
+}
+
+double Data::operator[](int64_t i) const { return load_float(at(), type_, i); }
+
+std::vector<float> normal(int64_t n) {
+  std::vector<float> values(n);
+  for (float& value : values) value = distribution(generator);
+  return values;
+}
+
+Comparison::Comparison(const char* what, double limit) : what_(what), limit_(limit) {
+  for (const char* set : {"portable", "avx2", "avx-vnni", "avx512", "neon-dotprod", "neon-i8mm"})
+    if (select(set)) found_.push_back({set, 0, true});
+}
+
+void Comparison::run(const std::vector<double>& expected, const std::function<void(float*)>& compute) {
+  std::vector<float> first(expected.size()), result(expected.size());
+  for (Found& found : found_) {
+    select(found.set);
+    for (int n = 1; n <= MAX_THREADS; ++n) {
+      set_threads(n);
+      std::fill(result.begin(), result.end(), 1e30f);  // what is not written must not look right
+      compute(result.data());
+      if (n == 1) first = result;
+      if (std::memcmp(first.data(), result.data(), result.size() * sizeof(float)) != 0) found.same_bits = false;
     }
+    found.worst = std::fmax(found.worst, difference(first, expected));
   }
+}
+
+bool Comparison::report() const {
+  bool right = true;
+  for (const Found& found : found_) {
+    std::printf("%-12s %-12s %.1e of the largest result%s\n", what_, found.set, found.worst,
+                found.same_bits ? "" : ", but other bits with other numbers of threads");
+    right = right && found.worst <= limit_ && found.same_bits;
+  }
+  return right;
+}
+
+bool products() {
+  Comparison comparison("products", 2e-5);
+  for (const int bits : {2, 3, 4, 5, 6, 8})
+    for (const int group : {32, 64, 128})
+      for (const int64_t n_groups : {1, 3, 17}) packed_products(&comparison, bits, group, TYPES[(bits + n_groups) % 3], n_groups);
+  set_planes(2);
+  for (const Float type : TYPES)
+    for (const int64_t n_in : {1, 77, 300})
+      for (const int64_t rows : {1, 13}) {
+        const Data weights = Data::floats(type, 37 * n_in);
+        const Dense w{weights.at(), type, 37, n_in};
+        multiply_and_compare(&comparison, {w}, normal(rows * n_in), rows, Products::ADD);
+        multiply_and_compare(&comparison, {w, w}, normal(rows * n_in), rows, Products::SWIGLU);
+      }
+  return comparison.report();
+}
+
+}  // namespace kernels::check
+
+int main() {
+  using namespace kernels::check;
+  bool right = true;
+  for (const auto check : {products, attention, small_steps}) right = check() && right;
   return right ? 0 : 1;
 }

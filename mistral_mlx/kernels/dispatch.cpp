@@ -7,6 +7,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
 namespace kernels {
@@ -35,6 +39,21 @@ constexpr Choice CHOICES[] = {{"avx512", avx512, has_avx512},
                               {"avx-vnni", avx_vnni, has_avx_vnni},
                               {"avx2", avx2, has_avx2},
                               {"portable", portable, always}};
+#elif defined(__aarch64__)
+#ifdef __APPLE__
+bool has(const char* feature) {
+  int value = 0;
+  size_t size = sizeof value;
+  return sysctlbyname(feature, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+bool has_dotprod() { return has("hw.optional.arm.FEAT_DotProd"); }
+bool has_i8mm() { return has_dotprod() && has("hw.optional.arm.FEAT_I8MM"); }
+#else
+// The bits of Linux's asm/hwcap.h, which older C libraries lack: ASIMDDP and, in the second word, I8MM.
+bool has_dotprod() { return getauxval(AT_HWCAP) >> 20 & 1; }
+bool has_i8mm() { return has_dotprod() && (getauxval(AT_HWCAP2) >> 13 & 1); }
+#endif
+constexpr Choice CHOICES[] = {{"neon-i8mm", neon_i8mm, has_i8mm}, {"neon-dotprod", neon, has_dotprod}, {"portable", portable, always}};
 #else
 constexpr Choice CHOICES[] = {{"portable", portable, always}};
 #endif

@@ -126,6 +126,8 @@ const Kernels& portable();
 const Kernels& avx2();
 const Kernels& avx_vnni();
 const Kernels& avx512();
+const Kernels& neon();
+const Kernels& neon_i8mm();
 
 // The table in use: the best this CPU has, or what MISTRAL_MLX_KERNELS names. select() returns false if it cannot run.
 const Kernels& active();

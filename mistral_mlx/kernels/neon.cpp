@@ -1,0 +1,316 @@
+// NEON with products of four bytes (SDOT); compiled a second time with those of 2x8 by 8x2 bytes (SMMLA, of i8mm) for many
+// rows. See kernels.h for the layout and the contract.
+//
+// Both take signed bytes. Codes of 4 bits are such; those of 8 bits are taken less 128, and 128 times the sum of the
+// group's activations is added in integers.
+#include <arm_neon.h>
+
+#include "attention.h"
+#include "scalars.h"
+
+namespace kernels {
+namespace {
+
+constexpr int LANES = 4;
+constexpr int BYTES = 16;
+constexpr int OFFSET = 128;  // of codes of 8 bits
+constexpr int WIDE = 16;     // outputs that packed_rows and dense_rows compute at a time
+
+// 4 floats from element i on; those from `n` on are 0 and not read.
+template <Float T>
+float32x4_t load(const void* p, int64_t i, int64_t n) {
+  constexpr int64_t SIZE = T == Float::f32 ? 4 : 2;
+  const uint8_t* at = static_cast<const uint8_t*>(p) + i * SIZE;
+  uint8_t copy[LANES * 4] = {};
+  if (n < LANES) {
+    std::memcpy(copy, at, n * SIZE);
+    at = copy;
+  }
+  if constexpr (T == Float::f32) return vreinterpretq_f32_u8(vld1q_u8(at));
+  const uint16x4_t half = vreinterpret_u16_u8(vld1_u8(at));
+  if constexpr (T == Float::f16) return vcvt_f32_f16(vreinterpret_f16_u16(half));
+  return vreinterpretq_f32_u32(vshll_n_u16(half, 16));
+}
+
+int8x16_t low_halves(uint8x16_t b) { return vreinterpretq_s8_u8(vandq_u8(b, vdupq_n_u8(15))); }
+int8x16_t high_halves(uint8x16_t b) { return vreinterpretq_s8_u8(vshrq_n_u8(b, 4)); }
+int8x16_t less_offset(uint8x16_t b) { return vreinterpretq_s8_u8(veorq_u8(b, vdupq_n_u8(OFFSET))); }
+
+// Planes of 16 bytes. 4 bits, per 32 inputs: [high of even | high of odd | low | low]; 8 bits, per 16: [high | low].
+void arrange(const int16_t* codes, int bits, int8_t* planes) {
+  const int step = bits == 4 ? 2 : 1;
+  for (int64_t k = 0; k < BLOCK; k += BYTES * step, codes += BYTES * step, planes += 2 * BYTES * step)
+    for (int i = 0; i < BYTES; ++i)
+      for (int j = 0; j < step; ++j) split(codes[i * step + j], planes + j * BYTES + i, planes + (step + j) * BYTES + i);
+}
+
+void round_fine(const float* x, const Packed& w, const Fine& out) {
+  for (int64_t k = 0; k < w.n_in; k += BLOCK) {
+    int16_t codes[BLOCK];
+    float scales[GROUP_BLOCK], sums[GROUP_BLOCK];
+    const int64_t n = w.n_in - k < BLOCK ? w.n_in - k : BLOCK;
+    round_row(x + k, n, w.group, row_limit(w.bits), codes, scales, sums);
+    std::memcpy(out.scales + k / w.group, scales, n / w.group * sizeof(float));
+    std::memcpy(out.sums + k / w.group, sums, n / w.group * sizeof(float));
+    arrange(codes, w.bits, out.planes + 2 * k);
+  }
+  for (int64_t g = w.groups(); g < round_up(w.groups(), GROUP_BLOCK); ++g) out.scales[g] = out.sums[g] = 0.0f;
+}
+
+// Sums of products of one group of R rows, each in four parts. A vector of codes never leaves its group.
+template <int BITS, int R>
+void dot_group(const uint8_t* at, int64_t row_bytes, const int8_t* x, int group, int32x4_t (&sums)[R]) {
+  constexpr int CODES = BYTES * 8 / BITS;
+  int32x4_t high[R] = {}, low[R] = {}, offset[2] = {};
+  for (int k = 0; k < group; k += CODES, at += BYTES, x += 2 * CODES) {
+    for (int r = 0; r < R; ++r) {
+      const uint8x16_t b = vld1q_u8(at + r * row_bytes);
+      if constexpr (BITS == 4) {
+        const int8x16_t even = low_halves(b), odd = high_halves(b);
+        high[r] = vdotq_s32(vdotq_s32(high[r], even, vld1q_s8(x)), odd, vld1q_s8(x + BYTES));
+        low[r] = vdotq_s32(vdotq_s32(low[r], even, vld1q_s8(x + 2 * BYTES)), odd, vld1q_s8(x + 3 * BYTES));
+      } else {
+        high[r] = vdotq_s32(high[r], less_offset(b), vld1q_s8(x));
+        low[r] = vdotq_s32(low[r], less_offset(b), vld1q_s8(x + BYTES));
+      }
+    }
+    if constexpr (BITS == 8)
+      for (int i = 0; i < 2; ++i) offset[i] = vdotq_s32(offset[i], vdupq_n_s8(-OFFSET), vld1q_s8(x + i * BYTES));
+  }
+  for (int r = 0; r < R; ++r) sums[r] = vaddq_s32(vshlq_n_s32(vsubq_s32(high[r], offset[0]), 8), vsubq_s32(low[r], offset[1]));
+}
+
+template <int BITS, Float T, int R>
+void few(const Packed& w, const Fine& x, float* y, int64_t n) {
+  const int64_t groups = w.groups(), row_bytes = w.row_bytes(), group_bytes = w.group * BITS / 8;
+  float32x4_t acc[R] = {}, bias[R] = {};
+  float scales[R][LANES];
+  for (int64_t g = 0; g < groups; g += LANES) {
+    const float32x4_t x_scales = vld1q_f32(x.scales + g), x_sums = vld1q_f32(x.sums + g);
+    for (int r = 0; r < R; ++r) {
+      vst1q_f32(scales[r], vmulq_f32(load<T>(w.scales, (n + r) * groups + g, groups - g), x_scales));
+      bias[r] = vfmaq_f32(bias[r], load<T>(w.biases, (n + r) * groups + g, groups - g), x_sums);
+    }
+    for (int64_t i = 0; i < LANES && g + i < groups; ++i) {
+      int32x4_t sums[R];
+      dot_group<BITS>(w.codes + n * row_bytes + (g + i) * group_bytes, row_bytes, x.planes + 2 * (g + i) * w.group, w.group, sums);
+      for (int r = 0; r < R; ++r) acc[r] = vfmaq_n_f32(acc[r], vcvtq_f32_s32(sums[r]), scales[r][i]);
+    }
+  }
+  for (int r = 0; r < R; ++r) y[n + r] = vaddvq_f32(vaddq_f32(acc[r], bias[r]));
+}
+
+template <int BITS, Float T>
+void few_all(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
+  int64_t n = n0;
+  for (; n + 4 <= n1; n += 4) few<BITS, T, 4>(w, x, y, n);
+  for (; n < n1; ++n) few<BITS, T, 1>(w, x, y, n);
+}
+
+void packed_row(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
+  if (w.type == Float::f32) return (w.bits == 4 ? few_all<4, Float::f32> : few_all<8, Float::f32>)(w, x, y, n0, n1);
+  if (w.type == Float::f16) return (w.bits == 4 ? few_all<4, Float::f16> : few_all<8, Float::f16>)(w, x, y, n0, n1);
+  return (w.bits == 4 ? few_all<4, Float::bf16> : few_all<8, Float::bf16>)(w, x, y, n0, n1);
+}
+
+// One vector of the tile that packed_rows computes: OUTPUTS outputs of ROWS rows, the rows one after the other.
+#ifdef __ARM_FEATURE_MATMUL_INT8
+constexpr int ROWS = 2, OUTPUTS = 2;
+int32x4_t multiply(int32x4_t acc, int8x16_t codes, int8x16_t x) { return vmmlaq_s32(acc, x, codes); }
+int8x16_t inputs(const int8_t* first, const int8_t* last) { return vcombine_s8(vld1_s8(first), vld1_s8(last)); }
+int32x4_t by_row(int32_t first, int32_t last) { return vcombine_s32(vdup_n_s32(first), vdup_n_s32(last)); }
+float32x4_t by_row(float first, float last) { return vcombine_f32(vdup_n_f32(first), vdup_n_f32(last)); }
+float32x4_t by_output(const float* p) { return vcombine_f32(vld1_f32(p), vld1_f32(p)); }
+// Outputs 4j to 4j + 3 of row m.
+template <int A, int B>
+float32x4_t four_of(const float32x4_t (&tile)[A][B], int m, int j) {
+  const float32x4_t v0 = tile[m / 2][2 * j], v1 = tile[m / 2][2 * j + 1];
+  return m % 2 == 0 ? vcombine_f32(vget_low_f32(v0), vget_low_f32(v1)) : vcombine_f32(vget_high_f32(v0), vget_high_f32(v1));
+}
+#else
+constexpr int ROWS = 1, OUTPUTS = 4;
+int32x4_t multiply(int32x4_t acc, int8x16_t codes, int8x16_t x) { return vdotq_s32(acc, codes, x); }
+int8x16_t inputs(const int8_t* first, const int8_t*) {
+  int32_t four;
+  std::memcpy(&four, first, 4);
+  return vreinterpretq_s8_s32(vdupq_n_s32(four));
+}
+int32x4_t by_row(int32_t first, int32_t) { return vdupq_n_s32(first); }
+float32x4_t by_row(float first, float) { return vdupq_n_f32(first); }
+float32x4_t by_output(const float* p) { return vld1q_f32(p); }
+template <int A, int B>
+float32x4_t four_of(const float32x4_t (&tile)[A][B], int m, int j) {
+  return tile[m][j];
+}
+#endif
+constexpr int STEP = BYTES / OUTPUTS;  // inputs that it takes at a time
+
+// A block of TILE outputs by up to DEPTH inputs, unpacked: codes [DEPTH / STEP][TILE][STEP], scales and biases [group][TILE].
+struct Block {
+  int8_t codes[TILE * DEPTH];
+  float scales[TILE * DEPTH / 32], biases[TILE * DEPTH / 32];
+};
+static_assert(sizeof(Block) <= SCRATCH);
+
+// 32 codes of one output from input k on.
+void unpack(const uint8_t* row, int bits, int64_t k, int8_t* codes) {
+  if (bits == 4) {
+    const uint8x16_t b = vld1q_u8(row + k / 2);
+    return vst2q_s8(codes, int8x16x2_t{{low_halves(b), high_halves(b)}});
+  }
+  for (int i = 0; i < 32; i += BYTES) vst1q_s8(codes + i, less_offset(vld1q_u8(row + k + i)));
+}
+
+void unpack_block(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block) {
+  const int64_t g0 = k0 / w.group, n_groups = (k1 - k0) / w.group;
+  for (int64_t i = 0; i < TILE; ++i) {
+    const int64_t n = n0 + i;
+    for (int64_t k = k0; k < k1; k += 32) {
+      int8_t codes[32] = {};
+      if (n < n1) unpack(w.codes + n * w.row_bytes(), w.bits, k, codes);
+      for (int j = 0; j < 32; j += STEP) std::memcpy(block->codes + (k - k0 + j) * TILE + i * STEP, codes + j, STEP);
+    }
+    for (int64_t g = 0; g < n_groups; ++g) {
+      block->scales[g * TILE + i] = n < n1 ? load_float(w.scales, w.type, n * w.groups() + g0 + g) : 0.0f;
+      block->biases[g * TILE + i] = n < n1 ? load_float(w.biases, w.type, n * w.groups() + g0 + g) : 0.0f;
+    }
+  }
+}
+
+void store(float* out, int64_t n, bool add, float32x4_t v) {
+  float values[LANES];
+  if (n >= LANES) return vst1q_f32(out, add ? vaddq_f32(v, vld1q_f32(out)) : v);
+  vst1q_f32(values, v);
+  for (int64_t i = 0; i < n; ++i) out[i] = add ? values[i] + out[i] : values[i];
+}
+
+// What less_offset took from the products with these activations.
+int32_t taken(const int8_t* x, int group) {
+  int32x4_t sum = vdupq_n_s32(0);
+  for (int k = 0; k < group; k += BYTES) sum = vdotq_s32(sum, vld1q_s8(x + k), vdupq_n_s8(1));
+  return OFFSET * vaddvq_s32(sum);
+}
+
+// M rows times 16 outputs of the block, from `half` on. Of the last two rows one may lie behind x.rows, see ROW_BLOCK.
+template <int M>
+void many(const Block& block, int64_t half, const Packed& w, const Rows& x, int64_t row, int64_t k0, int64_t k1, float* y,
+          int64_t y_stride, int64_t n_left) {
+  constexpr int A = M / ROWS, B = WIDE / OUTPUTS;
+  float32x4_t tile[A][B] = {};
+  const int64_t stride = x.planes * x.stride, last = ROWS - 1, n_groups = (k1 - k0) / w.group;
+  for (int64_t g = 0; g < n_groups; ++g) {
+    int32x4_t acc[A][B] = {};
+    for (int plane = 0; plane < x.planes; ++plane) {
+      const int8_t* at = block.codes + g * w.group * TILE + half * STEP;
+      const int8_t* code = x.codes + row * stride + plane * x.stride + k0 + g * w.group;
+      for (int i = 0; i < A; ++i) {
+        const int8_t* first = code + i * ROWS * stride;
+        const int32x4_t start =
+            w.bits == 4 ? vdupq_n_s32(0) : by_row(taken(first, w.group), taken(first + last * stride, w.group));
+        for (int j = 0; j < B; ++j) acc[i][j] = vaddq_s32(vshlq_n_s32(acc[i][j], 8), start);
+      }
+      for (int k = 0; k < w.group; k += STEP, at += STEP * TILE, code += STEP) {
+        int8x16_t a[A];
+        for (int i = 0; i < A; ++i) a[i] = inputs(code + i * ROWS * stride, code + (i * ROWS + last) * stride);
+        for (int j = 0; j < B; ++j) {
+          const int8x16_t b = vld1q_s8(at + j * BYTES);
+          for (int i = 0; i < A; ++i) acc[i][j] = multiply(acc[i][j], b, a[i]);
+        }
+      }
+    }
+    const float *scales = block.scales + g * TILE + half, *biases = block.biases + g * TILE + half;
+    for (int i = 0; i < A; ++i) {
+      const int64_t first = (row + i * ROWS) * x.group_stride + k0 / w.group + g, second = first + last * x.group_stride;
+      const float32x4_t x_scale = by_row(x.scales[first], x.scales[second]), x_sum = by_row(x.sums[first], x.sums[second]);
+      for (int j = 0; j < B; ++j) {
+        const float32x4_t factor = vmulq_f32(by_output(scales + j * OUTPUTS), x_scale);
+        tile[i][j] = vfmaq_f32(tile[i][j], vcvtq_f32_s32(acc[i][j]), factor);
+        tile[i][j] = vfmaq_f32(tile[i][j], by_output(biases + j * OUTPUTS), x_sum);
+      }
+    }
+  }
+  for (int m = 0; m < M && row + m < x.rows; ++m)
+    for (int j = 0; j * LANES < WIDE && j * LANES < n_left; ++j)
+      store(y + (row + m) * y_stride + j * LANES, n_left - j * LANES, k0 > 0, four_of(tile, m, j));
+}
+
+void packed_rows(const Packed& w, const Rows& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
+  Block* block = static_cast<Block*>(scratch);
+  for (int64_t n = n0; n < n1; n += TILE)
+    for (int64_t k = 0; k < w.n_in; k += DEPTH) {
+      const int64_t k1 = k + DEPTH < w.n_in ? k + DEPTH : w.n_in;
+      unpack_block(w, n, n1, k, k1, block);
+      for (int64_t half = 0; half < TILE && half < n1 - n; half += WIDE) {
+        int64_t row = 0;
+        for (; row + 4 <= x.rows; row += 4) many<4>(*block, half, w, x, row, k, k1, y + n + half, y_stride, n1 - n - half);
+        for (; row < x.rows; row += ROWS) many<ROWS>(*block, half, w, x, row, k, k1, y + n + half, y_stride, n1 - n - half);
+      }
+    }
+}
+
+template <Float T>
+void dense_row_of(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1) {
+  for (int64_t n = n0; n < n1; ++n) {
+    float32x4_t acc[4] = {};
+    const auto add = [&](int i, int64_t k, int64_t left) {
+      acc[i] = vfmaq_f32(acc[i], load<T>(w.weights, n * w.n_in + k, left), load<Float::f32>(x, k, left));
+    };
+    int64_t k = 0;
+    for (; k + 4 * LANES <= w.n_in; k += 4 * LANES)
+      for (int i = 0; i < 4; ++i) add(i, k + i * LANES, LANES);
+    for (int i = 0; k < w.n_in; ++i, k += LANES) add(i, k, w.n_in - k);
+    y[n] = vaddvq_f32(vaddq_f32(vaddq_f32(acc[0], acc[1]), vaddq_f32(acc[2], acc[3])));
+  }
+}
+
+void dense_row(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1) {
+  (w.type == Float::f32 ? dense_row_of<Float::f32> : w.type == Float::f16 ? dense_row_of<Float::f16> : dense_row_of<Float::bf16>)(
+      w, x, y, n0, n1);
+}
+
+template <int M>
+void dense_many(const float* block, const float* x, int64_t x_stride, int64_t k0, int64_t k1, float* y, int64_t y_stride,
+                int64_t n_left) {
+  float32x4_t acc[M][WIDE / LANES] = {};
+  for (int64_t k = k0; k < k1; ++k, block += TILE)
+    for (int j = 0; j < WIDE / LANES; ++j) {
+      const float32x4_t b = vld1q_f32(block + j * LANES);
+      for (int m = 0; m < M; ++m) acc[m][j] = vfmaq_n_f32(acc[m][j], b, x[m * x_stride + k]);
+    }
+  for (int m = 0; m < M; ++m)
+    for (int j = 0; j * LANES < WIDE && j * LANES < n_left; ++j)
+      store(y + m * y_stride + j * LANES, n_left - j * LANES, k0 > 0, acc[m][j]);
+}
+
+void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
+  float* block = static_cast<float*>(scratch);  // [DENSE_DEPTH][TILE]
+  for (int64_t n = n0; n < n1; n += TILE)
+    for (int64_t k0 = 0; k0 < w.n_in; k0 += DENSE_DEPTH) {
+      const int64_t k1 = k0 + DENSE_DEPTH < w.n_in ? k0 + DENSE_DEPTH : w.n_in;
+      for (int64_t i = 0; i < TILE; ++i)
+        for (int64_t k = k0; k < k1; ++k)
+          block[(k - k0) * TILE + i] = n + i < n1 ? load_float(w.weights, w.type, (n + i) * w.n_in + k) : 0.0f;
+      for (int64_t half = 0; half < TILE && half < n1 - n; half += WIDE) {
+        float* out = y + n + half;
+        int64_t row = 0;
+        for (; row + 4 <= rows; row += 4)
+          dense_many<4>(block + half, x + row * w.n_in, w.n_in, k0, k1, out + row * y_stride, y_stride, n1 - n - half);
+        for (; row < rows; ++row)
+          dense_many<1>(block + half, x + row * w.n_in, w.n_in, k0, k1, out + row * y_stride, y_stride, n1 - n - half);
+      }
+    }
+}
+
+}  // namespace
+
+#ifdef __ARM_FEATURE_MATMUL_INT8
+const Kernels& neon_i8mm() {
+  static const Kernels table{"neon-i8mm", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend};
+#else
+const Kernels& neon() {
+  static const Kernels table{"neon-dotprod", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend};
+#endif
+  return table;
+}
+
+}  // namespace kernels

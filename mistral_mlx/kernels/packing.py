@@ -1,0 +1,66 @@
+"""Weights as stored bytes, and packing them with MLX alone; what is faster is chosen by the package."""
+
+import math
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+MLX_DTYPES = {"F16": mx.float16, "BF16": mx.bfloat16, "F32": mx.float32}  # by safetensors' spelling
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+class Quantized(NamedTuple):
+    """Rows in MLX's affine form, as bytes, and what that cost."""
+
+    weight: Bytes  # [rows, columns * bits / 8]
+    scales: Bytes  # [rows, columns / group * bytes of their dtype]
+    biases: Bytes
+    error: float  # sum of (w - unpacked)^2
+    norm: float  # sum of w^2
+    largest: float  # magnitude of a finite weight
+    finite: bool  # whether all weights are
+
+
+def decode(rows: Bytes, stored: str) -> mx.array:
+    """Return the weights of stored rows: [rows, bytes] -> [rows, columns]."""
+    if stored == "BF16":
+        return mx.array(rows.view("<u2")).view(mx.bfloat16)
+    return mx.array(rows.view("<f4" if stored == "F32" else "<f2"))
+
+
+def host(array: mx.array) -> Bytes:
+    """Return the bytes of `array`, as many times more in the last axis."""
+    return np.asarray(array.view(mx.uint8))
+
+
+def floats(array: mx.array) -> Floats:
+    """Return the values in float32."""
+    return np.asarray(array.astype(mx.float32))
+
+
+def largest_finite(exact: Floats) -> tuple[float, bool]:
+    """Return the largest magnitude of what is finite, and whether everything is."""
+    largest = max(float(exact.max()), -float(exact.min()))  # NaN if there is one anywhere
+    if math.isfinite(largest):
+        return largest, True
+    return float(np.abs(exact[np.isfinite(exact)]).max(initial=0.0)), False
+
+
+def quantize(rows: Bytes, stored: str, dtype: str, *, group_size: int, bits: int) -> Quantized:
+    """See `kernels.quantize`."""
+    weight = decode(rows, stored)
+    exact = floats(weight)
+    parts = mx.quantize(weight.astype(MLX_DTYPES[dtype]), group_size=group_size, bits=bits)
+    scales, biases = (part.astype(mx.float32) for part in parts[1:])  # in half, sums would add an error of their own
+    lost = exact - floats(mx.dequantize(parts[0], scales, biases, group_size=group_size, bits=bits))
+    packed, scale, bias = map(host, parts)
+    return Quantized(packed, scale, bias, _squares(lost), _squares(exact), *largest_finite(exact))
+
+
+def _squares(values: Floats) -> float:
+    flat = values.reshape(-1)
+    return float(np.vdot(flat, flat))
