@@ -9,11 +9,13 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,18 @@ def parser(description: str) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
     )
     options.add_argument("--work", type=Path, default=cache / "mistral-mlx-benchmarks", help="folder for the models")
-    options.add_argument("--llama-python", default=sys.executable, help="interpreter that has llama-cpp-python")
+    options.add_argument(
+        "--llama-python", type=_program, default=sys.executable, help="interpreter that has llama-cpp-python"
+    )
     options.add_argument("--threads", type=int, default=physical_cores(), help="of either side")
     options.add_argument("--runs", type=int, default=5, help="of which the medians are taken")
     return options
+
+
+def _program(name: str) -> str:
+    if shutil.which(name) is None:
+        raise argparse.ArgumentTypeError(f"there is no program {name}")
+    return name
 
 
 def physical_cores() -> int:
@@ -57,11 +67,9 @@ class Side:
         """Return the answer to one request."""
         assert self._process.stdin and self._process.stdout
         line = ""
-        try:
+        with suppress(BrokenPipeError):
             print(json.dumps({"what": what, **arguments}), file=self._process.stdin, flush=True)
             line = self._process.stdout.readline()
-        except BrokenPipeError:
-            pass
         if not line:
             raise SystemExit(f"{self.name} ended with status {self._process.wait()} when asked for {what}")
         answer: dict[str, Any] = json.loads(line)
@@ -77,7 +85,8 @@ class Side:
 
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
 
 
@@ -90,7 +99,8 @@ def serve(handlers: Mapping[str, Handler]) -> None:
         waited, used = time.perf_counter() - waits, time.process_time() - cpu
         request = json.loads(line)
         answer = handlers[request.pop("what")](**request)
-        print(json.dumps({**answer, "idle_share": used / waited if waited > 1 else 0.0}), file=answers, flush=True)
+        with suppress(BrokenPipeError):  # nobody is left to read it, so the next line is the end
+            print(json.dumps({**answer, "idle_share": used / waited if waited > 1 else 0.0}), file=answers, flush=True)
         waits, cpu = time.perf_counter(), time.process_time()
 
 

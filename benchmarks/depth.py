@@ -10,7 +10,7 @@ import argparse
 
 import sides
 from common import Side, alternate, finish, machine, parser, ratio, spread
-from limits import Limits, decode_rate
+from limits import Limits
 from models import check_memory, ready
 
 N_WINDOWS = 8
@@ -48,8 +48,8 @@ def main() -> None:
                 "near_position": near,
                 "far_position": far,
                 "far_against_near": ratio(values["far"], values["near"]),
-                "near": decode_rate(model, values["near"], values),
-                "far": decode_rate(model, values["far"], values),
+                "near_tok_s": spread(values["near"]),
+                "far_tok_s": spread(values["far"]),
             },
             "attention": {
                 "tokens": n_attention,

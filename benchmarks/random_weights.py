@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import gguf
@@ -164,7 +165,7 @@ def _values(rng: np.random.Generator, name: str, dtype: str, shape: tuple[int, .
     if len(shape) == 1:
         return _bfloat16(np.ones(shape, np.float32))
     if bits is None:
-        return _bfloat16(_normal(rng, shape))
+        return _normal(shape)
     # Codes are uniform over 0 .. 2^bits - 1: this step gives them the deviation, this offset takes their mean away.
     step = DEVIATION * 12**0.5 / (1 << bits)
     value = -step * ((1 << bits) - 1) / 2 if name.endswith("biases") else step
@@ -180,7 +181,7 @@ def _blocks(rng: np.random.Generator, kind: str, rows: tuple[int, ...]) -> Array
     if kind == "F32":
         return np.ones(rows, np.float32)
     if kind == "BF16":
-        return _bfloat16(_normal(rng, rows))
+        return _normal(rows)
     bits = {"Q4_0": 4, "Q8_0": 8}[kind]
     n_blocks = int(np.prod(rows)) // 32
     blocks = np.empty((n_blocks, 2 + 4 * bits), np.uint8)
@@ -189,10 +190,14 @@ def _blocks(rng: np.random.Generator, kind: str, rows: tuple[int, ...]) -> Array
     return blocks.reshape(rows[0], -1)
 
 
-def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return numbers that repeat every 2^22: drawing them all would take minutes, and no converter notices."""
-    block = rng.standard_normal(1 << 22, np.float32) * np.float32(DEVIATION)
-    return np.resize(block, shape)
+def _normal(shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    """Return bfloat16 numbers that repeat every 2^22: drawing them all takes minutes, and no converter notices."""
+    return np.resize(_normal_block(), shape)
+
+
+@cache
+def _normal_block() -> NDArray[np.uint16]:
+    return _bfloat16(np.random.default_rng(0).standard_normal(1 << 22, np.float32) * np.float32(DEVIATION))
 
 
 def _bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:

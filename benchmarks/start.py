@@ -11,6 +11,7 @@ and with an interpreter that does nothing.
 import argparse
 import sys
 from functools import partial
+from pathlib import Path
 
 import children
 from common import FOLDER, alternate, finish, machine, parser, ratio, spread
@@ -28,9 +29,11 @@ def main() -> None:
     described = machine()
     model = ready(arguments)
     commands = _commands(arguments)
-    for path in (model.folder(arguments.work), model.gguf(arguments.work)):
-        children.read_through(path)
-    seconds = alternate(arguments.runs, {name: partial(_first_output_s, command) for name, command in commands.items()})
+    files = {"ours": model.folder(arguments.work), "peer": model.gguf(arguments.work)}
+    seconds = alternate(
+        arguments.runs,
+        {name: partial(_first_output_s, command, files.get(name)) for name, command in commands.items()},
+    )
     record = {
         "model": model.name,
         "runs": arguments.runs,
@@ -49,7 +52,9 @@ def main() -> None:
     finish("start", record, described)
 
 
-def _first_output_s(command: list[object]) -> float:
+def _first_output_s(command: list[object], files: Path | None) -> float:
+    if files:
+        children.read_through(files)
     return children.run(command).first_output_s
 
 
