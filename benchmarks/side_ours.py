@@ -1,0 +1,109 @@
+"""Our side of a comparison: one model in this program, which answers requests (see common.py).
+
+python benchmarks/side_ours.py FOLDER THREADS
+"""
+
+import sys
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from common import serve, timed
+
+from mistral_mlx import __version__, kernels
+from mistral_mlx.cache import RollingBufferCache, make_cache
+from mistral_mlx.generation import prefill
+from mistral_mlx.kernels import native
+from mistral_mlx.loading import load_model
+
+BANDWIDTH_NBYTES = 1 << 30  # beyond any cache
+BANDWIDTH_REPEATS = 5  # of which the best is taken
+
+
+class Ours:
+    """The model, and the cache of the last request."""
+
+    def __init__(self, folder: str, threads: int) -> None:
+        mx.set_default_device(mx.cpu)
+        if native.available:
+            native.ext.set_threads(threads)
+        self.model = load_model(folder)
+        self.cache = make_cache(self.model.args)
+
+    def about(self) -> dict[str, Any]:
+        """Say what runs."""
+        return {"version": f"mistral-mlx {__version__}", "kernels": kernels.names()}
+
+    def prefill(self, n: int) -> dict[str, Any]:
+        """Time a prompt of `n` tokens into an empty cache, up to the logits of its last token."""
+        self.cache = make_cache(self.model.args)
+        return timed(lambda: mx.eval(prefill(self.model, self._ids(n), self.cache)))
+
+    def decode(self, n: int, depth: int) -> dict[str, Any]:
+        """Time `n` tokens one by one at positions from `depth` on, up to the logits; nothing is sampled."""
+        self._go_to(depth)
+        return timed(lambda: [mx.eval(self.model(mx.array([[token]]), self.cache)) for token in self._ids(n)])
+
+    def cache_nbytes(self) -> dict[str, Any]:
+        """Return the bytes of the cache, as allocated, and its position."""
+        return {"nbytes": sum(layer.nbytes for layer in self.cache), "position": self.cache[0].offset}
+
+    def full_cache_nbytes(self, depth: int) -> dict[str, Any]:
+        """Return the bytes of a cache without windows: one layer is allocated and counted for all."""
+        layer = RollingBufferCache(None)
+        self._fill([layer], depth)
+        return {"nbytes": layer.nbytes * len(self.cache)}
+
+    def attention(self, n: int, window: int | None) -> dict[str, Any]:
+        """Time the attention of one layer over a prompt of `n` tokens in one piece."""
+        args = self.model.args
+        q, k, v = (
+            self._random((1, heads, n, args.head_dim)) for heads in (args.n_heads, args.n_kv_heads, args.n_kv_heads)
+        )
+        mx.eval(q, k, v)
+        return timed(lambda: mx.eval(kernels.attention(q, k, v, scale=args.head_dim**-0.5, window=window)))
+
+    def read_bandwidth(self) -> dict[str, Any]:
+        """Measure how fast all threads together read memory, as the products read their weights."""
+        if not native.available:
+            raise SystemExit(f"the read bandwidth is measured by the native kernels: {native.missing}")
+        return {"bytes_per_s": native.ext.read_bandwidth(BANDWIDTH_NBYTES, BANDWIDTH_REPEATS)}
+
+    def _go_to(self, depth: int) -> None:
+        """Take the cache back to `depth`; where it never was, or cannot go back, fill a new one."""
+        first = self.cache[0]
+        if first.wrapped or first.offset < depth:
+            self.cache = make_cache(self.model.args)
+            self._fill(self.cache, depth)
+        else:
+            for layer in self.cache:
+                layer.trim(layer.offset - depth)
+
+    def _fill(self, cache: list[RollingBufferCache], depth: int) -> None:
+        """Put random keys and values, the same in each layer, where `depth` tokens would have left theirs."""
+        if depth == 0:
+            return
+        args = self.model.args
+        kept = min(depth, cache[0].window or depth)
+        keys, values = (self._random((1, args.n_kv_heads, kept, args.head_dim)) for _ in range(2))
+        for layer in cache:
+            layer.offset = depth - kept
+            layer.update_and_fetch(keys, values)
+            mx.eval(layer.keys, layer.values)
+
+    def _random(self, shape: tuple[int, ...]) -> mx.array:
+        return mx.random.normal(shape).astype(kernels.activation_dtype(mx.bfloat16))
+
+    def _ids(self, n: int) -> list[int]:
+        return list(map(int, np.random.default_rng(0).integers(3, self.model.args.vocab_size, n)))
+
+
+def main() -> None:
+    """Load the model and answer until the input ends."""
+    side = Ours(sys.argv[1], int(sys.argv[2]))
+    names = "about prefill decode cache_nbytes full_cache_nbytes attention read_bandwidth".split()
+    serve({name: getattr(side, name) for name in names})
+
+
+if __name__ == "__main__":
+    main()
