@@ -259,6 +259,12 @@ def test_a_buffer_that_nobody_holds_is_written_in_place(kernels):
     assert len(places) <= 2  # the first step has another one
 
 
+def test_the_extension_knows_the_arrays_of_this_mlx():
+    """It does if both have the same ABI tag of nanobind: if a new mlx moves the tag, move both pins in pyproject.toml."""
+    weight = Weight(mx.ones((3, 2)))
+    assert native.ext.products(mx.ones((1, 2)), [weight])[0].tolist() == [[2.0, 2.0, 2.0]]
+
+
 def test_the_environment_names_the_kernels():
     code = "from mistral_mlx.kernels import native; print(native.ext.name())"
     run = subprocess.run(
