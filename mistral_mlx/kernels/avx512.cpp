@@ -159,28 +159,39 @@ struct Block {
 };
 static_assert(sizeof(Block) <= SCRATCH);
 
-// 64 codes of one row in order.
-__m512i codes_at(const uint8_t* row, int bits, int64_t k, int64_t n_in) {
-  const __mmask64 bytes = first64((n_in - k) * bits / 8);
-  if (bits == 8) return _mm512_maskz_loadu_epi8(bytes, row + k);
-  const __m512i pairs = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(static_cast<__mmask32>(bytes), row + k / 2));
-  return _mm512_or_si512(_mm512_and_si512(pairs, _mm512_set1_epi16(0x0f)),
-                         _mm512_slli_epi16(_mm512_and_si512(pairs, _mm512_set1_epi16(0xf0)), 4));
+// Codes [k, k + 64 * 8 / BITS) of 16 rows, transposed. Of 4 bits a word holds the codes of 8 inputs, first the even ones of
+// them, then the odd ones: round_rows puts the activations into that order.
+template <int BITS>
+void unpack_codes(const Packed& w, int64_t n0, int64_t n1, int64_t k, int64_t k1, uint8_t* out) {
+  const __mmask64 bytes = first64((k1 - k) * BITS / 8);
+  __m512i v[16];
+  for (int64_t i = 0; i < LANES; ++i)
+    v[i] = n0 + i < n1 ? _mm512_maskz_loadu_epi8(bytes, w.codes + (n0 + i) * w.row_bytes() + k * BITS / 8) : _mm512_setzero_si512();
+  transpose(v);
+  const __m512i low = _mm512_set1_epi8(0x0f);
+  for (int64_t i = 0; i < 16; ++i, out += 4 * TILE * 8 / BITS) {
+    _mm512_store_si512(out, BITS == 4 ? _mm512_and_si512(v[i], low) : v[i]);
+    if constexpr (BITS == 4) _mm512_store_si512(out + 4 * TILE, _mm512_and_si512(_mm512_srli_epi16(v[i], 4), low));
+  }
+}
+
+void round_rows(const float* x, const Packed& w, const Rows& out, int64_t row) {
+  round_one_of_many(x, w, out, row);
+  if (w.bits != 4) return;
+  const __m512i order = _mm512_broadcast_i32x4(_mm_set_epi8(15, 13, 11, 9, 14, 12, 10, 8, 7, 5, 3, 1, 6, 4, 2, 0));
+  for (int plane = 0; plane < out.planes; ++plane) {
+    int8_t* codes = out.codes + (row * out.planes + plane) * out.stride;
+    for (int64_t k = 0; k < w.n_in; k += 64)
+      _mm512_storeu_si512(codes + k, _mm512_shuffle_epi8(_mm512_loadu_si512(codes + k), order));
+  }
 }
 
 template <Float T>
 void unpack(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block) {
-  const int64_t g0 = k0 / w.group, n_groups = (k1 - k0) / w.group;
+  const int64_t g0 = k0 / w.group, n_groups = (k1 - k0) / w.group, step = 64 * 8 / w.bits;
   for (int64_t half = 0; half < TILE; half += LANES) {
-    for (int64_t k = k0; k < k1; k += 64) {
-      __m512i v[16];
-      for (int64_t i = 0; i < LANES; ++i) {
-        const int64_t n = n0 + half + i;
-        v[i] = n < n1 ? codes_at(w.codes + n * w.row_bytes(), w.bits, k, k1) : _mm512_setzero_si512();
-      }
-      transpose(v);
-      for (int64_t i = 0; i < 16; ++i) _mm512_store_si512(block->codes + ((k - k0) / 4 + i) * TILE * 4 + half * 4, v[i]);
-    }
+    for (int64_t k = k0; k < k1; k += step)
+      (w.bits == 4 ? unpack_codes<4> : unpack_codes<8>)(w, n0 + half, n1, k, k1, block->codes + (k - k0) * TILE + half * 4);
     for (int64_t g = 0; g < n_groups; g += LANES)
       for (int bias = 0; bias < 2; ++bias) {
         __m512i v[16];
@@ -260,12 +271,22 @@ template <int PLANES>
 constexpr Many MANY[FEWER + 1] = {nullptr,         many<1, PLANES>, many<2, PLANES>, many<3, PLANES>,
                                   many<4, PLANES>, many<5, PLANES>, many<6, PLANES>};
 
+// Asks for the codes of the block after this one: its rows lie apart, so that the hardware does not see it coming.
+void prefetch_next(const Packed& w, int64_t n, int64_t k) {
+  const bool same_rows = k + DEPTH < w.n_in;
+  const int64_t first = same_rows ? n : n + TILE, start = same_rows ? (k + DEPTH) * w.bits / 8 : 0;
+  const int64_t end = start + DEPTH * w.bits / 8 < w.row_bytes() ? start + DEPTH * w.bits / 8 : w.row_bytes();
+  for (int64_t i = first; i < first + TILE && i < w.n_out; ++i)
+    for (int64_t byte = start; byte < end; byte += 64) _mm_prefetch(w.codes + i * w.row_bytes() + byte, _MM_HINT_T1);
+}
+
 void packed_rows(const Packed& w, const Rows& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
   Block* block = static_cast<Block*>(scratch);
   const auto unpack_block = w.type == Float::f32 ? unpack<Float::f32> : w.type == Float::f16 ? unpack<Float::f16> : unpack<Float::bf16>;
   for (int64_t n = n0; n < n1; n += TILE)
     for (int64_t k = 0; k < w.n_in; k += DEPTH) {
       const int64_t k1 = k + DEPTH < w.n_in ? k + DEPTH : w.n_in;
+      prefetch_next(w, n, k);
       unpack_block(w, n, n1, k, k1, block);
       for (int64_t row = 0; row < x.rows; row += FEWER) {
         const int64_t left = x.rows - row, n_rows = left < FEWER ? left : FEWER;
@@ -365,7 +386,7 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
 }  // namespace
 
 const Kernels& avx512() {
-  static const Kernels table{"avx512-vnni", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend};
+  static const Kernels table{"avx512-vnni", round_fine, round_rows, packed_row, packed_rows, dense_row, dense_rows, attend};
   return table;
 }
 

@@ -67,7 +67,8 @@ struct Fine {
 };
 inline int64_t fine_bytes(int64_t n_in) { return 2 * round_up(n_in, BLOCK); }
 
-// Many rows in natural order. Two planes are fine codes, 256 * first + second; a single plane is coarse ones.
+// Many rows, in the order their instruction set likes. Two planes are fine codes, 256 * first + second; a single plane is
+// coarse ones.
 struct Rows {
   int8_t* codes;   // [rows, planes, stride]
   float* scales;   // [rows, group_stride]

@@ -71,7 +71,7 @@ class Inputs {
  private:
   int find(const Packed& w) {
     for (size_t i = 0; i < kinds_.size(); ++i)
-      if (kinds_[i].group == w.group && (!few_ || (kinds_[i].bits == 4) == (w.bits == 4))) return static_cast<int>(i);
+      if (kinds_[i].group == w.group && (kinds_[i].bits == 4) == (w.bits == 4)) return static_cast<int>(i);
     kinds_.push_back(w);
     if (w.bits != 4 && active().packed_row != portable().packed_row) kinds_.back().bits = 8;
     return static_cast<int>(kinds_.size()) - 1;
