@@ -92,7 +92,7 @@ class Ours:
             mx.eval(layer.keys, layer.values)
 
     def _random(self, shape: tuple[int, ...]) -> mx.array:
-        return mx.random.normal(shape).astype(kernels.activation_dtype(mx.bfloat16))
+        return mx.random.normal(shape).astype(kernels.cache_dtype(mx.bfloat16))
 
     def _ids(self, n: int) -> list[int]:
         return list(map(int, np.random.default_rng(0).integers(3, self.model.args.vocab_size, n)))
