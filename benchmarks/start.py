@@ -17,7 +17,7 @@ import children
 from common import FOLDER, alternate, finish, machine, parser, ratio, spread
 from models import ready
 
-WORDS = 7  # of the dummy vocabulary; the begin of the text is the eighth token
+BYTES = "wxyz"  # of the dummy vocabulary; with the begin of the text and three of a space, eight tokens
 PROMPT = {"smollm2": "One two three four five six seven eight"}
 
 
@@ -61,7 +61,7 @@ def _first_output_s(command: list[object], files: Path | None) -> float:
 def _commands(options: argparse.Namespace) -> dict[str, list[object]]:
     """Return what is run, each with its first output as its end."""
     folder, gguf = options.work / options.model, options.work / f"{options.model}.gguf"
-    prompt = PROMPT.get(options.model, " ".join(f"w{n}" for n in range(WORDS)))
+    prompt = PROMPT.get(options.model, BYTES)
     ours = "complete --raw --max-tokens 1 --temperature 0 --device cpu --quiet".split()
     peer = [options.llama_python, FOLDER / "side_llama.py", "first-token", gguf, options.threads, 8]
     return {

@@ -5,11 +5,13 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
 #include <system_error>
+#include <thread>
 
 namespace mx = mlx::core;
 
@@ -25,7 +27,7 @@ size_t size_of(int fd) {
 // Private and writable: MLX itself never writes into memory it did not allocate (array::is_donatable), but NumPy views of an
 // array may be written to, and that must reach neither the file nor a page that refuses it. Pages only read stay those of the
 // page cache, shared by all processes. Not reserved, as nearly none are written; where strict accounting or RLIMIT_DATA
-// refuses even that, read-only. No advice: threads that fault in what they read are as fast as reading ahead (docs/kernels.md).
+// refuses even that, read-only.
 class Mapping {
  public:
   explicit Mapping(int fd) : nbytes_(size_of(fd)) {
@@ -36,6 +38,13 @@ class Mapping {
   ~Mapping() { munmap(data_, nbytes_); }
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
+
+  // In steps, so that the address space is not locked for long.
+  void advise(int advice) const {
+    constexpr size_t STEP = 16 << 20;
+    for (size_t at = 0; at < nbytes_; at += STEP)
+      if (madvise(static_cast<char*>(data_) + at, std::min(STEP, nbytes_ - at), advice) != 0) return;
+  }
 
   const char* at(int64_t start, size_t nbytes) const {
     if (start < 0 || nbytes > nbytes_ || static_cast<size_t>(start) > nbytes_ - nbytes) {
@@ -48,6 +57,14 @@ class Mapping {
   size_t nbytes_;
   void* data_;
 };
+
+// Enters the pages of the file into the page table ahead of the first pass, which would stop at each sixteenth of them.
+// Where the system cannot, the first pass does it.
+void populate([[maybe_unused]] std::shared_ptr<Mapping> file) {
+#ifdef MADV_POPULATE_READ
+  std::thread([file = std::move(file)] { file->advise(MADV_POPULATE_READ); }).detach();
+#endif
+}
 
 // A buffer of MLX's own that keeps the mapping. Tensors are views of it whose offset leads into the mapping: MLX can wrap
 // foreign memory only where Metal does, on a CPU it copies.
@@ -70,6 +87,7 @@ mx::array tensor_at(const char* data, mx::array tensor, const mx::array& anchor)
 
 std::vector<mx::array> map_tensors(int fd, const std::vector<Part>& parts) {
   const auto file = std::make_shared<Mapping>(fd);
+  populate(file);
   const mx::array holder = anchor(file);
   std::vector<mx::array> tensors;
   for (const auto& [start, shape, dtype] : parts) {
