@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         MistralMLXError,
         ModelError,
         OptionError,
+        SessionError,
         TokenizerError,
     )
     from .generation import GenerationResponse, generate, generate_step, prefill, stream_generate
@@ -48,6 +49,7 @@ _HOMES = {
         "MistralMLXError",
         "ModelError",
         "OptionError",
+        "SessionError",
         "TokenizerError",
     ),
     "generation": ("GenerationResponse", "generate", "generate_step", "prefill", "stream_generate"),
@@ -75,6 +77,7 @@ __all__ = [
     "RollingBufferCache",
     "Sampler",
     "Session",
+    "SessionError",
     "StreamingDetokenizer",
     "Tokenizer",
     "TokenizerError",

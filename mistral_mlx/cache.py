@@ -8,6 +8,7 @@ new tokens (6 7 8) still need the keys of 3 4 5, so the step sees 3 4 5 6 7 8, a
 ring then holds 8 5 6 7.
 """
 
+import copy
 from collections.abc import Sequence
 
 import mlx.core as mx
@@ -103,6 +104,25 @@ class RollingBufferCache:
             raise OptionError(f"{n_tokens} of {self.offset} tokens cannot be taken back; make a new cache")
         self.offset -= n_tokens
         self.reserved = self.offset
+
+    def copy(self) -> "RollingBufferCache":
+        """Return a cache of its own; nothing is copied before one of the two is written to.
+
+        Writing gives an array new memory where somebody else holds it, in MLX's operations and in the native kernels.
+        """
+        other = RollingBufferCache(self.window)
+        other.offset, other.reserved = self.offset, self.reserved
+        other.keys, other.values = copy.copy(self.keys), copy.copy(self.values)  # `a[i] = x` changes what `a` refers to
+        return other
+
+    @property
+    def n_slots(self) -> int:
+        """How many slots are in use."""
+        return self.offset if self.window is None else min(self.offset, self.window)
+
+    def restore(self, keys: mx.array, values: mx.array, offset: int) -> None:
+        """Take up what another cache held in its slots ``[:n_slots]`` after `offset` tokens."""
+        self.keys, self.values, self.offset, self.reserved = keys, values, offset, offset
 
     def _reserve(self, keys: mx.array, values: mx.array, end: int) -> None:
         slots = -(-end // GROWTH_STEP) * GROWTH_STEP

@@ -7,7 +7,8 @@
     │   └── TokenizerError   tokenizer files or chat template
     ├── OptionError          a value from the caller is out of range (also a ValueError)
     ├── ContextError         the input does not fit the model's context
-    └── ConversionError      a conversion could not finish; nothing was left behind
+    ├── ConversionError      a conversion could not finish; nothing was left behind
+    └── SessionError         a saved session is damaged or another model's, or cannot be written
 
 Every message is one sentence or two: what is wrong, the value seen, what to do. Text that comes out of a model
 folder is untrusted and enters a message through :func:`shown`.
@@ -21,6 +22,7 @@ __all__ = [
     "MistralMLXError",
     "ModelError",
     "OptionError",
+    "SessionError",
     "TokenizerError",
     "shown",
 ]
@@ -56,6 +58,10 @@ class ContextError(MistralMLXError):
 
 class ConversionError(MistralMLXError):
     """A conversion could not finish; the target is as it was before."""
+
+
+class SessionError(MistralMLXError):
+    """A saved session is damaged, was saved with another model, or cannot be written."""
 
 
 def shown(value: object, *, limit: int = 80) -> str:

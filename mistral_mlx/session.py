@@ -2,13 +2,16 @@
 
 Every turn is encoded anew from the messages, in which answers keep the ids they were generated with, and compared
 with the ids in the cache. What both begin with is kept. A wrapped ring cannot be rewound, because the keys behind its
-window are gone: if anything before its end differs, the whole conversation is prefilled again.
+window are gone: if anything before its end differs, a snapshot of it from the beginning of a turn takes its place, and
+where none fits the whole conversation is prefilled again. So `undo` and its like need only change the messages.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
 
-from .cache import RollingBufferCache, make_cache
-from .errors import OptionError
+from .cache import RollingBufferCache
+from .errors import OptionError, TokenizerError, shown
 from .generation import (
     DEFAULT_MAX_TOKENS,
     GenerationResponse,
@@ -19,22 +22,83 @@ from .generation import (
 from .instruct import encode_chat
 from .model import Mistral
 from .sampling import Sampler
+from .session_cache import SessionCache
+from .snapshots import Snapshots
 from .tokenizer import Tokenizer
+from .turns import Message, is_answer, turn_start, user_message, without_oldest_turn
 
-Message = Mapping[str, object]  # "role", "content", and "ids" of a generated answer
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+ON_OVERFLOW = ("stop", "drop-turns")
+RESERVED_SHARE = 4  # at most a fourth of the context is kept free for an answer
+MAX_SNAPSHOT_BYTES = 1 << 30  # two turns of a 7B with a window of 4096 and a cache of 16 bits
+
+Answer = Generator[GenerationResponse, None, None]
+
+
+class AnswerOptions(TypedDict, total=False):
+    """How an answer is generated; see `stream_generate`."""
+
+    sampler: Sampler | None
+    max_tokens: int
+    stop: Sequence[str]
+    prefill_step_size: int | None
+    on_prefill: OnPrefill | None
+
+
+@dataclass(frozen=True)
+class ContextUse:
+    """How full the context is, in tokens. A window never ends: what is beyond it is forgotten bit by bit."""
+
+    used: int
+    limit: int | None  # the model's context, or the smallest window if every layer has one
+    is_window: bool
+
+    @property
+    def fraction(self) -> float:
+        """From 0 to 1, where a longer conversation stays."""
+        return min(1.0, self.used / self.limit) if self.limit else 0.0
 
 
 class Session:
-    """Messages, the cache, and the ids in the cache. `messages` may be changed between turns: the cache follows."""
+    """Messages, the cache, and the ids in the cache. `messages` may be changed between turns: the cache follows.
 
-    def __init__(self, model: Mistral, tokenizer: Tokenizer, *, system: str | None = None, template: str | None = None):
+    With `on_overflow` "drop-turns", whole turns are dropped, the oldest first, when the model's context has no room for
+    the next answer; `dropped_turns` says how many the last answer cost. With "stop" that is a ContextError.
+    """
+
+    def __init__(
+        self,
+        model: Mistral,
+        tokenizer: Tokenizer,
+        *,
+        system: str | None = None,
+        template: str | None = None,
+        on_overflow: str = "stop",
+        max_snapshot_bytes: int = MAX_SNAPSHOT_BYTES,
+    ) -> None:
+        if on_overflow not in ON_OVERFLOW:
+            raise OptionError(f"on_overflow is {shown(on_overflow)}; choose one of {', '.join(ON_OVERFLOW)}")
         self.model, self.tokenizer, self.template = model, tokenizer, template
         self.messages: list[Message] = []
         self.system = system
-        self.cache: list[RollingBufferCache] = []
-        self.ids: list[int] = []
+        self.on_overflow = on_overflow
+        self.dropped_turns = 0
+        self.cached = SessionCache(model.args, Snapshots(max_snapshot_bytes))
         self._turn: object = None  # the question being answered, which the cache belongs to
-        self._forget()
+        self._asked: list[Message] = []  # the messages it is the last of
+        self._counted: tuple[object, int] = (None, 0)
+
+    @property
+    def cache(self) -> list[RollingBufferCache]:
+        """The cache of each layer."""
+        return self.cached.layers
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids in the cache."""
+        return self.cached.ids
 
     @property
     def n_tokens(self) -> int:
@@ -44,23 +108,48 @@ class Session:
     @property
     def wrapped(self) -> bool:
         """Whether the conversation is longer than a layer's window."""
-        return any(layer.wrapped for layer in self.cache)
+        return self.cached.wrapped
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether an answer has begun and not ended."""
+        return self._turn is not None
+
+    @property
+    def transcript(self) -> list[Message]:
+        """The messages, with the question that is being answered."""
+        return list(self._asked if self.is_answering else self.messages)
+
+    @property
+    def context(self) -> ContextUse:
+        """How much of the context, or of the smallest window, the conversation takes."""
+        limit = self.model.args.context_limit
+        windows = [window for window in self.model.args.sliding_window if window is not None]
+        used = self.cache[0].offset if self.is_answering else self._count()
+        return ContextUse(used, min(windows) if limit is None else limit, is_window=limit is None)
 
     def clear(self) -> None:
         """Forget the conversation; the system prompt stays."""
+        self._overtake()
         self.messages = []
-        self._forget()
+        self.cached.clear()
 
-    def ask(
-        self,
-        text: str,
-        *,
-        sampler: Sampler | None = None,
-        max_tokens: int = DEFAULT_MAX_TOKENS,
-        stop: Sequence[str] = (),
-        prefill_step_size: int | None = None,
-        on_prefill: OnPrefill | None = None,
-    ) -> Generator[GenerationResponse, None, None]:
+    def set_system(self, text: str | None) -> None:
+        """Set the system prompt for all further answers; None or an empty text for none."""
+        self._overtake()
+        self.system = text or None
+
+    def undo(self, n: int = 1) -> list[str]:
+        """Drop the last `n` turns and return what the user said in them, in order.
+
+        Raises OptionError if there are not as many; then nothing is dropped.
+        """
+        start = turn_start(self.messages, n)
+        self._overtake()
+        dropped, self.messages = self.messages[start:], self.messages[:start]
+        return [str(message["content"]) for message in dropped if message["role"] == "user"]
+
+    def ask(self, text: str, **options: "Unpack[AnswerOptions]") -> Answer:
         """Yield the answer to `text` piece by piece.
 
         What was yielded becomes part of `messages`, also when the iterator is closed early or an exception ends it;
@@ -69,13 +158,40 @@ class Session:
         Raises ContextError if the conversation does not fit the model's context, and OptionError on the step after
         another question was asked.
         """
-        asked = [*self.messages, {"role": "user", "content": text}]
-        ids = self._encode(asked)
-        check_prompt(ids, self.model)  # before anything cached is given up for it
-        if self._turn is not None:
-            self._forget()  # an answer was left in the middle: what it has put into the cache was never noted
-        self._turn = turn = object()
-        n_cached, answer = self._rewind(ids), list[GenerationResponse]()
+        yield from self._answer([*self.messages, user_message(text)], **options)
+
+    def retry(self, **options: "Unpack[AnswerOptions]") -> Answer:
+        """Answer the last user message anew, as `ask` does; the old answer goes when the new one begins.
+
+        Raises OptionError if there is none.
+        """
+        yield from self._answer(self.messages[: turn_start(self.messages, 1) + 1], **options)
+
+    def edit(self, n: int, text: str, **options: "Unpack[AnswerOptions]") -> Answer:
+        """Answer `text` in place of the `n`-th user message from the end, as `ask` does; what follows it goes.
+
+        Raises OptionError if there are not as many.
+        """
+        yield from self._answer([*self.messages[: turn_start(self.messages, n)], user_message(text)], **options)
+
+    def continue_answer(self, **options: "Unpack[AnswerOptions]") -> Answer:
+        """Go on with the last answer where it ended, as `ask` does; the old part and the new one are one message.
+
+        Raises OptionError if the last message is no answer.
+        """
+        if not self.messages or not is_answer(self.messages[-1]):
+            raise OptionError("there is no answer to go on with; ask something first")
+        has_begun = self.messages[-1]["content"] or self.messages[-1].get("ids")
+        yield from self._answer(self.messages if has_begun else self.messages[:-1], **options)
+
+    def _answer(self, messages: Sequence[Message], **options: "Unpack[AnswerOptions]") -> Answer:
+        """Yield what follows `messages`, of which the last is a question, or an answer that goes on."""
+        max_tokens = options.get("max_tokens", DEFAULT_MAX_TOKENS)
+        asked, ids = self._fit(messages, max_tokens)
+        self._overtake()
+        self._asked, self._turn = asked, (turn := object())
+        continued = asked[-1] if is_answer(asked[-1]) else None
+        n_cached, answer = self._prepare(ids, 0 if continued else max_tokens), list[GenerationResponse]()
         try:
             for response in stream_generate(
                 self.model,
@@ -83,11 +199,8 @@ class Session:
                 ids[n_cached:],
                 history=ids[:n_cached],
                 cache=self.cache,
-                sampler=sampler,
-                max_tokens=max_tokens,
-                stop=stop,
-                prefill_step_size=prefill_step_size,
-                on_prefill=on_prefill,
+                continues=continued is not None,
+                **options,
             ):
                 answer.append(response)
                 yield response
@@ -95,53 +208,78 @@ class Session:
                     raise OptionError("this answer was overtaken by another question; ask again")
         except Exception:
             if self._turn is turn:
-                self._forget()  # offsets may say that a step was done whose arrays were never computed
+                self.cached.forget()  # offsets may say that a step was done whose arrays were never computed
             raise
         finally:
             if self._turn is turn:
-                self._settle([*ids, *(response.token for response in answer)])
-                self.messages = [*asked, self._message(answer)] if answer else self.messages
+                self.cached.settle([*ids, *(response.token for response in answer)])
+                if answer:
+                    self.messages = [*(asked[:-1] if continued else asked), self._message(answer, continued)]
+                else:
+                    self.dropped_turns = 0
                 self._turn = None
+
+    def _prepare(self, ids: Sequence[int], n_answer: int) -> int:
+        """Make the cache hold as much of `ids` as it can, and return how much. A snapshot is kept of it
+        if the prompt and `n_answer` tokens may overwrite it; for no answer, none.
+        """
+        try:
+            n_cached = self.cached.rewind(ids)
+            if n_answer > 0:
+                self.cached.keep_snapshot(ids, len(ids) + n_answer)
+        except BaseException:
+            self._overtake()
+            raise
+        return n_cached
+
+    def _fit(self, messages: Sequence[Message], max_tokens: int) -> tuple[list[Message], list[int]]:
+        """Return the messages that are kept, and their ids. Raises ContextError if they do not fit."""
+        kept, n_dropped = list(messages), 0
+        ids = self._encode(kept)
+        limit = self.model.args.context_limit
+        if limit is not None and self.on_overflow == "drop-turns":
+            room = limit - min(max_tokens, limit // RESERVED_SHARE)
+            while len(ids) > room and (fewer := without_oldest_turn(kept)) is not None:
+                kept, n_dropped, ids = fewer, n_dropped + 1, self._encode(fewer)
+        check_prompt(ids, self.model)  # before anything cached is given up for it
+        self.dropped_turns = n_dropped
+        return kept, ids
 
     def _encode(self, messages: Sequence[Message]) -> list[int]:
         system = [{"role": "system", "content": self.system}] if self.system else []
         return encode_chat(self.tokenizer, [*system, *messages], template=self.template)
 
-    def _message(self, answer: Sequence[GenerationResponse]) -> Message:
+    def _count(self) -> int:
+        """Return the tokens of the conversation, which is encoded once after each change."""
+        key = (self.system, self.messages[:])
+        if self._counted[0] != key:
+            try:
+                n = len(self._encode(self.messages)) if self.messages else 0
+            except TokenizerError:  # a template that ends no text with an answer
+                n = self.n_tokens
+            self._counted = (key, n)
+        return self._counted[1]
+
+    def _message(self, answer: Sequence[GenerationResponse], continued: Message | None) -> Message:
         stop_ids = self.model.args.eos_token_ids | self.tokenizer.eos_ids
         ids = [response.token for response in answer if response.token not in stop_ids]
         text = "".join(response.text for response in answer)
-        message = {"role": "assistant", "content": text}
+        if continued is not None:
+            before = str(continued["content"])
+            ids = [*self._ids_of(continued), *ids]
+            text = before + text
+        message: Message = {"role": "assistant", "content": text}
+        if answer[-1].finish_reason is None:
+            message = {**message, "interrupted": True}
         # Cut at a stop string or inside a character, the ids say more than the user has seen.
         return {**message, "ids": ids} if self.tokenizer.decode(ids) == text else message
 
-    def _rewind(self, ids: Sequence[int]) -> int:
-        """Make the cache hold a proper prefix of `ids`, as long as it can, and return its length."""
-        n_common = _n_common(self.ids, ids[:-1])  # one token at least must be evaluated, for its logits
-        if n_common < len(self.ids):
-            if self.wrapped:
-                self._forget()
-                return 0
-            for layer in self.cache:
-                layer.trim(len(self.ids) - n_common)
-            del self.ids[n_common:]
-        return n_common
+    def _ids_of(self, message: Message) -> list[int]:
+        ids = message.get("ids")
+        return list(ids) if isinstance(ids, Sequence) else self.tokenizer.encode(str(message["content"]))
 
-    def _settle(self, fed: Sequence[int]) -> None:
-        """Note what the cache holds of the ids in `fed`, and undo the step that an exception ended half way."""
-        n_whole = min(layer.offset for layer in self.cache)
-        if all(layer.offset == layer.reserved == n_whole for layer in self.cache):
-            self.ids = list(fed[:n_whole])
-        elif self.wrapped:
-            self._forget()
-        else:
-            for layer in self.cache:
-                layer.trim(layer.offset - n_whole)
-            self.ids = list(fed[:n_whole])
-
-    def _forget(self) -> None:
-        self.cache, self.ids = make_cache(self.model.args), []
-
-
-def _n_common(a: Sequence[int], b: Sequence[int]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    def _overtake(self) -> None:
+        """End the answer that is being given, if any: what it has put into the cache was never noted."""
+        if self._turn is not None:
+            self.cached.forget()
+            self._turn = None

@@ -14,6 +14,8 @@ ORDER = """
     tokenizer_settings  chat_template
     errors  detokenizer  tokenizer_base
     errors  template_budget  template_sandbox  chat_template  instruct  session
+    cache  snapshots  session_cache  session
+    errors  turns  session
     tokenizer_base  instruct
     errors  sampling  generation  session
     tokenizer  model  generation

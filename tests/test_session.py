@@ -60,8 +60,8 @@ def test_only_what_is_new_is_evaluated():
     assert second.prompt_tokens == second.cached_tokens + len("why") + 4  # the last id, </s>, [INST] and [/INST]
 
 
-def test_a_wrapped_ring_is_extended_but_never_rewound():
-    session = new_session(24)
+def test_a_wrapped_ring_without_snapshots_is_extended_but_never_rewound():
+    session = new_session(24, max_snapshot_bytes=0)
     ask(session, "a conversation longer than the window")
     assert session.wrapped
     extended = ask(session, "why")[-1]
