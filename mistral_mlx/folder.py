@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from .errors import ConfigError, ModelError, shown
+from .errors import ConfigError, MistralMLXError, ModelError, shown
 
 MAX_JSON_BYTES = 64 * 1024 * 1024  # the largest tokenizer.json in the wild is about 20 MB
 
@@ -79,7 +79,7 @@ def read_json(path: Path) -> dict[str, object]:
     return parse_json(folder.text(path.name), name=path.name)
 
 
-def parse_json(text: str, *, name: str, error: type[ModelError] = ConfigError) -> dict[str, object]:
+def parse_json(text: str, *, name: str, error: type[MistralMLXError] = ConfigError) -> dict[str, object]:
     """Return the JSON object in `text`; `name` is the file the error is about.
 
     Raises `error` for broken JSON, NaN or infinity, a repeated key, or a top level that is not an object.

@@ -8,10 +8,12 @@ where none fits the whole conversation is prefilled again. So `undo` and its lik
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, TypedDict
 
 from .cache import RollingBufferCache
 from .errors import OptionError, TokenizerError, shown
+from .fingerprint import Fingerprints, fingerprints
 from .generation import (
     DEFAULT_MAX_TOKENS,
     GenerationResponse,
@@ -114,6 +116,11 @@ class Session:
     def is_answering(self) -> bool:
         """Whether an answer has begun and not ended."""
         return self._turn is not None
+
+    @cached_property
+    def fingerprints(self) -> Fingerprints:
+        """What the model, the tokenizer and the chat template are told by."""
+        return fingerprints(self.model, self.tokenizer, self.template)
 
     @property
     def transcript(self) -> list[Message]:

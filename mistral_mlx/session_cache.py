@@ -54,6 +54,10 @@ class SessionCache:
                 layer.trim(layer.offset - n_whole)
         self.ids = list(fed[:n_whole])
 
+    def take_up(self, ids: Sequence[int], layers: list[RollingBufferCache]) -> None:
+        """Go on from `layers`, which hold `ids`."""
+        self.ids, self.layers = list(ids), layers
+
     def forget(self) -> None:
         """Begin with an empty cache. What is right in the snapshots stays right."""
         self.layers, self.ids = make_cache(self.args), []

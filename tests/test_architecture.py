@@ -16,6 +16,10 @@ ORDER = """
     errors  template_budget  template_sandbox  chat_template  instruct  session
     cache  snapshots  session_cache  session
     errors  turns  session
+    instruct  model  fingerprint  session
+    folder  tensor_files  kernels  cache  saved_cache  saved_session
+    turns  instruct  tokenizer  saved_messages  saved_session
+    session  saved_session  __init__
     tokenizer_base  instruct
     errors  sampling  generation  session
     tokenizer  model  generation
