@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import SessionError, shown
+from .errors import OptionError, SessionError, shown
 from .fingerprint import Fingerprints
 from .folder import parse_json
 from .model import Mistral
@@ -90,7 +90,11 @@ def load(
         template=checked_text(saved_template, path, "template") if template is None else template,
         on_overflow=on_overflow,
     )
-    _check_fingerprints(document.get("fingerprints"), session.fingerprints, path)
+    try:
+        ours = session.fingerprints
+    except OptionError as error:
+        raise SessionError(f"{shown(path.name)} cannot be opened: {error}") from error
+    _check_fingerprints(document.get("fingerprints"), ours, path)
     session.messages = checked_messages(document.get("messages"), path, model.args.vocab_size, tokenizer)
     settings = document.get("settings")
     if not isinstance(settings, dict):

@@ -7,11 +7,11 @@ where none fits the whole conversation is prefilled again. So `undo` and its lik
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TypedDict
 
 from .cache import RollingBufferCache
+from .context_use import ContextUse, context_use, without_overflow
 from .errors import OptionError, TokenizerError, shown
 from .fingerprint import Fingerprints, fingerprints
 from .generation import (
@@ -27,13 +27,12 @@ from .sampling import Sampler
 from .session_cache import SessionCache
 from .snapshots import Snapshots
 from .tokenizer import Tokenizer
-from .turns import Message, is_answer, turn_start, user_message, without_oldest_turn
+from .turns import Message, is_answer, turn_start, user_message
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 ON_OVERFLOW = ("stop", "drop-turns")
-RESERVED_SHARE = 4  # at most a fourth of the context is kept free for an answer
 MAX_SNAPSHOT_BYTES = 1 << 30  # two turns of a 7B with a window of 4096 and a cache of 16 bits
 
 Answer = Generator[GenerationResponse, None, None]
@@ -47,20 +46,6 @@ class AnswerOptions(TypedDict, total=False):
     stop: Sequence[str]
     prefill_step_size: int | None
     on_prefill: OnPrefill | None
-
-
-@dataclass(frozen=True)
-class ContextUse:
-    """How full the context is, in tokens. A window never ends: what is beyond it is forgotten bit by bit."""
-
-    used: int
-    limit: int | None  # the model's context, or the smallest window if every layer has one
-    is_window: bool
-
-    @property
-    def fraction(self) -> float:
-        """From 0 to 1, where a longer conversation stays."""
-        return min(1.0, self.used / self.limit) if self.limit else 0.0
 
 
 class Session:
@@ -130,10 +115,7 @@ class Session:
     @property
     def context(self) -> ContextUse:
         """How much of the context, or of the smallest window, the conversation takes."""
-        limit = self.model.args.context_limit
-        windows = [window for window in self.model.args.sliding_window if window is not None]
-        used = self.cache[0].offset if self.is_answering else self._count()
-        return ContextUse(used, min(windows) if limit is None else limit, is_window=limit is None)
+        return context_use(self.model.args, self.cache[0].offset if self.is_answering else self._count())
 
     def clear(self) -> None:
         """Forget the conversation; the system prompt stays."""
@@ -241,13 +223,8 @@ class Session:
 
     def _fit(self, messages: Sequence[Message], max_tokens: int) -> tuple[list[Message], list[int]]:
         """Return the messages that are kept, and their ids. Raises ContextError if they do not fit."""
-        kept, n_dropped = list(messages), 0
-        ids = self._encode(kept)
-        limit = self.model.args.context_limit
-        if limit is not None and self.on_overflow == "drop-turns":
-            room = limit - min(max_tokens, limit // RESERVED_SHARE)
-            while len(ids) > room and (fewer := without_oldest_turn(kept)) is not None:
-                kept, n_dropped, ids = fewer, n_dropped + 1, self._encode(fewer)
+        limit = self.model.args.context_limit if self.on_overflow == "drop-turns" else None
+        kept, ids, n_dropped = without_overflow(messages, self._encode, limit, max_tokens)
         check_prompt(ids, self.model)  # before anything cached is given up for it
         self.dropped_turns = n_dropped
         return kept, ids
@@ -279,7 +256,7 @@ class Session:
         if answer[-1].finish_reason is None:
             message = {**message, "interrupted": True}
         # Cut at a stop string or inside a character, the ids say more than the user has seen.
-        return {**message, "ids": ids} if self.tokenizer.decode(ids) == text else message
+        return {**message, "ids": ids} if ids and self.tokenizer.decode(ids) == text else message
 
     def _ids_of(self, message: Message) -> list[int]:
         ids = message.get("ids")

@@ -15,7 +15,8 @@ ORDER = """
     errors  detokenizer  tokenizer_base
     errors  template_budget  template_sandbox  chat_template  instruct  session
     cache  snapshots  session_cache  session
-    errors  turns  session
+    errors  turns  context_use  session
+    args  context_use
     instruct  model  fingerprint  session
     folder  tensor_files  kernels  cache  saved_cache  saved_session
     turns  instruct  tokenizer  saved_messages  saved_session
