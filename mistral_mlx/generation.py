@@ -129,6 +129,8 @@ def stream_generate(
     Raises OptionError for an empty prompt or an impossible limit, ContextError if the prompt does not fit.
     """
     cache = make_cache(model.args) if cache is None else cache
+    if isinstance(sampler, Sampler):
+        sampler.bind(tokenizer)
     is_start = cache[0].offset == 0  # a text that goes on has its bos already
     ids = tokenizer.encode(prompt, bos=tokenizer.add_bos and is_start) if isinstance(prompt, str) else list(prompt)
     continues = isinstance(prompt, str) if continues is None else continues

@@ -22,7 +22,8 @@ ORDER = """
     turns  instruct  tokenizer  saved_messages  saved_session
     session  saved_session  __init__
     tokenizer_base  instruct
-    errors  sampling  generation  session
+    errors  filters  penalties  sampling  generation  session
+    filters  tokenizer_base  dry  sampling
     tokenizer  model  generation
     kernels  memory  generation
     generation  benchmark  cli

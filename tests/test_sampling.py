@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from mistral_mlx.errors import CheckpointError, OptionError
-from mistral_mlx.sampling import Sampler, keep_min_p, keep_top_k, keep_top_p, penalize
+from mistral_mlx.filters import keep_min_p, keep_top_k, keep_top_p
+from mistral_mlx.penalties import penalize
+from mistral_mlx.sampling import Sampler
 
 P = np.array([2, 6, 1, 4, 3], np.float32) / 16
 IDS = np.arange(5)

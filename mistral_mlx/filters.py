@@ -1,0 +1,86 @@
+"""Which tokens may be drawn: each filter keeps a part of `ids` and of their probabilities, and at least one.
+
+Probabilities are known up to a common factor; every filter sees those that the filters before it have kept, as if
+they were all there are. None of them sorts a whole vocabulary unless the distribution is nearly flat.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+Floats = NDArray[np.float32]  # logits, or probabilities up to a common factor
+Values = Floats | NDArray[np.float64]
+
+FEW = 64  # mostly as many as are kept; sorting a whole vocabulary costs more than the rest together
+STEP = 256  # by which top-p lowers the least probability it looks at; comparing is 20 times faster than sorting
+TINY = float(np.finfo(np.float32).tiny)
+
+
+def keep_top_k(ids: Ids, probs: Floats, k: int) -> tuple[Ids, Floats]:
+    """Keep the `k` likeliest."""
+    if k >= len(ids):
+        return ids, probs
+    kept = np.argpartition(probs, -k)[-k:]
+    return ids[kept], probs[kept]
+
+
+def keep_top_p(ids: Ids, probs: Floats, p: float) -> tuple[Ids, Floats]:
+    """Keep the fewest of the likeliest that together have at least probability `p`, likeliest first.
+
+    Nucleus sampling: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020, section 3.1.
+    """
+    needed, cut = p * float(probs.sum(dtype=np.float64)), float(probs.max())
+    while True:
+        cut = cut / STEP if cut / STEP >= TINY else 0.0
+        above = np.flatnonzero(probs >= np.float32(cut))
+        if not cut or float(probs[above].sum(dtype=np.float64)) >= needed:
+            kept = above[_first_that_reach(needed, probs[above], by=-probs[above])]
+            return ids[kept], probs[kept]
+
+
+def keep_typical_p(ids: Ids, probs: Floats, p: float) -> tuple[Ids, Floats]:
+    """Keep the fewest tokens that together have at least probability `p`, those of most typical surprise first.
+
+    With the entropy H = -Σ q ln q, the distance of a token is |H + ln q| (Meister et al., Locally Typical Sampling,
+    2023, equation 10; llama.cpp's ``--typical``). The likeliest token may be left out.
+    """
+    q = probs.astype(np.float64) / probs.sum(dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        surprise = -np.log(q)  # inf where q is 0: no typical token at all
+    entropy = float(np.dot(q, np.where(q > 0, surprise, 0.0)))
+    kept = _first_that_reach(p, q, by=np.abs(surprise - entropy))
+    return ids[kept], probs[kept]
+
+
+def keep_min_p(ids: Ids, probs: Floats, p: float) -> tuple[Ids, Floats]:
+    """Keep those at least `p` times as likely as the likeliest (Nguyen et al., Min-p Sampling, 2024)."""
+    kept = probs >= p * probs.max()
+    return ids[kept], probs[kept]
+
+
+def exclude_top_choices(ids: Ids, probs: Floats, threshold: float) -> tuple[Ids, Floats]:
+    """Leave out all tokens of at least probability `threshold` but the least likely of them, if there are two.
+
+    XTC (p-e-w, text-generation-webui #6335; llama.cpp's ``--xtc-threshold``). Whether it is done at all is a throw of
+    ``--xtc-probability``, which is the caller's. Of equally likely last ones the first id stays.
+    """
+    above = np.flatnonzero(probs >= threshold * probs.sum(dtype=np.float64))
+    if len(above) < 2:
+        return ids, probs
+    left_out = np.ones(len(above), bool)
+    left_out[np.lexsort((ids[above], probs[above]))[0]] = False
+    kept = np.delete(np.arange(len(ids)), above[left_out])
+    return ids[kept], probs[kept]
+
+
+def _first_that_reach(needed: float, probs: Values, *, by: Values) -> NDArray[np.int64]:
+    """Return the places of the fewest of smallest `by` that together have at least `needed`, in that order."""
+    n_sorted = min(FEW, len(probs))
+    while True:
+        n_all = n_sorted == len(probs)
+        places = np.arange(len(probs)) if n_all else np.argpartition(by, n_sorted - 1)[:n_sorted]
+        places = places[np.argsort(by[places], kind="stable")]
+        sums = np.cumsum(probs[places], dtype=np.float64)
+        if sums[-1] >= needed or n_all:
+            return places[: int(np.searchsorted(sums, needed)) + 1]
+        n_sorted = min(8 * n_sorted, len(probs))
