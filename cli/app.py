@@ -3,19 +3,24 @@
 Heavy imports stand inside the commands: ``--help`` needs neither MLX nor a tokenizer.
 """
 
+import os
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from mistral_mlx.errors import ContextError, ConversionError, MistralMLXError, ModelError, OptionError
 from mistral_mlx.version import __version__
 
-from . import options, registry
+from . import config, options, registry, settings
+from .completion import completion
+from .help import Application
+from .models import models
+from .sampling import make_sampler, with_sampling
 from .terminal import Interrupted, OutputError, note, prepare_streams, raise_on_signals
+from .tokens import tokens
 
 STARTED = time.perf_counter()
 
@@ -31,7 +36,7 @@ STATUS: list[tuple[type[Exception], int]] = [
 ]
 MLX_PACKAGE = "mlx" if sys.platform == "darwin" else "'mlx[cpu]'"
 
-app = typer.Typer(
+app = Application(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -45,7 +50,7 @@ def run() -> NoReturn:
     try:
         status = app(prog_name="mistral-mlx", standalone_mode=False)
     except (Exception, Interrupted) as error:
-        if "--debug" in sys.argv:
+        if "--debug" in sys.argv or os.environ.get("MISTRAL_MLX_DEBUG"):
             raise
         status = _report(error)
     sys.exit(status)
@@ -79,6 +84,8 @@ def _report(error: Exception | Interrupted) -> int:
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib import metadata
+
         from mistral_mlx import kernels
 
         python, mlx = sys.version.split()[0], metadata.version("mlx")
@@ -97,9 +104,13 @@ def common(
     """Mistral models in the terminal: chat, completion and conversion, on Apple silicon and on any CPU."""
     if context.invoked_subcommand is None:
         print(context.get_help())
+    elif context.invoked_subcommand not in config.SILENT and not {"-h", "--help"} & set(sys.argv):
+        command = context.invoked_subcommand
+        context.default_map = {command: settings.defaults(context.command, command)}
 
 
 @app.command()
+@with_sampling
 def complete(
     prompt: Annotated[str | None, typer.Argument(help="The prompt; joined after what is piped in.")] = None,
     model: options.Model = None,
@@ -108,40 +119,26 @@ def complete(
     system: options.System = None,
     template: options.Template = None,
     max_tokens: options.MaxTokens = options.MAX_TOKENS,
-    temperature: options.Temperature = options.TEMPERATURE,
-    top_p: options.TopP = options.TOP_P,
-    top_k: options.TopK = options.TOP_K,
-    min_p: options.MinP = options.MIN_P,
-    repetition_penalty: options.RepetitionPenalty = options.REPETITION_PENALTY,
     stop: options.Stop = None,
-    seed: options.Seed = None,
     as_json: options.Json = False,
     stats: options.Stats = False,
     quiet: options.Quiet = False,
     device: options.Device = "auto",
     threads: options.Threads = 0,
     force: options.Force = False,
+    **sampling: Any,
 ) -> None:
     """Answer a prompt, or continue a text, on stdout.
 
     The prompt is standard input, then --prompt-file, then the argument, with a blank line between them.
     """
-    from mistral_mlx.sampling import Sampler
-
     from . import complete as command
     from .opening import open_model, use_device, use_threads
 
     job = command.Job(
         prompt=command.join_prompt(prompt, prompt_file),
         name=model or "",
-        sampler=Sampler(
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-        ),
+        sampler=make_sampler(**sampling),
         max_tokens=max_tokens,
         started=STARTED,
         stop=stop or [],
@@ -158,40 +155,28 @@ def complete(
 
 
 @app.command()
+@with_sampling
 def chat(
     model: options.Model = None,
     system: options.System = None,
     template: options.Template = None,
     max_tokens: options.MaxTokens = options.MAX_TOKENS,
-    temperature: options.Temperature = options.TEMPERATURE,
-    top_p: options.TopP = options.TOP_P,
-    top_k: options.TopK = options.TOP_K,
-    min_p: options.MinP = options.MIN_P,
-    repetition_penalty: options.RepetitionPenalty = options.REPETITION_PENALTY,
     stop: options.Stop = None,
-    seed: options.Seed = None,
     stats: options.Stats = False,
     quiet: options.Quiet = False,
     history: Annotated[bool, typer.Option(help="Remember what was typed, in a file only you can read.")] = True,
     device: options.Device = "auto",
     threads: options.Threads = 0,
     force: options.Force = False,
+    **sampling: Any,
 ) -> None:
     """Talk to a model; /help inside lists the commands."""
-    from mistral_mlx.sampling import Sampler
     from mistral_mlx.session import Session
 
     from . import chat as command
     from .opening import open_model, use_device, use_threads
 
-    sampler = Sampler(
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-    )
+    sampler = make_sampler(**sampling)
     use_device(device)
     use_threads(threads, quiet=quiet)
     opened = open_model(registry.resolve(model), force=force, quiet=quiet)
@@ -298,3 +283,9 @@ def pull(
     if name != NAME:
         raise OptionError(f"there is no model {name!r} to pull; {NAME!r} is")
     pull_demo(quiet=quiet)
+
+
+app.command()(models)
+app.command()(tokens)
+app.add_typer(config.app, name="config")
+app.command()(completion)

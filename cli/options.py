@@ -4,9 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .registry import MODEL_VARIABLE
-
-THREADS_VARIABLE = "MISTRAL_MLX_THREADS"
+from .registry import model_names
 
 # Written again here, so that --help need not import the engine; a test holds them equal.
 TEMPERATURE, TOP_P, TOP_K, MIN_P, REPETITION_PENALTY, MAX_TOKENS = 0.7, 0.95, 0, 0.0, 1.0, 2048
@@ -14,7 +12,9 @@ N_PROMPT, N_GEN, DEPTH, REPEATS = 512, 128, 0, 5
 
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", envvar=MODEL_VARIABLE, metavar="MODEL", help="A model folder, or a registered name."),
+    typer.Option(
+        "--model", "-m", metavar="MODEL", autocompletion=model_names, help="A model folder, or a registered name."
+    ),
 ]
 System = Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt: how to behave.")]
 Template = Annotated[
@@ -31,14 +31,14 @@ MinP = Annotated[
     float, typer.Option(metavar="P", help="Keep tokens at least P times as likely as the first; 0 is off.")
 ]
 RepetitionPenalty = Annotated[
-    float, typer.Option(metavar="X", help="Above 1, tokens of the last 64 become less likely; 1 is off.")
+    float, typer.Option(metavar="X", help="Above 1, tokens that were there become less likely; 1 is off.")
 ]
 Stop = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End before this text; may be repeated.")]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Makes sampling repeatable; random by default.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|gpu", help="Where to compute.")]
 Threads = Annotated[
     int,
-    typer.Option(envvar=THREADS_VARIABLE, metavar="N", help="Threads on a CPU; 0 is one per physical core."),
+    typer.Option(metavar="N", help="Threads on a CPU; 0 is one per physical core."),
 ]
 NPrompt = Annotated[int, typer.Option("--n-prompt", "-p", metavar="N", help="Prompt tokens of the prefill; 0: none.")]
 NGen = Annotated[int, typer.Option("--n-gen", "-n", metavar="N", help="Tokens to decode; 0: none.")]

@@ -31,6 +31,13 @@ def registered() -> dict[str, Path]:
         ) from error
 
 
+def model_names() -> list[str]:
+    """Return the registered names, for a shell to complete; none where they cannot be read."""
+    with contextlib.suppress(ModelError):
+        return sorted(registered())
+    return []
+
+
 def register(name: str, path: Path) -> None:
     """Make `name` mean the folder `path`, from now on."""
     names = {key: str(value) for key, value in (registered() | {name: path.resolve()}).items()}

@@ -1,6 +1,7 @@
 """Tiny seeded models, in memory and as folders, for all tests. Everything runs on the CPU."""
 
 import json
+import os
 
 import mlx.core as mx
 import numpy as np
@@ -42,9 +43,9 @@ def home(tmp_path_factory, monkeypatch):
     """The program's own folder: no test sees the user's, nor what is said once where there are no native kernels."""
     folder = tmp_path_factory.mktemp("home")
     (folder / "said-slow-kernels").touch()
+    for name in [name for name in os.environ if name.startswith("MISTRAL_MLX_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("MISTRAL_MLX_HOME", str(folder))
-    monkeypatch.delenv("MISTRAL_MLX_MODEL", raising=False)
-    monkeypatch.delenv("MISTRAL_MLX_THREADS", raising=False)
     return folder
 
 

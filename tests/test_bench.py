@@ -17,7 +17,7 @@ from test_cli import PROGRAM, interrupted, one_line, run
 from mistral_mlx import kernels
 from mistral_mlx.args import ModelArgs
 from mistral_mlx.benchmark import Measurement, Workload, bytes_per_token, measure
-from mistral_mlx.cli import bench, opening, options
+from mistral_mlx.cli import bench, opening, options, sampling
 from mistral_mlx.errors import ContextError, OptionError
 from mistral_mlx.generation import DEFAULT_MAX_TOKENS
 from mistral_mlx.loading import load_model
@@ -276,8 +276,10 @@ def test_without_native_kernels_threads_are_said_to_have_no_effect_and_no_bandwi
 
 
 def test_the_defaults_of_the_options_are_those_of_the_engine():
-    sampler = {name: p.default for name, p in inspect.signature(Sampler).parameters.items()}
-    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
-        assert getattr(options, name.upper()) == sampler[name]
+    engine = {name: p.default for name, p in inspect.signature(Sampler).parameters.items()}
+    ours = {name: default for name, (_, default) in sampling.OPTIONS.items()}
+    ours["dry_sequence_breakers"] = engine["dry_sequence_breakers"]  # none given is the engine's
+    del ours["dry_sequence_breaker"]
+    assert ours == engine
     assert options.MAX_TOKENS == DEFAULT_MAX_TOKENS
     assert Workload(options.N_PROMPT, options.N_GEN, options.DEPTH, options.REPEATS) == Workload()

@@ -1,0 +1,21 @@
+"""``completion``: the script with which a shell completes commands, options and the names of models."""
+
+from typing import Annotated
+
+import typer
+
+from mistral_mlx.errors import OptionError, shown
+
+SHELLS = ("bash", "zsh", "fish", "pwsh")
+
+
+def completion(
+    context: typer.Context,
+    shell: Annotated[str, typer.Argument(metavar="SHELL", help=f"One of {', '.join(SHELLS)}.")],
+) -> None:
+    """Print the script that makes a shell complete commands, options and model names."""
+    from typer.completion import shell_complete
+
+    if shell not in SHELLS:
+        raise OptionError(f"there is no completion for {shown(shell)}; choose one of {', '.join(SHELLS)}")
+    shell_complete(context.find_root().command, {}, "mistral-mlx", "_MISTRAL_MLX_COMPLETE", f"source_{shell}")
