@@ -1,0 +1,61 @@
+"""Writes every command and option of the program into docs/cli.md, between its marks: python docs/generate_cli.py"""
+
+import inspect
+import sys
+from pathlib import Path
+
+import typer.main
+
+from mistral_mlx.cli import help as sections
+from mistral_mlx.cli.app import app
+from mistral_mlx.cli.settings import Option, options_of
+
+PAGE = Path(__file__).with_name("cli.md")
+BEGIN, END = "<!-- begin: written by docs/generate_cli.py -->\n", "<!-- end -->\n"
+
+
+def render(page: str) -> str:
+    """Return the page with what stands between its marks written anew."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{commands()}{END}{after}"
+
+
+def commands() -> str:
+    """Return a section for every command."""
+    program = typer.main.get_command(app)
+    options = options_of(program)
+    return "\n".join(_command(name, command, options[name]) for name, command in program.commands.items())
+
+
+def _command(name: str, command: typer.core.TyperCommand, options: list[Option]) -> str:
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    usage = " ".join([f"mistral-mlx {name}", *(p.metavar or f"[{p.name.upper()}]" for p in arguments), "[OPTIONS]"])
+    lines = [f"### {name}", "", f"    {usage}", "", *inspect.cleandoc(command.help or "").split("\n"), ""]
+    lines += [f"- `{p.metavar or p.name.upper()}`: {p.help}" for p in arguments]
+    subcommands = getattr(command, "commands", {}).values()
+    lines += [f"- `{name} {sub.name}`: {inspect.cleandoc(sub.help)}" for sub in subcommands]
+    lines += [""] if arguments or subcommands else []
+    lines += ["| option | variable | default | |", "|---|---|---|---|"] if options else []
+    parameters = {p.name: p for p in command.params}
+    lines += [_row(option, parameters[option.name]) for option in options]
+    examples = [f"    {example}" for example in sections.EXAMPLES.get(name, [])]
+    return "\n".join([*lines, *([""] if options else []), *examples, *([""] if examples else [])]) + "\n"
+
+
+def _row(option: Option, parameter: typer.core.TyperOption) -> str:
+    flags = ", ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
+    metavar = "" if option.kind is bool else f" {parameter.metavar}"
+    if option.kind is bool:
+        default = "on" if option.default else ""
+    else:
+        default = "" if option.default is None else f"`{option.default}`"
+    cells = (flags + metavar, f"`{option.variable}`", default, option.help)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+if __name__ == "__main__":
+    written = render(PAGE.read_text("utf-8"))
+    if "--check" in sys.argv:
+        sys.exit(written != PAGE.read_text("utf-8"))
+    PAGE.write_text(written, "utf-8")
