@@ -260,7 +260,7 @@ def test_a_buffer_that_nobody_holds_is_written_in_place(kernels):
 
 
 def test_the_extension_knows_the_arrays_of_this_mlx():
-    """It does if both have the same ABI tag of nanobind: if a new mlx moves the tag, move both pins in pyproject.toml."""
+    """Both must have the same ABI tag of nanobind: if a new mlx moves it, move both pins in pyproject.toml."""
     weight = Weight(mx.ones((3, 2)))
     assert native.ext.products(mx.ones((1, 2)), [weight])[0].tolist() == [[2.0, 2.0, 2.0]]
 
