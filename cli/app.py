@@ -5,7 +5,6 @@ Heavy imports stand inside the commands: ``--help`` needs neither MLX nor a toke
 
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -14,15 +13,15 @@ import typer
 from mistral_mlx.errors import ContextError, ConversionError, MistralMLXError, ModelError, OptionError
 from mistral_mlx.version import __version__
 
-from . import config, options, registry, settings
+from . import config, options, registry, settings, templates
+from .batch_command import batch
+from .complete_command import complete
 from .completion import completion
 from .help import Application
 from .models import models
 from .sampling import make_sampler, with_sampling
 from .terminal import Interrupted, OutputError, note, prepare_streams, raise_on_signals
 from .tokens import tokens
-
-STARTED = time.perf_counter()
 
 # docs/cli.md lists them; those of signals are in `terminal`.
 INTERNAL, USAGE, MODEL, CONTEXT, OUTPUT = 1, 2, 3, 4, 5
@@ -109,49 +108,9 @@ def common(
         context.default_map = {command: settings.defaults(context.command, command)}
 
 
-@app.command()
-@with_sampling
-def complete(
-    prompt: Annotated[str | None, typer.Argument(help="The prompt; joined after what is piped in.")] = None,
-    model: options.Model = None,
-    prompt_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the prompt from a file.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without instruct format.")] = False,
-    system: options.System = None,
-    template: options.Template = None,
-    max_tokens: options.MaxTokens = options.MAX_TOKENS,
-    stop: options.Stop = None,
-    as_json: options.Json = False,
-    stats: options.Stats = False,
-    quiet: options.Quiet = False,
-    device: options.Device = "auto",
-    threads: options.Threads = 0,
-    force: options.Force = False,
-    **sampling: Any,
-) -> None:
-    """Answer a prompt, or continue a text, on stdout.
-
-    The prompt is standard input, then --prompt-file, then the argument, with a blank line between them.
-    """
-    from . import complete as command
-    from .opening import open_model, use_device, use_threads
-
-    job = command.Job(
-        prompt=command.join_prompt(prompt, prompt_file),
-        name=model or "",
-        sampler=make_sampler(**sampling),
-        max_tokens=max_tokens,
-        started=STARTED,
-        stop=stop or [],
-        system=system,
-        template=template,
-        raw=raw,
-        as_json=as_json,
-        stats=stats,
-        quiet=quiet,
-    )
-    use_device(device)
-    use_threads(threads, quiet=quiet)
-    command.run(job, *open_model(registry.resolve(model), force=force, quiet=quiet))
+app.command()(complete)
+app.command()(batch)
+app.add_typer(templates.app, name="templates")
 
 
 @app.command()

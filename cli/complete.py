@@ -1,25 +1,27 @@
-"""``complete``: one prompt in, one answer out on stdout, for pipes and scripts."""
+"""``complete``: one prompt in, one answer or several out on stdout, for pipes and scripts."""
 
-import json
-import select
 import sys
 import time
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import typer
 
-from mistral_mlx.errors import OptionError, shown
-from mistral_mlx.generation import GenerationResponse, stream_generate
-from mistral_mlx.instruct import encode_chat
+from mistral_mlx.errors import OptionError
+from mistral_mlx.generation import GenerationResponse, check_prompt
 from mistral_mlx.model import Mistral
-from mistral_mlx.sampling import Sampler
+from mistral_mlx.samples import stream_samples
+from mistral_mlx.sampling import MAX_SEED, Sampler
 from mistral_mlx.tokenizer import Tokenizer
 
+from .code_block import FirstCodeBlock
+from .complete_output import Answer, JsonlOutput, JsonOutput, Output, TextOutput, spelled_logprobs
+from .prompt import Prompt
 from .remarks import statistics, untrained_position
-from .terminal import Interrupted, PrefillProgress, note, write_text
+from .terminal import Interrupted, PrefillProgress, note
 
-WAIT_S = 1.0  # after which a silent standard input is worth a remark
+CUT_SHORT, NO_BLOCK = 6, 7  # exit statuses, see docs/cli.md
+MAX_SAMPLES = 1000
 NOTES = {
     "length": "stopped at the limit of {generation_tokens} tokens (--max-tokens); the answer may go on",
     "context": "stopped because the model's context is full, after {generation_tokens} tokens",
@@ -29,109 +31,129 @@ NOTES = {
 
 @dataclass(frozen=True)
 class Job:
-    """What to complete and how to show it."""
+    """What to complete and how to show it. Raises OptionError for what cannot go together."""
 
-    prompt: str
+    prompt: Prompt
     name: str  # of the model, as the user gave it
-    sampler: Sampler
+    samplers: list[Sampler]  # one per answer
     max_tokens: int
     started: float  # time.perf_counter() when the process began
     stop: list[str] = field(default_factory=list)
-    system: str | None = None
-    template: str | None = None
-    raw: bool = False
+    n_logprobs: int | None = None
     as_json: bool = False
+    as_jsonl: bool = False
+    extract: bool = False
+    stream: bool = True
     stats: bool = False
     quiet: bool = False
+    fail_on_length: bool = False
+
+    def __post_init__(self) -> None:
+        if self.as_json and self.as_jsonl:
+            raise OptionError("--json and --jsonl exclude each other; leave one out")
+        if self.n_logprobs is not None and self.n_logprobs < 0:
+            raise OptionError(f"--logprobs is {self.n_logprobs}; it must be 0 or a positive number of tokens")
+        if self.n_logprobs is not None and not (self.as_json or self.as_jsonl):
+            raise OptionError("--logprobs needs --json or --jsonl to appear in")
+
+    def output(self) -> Output:
+        """Return what writes the answers."""
+        if self.as_json:
+            return JsonOutput(self.name, as_array=len(self.samplers) > 1)
+        return JsonlOutput(self.name) if self.as_jsonl else TextOutput(stream=self.stream)
 
 
-@dataclass
-class Answer:
-    """What has been generated so far."""
-
-    pieces: list[str] = field(default_factory=list)
-    last: GenerationResponse | None = None
-    finish_reason: str = "interrupt"
-    start_ttft_s: float = 0.0  # from the start of the program
-
-    @property
-    def text(self) -> str:
-        """The pieces joined."""
-        return "".join(self.pieces)
-
-
-def join_prompt(argument: str | None, prompt_file: Path | None) -> str:
-    """Return the prompt: standard input, then the file, then the argument, with a blank line between them.
-
-    One line feed at the end of the input or the file ends its last line and is not part of the prompt; nothing else
-    is touched. Raises OptionError if there is nothing at all, or something is not UTF-8 text.
-    """
-    alone = argument is None and prompt_file is None
-    parts = [
-        _decode(_read_stdin(alone=alone), "standard input"),
-        _decode(_read_file(prompt_file), str(prompt_file)),
-        argument or "",
-    ]
-    prompt = "\n\n".join(part for part in parts if part)
-    if not prompt:
-        raise OptionError("there is no prompt: give it as an argument, by --prompt-file, or on standard input")
-    return prompt
+def make_samplers(settings: dict[str, object], n: int) -> list[Sampler]:
+    """Return a sampler per answer, whose seeds follow each other. Raises OptionError for a value out of range."""
+    if not 1 <= n <= MAX_SAMPLES:
+        raise OptionError(f"--samples is {n}; it must be 1 to {MAX_SAMPLES}")
+    first = Sampler(**settings)  # type: ignore[arg-type]  # values of options, which typer has checked
+    seeds = [(first.seed + i) % (MAX_SEED + 1) for i in range(1, n)]
+    return [first, *(Sampler(**{**settings, "seed": seed}) for seed in seeds)]  # type: ignore[arg-type]
 
 
 def run(job: Job, model: Mistral, tokenizer: Tokenizer) -> None:
-    """Write the completion to stdout, piece by piece or as one JSON object, and what there is to say to stderr.
+    """Write the answers to stdout, and what there is to say to stderr.
 
-    Raises typer.Exit with the documented status after an interrupt or when nobody reads the output.
+    Raises typer.Exit with the documented status after an interrupt, when nobody reads the output, and for an answer
+    that is not what was asked for.
     """
-    answer, interrupted = Answer(), None
-    try:
-        _stream(job, model, tokenizer, answer)
-    except Interrupted as signal:
-        interrupted, answer.finish_reason = signal, "interrupt"
-    if job.as_json:
-        write_text(json.dumps(_record(job, answer), ensure_ascii=False) + "\n")
-    elif not answer.text.endswith("\n"):
-        write_text("\n")
-    _remark(job, answer, model.args.max_position_embeddings)
+    output, answers = job.output(), list[Answer]()
+    interrupted: Interrupted | None = None
+    with PrefillProgress(sys.stderr, quiet=job.quiet) as progress:
+        for stream in _streams(job, model, tokenizer, progress):
+            answers.append(_new_answer(job, len(answers)))
+            try:
+                _follow(job, stream, tokenizer, answers[-1], output)
+            except Interrupted as signal:
+                interrupted, answers[-1].finish_reason = signal, "interrupt"
+            _end(job, answers[-1], output, model.args.max_position_embeddings)
+            if interrupted:
+                break
+    output.close()
     if interrupted:
         raise typer.Exit(interrupted.status)
+    _judge(job, answers)
 
 
-def _stream(job: Job, model: Mistral, tokenizer: Tokenizer, answer: Answer) -> None:
-    """Generate into `answer`, which an interrupt leaves as far as it came, and write the text unless it is for JSON."""
-    ids, continues = _encode(job, tokenizer)
-    with PrefillProgress(sys.stderr, quiet=job.quiet) as progress:
-        for response in stream_generate(
-            model,
-            tokenizer,
-            ids,
-            sampler=job.sampler,
-            max_tokens=job.max_tokens,
-            stop=job.stop,
-            on_prefill=progress,
-            continues=continues,
-        ):
-            answer.start_ttft_s = answer.start_ttft_s or time.perf_counter() - job.started
-            answer.pieces.append(response.text)
-            answer.last = response
-            answer.finish_reason = response.finish_reason or "interrupt"  # until the last piece says otherwise
-            if not job.as_json:
-                write_text(response.text)
+def _streams(
+    job: Job, model: Mistral, tokenizer: Tokenizer, progress: PrefillProgress
+) -> Iterator[Iterator[GenerationResponse]]:
+    ids, continues = job.prompt.encode(tokenizer), job.prompt.continues(tokenizer)
+    check_prompt(ids, model)
+    if continues and not (job.prompt.raw or job.prompt.suffix is not None or job.quiet):
+        note("this model has no instruct format: the text is continued as it is (--raw says so on purpose)")
+    return stream_samples(
+        model,
+        tokenizer,
+        ids,
+        job.samplers,
+        max_tokens=job.max_tokens,
+        stop=job.stop,
+        on_prefill=progress,
+        continues=continues or bool(job.prompt.prefill),
+        n_logprobs=job.n_logprobs,
+    )
 
 
-def _encode(job: Job, tokenizer: Tokenizer) -> tuple[list[int], bool]:
-    """Return the prompt's ids, and whether the answer continues its text."""
-    if job.raw and job.template:
-        raise OptionError("--raw continues the text without a format; leave out --template, or --raw")
-    formatted = job.template is not None or tokenizer.has_chat_format
-    if job.raw or not formatted:
-        if job.system:
-            raise OptionError("--system needs an instruct format; this prompt is continued as plain text")
-        if not job.raw and not job.quiet:
-            note("this model has no instruct format: the text is continued as it is (--raw says so on purpose)")
-        return tokenizer.encode(job.prompt, bos=tokenizer.add_bos), True
-    system = [{"role": "system", "content": job.system}] if job.system else []
-    return encode_chat(tokenizer, [*system, {"role": "user", "content": job.prompt}], template=job.template), False
+def _new_answer(job: Job, index: int) -> Answer:
+    return Answer(
+        sampler=job.samplers[index],
+        index=index,
+        logprobs=None if job.n_logprobs is None else [],
+        block=FirstCodeBlock() if job.extract else None,
+    )
+
+
+def _follow(
+    job: Job, stream: Iterator[GenerationResponse], tokenizer: Tokenizer, answer: Answer, output: Output
+) -> None:
+    """Take a stream into `answer`, which an interrupt leaves as far as it came; a code block's end ends it, too."""
+    for response in stream:
+        is_first, answer.last = answer.last is None, response
+        if is_first:
+            answer.start_ttft_s = time.perf_counter() - job.started
+            _begin(job, answer, output)
+        answer.finish_reason = response.finish_reason or "interrupt"
+        if answer.logprobs is not None and response.logprobs is not None:
+            answer.logprobs.append(spelled_logprobs(response.logprobs, response.token, tokenizer))
+        output.piece(answer, answer.add(response.text), response)
+        if answer.block is not None and answer.block.closed:
+            answer.finish_reason = "stop"
+            return
+
+
+def _begin(job: Job, answer: Answer, output: Output) -> None:
+    output.begin(answer)
+    if job.prompt.prefill:
+        output.piece(answer, answer.add(job.prompt.prefill), None)
+
+
+def _end(job: Job, answer: Answer, output: Output, n_trained: int) -> None:
+    if answer.last is None:  # interrupted before the first token
+        _begin(job, answer, output)
+    output.end(answer)
+    _remark(job, answer, n_trained)
 
 
 def _remark(job: Job, answer: Answer, n_trained: int) -> None:
@@ -143,48 +165,15 @@ def _remark(job: Job, answer: Answer, n_trained: int) -> None:
     if n_tokens > n_trained and not job.quiet:
         note(untrained_position(n_tokens, n_trained))
     if job.stats and last:
-        figures = statistics(last, job.sampler.seed, answer.finish_reason)
+        figures = statistics(last, answer.sampler.seed, answer.finish_reason)
         note(f"{figures}, {answer.start_ttft_s:.2f} s after the program's start")
 
 
-def _record(job: Job, answer: Answer) -> dict[str, object]:
-    counts = {} if answer.last is None else asdict(answer.last)
-    dropped = ("text", "token", "finish_reason")
-    return {
-        "text": answer.text,
-        "finish_reason": answer.finish_reason,
-        **{key: value for key, value in counts.items() if key not in dropped},
-        "start_ttft_s": answer.start_ttft_s,
-        "seed": job.sampler.seed,
-        "temperature": job.sampler.temperature,
-        "model": job.name,
-    }
-
-
-def _read_stdin(*, alone: bool) -> bytes:
-    """Return what is piped in; a terminal is only read when there is no other source."""
-    if not sys.stdin.isatty():
-        if not alone and not select.select([sys.stdin], [], [], WAIT_S)[0]:
-            note("waiting for standard input to end; add </dev/null if there is none")
-        return sys.stdin.buffer.read()
-    if not alone:
-        return b""
-    note("reading the prompt from the terminal; Ctrl-D ends it")
-    return sys.stdin.buffer.read()
-
-
-def _read_file(path: Path | None) -> bytes:
-    if path is None or str(path) == "-":  # standard input is read anyway
-        return b""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise OptionError(f"the prompt file {shown(str(path), limit=200)} cannot be read: {error.strerror}") from error
-
-
-def _decode(data: bytes, source: str) -> str:
-    try:
-        return data.decode("utf-8").removesuffix("\n")
-    except UnicodeDecodeError as error:
-        place = f"byte 0x{data[error.start]:02x} at {error.start}"
-        raise OptionError(f"{shown(source, limit=200)} is not UTF-8 text: {place}") from error
+def _judge(job: Job, answers: list[Answer]) -> None:
+    """Raise typer.Exit if an answer lacks its code block, or has a length that was to be a failure."""
+    if any(answer.block is not None and not answer.block.found for answer in answers):
+        note("error: the answer has no code block (--extract); ask for one, or begin it with --prefill")
+        raise typer.Exit(NO_BLOCK)
+    if job.fail_on_length and any(answer.finish_reason in ("length", "context") for answer in answers):
+        note("error: the answer was cut short (--fail-on-length); give it more --max-tokens")
+        raise typer.Exit(CUT_SHORT)

@@ -115,16 +115,21 @@ def with_sampling(command: Command) -> Command:
     return command
 
 
-def make_sampler(
-    *, logit_bias: Sequence[str] | None, dry_sequence_breaker: Sequence[str] | None, **others: Any
-) -> "Sampler":
+def make_sampler(**sampling: Any) -> "Sampler":
     """Return the sampler for the values of the options. Raises OptionError for one that cannot be."""
     from mistral_mlx.sampling import Sampler
 
+    return Sampler(**sampler_settings(**sampling))
+
+
+def sampler_settings(
+    *, logit_bias: Sequence[str] | None, dry_sequence_breaker: Sequence[str] | None, **others: Any
+) -> dict[str, Any]:
+    """Return what a Sampler takes for the values of the options. Raises OptionError for what cannot be read."""
     if dry_sequence_breaker:
         breakers = [] if NO_BREAKERS in dry_sequence_breaker else list(dry_sequence_breaker)
         others = {**others, "dry_sequence_breakers": breakers}
-    return Sampler(logit_bias=dict(map(_bias, logit_bias or [])), **others)
+    return {**others, "logit_bias": dict(map(_bias, logit_bias or []))}
 
 
 def _bias(text: str) -> tuple[int, float]:

@@ -10,6 +10,7 @@ from . import kernels
 from .cache import RollingBufferCache, make_cache
 from .detokenizer import StreamingDetokenizer
 from .errors import ContextError, OptionError
+from .logprobs import LogprobRecorder, TokenLogprobs
 from .memory import peak_memory
 from .model import Mistral
 from .sampling import Sampler
@@ -20,6 +21,8 @@ GPU_PREFILL_STEP_SIZE = 512  # bounds the memory of a step
 CPU_PREFILL_STEP_SIZE = 256  # as fast as any larger; a block of a 7B, which an interrupt waits for, takes half a second
 
 OnPrefill = Callable[[int, int], None]  # (tokens done, tokens in all), see `prefill`
+OnPrompt = Callable[[mx.array], None]  # gets the logits after the prompt, which the cache then holds
+Choose = Callable[[mx.array, Sequence[int]], int]  # what a Sampler does
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class GenerationResponse:
     generation_tps: float
     ttft_s: float  # time to first token: from the call to the first choice
     peak_memory_gb: float  # 1e9 bytes
+    logprobs: TokenLogprobs | None = None  # of `token`, if they were asked for
 
 
 def prefill(
@@ -78,15 +82,17 @@ def generate_step(
     *,
     cache: list[RollingBufferCache] | None = None,
     history: Sequence[int] = (),
-    sampler: Sampler | None = None,
+    sampler: Choose | None = None,
     max_tokens: int = DEFAULT_MAX_TOKENS,
     prefill_step_size: int | None = None,
     on_prefill: OnPrefill | None = None,
+    on_prompt: OnPrompt | None = None,
+    logits: mx.array | None = None,
 ) -> Iterator[int]:
     """Yield up to `max_tokens` ids that continue the ids `prompt`, stop ids included and not obeyed.
 
     The prompt continues what `cache` holds, which is `history` to the repetition penalty. A yielded id enters the
-    cache when the next one is asked for.
+    cache when the next one is asked for. With the `logits` after the prompt, `cache` must hold the prompt already.
 
     Raises OptionError for an empty prompt or an impossible limit, ContextError if the prompt does not fit.
     """
@@ -96,7 +102,10 @@ def generate_step(
         raise OptionError(f"max_tokens is {max_tokens}; it must be at least 1")
     prompt = [int(token) for token in prompt]
     seen = [*history, *prompt]
-    logits = prefill(model, prompt, cache, prefill_step_size=prefill_step_size, on_prefill=on_prefill)
+    if logits is None:
+        logits = prefill(model, prompt, cache, prefill_step_size=prefill_step_size, on_prefill=on_prefill)
+    if on_prompt is not None:
+        on_prompt(logits)
     for n_yielded in range(1, max_tokens + 1):
         mx.eval(logits)
         seen.append(sampler(logits, seen))
@@ -118,13 +127,17 @@ def stream_generate(
     stop: Sequence[str] = (),
     prefill_step_size: int | None = None,
     on_prefill: OnPrefill | None = None,
+    on_prompt: OnPrompt | None = None,
+    logits: mx.array | None = None,
     continues: bool | None = None,
+    n_logprobs: int | None = None,
 ) -> Iterator[GenerationResponse]:
     """Yield the text that follows `prompt`, piece by piece, up to a stop id, a string of `stop`, or a limit.
 
     Stop ids are those of the config, the generation config and the tokenizer together; neither they nor the stop
     strings are part of the text. `continues` keeps the leading space that joins the text to the prompt; by default
-    when the prompt is a string.
+    when the prompt is a string. `n_logprobs` asks for the log probability of each token and of the so many likeliest;
+    `on_prompt` and `logits` are those of `generate_step`, by which `stream_samples` evaluates a prompt once.
 
     Raises OptionError for an empty prompt or an impossible limit, ContextError if the prompt does not fit.
     """
@@ -136,16 +149,21 @@ def stream_generate(
     continues = isinstance(prompt, str) if continues is None else continues
     text = _TextStream(tokenizer.detokenizer(continues=continues), stop)
     stop_ids = model.args.eos_token_ids | tokenizer.eos_ids
-    progress = _Progress(prompt_tokens=cache[0].offset + len(ids), cached_tokens=cache[0].offset)
+    n_new = 0 if logits is not None else len(ids)
+    progress = _Progress(prompt_tokens=cache[0].offset + n_new, cached_tokens=cache[0].offset)
+    sampler = sampler or Sampler()
+    recorder = None if n_logprobs is None else LogprobRecorder(sampler, n_logprobs)
     for token in generate_step(
         ids,
         model,
         cache=cache,
         history=history,
-        sampler=sampler,
+        sampler=recorder or sampler,
         max_tokens=max_tokens,
         prefill_step_size=prefill_step_size,
         on_prefill=on_prefill,
+        on_prompt=on_prompt,
+        logits=logits,
     ):
         progress.tick()
         piece = "" if token in stop_ids else text.add(token)
@@ -156,7 +174,8 @@ def stream_generate(
             reason = "length"
         elif context_left(model, cache) == 0:
             reason = "context"
-        yield progress.response(piece + text.finish() if reason else piece, token, reason)
+        last = None if recorder is None else recorder.last
+        yield progress.response(piece + text.finish() if reason else piece, token, reason, last)
         if reason:
             return
 
@@ -246,7 +265,9 @@ class _Progress:
         self.first = self.first or self.last
         self.generation_tokens += 1
 
-    def response(self, text: str, token: int, finish_reason: str | None) -> GenerationResponse:
+    def response(
+        self, text: str, token: int, finish_reason: str | None, logprobs: TokenLogprobs | None
+    ) -> GenerationResponse:
         ttft_s = self.first - self.started
         return GenerationResponse(
             text=text,
@@ -260,4 +281,5 @@ class _Progress:
             generation_tps=(self.generation_tokens - 1) / (self.last - self.first) if self.last > self.first else 0.0,
             ttft_s=ttft_s,
             peak_memory_gb=peak_memory() / 1e9,
+            logprobs=logprobs,
         )

@@ -24,6 +24,10 @@ ORDER = """
     tokenizer_base  instruct
     errors  filters  penalties  sampling  generation  session
     filters  tokenizer_base  dry  sampling
+    sampling  samples  cli
+    errors  logprobs  generation  samples
+    errors  tokenizer_base  infill  cli
+    cache  samples
     tokenizer  model  generation
     kernels  memory  generation
     generation  benchmark  cli

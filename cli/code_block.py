@@ -1,0 +1,41 @@
+"""The first fenced code block (CommonMark 0.31, section 4.5) of a text that arrives in pieces."""
+
+import re
+
+OPENING = re.compile(r"([ \t]*)(`{3,}|~{3,})([^`\n]*)\n")
+
+
+class FirstCodeBlock:
+    """Takes text and gives back what is inside the block, line by line; an answer that ends early ends the block.
+
+    As models put blocks into lists, a fence may be indented by any amount, which its lines then lose.
+    """
+
+    def __init__(self) -> None:
+        self.found = False
+        self.closed = False
+        self._line = ""  # the last one, not yet ended
+        self._indent, self._fence = "", ""
+
+    def add(self, text: str) -> str:
+        """Return the lines of the block that are certain now."""
+        *lines, self._line = (self._line + text).split("\n")
+        return "".join(self._take(line + "\n") for line in lines)
+
+    def flush(self) -> str:
+        """Return what is left of a block that was never closed."""
+        line, self._line = self._line, ""
+        return self._take(line + "\n") if line else ""
+
+    def _take(self, line: str) -> str:
+        if self.closed:
+            return ""
+        if not self.found:
+            if opening := OPENING.fullmatch(line):
+                self.found, (self._indent, self._fence) = True, opening.groups()[:2]
+            return ""
+        rest = line.strip()
+        if len(rest) >= len(self._fence) and set(rest) == {self._fence[0]}:
+            self.closed = True
+            return ""
+        return line.removeprefix(self._indent)
