@@ -18,9 +18,9 @@ from mistral_mlx.model import Mistral
 from mistral_mlx.sampling import MAX_SEED, Sampler
 from mistral_mlx.tokenizer import Tokenizer
 
+from .answer_settings import checked_settings
 from .batch_files import Results, Task, read_file, read_tasks
 from .prompt import Prompt
-from .answer_settings import checked_settings
 from .terminal import Interrupted, note
 
 __all__ = ["Defaults", "Results", "leave", "read_file", "read_tasks", "run"]
