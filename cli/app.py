@@ -10,7 +10,15 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from mistral_mlx.errors import ContextError, ConversionError, MistralMLXError, ModelError, OptionError
+from mistral_mlx.errors import (
+    ContextError,
+    ConversionError,
+    MistralMLXError,
+    ModelError,
+    OptionError,
+    SessionError,
+    shown,
+)
 from mistral_mlx.version import __version__
 
 from . import config, options, registry, settings, templates
@@ -19,7 +27,7 @@ from .complete_command import complete
 from .completion import completion
 from .help import Application
 from .models import models
-from .sampling import make_sampler, with_sampling
+from .sampling import with_sampling
 from .terminal import Interrupted, OutputError, note, prepare_streams, raise_on_signals
 from .tokens import tokens
 
@@ -28,6 +36,7 @@ INTERNAL, USAGE, MODEL, CONTEXT, OUTPUT = 1, 2, 3, 4, 5
 STATUS: list[tuple[type[Exception], int]] = [
     (OptionError, USAGE),
     (ModelError, MODEL),
+    (SessionError, MODEL),
     (ContextError, CONTEXT),
     (ConversionError, OUTPUT),
     (OutputError, OUTPUT),
@@ -116,36 +125,61 @@ app.add_typer(templates.app, name="templates")
 @app.command()
 @with_sampling
 def chat(
+    context: typer.Context,
     model: options.Model = None,
     system: options.System = None,
     template: options.Template = None,
     max_tokens: options.MaxTokens = options.MAX_TOKENS,
     stop: options.Stop = None,
     stats: options.Stats = False,
-    quiet: options.Quiet = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Show answers as they are written, not as Markdown.")] = False,
+    on_overflow: Annotated[
+        str, typer.Option(metavar="drop-turns|stop", help="When the context is full: forget the oldest turns, or stop.")
+    ] = "drop-turns",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the saved session NAME, or the last.")] = False,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The session of --resume.")] = None,
+    last: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the last saved session.")] = False,
+    save: Annotated[bool, typer.Option(help="Save the conversation after every turn.")] = True,
     history: Annotated[bool, typer.Option(help="Remember what was typed, in a file only you can read.")] = True,
+    quiet: options.Quiet = False,
     device: options.Device = "auto",
     threads: options.Threads = 0,
     force: options.Force = False,
     **sampling: Any,
 ) -> None:
     """Talk to a model; /help inside lists the commands."""
-    from mistral_mlx.session import Session
+    from . import chat_opening, chat_start
+    from .chat_settings import NAMES, Settings
+    from .saved import Store
 
-    from . import chat as command
-    from .opening import open_model, use_device, use_threads
-
-    sampler = make_sampler(**sampling)
-    use_device(device)
-    use_threads(threads, quiet=quiet)
-    opened = open_model(registry.resolve(model), force=force, quiet=quiet)
-    session = Session(*opened, system=system, template=template)
-    command.greet(session, name=model or "", quiet=quiet)
-    failed = command.Chat(session, sampler, max_tokens, stop or [], stats=stats, quiet=quiet).run(
-        command.line_reader(registry.home() / "history" if history else None)
+    if name and not resume:
+        raise OptionError(f"{shown(name)} is no option; a model is named with --model, a session with --resume")
+    store = Store(registry.home() / "sessions", autosave=save)
+    resumes = store.existing(name) if resume or last else None
+    if model or not resumes:
+        registry.resolve(model)  # a wrong name need not wait for the prompt
+    settings = Settings(
+        **sampling,
+        max_tokens=max_tokens,
+        stop=stop or [],
+        on_overflow=on_overflow,
+        stats=stats,
+        plain=plain,
+    )
+    failed = chat_start.run(
+        chat_opening.Opener(model, device, threads, force, quiet),
+        chat_opening.Conversation(store, settings, system, template, resumes),
+        given=frozenset(key for key in NAMES if _is_given(context, key)),
+        history=registry.home() / "history" if history else None,
     )
     if failed and not sys.stdin.isatty():  # a script has to know
         raise typer.Exit(status_of(failed))
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether the option `name` stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @app.command()

@@ -13,7 +13,8 @@ from mistral_mlx.folder import ModelFolder
 from mistral_mlx.loading import read_args
 
 from .opening import open_weights
-from .terminal import inert, write_text
+from .sanitize import inert
+from .terminal import write_text
 
 
 def run(path: Path, workload: Workload, *, force: bool, quiet: bool) -> Measurement:

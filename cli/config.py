@@ -13,8 +13,9 @@ import typer
 from mistral_mlx.errors import OptionError, shown
 
 from . import options
+from .sanitize import inert
 from .settings import Option, Setting, config_path, options_of, read_config, settings
-from .terminal import inert, note, write_text
+from .terminal import note, write_text
 
 app = typer.Typer(rich_markup_mode=None)
 SILENT = ("config", "completion")  # commands whose options are not settings: they must run whatever the file says

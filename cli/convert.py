@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mistral_mlx.convert import Report
 
-from .terminal import inert, note, write_text
+from .sanitize import inert
+from .terminal import note, write_text
 
 N_SHOWN = 5  # rows of a list
 

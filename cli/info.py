@@ -16,7 +16,8 @@ from mistral_mlx.memory import available_memory
 from mistral_mlx.tokenizer import Tokenizer, load_tokenizer
 
 from .opening import CHAT_TOKENS
-from .terminal import inert, write_text
+from .sanitize import inert
+from .terminal import write_text
 
 
 def describe(path: Path) -> dict[str, object]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from . import options
 from .registry import registered
-from .terminal import inert, note, write_text
+from .sanitize import inert
+from .terminal import note, write_text
 
 
 def models(as_json: options.Json = False) -> None:

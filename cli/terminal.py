@@ -5,7 +5,6 @@ Text for a terminal is made inert first: what a model writes, or a file is calle
 
 import io
 import os
-import re
 import signal
 import sys
 import threading
@@ -14,24 +13,24 @@ from typing import TextIO
 
 import typer
 
+from .sanitize import inert
+
 SIGNALLED = 128  # plus the number of the signal that ended a program, as shells report it
 PIPE_CLOSED = SIGNALLED + signal.SIGPIPE
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # C0 but tab and line feed, DEL, C1
-
-
-def inert(text: str) -> str:
-    """Return `text` with every control character but tab and line feed made visible."""
-    return _CONTROL.sub(lambda match: _picture(ord(match.group())), text)
-
 
 def write_text(text: str) -> None:
-    """Write model text to stdout at once: inert on a terminal, exact in a pipe.
+    """Write model text to stdout at once: inert on a terminal, exact in a pipe. Raises as `write_raw` does."""
+    write_raw(inert(text) if sys.stdout.isatty() else text)
+
+
+def write_raw(text: str) -> None:
+    """Write `text` to stdout at once, as it is.
 
     Raises typer.Exit with status 141 if nobody reads any more, OutputError if writing fails otherwise.
     """
     try:
-        sys.stdout.write(inert(text) if sys.stdout.isatty() else text)
+        sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
         # Python flushes stdout once more at exit, and would complain there.
@@ -130,10 +129,3 @@ class PrefillProgress:
         self._stream.write("\r" + self._text)
         self._stream.flush()
         self._n_shown = len(self._text)
-
-
-def _picture(code: int) -> str:
-    """Return a visible stand-in: the picture of a C0 control or DEL, the number of a C1 control."""
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "\u2421" if code == 0x7F else f"<{code:02x}>"

@@ -10,7 +10,8 @@ import typer
 from mistral_mlx.errors import OptionError
 
 from . import options, registry
-from .terminal import inert, write_text
+from .sanitize import inert
+from .terminal import write_text
 
 if TYPE_CHECKING:
     from mistral_mlx.tokenizer import Tokenizer

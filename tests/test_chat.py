@@ -1,14 +1,20 @@
 """The chat: whole transcripts from a pipe, and a real terminal for what only a terminal has."""
 
+import base64
+import io
+import json
 import os
 import re
 import signal
 import stat
+import time
 
 import pexpect
 import pytest
 from test_cli import PROGRAM, one_line, run
 from tiny_folder import repeat_forever, write_tiny_folder
+
+from mistral_mlx.cli.chat import COMMANDS
 
 PROMPT = ">"
 SIX = ("--temperature", "0", "--max-tokens", "6")
@@ -45,7 +51,7 @@ def test_commands_are_obeyed_and_unknown_ones_are_not_sent(endless):
     assert result.stdout == b""
     lines = said(result)
     assert "error: there is no command /nope" in lines[1]
-    assert [line.split()[0] for line in lines[2:5]] == ["/help", "/clear", "/exit"]
+    assert {line.split()[0] for line in lines[2:-2]} == {f"/{name}" for name in COMMANDS}
 
 
 def test_clear_forgets(endless):
@@ -85,12 +91,14 @@ kernels.products, kernels.swiglu = slowly(kernels.products), slowly(kernels.swig
 """
 
 
-def terminal(model, *args, setup=""):
+def terminal(model, *args, setup="", **variables):
     """Start a chat in a terminal of 24 lines."""
     command = ["chat", "-m", str(model), "--temperature", "0", *args]
-    env = {**os.environ, "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}  # nobody answers where the cursor is
+    # Nobody answers where the cursor is.
+    env = {**os.environ, "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm", **variables}
     child = pexpect.spawn(PROGRAM[0], ["-c", setup + PROGRAM[2], *command], encoding="utf-8", timeout=10, env=env)
     child.setwinsize(24, 100)
+    child.logfile_read = io.StringIO()
     child.expect("chatting with")
     child.expect(PROMPT)
     return child
@@ -157,3 +165,103 @@ def test_a_paste_of_several_lines_is_one_message(endless):
     child.send("\x04")
     child.expect(pexpect.EOF)
     assert "the the" not in child.before
+
+
+def leave(child):
+    child.send("\x04")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def asked(home):
+    (path,) = (home / "sessions").glob("*.json")
+    return [m["content"] for m in json.loads(path.read_text())["messages"] if m["role"] == "user"]
+
+
+def test_a_backslash_three_quotes_and_alt_enter_begin_new_lines(endless, home):
+    child = terminal(endless, "--max-tokens", "2")
+    for keys in ("one\\\rtwo\r", '"""\rthree\rfour"""\r', "five\x1b\rsix\r"):
+        child.send(keys)
+        child.expect("stopped at 2 tokens")
+        child.expect(PROMPT)
+    leave(child)
+    assert asked(home) == ["one\ntwo", "three\nfour", "five\nsix"]
+
+
+def test_an_error_of_loading_is_shown_as_soon_as_it_is_known(endless, tmp_path):
+    (broken := tmp_path / "broken").mkdir()
+    (broken / "config.json").write_text("{")
+    child = terminal(broken)
+    child.expect("error: ")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 3
+
+
+def test_the_prompt_does_not_wait_for_the_model(endless):
+    started = time.monotonic()
+    slow = "import time, mistral_mlx.cli.chat_opening as o\nopened = o.Opener.open\n"
+    child = terminal(endless, setup=slow + "o.Opener.open = lambda *args: time.sleep(3) or opened(*args)\n")
+    assert time.monotonic() - started < 3
+    child.send("/stats\r")  # waits
+    child.expect("there is no answer yet")
+    leave(child)
+
+
+def test_copy_goes_through_the_terminal_where_there_is_no_desktop(endless, monkeypatch):
+    for variable in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(variable, raising=False)
+    child = terminal(endless, "--max-tokens", "2")
+    child.send("Hello\r")
+    child.expect("stopped at 2 tokens")
+    child.expect(PROMPT)
+    child.send("/copy\r")
+    child.expect_exact(f"\x1b]52;c;{base64.b64encode(b'the the').decode()}\x07")
+    leave(child)
+
+
+def test_a_message_is_written_in_the_editor(endless, home, tmp_path, monkeypatch):
+    (editor := tmp_path / "edit").write_text('#!/bin/sh\necho "from the editor" > "$1"\n')
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    child = terminal(endless, "--max-tokens", "2")
+    child.send("/editor\r")
+    child.expect("stopped at 2 tokens")
+    leave(child)
+    assert asked(home) == ["from the editor"]
+
+
+def test_edit_puts_the_message_into_the_prompt(endless, home):
+    child = terminal(endless, "--max-tokens", "2")
+    for keys, remark in (("one\r", "stopped at 2 tokens"), ("/edit\r", "the next message takes its place")):
+        child.send(keys)
+        child.expect(remark)
+    child.expect("> .*one")
+    child.send("more\r")
+    child.expect("stopped at 2 tokens")
+    leave(child)
+    assert asked(home) == ["onemore"]
+
+
+def test_a_killed_program_loses_at_most_the_answer(endless, home):
+    child = terminal(endless, "--max-tokens", "1000000")
+    child.send("Hello\r")
+    child.expect("the the the")
+    child.kill(signal.SIGKILL)
+    child.wait()
+    assert asked(home) == ["Hello"]
+    again = run("chat", "-c", *SIX, "--quiet", input=b"/retry\n")
+    assert again.stdout == b"the the the the the the\n"
+
+
+@pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}])
+def test_a_dumb_terminal_gets_no_sequences_and_no_color_none_of_colour(endless, variables):
+    child = terminal(endless, "--max-tokens", "2", **variables)
+    child.send("Hello\n" if variables["TERM"] == "dumb" else "Hello\r")
+    child.expect("the the")
+    child.expect("stopped at 2 tokens")
+    leave(child)
+    written = child.logfile_read.getvalue()
+    assert ("\x1b" in written) == (variables["TERM"] == "xterm")
+    assert not re.search(r"\x1b\[[\d;]*[349]\d[;m]", written)

@@ -8,7 +8,8 @@ import pytest
 
 from mistral_mlx.cli.convert import default_target
 from mistral_mlx.cli.registry import register, registered
-from mistral_mlx.cli.terminal import PrefillProgress, inert, write_text
+from mistral_mlx.cli.sanitize import inert
+from mistral_mlx.cli.terminal import PrefillProgress, write_text
 from mistral_mlx.errors import ModelError, shown
 
 HOSTILE = "\x1b]52;c;x\x07\x1b[2J\rA\x08\x00\x7f\x9b1m[bold]\ttab\nnext"

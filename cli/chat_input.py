@@ -1,0 +1,185 @@
+"""How messages are typed: edited, completed and remembered on a terminal, read plainly from anything else."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from .terminal import Interrupted
+
+if TYPE_CHECKING:
+    from prompt_toolkit.key_binding import KeyBindings
+
+QUOTES = '"""'
+Complete = Callable[[str], Iterable[str]]  # what is typed to what its last word may become
+
+
+class Reader(Protocol):
+    """Reads messages. `read` raises EOFError at the end, KeyboardInterrupt for Ctrl-C on an empty line."""
+
+    is_interactive: bool
+
+    def read(self, default: str = "") -> str: ...
+
+
+class PlainReader:
+    """A line is a message, and so are all lines between three quotes and three quotes."""
+
+    def __init__(self) -> None:
+        self.is_interactive = sys.stdin.isatty()
+
+    def read(self, default: str = "") -> str:
+        line = self._line("> ")
+        if not line.lstrip().startswith(QUOTES):
+            return line
+        lines = [line]
+        with suppress(EOFError):  # what there is, is the message
+            while is_quote_open("\n".join(lines)):
+                lines.append(self._line("… "))
+        return unquoted("\n".join(lines))
+
+    def _line(self, prompt: str) -> str:
+        if self.is_interactive:
+            print(prompt, end="", file=sys.stderr, flush=True)
+        try:
+            line = sys.stdin.buffer.readline()
+        except Interrupted as interrupt:
+            if interrupt.number != signal.SIGINT or not self.is_interactive:
+                raise
+            print(file=sys.stderr)
+            raise KeyboardInterrupt from None
+        if not line:
+            raise EOFError
+        return line.decode("utf-8", errors="replace").rstrip("\r\n")
+
+
+class TerminalReader:
+    """Edits lines. `toolbar` gives the line below for so many columns; `on_shown` is called with the first prompt."""
+
+    is_interactive = True
+
+    def __init__(
+        self,
+        *,
+        history: Path | None,
+        complete: Complete,
+        toolbar: Callable[[int], str],
+        on_shown: Callable[[], None],
+    ) -> None:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.history import FileHistory, InMemoryHistory
+        from prompt_toolkit.output import ColorDepth
+
+        if history is not None:
+            history.parent.mkdir(parents=True, exist_ok=True)
+            history.touch(mode=0o600)
+            history.chmod(0o600)
+        self._on_shown = on_shown
+        self._prompt: PromptSession[str] = PromptSession(
+            "> ",
+            multiline=True,
+            prompt_continuation=lambda width, line, wraps: "  " if wraps else "… ",
+            history=FileHistory(str(history)) if history else InMemoryHistory(),
+            key_bindings=_keys(),
+            completer=_completer(complete),
+            complete_while_typing=False,
+            enable_history_search=False,  # Ctrl-R searches
+            reserve_space_for_menu=4,
+            bottom_toolbar=lambda: toolbar(self._prompt.output.get_size().columns),
+            color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
+        )
+        self._prompt.app.after_render += lambda app: self._shown()
+
+    def read(self, default: str = "") -> str:
+        return unquoted(self._prompt.prompt(default=default))
+
+    def refresh(self) -> None:
+        """Draw the toolbar again; may be called in any thread."""
+        self._prompt.app.invalidate()
+
+    def fail(self, error: BaseException) -> None:
+        """End a `read` that is going on with `error`; may be called in any thread."""
+        app = self._prompt.app
+        if app.loop is not None and app.is_running:
+            app.loop.call_soon_threadsafe(lambda: app.is_running and not app.is_done and app.exit(exception=error))
+
+    def print_above(self, write: Callable[[], None]) -> None:
+        """Call `write`, which prints, with the prompt out of its way; may be called in any thread."""
+        from prompt_toolkit.application import run_in_terminal
+
+        app = self._prompt.app
+        if app.loop is not None and app.is_running:
+            app.loop.call_soon_threadsafe(lambda: run_in_terminal(write))
+        else:
+            write()
+
+    def _shown(self) -> None:
+        on_shown, self._on_shown = self._on_shown, lambda: None
+        on_shown()
+
+
+def is_terminal() -> bool:
+    """Whether there is a terminal that can move its cursor on both sides."""
+    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
+
+
+def is_quote_open(text: str) -> bool:
+    """Whether `text` begins with three quotes that nothing closes."""
+    text = text.strip()
+    return text.startswith(QUOTES) and (len(text) < 2 * len(QUOTES) or not text.endswith(QUOTES))
+
+
+def unquoted(text: str) -> str:
+    """Return `text` without the three quotes around it, if there are any."""
+    if not text.lstrip().startswith(QUOTES):
+        return text
+    inner = text.lstrip()[len(QUOTES) :].rstrip()
+    return inner.removesuffix(QUOTES).strip("\n")
+
+
+def _keys() -> "KeyBindings":
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    keys = KeyBindings()
+
+    @keys.add("c-c")
+    @keys.add("<sigint>")
+    def clear_or_leave(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt)
+
+    @keys.add("enter")
+    def send_or_go_on(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.document.current_line_before_cursor.endswith("\\") and buffer.document.is_cursor_at_the_end:
+            buffer.delete_before_cursor()
+            buffer.newline(copy_margin=False)
+        elif is_quote_open(buffer.text):
+            buffer.newline(copy_margin=False)
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    def new_line(event: KeyPressEvent) -> None:
+        event.current_buffer.newline(copy_margin=False)
+
+    return keys
+
+
+def _completer(complete: Complete):  # type: ignore[no-untyped-def]  # its base class is imported here
+    from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+    from prompt_toolkit.document import Document
+
+    class LastWord(Completer):
+        def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+            text = document.text_before_cursor
+            if "\n" not in text and document.is_cursor_at_the_end:
+                word = text.rpartition(" ")[2]
+                yield from (Completion(candidate, -len(word)) for candidate in complete(text))
+
+    return LastWord()

@@ -1,0 +1,128 @@
+"""What a chat begins with: the model and the session, new or resumed, loaded behind the prompt; and the start of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from mistral_mlx.errors import TokenizerError, shown
+
+from . import registry
+from .chat_settings import Settings
+from .saved import Store
+
+if TYPE_CHECKING:
+    from mistral_mlx.model import Mistral
+    from mistral_mlx.session import Session
+    from mistral_mlx.tokenizer import Tokenizer
+
+
+class Opened(NamedTuple):
+    """A session, the name of its model, and the settings saved with it."""
+
+    session: Session
+    model: str
+    settings: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Opener:
+    """How models are opened. `model` None is that of the session resumed; `name` is what is said of it meanwhile."""
+
+    model: str | None
+    device: str
+    threads: int
+    force: bool
+    quiet: bool
+
+    @property
+    def name(self) -> str:
+        return shown(self.model or "the session's model")
+
+    def use_device(self, *, quiet: bool = True) -> None:
+        from .opening import use_device, use_threads
+
+        use_device(self.device)
+        use_threads(self.threads, quiet=quiet)
+
+    def open(self, name: str) -> tuple[Mistral, Tokenizer]:
+        """Return the model called `name`, and its tokenizer."""
+        from .opening import open_model
+
+        return open_model(registry.resolve(name), force=self.force, quiet=self.quiet)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The one to begin, or with `resumes` to go on with."""
+
+    store: Store
+    settings: Settings
+    system: str | None = None
+    template: str | None = None
+    resumes: str | None = None
+
+
+def open_session(opener: Opener, wanted: Conversation) -> Opened:
+    """Return the session that is `wanted`, its model opened.
+
+    Raises OptionError, ModelError or SessionError; TokenizerError if the model has no instruct format.
+    """
+    wanted.settings.check()
+    opener.use_device(quiet=opener.quiet)
+    if wanted.resumes:
+        name = opener.model or _model_of(wanted.store, wanted.resumes)
+        opened = load_session(wanted.store, wanted.resumes, name, opener.open(name), template=wanted.template)
+        if wanted.system is not None:
+            opened.session.set_system(wanted.system)
+        return opened
+    from mistral_mlx.session import Session
+
+    model, tokenizer = opener.open(opener.model or "")
+    _check_chats(tokenizer, wanted.template)
+    session = Session(model, tokenizer, system=wanted.system, template=wanted.template)
+    return Opened(session, opener.model or "", {})
+
+
+def load_session(
+    store: Store, name: str, model_name: str, model: tuple[Mistral, Tokenizer], *, template: str | None = None
+) -> Opened:
+    """Return the saved session `name`. Raises SessionError if it is damaged or another model's."""
+    from mistral_mlx import saved_session
+
+    session, settings = saved_session.load(store.path(name), *model, template=template)
+    return Opened(session, model_name, settings)
+
+
+def switch_model(opener: Opener, session: Session, name: str) -> Opened:
+    """Return `session` with the model called `name`, for which answers are text and no longer ids."""
+    from mistral_mlx.session import Session
+
+    model, tokenizer = opener.open(name)
+    _check_chats(tokenizer, None)
+    switched = Session(model, tokenizer, system=session.system)
+    switched.messages = [
+        {key: m[key] for key in ("role", "content", "interrupted") if key in m} for m in session.messages
+    ]
+    return Opened(switched, name, {})
+
+
+def recap(opened: Opened) -> str:
+    """Return in a line what is resumed."""
+    messages = opened.session.messages
+    n_turns = sum(message["role"] == "user" for message in messages)
+    last = f"; last: {shown(messages[-1]['content'])}" if messages else ""
+    return f"resumed, {n_turns} turn{'s'[: n_turns != 1]} with {shown(opened.model)}{last}"
+
+
+def _model_of(store: Store, name: str) -> str:
+    """Return the model that the session was saved with; empty if that is not known."""
+    return next((info.model for info in store.infos() if info.name == name), "")
+
+
+def _check_chats(tokenizer: Tokenizer, template: str | None) -> None:
+    if template is None and not tokenizer.has_chat_format:
+        raise TokenizerError(
+            "this model has no instruct format and cannot chat; continue texts with 'complete --raw', or name a format "
+            "with --template"
+        )

@@ -1,0 +1,37 @@
+"""The line below the prompt: model, context, speed and sampling, as far as there is room."""
+
+from dataclasses import dataclass
+
+BAR_CELLS = 10
+
+
+@dataclass(frozen=True)
+class Status:
+    model: str
+    state: str = ""  # said in place of the context
+    used: int = 0  # tokens
+    limit: int | None = None
+    is_window: bool = False
+    tokens_per_s: float | None = None
+    sampling: str = ""
+    n_files: int = 0  # that go with the next message
+
+
+def line(status: Status, columns: int) -> str:
+    """Return the line, of at most `columns` cells; what stands to the right goes first."""
+    parts = [status.model, status.state or _context(status)]
+    parts += [f"{status.n_files} file{'s'[: status.n_files > 1]} attached"] if status.n_files else []
+    parts += [f"{status.tokens_per_s:.1f} tok/s"] if status.tokens_per_s else []
+    parts += [status.sampling] if status.sampling else []
+    while len(parts) > 1 and len(" " + " · ".join(parts)) > columns:
+        parts.pop()
+    return (" " + " · ".join(parts))[:columns]
+
+
+def _context(status: Status) -> str:
+    if status.limit is None:
+        return f"{status.used:,} tokens"
+    share = min(1.0, status.used / status.limit)
+    n_full = round(share * BAR_CELLS)
+    bar = "█" * n_full + "░" * (BAR_CELLS - n_full)
+    return f"{bar} {status.used:,} of {status.limit:,} tokens{' (window)' if status.is_window else ''}"
