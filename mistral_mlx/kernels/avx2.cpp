@@ -55,27 +55,6 @@ __m256i dot4(__m256i acc, __m256i codes, __m256i x) {
 #endif
 }
 
-// Planes of 32 bytes. 4 bits, per 64 inputs: [high of even | high of odd | low | low]; 8 bits, per 32: [high | low].
-void arrange(const int16_t* codes, int bits, int8_t* planes) {
-  const int step = bits == 4 ? 2 : 1;
-  for (int64_t k = 0; k < BLOCK; k += BYTES * step, codes += BYTES * step, planes += 2 * BYTES * step)
-    for (int i = 0; i < BYTES; ++i)
-      for (int j = 0; j < step; ++j) split(codes[i * step + j], planes + j * BYTES + i, planes + (step + j) * BYTES + i);
-}
-
-void round_fine(const float* x, const Packed& w, const Fine& out) {
-  for (int64_t k = 0; k < w.n_in; k += BLOCK) {
-    int16_t codes[BLOCK];
-    float scales[GROUP_BLOCK], sums[GROUP_BLOCK];
-    const int64_t n = w.n_in - k < BLOCK ? w.n_in - k : BLOCK;
-    round_row(x + k, n, w.group, row_limit(w.bits), codes, scales, sums);
-    std::memcpy(out.scales + k / w.group, scales, n / w.group * sizeof(float));
-    std::memcpy(out.sums + k / w.group, sums, n / w.group * sizeof(float));
-    arrange(codes, w.bits, out.planes + 2 * k);
-  }
-  for (int64_t g = w.groups(); g < round_up(w.groups(), GROUP_BLOCK); ++g) out.scales[g] = out.sums[g] = 0.0f;
-}
-
 template <int BITS>
 __m256i dot(__m256i b, const int8_t* p) {
   __m256i sum = _mm256_setzero_si256();
@@ -307,10 +286,10 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
 
 #ifdef __AVXVNNI__
 const Kernels& avx_vnni() {
-  static const Kernels table{"avx-vnni", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend};
+  static const Kernels table{"avx-vnni", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend};
 #else
 const Kernels& avx2() {
-  static const Kernels table{"avx2", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend};
+  static const Kernels table{"avx2", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend};
 #endif
   return table;
 }

@@ -36,27 +36,6 @@ int8x16_t low_halves(uint8x16_t b) { return vreinterpretq_s8_u8(vandq_u8(b, vdup
 int8x16_t high_halves(uint8x16_t b) { return vreinterpretq_s8_u8(vshrq_n_u8(b, 4)); }
 int8x16_t less_offset(uint8x16_t b) { return vreinterpretq_s8_u8(veorq_u8(b, vdupq_n_u8(OFFSET))); }
 
-// Planes of 16 bytes. 4 bits, per 32 inputs: [high of even | high of odd | low | low]; 8 bits, per 16: [high | low].
-void arrange(const int16_t* codes, int bits, int8_t* planes) {
-  const int step = bits == 4 ? 2 : 1;
-  for (int64_t k = 0; k < BLOCK; k += BYTES * step, codes += BYTES * step, planes += 2 * BYTES * step)
-    for (int i = 0; i < BYTES; ++i)
-      for (int j = 0; j < step; ++j) split(codes[i * step + j], planes + j * BYTES + i, planes + (step + j) * BYTES + i);
-}
-
-void round_fine(const float* x, const Packed& w, const Fine& out) {
-  for (int64_t k = 0; k < w.n_in; k += BLOCK) {
-    int16_t codes[BLOCK];
-    float scales[GROUP_BLOCK], sums[GROUP_BLOCK];
-    const int64_t n = w.n_in - k < BLOCK ? w.n_in - k : BLOCK;
-    round_row(x + k, n, w.group, row_limit(w.bits), codes, scales, sums);
-    std::memcpy(out.scales + k / w.group, scales, n / w.group * sizeof(float));
-    std::memcpy(out.sums + k / w.group, sums, n / w.group * sizeof(float));
-    arrange(codes, w.bits, out.planes + 2 * k);
-  }
-  for (int64_t g = w.groups(); g < round_up(w.groups(), GROUP_BLOCK); ++g) out.scales[g] = out.sums[g] = 0.0f;
-}
-
 // Sums of products of one group of R rows, each in four parts. A vector of codes never leaves its group.
 template <int BITS, int R>
 void dot_group(const uint8_t* at, int64_t row_bytes, const int8_t* x, int group, int32x4_t (&sums)[R]) {
@@ -305,10 +284,10 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
 
 #ifdef __ARM_FEATURE_MATMUL_INT8
 const Kernels& neon_i8mm() {
-  static const Kernels table{"neon-i8mm", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend};
+  static const Kernels table{"neon-i8mm", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend};
 #else
 const Kernels& neon() {
-  static const Kernels table{"neon-dotprod", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend};
+  static const Kernels table{"neon-dotprod", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend};
 #endif
   return table;
 }

@@ -114,4 +114,26 @@ static inline void round_one_of_many(const float* x, const Packed& w, const Rows
   }
 }
 
+// A single row as two planes in vectors of BYTES. 4 bits, per 2 BYTES inputs: [high of even | high of odd | low | low];
+// 8 bits, per BYTES inputs: [high | low].
+template <int BYTES>
+static inline void round_in_planes(const float* x, const Packed& w, const Fine& out) {
+  const int step = w.bits == 4 ? 2 : 1;
+  for (int64_t k = 0; k < w.n_in; k += BLOCK) {
+    int16_t codes[BLOCK];
+    float scales[GROUP_BLOCK], sums[GROUP_BLOCK];
+    const int64_t n = w.n_in - k < BLOCK ? w.n_in - k : BLOCK;
+    round_row(x + k, n, w.group, row_limit(w.bits), codes, scales, sums);
+    std::memcpy(out.scales + k / w.group, scales, n / w.group * sizeof(float));
+    std::memcpy(out.sums + k / w.group, sums, n / w.group * sizeof(float));
+    int8_t* planes = out.planes + 2 * k;
+    for (int i = 0; i < BLOCK; i += BYTES * step, planes += 2 * BYTES * step)
+      for (int j = 0; j < BYTES * step; ++j) {
+        int8_t* high = planes + j % step * BYTES + j / step;
+        split(codes[i + j], high, high + step * BYTES);
+      }
+  }
+  for (int64_t g = w.groups(); g < round_up(w.groups(), GROUP_BLOCK); ++g) out.scales[g] = out.sums[g] = 0.0f;
+}
+
 }  // namespace kernels
