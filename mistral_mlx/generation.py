@@ -52,8 +52,8 @@ def prefill(
 ) -> mx.array:
     """Feed `ids` to the model in steps and return the float32 logits ``[V]`` after the last one.
 
-    `on_prefill` is called before, between and after the steps, and on a CPU after each block with a share of the step.
-    It may raise to stop between two steps; the cache then holds the steps done.
+    `on_prefill` is called before, between and after the steps, and on a CPU after each block with a share of the step,
+    but never twice with one count. It may raise to stop between two steps; the cache then holds the steps done.
 
     Raises OptionError for ids that cannot be, ContextError if they do not fit.
     """
@@ -68,7 +68,9 @@ def prefill(
         step = ids[start : start + prefill_step_size]
 
         def on_block(n_blocks: int, start: int = start, n: int = len(step)) -> None:
-            report(start + n * n_blocks // (model.args.n_layers + 1), len(ids))
+            n_before, n_done = (n * k // (model.args.n_layers + 1) for k in (n_blocks - 1, n_blocks))
+            if n_done > n_before:  # of a short prompt several blocks make one token
+                report(start + n_done, len(ids))
 
         hidden = model.hidden(mx.array([step]), cache, on_block)
         mx.eval([hidden, *(c.keys for c in cache), *(c.values for c in cache)])  # one step's activations at a time

@@ -231,3 +231,12 @@ def test_a_long_step_tells_how_far_it_is(model):
     assert len(seen) == 2 + model.args.n_layers - 1
     assert (seen[0], seen[-1]) == (0, len(PROMPT))
     assert all(0 <= done < len(PROMPT) for done in seen[:-1])
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_progress_of_a_short_prompt_begins_and_ends_once(model, n):
+    """A prompt of fewer tokens than the model has blocks used to begin with each block; a chat's second turn is one."""
+    seen = []
+    prefill(model, PROMPT[:n], make_cache(model.args), on_prefill=lambda done, total: seen.append(done))
+    assert seen == sorted(set(seen))
+    assert (seen[0], seen[-1]) == (0, n)
