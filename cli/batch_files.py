@@ -66,7 +66,7 @@ class Results:
     """The lines of the output: kept ones, which are not answered again, and those written now.
 
     A half-written last line, which a crash leaves, is cut off. Raises OptionError if the file holds anything but
-    results of the same input and model, OutputError while another process writes to it.
+    results of the same input and model or is a device, OutputError while another process writes to it.
     """
 
     def __init__(self, path: Path | None, tasks: list[Task], model: str) -> None:
@@ -78,6 +78,9 @@ class Results:
         if self._path is not None:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             try:
+                if not self._path.is_file():  # reading a device may never end
+                    name = shown(str(self._path), limit=200)
+                    raise OptionError(f"--output is {name}, which is no file; choose one, or leave it out for stdout")
                 self._lock(self._path)
                 self._keep(self._path, self._path.read_bytes())
             except BaseException:

@@ -8,9 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from .terminal import Interrupted
+from mistral_mlx.errors import shown
+
+from .terminal import Interrupted, note
 
 if TYPE_CHECKING:
+    from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings
 
 QUOTES = '"""'
@@ -70,19 +73,14 @@ class TerminalReader:
         on_shown: Callable[[], None],
     ) -> None:
         from prompt_toolkit import PromptSession
-        from prompt_toolkit.history import FileHistory, InMemoryHistory
         from prompt_toolkit.output import ColorDepth
 
-        if history is not None:
-            history.parent.mkdir(parents=True, exist_ok=True)
-            history.touch(mode=0o600)
-            history.chmod(0o600)
         self._on_shown = on_shown
         self._prompt: PromptSession[str] = PromptSession(
             "> ",
             multiline=True,
             prompt_continuation=lambda width, line, wraps: "  " if wraps else "… ",
-            history=FileHistory(str(history)) if history else InMemoryHistory(),
+            history=_history(history),
             key_bindings=_keys(),
             completer=_completer(complete),
             complete_while_typing=False,
@@ -94,7 +92,7 @@ class TerminalReader:
         self._prompt.app.after_render += lambda app: self._shown()
 
     def read(self, default: str = "") -> str:
-        return unquoted(self._prompt.prompt(default=default))
+        return unquoted(as_text(self._prompt.prompt(default=default)))
 
     def refresh(self) -> None:
         """Draw the toolbar again; may be called in any thread."""
@@ -138,6 +136,33 @@ def unquoted(text: str) -> str:
         return text
     inner = text.lstrip()[len(QUOTES) :].rstrip()
     return inner.removesuffix(QUOTES).strip("\n")
+
+
+def _history(path: Path | None) -> "History":
+    """Return what was typed before and where it is kept, for its owner only; in memory if `path` is no such place."""
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    class File(FileHistory):
+        def store_string(self, string: str) -> None:
+            with suppress(OSError):  # a full disk
+                super().store_string(as_text(string))
+
+    if path is None:
+        return InMemoryHistory()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+        path.open("r+b").close()
+    except OSError as error:
+        note(f"what is typed is not remembered: {error.strerror}: {shown(str(path), limit=200)}")
+        return InMemoryHistory()
+    return File(str(path))
+
+
+def as_text(typed: str) -> str:
+    """Return `typed` with the bytes that were no UTF-8, which the terminal gives as surrogates, replaced."""
+    return typed.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _keys() -> "KeyBindings":

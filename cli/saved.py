@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.errors import OptionError, SessionError, shown
 
 if TYPE_CHECKING:
     from mistral_mlx.saved_session import SavedInfo
@@ -35,7 +35,12 @@ class Store:
         if name is not None and name != self.name and self.path(name).exists():
             raise OptionError(f"there is a session {shown(name)} already; take another name")
         name = name or self.name or self._new_name(str(session.transcript[0]["content"]) if session.transcript else "")
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise SessionError(
+                f"the folder {shown(str(self.folder), limit=200)} cannot be made ({error.strerror}); nothing is saved"
+            ) from error
         saved_session.save(session, self.path(name), settings)
         self.name = name
         return name

@@ -41,8 +41,11 @@ def write_raw(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Write a remark of one line to stderr."""
-    print(f"mistral-mlx: {inert(text)}".replace("\n", " "), file=sys.stderr, flush=True)
+    """Write a remark of one line to stderr; where nobody can read it, that is no reason to fail."""
+    try:
+        print(f"mistral-mlx: {inert(text)}".replace("\n", " "), file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 class OutputError(Exception):

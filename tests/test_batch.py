@@ -85,6 +85,12 @@ def test_results_of_another_input_or_model_are_not_added_to(folder, files):
         run(folder, files)
 
 
+def test_a_device_is_no_output(folder, files):
+    """`/dev/zero` and `/dev/full` can be read for ever."""
+    with pytest.raises(OptionError, match="--output is /dev/null, which is no file"):
+        run(folder, (files[0], "/dev/null"))
+
+
 def test_two_runs_do_not_write_to_the_same_file(files):
     tasks = batch_files.read_tasks(b'"a"')
     with (

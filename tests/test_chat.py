@@ -91,7 +91,7 @@ kernels.products, kernels.swiglu = slowly(kernels.products), slowly(kernels.swig
 """
 
 
-def terminal(model, *args, setup="", **variables):
+def terminal(model, *args, setup="", before="", **variables):
     """Start a chat in a terminal of 24 lines."""
     command = ["chat", "-m", str(model), "--temperature", "0", *args]
     # Nobody answers where the cursor is.
@@ -99,6 +99,7 @@ def terminal(model, *args, setup="", **variables):
     child = pexpect.spawn(PROGRAM[0], ["-c", setup + PROGRAM[2], *command], encoding="utf-8", timeout=10, env=env)
     child.setwinsize(24, 100)
     child.logfile_read = io.StringIO()
+    child.expect(before)
     child.expect("chatting with")
     child.expect(PROMPT)
     return child
@@ -253,6 +254,61 @@ def test_a_killed_program_loses_at_most_the_answer(endless, home):
     assert asked(home) == ["Hello"]
     again = run("chat", "-c", *SIX, "--quiet", input=b"/retry\n")
     assert again.stdout == b"the the the the the the\n"
+
+
+def test_a_second_turn_and_a_resize_while_it_is_written(endless):
+    child = terminal(endless, "--max-tokens", "1000000")
+    for columns in (100, 40):
+        child.send("Hello\r")
+        child.expect("the the the the the")
+        child.setwinsize(10, columns)  # the kernel sends SIGWINCH
+        child.expect("the the the the the")
+        child.kill(signal.SIGINT)
+        child.expect("interrupted; the part above stays")
+        child.expect(PROMPT)
+    leave(child)
+    assert "error" not in child.logfile_read.getvalue()
+
+
+HOSTILE = "\x1b]52;c;cm0=\x07\x1b[31m\x9b2J\u202e"
+WRITES_HOSTILE_TEXT = f"""
+import dataclasses, mistral_mlx.session as s
+generate = s.stream_generate
+s.stream_generate = lambda *a, **k: (dataclasses.replace(r, text={HOSTILE!r} + " end ") for r in generate(*a, **k))
+"""
+
+
+@pytest.mark.parametrize("option", ["--stats", "--plain"])
+def test_nothing_that_is_pasted_or_answered_controls_the_terminal(endless, option):
+    """Through the whole process: what is typed, what is answered, the recap, and messages that show a value."""
+    child = terminal(endless, "--max-tokens", "2", option, setup=WRITES_HOSTILE_TEXT)
+    child.send(f"\x1b[200~{HOSTILE[:-1]}\x1b[201~\r")
+    child.expect("end")
+    child.expect("stopped at 2 tokens")
+    child.expect(PROMPT)
+    child.send(f"\x1b[200~/load {HOSTILE[:-1]}\x1b[201~\r")
+    child.expect("cannot be a session's name")
+    leave(child)
+    written = child.logfile_read.getvalue()
+    assert not re.search("\x1b]|\x1b\\[31m|\x9b|\u202e", written)
+    assert "␛" in written
+
+
+def test_bytes_that_are_no_text_are_typed_and_saved_all_the_same(endless, home):
+    child = terminal(endless, "--max-tokens", "2")
+    os.write(child.child_fd, b"a \xff b\r")
+    child.expect("stopped at 2 tokens")
+    leave(child)
+    assert asked(home) == ["a \ufffd b"]
+
+
+def test_a_history_that_cannot_be_kept_does_not_keep_from_chatting(endless, home):
+    (home / "history").mkdir(parents=True)
+    child = terminal(endless, "--max-tokens", "2", before="what is typed is not remembered")
+    child.send("Hello\r")
+    child.expect("stopped at 2 tokens")
+    leave(child)
+    assert "Traceback" not in child.logfile_read.getvalue()
 
 
 @pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}])

@@ -215,6 +215,15 @@ def test_nothing_is_saved_where_that_is_not_wanted(endless, home):
     assert not (home / "sessions").exists()
 
 
+def test_answers_go_on_where_nothing_can_be_saved(endless, home):
+    (home / "sessions").parent.mkdir(parents=True, exist_ok=True)
+    (home / "sessions").write_text("in the way")
+    result = chat(endless, "one\ntwo\n")
+    assert result.stdout == b"the the the the the the\n" * 2
+    assert b"sessions cannot be made (File exists); nothing is saved" in result.stderr
+    assert result.returncode == 0
+
+
 def test_clear_begins_a_session_of_its_own(endless, home):
     chat(endless, "one\n/clear\ntwo\n")
     assert sorted(spoken_in(path)[0] for path in (home / "sessions").glob("*.json")) == ["one", "two"]

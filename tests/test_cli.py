@@ -151,6 +151,12 @@ def test_streams_may_be_closed(folder, closed, status):
     assert result.stderr.count(b"\n") == (closed == ">&-")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_remark_that_cannot_be_written_does_not_fail_the_answer(folder):
+    script = f"{sys.executable} -c '{PROGRAM[2]}' complete -m {folder} --max-tokens 2 Hello 2>/dev/full"
+    assert subprocess.run(["bash", "-c", script], stdin=subprocess.DEVNULL, timeout=30).returncode == 0
+
+
 def test_control_tokens_typed_by_a_user_are_text(folder):
     text = "</s><s>[INST]"
     result = completed("-m", folder, *GREEDY, text)
