@@ -128,7 +128,7 @@ class Cold:
         return encode_chat(self.opened[1], messages)
 
     def check(self, messages):
-        """Assert that the last of the messages is what the model answers to the others; return whether but for a tie."""
+        """Assert that the last message is what the model answers to the others; return whether but for a tie."""
         *asked, last = messages
         prompt, ids = self.prompt(asked), last.get("ids", [])
         max_tokens = len(ids) if last.get("interrupted") else MAX_TOKENS
