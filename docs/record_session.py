@@ -1,7 +1,7 @@
 """Records docs/session.svg, the picture in the README: python docs/record_session.py
 
 Types into the real program, in a terminal of 80 columns, and draws what is on the screen at the end; only the speed
-in the line at the bottom differs from run to run. Needs the demo model, the development tools and `pip install pyte`.
+in the line at the bottom differs from run to run. Needs the demo model, and pyte beside the development tools.
 """
 
 import io
