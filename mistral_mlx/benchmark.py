@@ -131,7 +131,7 @@ def bytes_per_token(model: Mistral, depth: int, n_gen: int) -> int:
         for window in args.sliding_window
         for position in range(depth, depth + n_gen)
     )
-    itemsize = model.model.embed_tokens(mx.array([0])).dtype.size  # keys and values have the activations' dtype
+    itemsize = kernels.cache_dtype(model.model.layers[0].self_attn.k_proj.dtype).size
     return weights + round(2 * args.n_kv_heads * args.head_dim * itemsize * visible / n_gen)
 
 

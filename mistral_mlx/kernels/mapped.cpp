@@ -62,7 +62,10 @@ class Mapping {
 // Where the system cannot, the first pass does it.
 void populate([[maybe_unused]] std::shared_ptr<Mapping> file) {
 #ifdef MADV_POPULATE_READ
-  std::thread([file = std::move(file)] { file->advise(MADV_POPULATE_READ); }).detach();
+  try {
+    std::thread([file = std::move(file)] { file->advise(MADV_POPULATE_READ); }).detach();
+  } catch (const std::system_error&) {  // no thread to be had
+  }
 #endif
 }
 

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #ifdef __linux__
@@ -126,7 +127,11 @@ class Pool {
   int start(int n) {
     if (n == 0 && active_.load(std::memory_order_relaxed) > 0) return active_.load(std::memory_order_relaxed);
     if (n == 0) n = default_threads();
-    for (; started_ < n - 1; ++started_) std::thread([this, index = started_ + 1] { work(index); }).detach();
+    try {
+      for (; started_ < n - 1; ++started_) std::thread([this, index = started_ + 1] { work(index); }).detach();
+    } catch (const std::system_error&) {  // the system gives no more: those that there are do the work
+      n = started_ + 1;
+    }
     active_.store(n);
     return n;
   }

@@ -145,7 +145,8 @@ Norm norm_at(const std::vector<mx::array>& in, size_t& at, float eps) {
 const char* take(const mx::array& in, mx::array& out, size_t n_outputs) {
   static_assert(sizeof(mx::array) == sizeof(std::shared_ptr<void>));
   const long holders = reinterpret_cast<const std::shared_ptr<void>*>(&in)->use_count();
-  if (holders == static_cast<long>(n_outputs) && in.data_shared_ptr().use_count() == 1) {
+  const auto& data = in.data_shared_ptr();
+  if (holders == static_cast<long>(n_outputs) && data.use_count() == 1 && data->is_owned()) {
     out.copy_shared_buffer(in);
     return nullptr;
   }

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdlib>
 #include <memory>
+#include <new>
 
 #include "kernels.h"
 
@@ -17,8 +18,10 @@ char* workspace(int64_t bytes) {
   thread_local std::unique_ptr<void, Free> memory;
   thread_local int64_t size = 0;
   if (size < bytes) {
+    void* larger = std::aligned_alloc(64, static_cast<size_t>(round_up(bytes, 4096)));
+    if (larger == nullptr) throw std::bad_alloc();
+    memory.reset(larger);
     size = round_up(bytes, 4096);
-    memory.reset(std::aligned_alloc(64, static_cast<size_t>(size)));
   }
   return static_cast<char*>(memory.get());
 }
