@@ -169,17 +169,11 @@ def chat(
     failed = chat_start.run(
         chat_opening.Opener(model, device, threads, force, quiet),
         chat_opening.Conversation(store, settings, system, template, resumes),
-        given=frozenset(key for key in NAMES if _is_given(context, key)),
+        given=frozenset(key for key in NAMES if options.is_given(context, key)),
         history=registry.home() / "history" if history else None,
     )
     if failed and not sys.stdin.isatty():  # a script has to know
         raise typer.Exit(status_of(failed))
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    """Whether the option `name` stands on the command line."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 @app.command()

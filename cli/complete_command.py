@@ -13,7 +13,6 @@ from . import options, registry
 from .sampling import sampler_settings, with_sampling
 
 STARTED = time.perf_counter()
-ON_COMMAND_LINE = "COMMANDLINE"  # of click's ParameterSource, which typer does not give out by name
 
 
 @with_sampling
@@ -121,7 +120,7 @@ def split_settings(
 ) -> tuple[dict[str, Any], int, list[str]]:
     """Return what the sampler takes, the limit of tokens and the stop texts: `others`, but for what was typed."""
     names = (*sampling, "max_tokens", "stop")
-    typed = {name for name in names if getattr(context.get_parameter_source(name), "name", "") == ON_COMMAND_LINE}
+    typed = {name for name in names if options.is_given(context, name)}
     values = sampler_settings(**sampling) | {name: context.params[name] for name in ("max_tokens", "stop")}
     values |= {name: value for name, value in others.items() if name not in typed}
     return values, values.pop("max_tokens"), list(values.pop("stop") or ())

@@ -48,3 +48,9 @@ Force = Annotated[bool, typer.Option("--force", help="Load even if the memory do
 Stats = Annotated[bool, typer.Option("--stats", help="Counts, speeds, memory and seed on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether the option `name` stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"  # typer does not give out the values by name

@@ -63,6 +63,18 @@ def demo():
     return DEMO
 
 
+def interrupting(function, countdown):
+    """Return `function` so that its call number ``countdown[0]`` from now is interrupted; others share the count."""
+
+    def interrupted(*args, **kwargs):
+        countdown[0] -= 1
+        if countdown[0] == 0:
+            raise KeyboardInterrupt
+        return function(*args, **kwargs)
+
+    return interrupted
+
+
 def tiny_config(**changes):
     return {**TINY, **changes}
 

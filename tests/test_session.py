@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from conftest import LetterTokenizer, Scripted, tiny_model
+from conftest import LetterTokenizer, Scripted, interrupting, tiny_model
 
 from mistral_mlx import Session, cache, encode_chat, generate_step, kernels
 from mistral_mlx.cache import RollingBufferCache
@@ -130,18 +130,9 @@ def test_fifty_interrupts_at_any_moment_leave_the_next_turn_right(session, monke
     """An exception inside the model used to be able to leave layers with different offsets, or half a step stored."""
     rng, countdown = random.Random(0), [0]
 
-    def interrupting(function):
-        def interrupted(*args, **kwargs):
-            countdown[0] -= 1
-            if countdown[0] == 0:
-                raise KeyboardInterrupt
-            return function(*args, **kwargs)
-
-        return interrupted
-
     places = [(kernels, "products"), (RollingBufferCache, "_write"), (cache, "_overwrite"), (cache, "_grown")]
     for place, name in [*places, (kernels, "run_block")]:
-        monkeypatch.setattr(place, name, interrupting(getattr(place, name)))
+        monkeypatch.setattr(place, name, interrupting(getattr(place, name), countdown))
     n_interrupted = 0
     for _ in range(50):
         if len(session.messages) > 6:

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from conftest import Scripted
+from conftest import Scripted, interrupting
 from session_steps import GREEDY, TEXTS, WINDOWS, check, new_session, perform, random_step
 
 from mistral_mlx import cache, encode_chat, kernels
@@ -137,19 +137,10 @@ def test_the_system_prompt_can_change_at_any_time(session):
 def test_fifty_interrupts_in_any_operation_lose_nothing(session, monkeypatch):
     rng, countdown = random.Random(1), [0]
 
-    def interrupting(function):
-        def interrupted(*args, **kwargs):
-            countdown[0] -= 1
-            if countdown[0] == 0:
-                raise KeyboardInterrupt
-            return function(*args, **kwargs)
-
-        return interrupted
-
     places = [(kernels, "products"), (cache, "_overwrite"), (cache, "_grown"), (kernels, "run_block")]
     places += [(RollingBufferCache, name) for name in ("_write", "copy", "trim")]
     for place, name in places:
-        monkeypatch.setattr(place, name, interrupting(getattr(place, name)))
+        monkeypatch.setattr(place, name, interrupting(getattr(place, name), countdown))
     n_interrupted = 0
     for _ in range(50):
         if len(session.messages) > 8:

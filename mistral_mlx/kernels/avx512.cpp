@@ -266,9 +266,9 @@ void many(const Block& block, const Packed& w, const Rows& x, int64_t row, int64
 }
 
 using Many = void (*)(const Block&, const Packed&, const Rows&, int64_t, int64_t, int64_t, float*, int64_t, int64_t);
-constexpr int FEWER = 6;  // rows abreast: 12 integer and 12 float sums stay in registers
+constexpr int PACKED_ROWS = 6;  // rows abreast: 12 integer and 12 float sums stay in registers
 template <int PLANES>
-constexpr Many MANY[FEWER + 1] = {nullptr,         many<1, PLANES>, many<2, PLANES>, many<3, PLANES>,
+constexpr Many MANY[PACKED_ROWS + 1] = {nullptr,         many<1, PLANES>, many<2, PLANES>, many<3, PLANES>,
                                   many<4, PLANES>, many<5, PLANES>, many<6, PLANES>};
 
 // Asks for the codes of the block after this one: its rows lie apart, so that the hardware does not see it coming.
@@ -288,8 +288,8 @@ void packed_rows(const Packed& w, const Rows& x, float* y, int64_t y_stride, int
       const int64_t k1 = k + DEPTH < w.n_in ? k + DEPTH : w.n_in;
       prefetch_next(w, n, k);
       unpack_block(w, n, n1, k, k1, block);
-      for (int64_t row = 0; row < x.rows; row += FEWER) {
-        const int64_t left = x.rows - row, n_rows = left < FEWER ? left : FEWER;
+      for (int64_t row = 0; row < x.rows; row += PACKED_ROWS) {
+        const int64_t left = x.rows - row, n_rows = left < PACKED_ROWS ? left : PACKED_ROWS;
         (x.planes == 1 ? MANY<1> : MANY<2>)[n_rows](*block, w, x, row, k, k1, y + n, y_stride, n1 - n);
       }
     }

@@ -1,17 +1,16 @@
 // A transformer block for one token, see block.h; model.py says the same in single steps.
 #include "block.h"
 
+#include "scalars.h"
 #include "steps.h"
 #include "workspace.h"
 
 namespace kernels {
 namespace {
 
-int64_t float_size(Float type) { return type == Float::f32 ? 4 : 2; }
-
 // Rotates the queries and keys of a token in place, and stores its keys and values in their slot.
 void rotate_and_store(const Block& b, const Ring& ring, int64_t batch, float* q, float* k, const float* v) {
-  const int64_t size = b.head_dim, bytes = size * float_size(ring.type);
+  const int64_t size = b.head_dim, bytes = size * float_bytes(ring.type);
   rotate(q, {b.heads * size, size, size}, batch, b.heads, 1, size, b.rope_base, ring.position, q);
   rotate(k, {b.kv_heads * size, size, size}, batch, b.kv_heads, 1, size, b.rope_base, ring.position, k);
   for (int64_t row = 0; row < batch * b.kv_heads; ++row) {

@@ -6,6 +6,7 @@
 #include <atomic>
 
 #include "pool.h"
+#include "scalars.h"
 #include "steps.h"
 #include "workspace.h"
 
@@ -21,7 +22,7 @@ std::atomic<int> planes{2};
 
 int64_t row_bytes(const Matrix& w) {
   if (const Packed* packed = std::get_if<Packed>(&w)) return packed->row_bytes();
-  return std::get<Dense>(w).n_in * (std::get<Dense>(w).type == Float::f32 ? 4 : 2);
+  return std::get<Dense>(w).n_in * float_bytes(std::get<Dense>(w).type);
 }
 
 // Calls use(w', shift, n0', n1') with weights of 4 or 8 bits: themselves, or rows [n0, n1) as 8 bits, where output n is
@@ -30,7 +31,7 @@ template <typename Use>
 void with_known_width(const Packed& w, int64_t n0, int64_t n1, Use&& use) {
   if (w.bits == 4 || w.bits == 8 || active().packed_row == portable().packed_row) return use(w, 0, n0, n1);
   for (int64_t n = n0; n < n1; n += TILE) {
-    const int64_t end = std::min(n + TILE, n1), first = n * w.groups() * (w.type == Float::f32 ? 4 : 2);
+    const int64_t end = std::min(n + TILE, n1), first = n * w.groups() * float_bytes(w.type);
     uint8_t* codes = reinterpret_cast<uint8_t*>(workspace<Slot::widened>(TILE * w.n_in));
     widen(w, n, end, codes);
     const Packed part{codes, static_cast<const char*>(w.scales) + first, static_cast<const char*>(w.biases) + first,
