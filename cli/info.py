@@ -70,8 +70,7 @@ def _quantization(args: ModelArgs) -> dict[str, object] | None:
     if args.quantization is None:
         return None
     q = args.quantization
-    others = {path: {"group_size": group_size, "bits": bits} for path, (group_size, bits) in q.per_module.items()}
-    return {"bits": q.bits, "group_size": q.group_size, "mode": "affine", "exceptions": others}
+    return q.usual.as_config() | {"exceptions": {path: packing.as_config() for path, packing in q.per_module.items()}}
 
 
 def _tokenizer(folder: ModelFolder) -> dict[str, object] | None:

@@ -40,7 +40,7 @@ def describe(name: str, path: Path) -> dict[str, object]:
     return record | {
         "parameters": parameters,
         "weight_bytes": nbytes,
-        "bits": args.quantization.bits if args.quantization else None,
+        "bits": args.quantization.usual.bits if args.quantization else None,
         "bits_per_weight": round(8 * nbytes / parameters, 3),
         "window": min(windows) if windows else None,
         "context": args.max_position_embeddings,

@@ -8,7 +8,7 @@ from mistral_mlx.errors import CheckpointError, ConversionError, ModelError, sho
 from mistral_mlx.folder import ModelFolder
 from mistral_mlx.tensor_files import INDEX_NAME, SINGLE_NAME, TensorEntry, consolidated_files, find_tensors
 
-from .source import FLOAT_KINDS, Source, SourceTensor
+from .source import FLOAT_KINDS, Source, SourceTensor, Stored
 from .tokenizer_files import find_files, largest_vocabulary
 
 # Keys that make other programs run code from the folder; they never enter the target.
@@ -84,7 +84,10 @@ def _tensor(entry: TensorEntry) -> SourceTensor:
         raise CheckpointError(
             f"tensor {shown(entry.name)} is stored as {entry.dtype}; only {', '.join(FLOAT_KINDS)} can be converted"
         )
-    return SourceTensor(entry.name, entry.dtype, entry.shape, entry.file, entry.start, entry.nbytes)
+    rows = entry.shape[0] if len(entry.shape) == 2 else 1
+    return SourceTensor(
+        entry.name, entry.dtype, entry.shape, (Stored(entry.file, entry.start, rows, entry.nbytes // rows),)
+    )
 
 
 def _notes(folder: ModelFolder, config: Mapping[str, object]) -> Iterator[str]:

@@ -10,7 +10,8 @@ from mistral_mlx.errors import CheckpointError, ConfigError, shown
 
 from .gguf_header import GGUFHeader, GGUFTensor, Value, read_gguf_header
 from .gguf_tokenizer import rebuild_tokenizer
-from .source import FLOAT_KINDS, PACKED_KINDS, Source, SourceTensor
+from .packed import PACKINGS
+from .source import FLOAT_KINDS, Source, SourceTensor, Stored
 
 GLOBAL_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -76,9 +77,9 @@ def _named(header: GGUFHeader, path: Path, notes: list[str]) -> Iterator[tuple[s
             _check_rope_factors(tensor, path)
             notes.append(f"{ROPE_FACTORS} is left out: all its factors are 1")
             continue
-        if tensor.kind not in FLOAT_KINDS + PACKED_KINDS:
+        if tensor.kind not in (*FLOAT_KINDS, *PACKINGS):
             raise CheckpointError(
-                f"tensor {shown(tensor.name)} is stored as {tensor.kind}; only {', '.join(FLOAT_KINDS + PACKED_KINDS)} "
+                f"tensor {shown(tensor.name)} is stored as {tensor.kind}; only {', '.join((*FLOAT_KINDS, *PACKINGS))} "
                 "can be converted"
             )
         yield _hf_name(tensor.name), tensor
@@ -103,7 +104,9 @@ def _tensor(name: str, tensor: GGUFTensor, path: Path, config: Mapping[str, obje
         raise CheckpointError(
             f"tensor {shown(tensor.name)} of shape {list(shape)} does not divide into heads of {head_dim} rows"
         )
-    return SourceTensor(name, tensor.kind, shape, path, tensor.start, tensor.nbytes, head_dim)
+    rows = shape[0] if len(shape) == 2 else 1
+    array = Stored(path, tensor.start, rows, tensor.nbytes // rows)
+    return SourceTensor(name, tensor.kind, shape, (array,), PACKINGS.get(tensor.kind), head_dim)
 
 
 def _check_rope_factors(tensor: GGUFTensor, path: Path) -> None:

@@ -15,12 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mistral_mlx.args import Packing
 from mistral_mlx.errors import CheckpointError, shown
 
-from .source import Bytes
+from .source import Block, Bytes, SourceTensor
 
-GROUP = 32
-BITS = {"Q4_0": 4, "Q4_1": 4, "Q8_0": 8}
+PACKINGS = {"Q4_0": Packing(4, 32), "Q4_1": Packing(4, 32), "Q8_0": Packing(8, 32)}
 BLOCK_NBYTES = {"Q4_0": 18, "Q4_1": 20, "Q8_0": 34}
 
 Floats = npt.NDArray[np.floating]
@@ -34,11 +34,12 @@ class Packed(NamedTuple):
     biases: Floats  # [rows, columns / 32]
 
 
-def repack(rows: Bytes, kind: str, dtype: npt.DTypeLike, *, name: str) -> Packed:
-    """Return `rows` [rows, bytes], stored as `kind`, with scales and biases of `dtype`.
+def repack(block: Block, tensor: SourceTensor, dtype: npt.DTypeLike) -> Packed:
+    """Return stored rows of `tensor` with scales and biases of `dtype`.
 
     Raises CheckpointError naming the tensor if a scale is not finite or a bias does not fit `dtype`.
     """
+    (rows,), kind = block, tensor.kind
     blocks = rows.reshape(rows.shape[0], -1, BLOCK_NBYTES[kind])  # [rows, bytes] -> [rows, groups, bytes of a block]
     scales = _halves(blocks, 0)
     if kind == "Q8_0":
@@ -54,7 +55,7 @@ def repack(rows: Bytes, kind: str, dtype: npt.DTypeLike, *, name: str) -> Packed
         packed = Packed(_words(quants), scales.astype(dtype), biases.astype(dtype))
     if not (np.isfinite(packed.scales).all() and np.isfinite(packed.biases).all()):
         raise CheckpointError(
-            f"tensor {shown(name)} has a {kind} block whose scale is not finite or too large for "
+            f"tensor {shown(tensor.name)} has a {kind} block whose scale is not finite or too large for "
             f"{np.dtype(dtype).name}; the file may be damaged, otherwise --dtype float32 holds it"
         )
     return packed

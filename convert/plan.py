@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from mistral_mlx.args import ModelArgs
+from mistral_mlx.args import ModelArgs, Packing
 from mistral_mlx.errors import OptionError, shown
 
-from .source import FLOAT_KINDS, PACKED_KINDS, Source, SourceTensor
+from .source import FLOAT_KINDS, Source, SourceTensor
 from .tokenizer_files import check_vocabulary, is_vocabulary
 from .weights import HEAD, check_weights, is_norm
 from .writer import OutputTensor
@@ -17,18 +16,6 @@ BITS = (4, 8)
 GROUP_SIZES = (32, 64, 128)
 DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 DEFAULT_BITS, DEFAULT_GROUP_SIZE = 4, 64
-GGUF_PACKING = {"Q4_0": (4, 32), "Q4_1": (4, 32), "Q8_0": (8, 32)}
-
-
-class Packing(NamedTuple):
-    """How a weight is packed."""
-
-    bits: int
-    group_size: int
-
-    def as_config(self) -> dict[str, object]:
-        """Return the entry of ``quantization`` in config.json."""
-        return {"group_size": self.group_size, "bits": self.bits, "mode": "affine"}
 
 
 @dataclass(frozen=True)
@@ -121,13 +108,13 @@ def _own_dtype(source: Source, args: ModelArgs) -> str:
 
 
 def _carry(tensor: SourceTensor, dtype: str | None) -> Step:
-    if tensor.kind in PACKED_KINDS:
+    if tensor.packing is not None:
         if dtype == "bfloat16":
             raise OptionError(
                 "dtype is 'bfloat16', which cannot hold the float16 scales of a quantized GGUF; "
                 "leave it out, or give bits to quantize again"
             )
-        return Step(tensor, DTYPES[dtype or "float16"], Packing(*GGUF_PACKING[tensor.kind]), carried=True)
+        return Step(tensor, DTYPES[dtype or "float16"], tensor.packing, carried=True)
     reason = "" if is_norm(tensor) else f"the source stores it as {tensor.kind}"
     return Step(tensor, DTYPES[dtype] if dtype else tensor.kind, None, reason=reason)
 
@@ -145,7 +132,7 @@ def _quantize(tensor: SourceTensor, packing: Packing, dtype: str, keeps_dtypes: 
 
 
 def _notes(source: Source, steps: tuple[Step, ...]) -> Iterator[str]:
-    kinds = ", ".join(sorted({step.tensor.kind for step in steps} & set(PACKED_KINDS)))
+    kinds = ", ".join(sorted({step.tensor.kind for step in steps} - set(FLOAT_KINDS)))
     if any(step.carried for step in steps):
         yield f"the source's {kinds} weights are carried over without loss (group size 32)"
     elif kinds:

@@ -15,10 +15,11 @@ from mistral_mlx import kernels
 from mistral_mlx.errors import CheckpointError, ConversionError, shown
 from mistral_mlx.kernels.packing import MLX_DTYPES, decode, floats, host, largest_finite
 
+from .decode import plain
 from .packed import repack
 from .pipeline import ahead
 from .plan import Step
-from .source import PACKED_KINDS, Bytes, SourceTensor, read_blocks
+from .source import Block, Bytes, read_blocks
 from .writer import ShardWriter
 
 NUMPY_DTYPES = {"F16": np.float16, "F32": np.float32}
@@ -39,18 +40,19 @@ def run_step(
     """
     error, norm, done = 0.0, 0.0, 0
     with closing(ahead(read_blocks(step.tensor))) as blocks:
-        for rows in blocks:
+        for block in blocks:
             if step.carried:
-                _append(step, writer, repack(rows, step.tensor.kind, NUMPY_DTYPES[step.dtype], name=step.tensor.name))
+                _append(step, writer, repack(block, step.tensor, NUMPY_DTYPES[step.dtype]))
             elif step.packing is None:
-                _append(step, writer, (_cast(rows, step, allow_nonfinite),))
+                _append(step, writer, (_cast(block, step, allow_nonfinite),))
             else:
-                packed = kernels.quantize(*_plain(rows, step.tensor), step.dtype, **step.packing._asdict())
+                bits, group_size, _ = step.packing
+                packed = kernels.quantize(*plain(block, step.tensor), step.dtype, group_size=group_size, bits=bits)
                 _check(packed.largest, packed.finite, step, allow_nonfinite)
                 _append(step, writer, packed[:3])
                 error += packed.error
                 norm += packed.norm
-            done += rows.nbytes
+            done += sum(rows.nbytes for rows in block)
             on_block(done)
     if step.packing is None or step.carried:
         return None
@@ -58,17 +60,8 @@ def run_step(
     return relative if math.isfinite(relative) else None
 
 
-def _plain(rows: Bytes, tensor: SourceTensor) -> tuple[Bytes, str]:
-    """Return stored rows as those of plain weights, and their dtype."""
-    if tensor.kind not in PACKED_KINDS:
-        return rows, tensor.kind
-    from gguf import GGMLQuantizationType, quants  # slow to import, and for GGUF alone
-
-    return np.ascontiguousarray(quants.dequantize(rows, GGMLQuantizationType[tensor.kind])).view(np.uint8), "F32"
-
-
-def _cast(rows: Bytes, step: Step, allow_nonfinite: bool) -> Bytes:
-    weight = decode(*_plain(rows, step.tensor))
+def _cast(block: Block, step: Step, allow_nonfinite: bool) -> Bytes:
+    weight = decode(*plain(block, step.tensor))
     _check(*largest_finite(floats(weight)), step, allow_nonfinite)
     return host(weight.astype(MLX_DTYPES[step.dtype]))
 

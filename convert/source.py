@@ -4,22 +4,40 @@ Weights are read with plain file reads in blocks of rows: the pages of a memory 
 memory, and a block bounds what is held however large a tensor is.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from mistral_mlx.args import Packing
 from mistral_mlx.errors import CheckpointError, shown
 
 BLOCK_WEIGHTS = 1024 * 1024  # 2 MB in bfloat16: the few blocks that are held at a time stay in the processor's cache
 
 FLOAT_KINDS = ("F32", "F16", "BF16")
-PACKED_KINDS = ("Q4_0", "Q4_1", "Q8_0")  # GGUF's; blocks of 32 weights along a row
 
 Bytes = npt.NDArray[np.uint8]
+Block = tuple[Bytes, ...]  # the same rows of every array of a tensor, [rows, bytes of a row] each
+
+
+class Stored(NamedTuple):
+    """An array on the disk, its rows one after another."""
+
+    file: Path
+    start: int  # bytes from the beginning of the file
+    rows: int
+    row_nbytes: int
+    span: int = 1  # rows of the tensor that share one of these
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes it takes."""
+        return self.rows * self.row_nbytes
 
 
 @dataclass(frozen=True)
@@ -27,12 +45,17 @@ class SourceTensor:
     """One tensor of the source: what it is called in the target, how it is stored, and where."""
 
     name: str  # as Hugging Face spells it
-    kind: str  # one of FLOAT_KINDS or PACKED_KINDS
+    kind: str  # one of FLOAT_KINDS, or what `decode` knows how to unpack
     shape: tuple[int, ...]  # in weights, whatever the storage
-    file: Path
-    start: int  # bytes from the beginning of the file
-    nbytes: int
-    rotary_dim: int | None = None  # head_dim, if llama.cpp reordered the rows of every head
+    arrays: tuple[Stored, ...]  # the weight, and what may belong to it: scales, biases
+    packing: Packing | None = None  # how MLX packs the very same weights, if it can
+    rotary_dim: int | None = None  # head_dim, if the rows of every head lie in pairs
+    row_unit: int = 1  # rows that cannot be read without one another, but for the last ones
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes it takes in the source."""
+        return sum(array.nbytes for array in self.arrays)
 
     @property
     def rows(self) -> int:
@@ -70,23 +93,31 @@ class Source:
     @property
     def is_packed(self) -> bool:
         """Whether any weight is stored quantized."""
-        return any(tensor.kind in PACKED_KINDS for tensor in self.tensors.values())
+        return any(tensor.kind not in FLOAT_KINDS for tensor in self.tensors.values())
 
 
-def read_blocks(tensor: SourceTensor) -> Iterator[Bytes]:
-    """Yield the stored rows of `tensor` in order as bytes [rows of the block, bytes of a row].
+def read_blocks(tensor: SourceTensor) -> Iterator[Block]:
+    """Yield the stored rows of `tensor` in order, those of all its arrays together.
 
-    Raises CheckpointError if the file ends before the tensor does.
+    Raises CheckpointError if a file ends before the tensor does.
     """
-    row_nbytes = tensor.nbytes // tensor.rows
-    unit = tensor.rotary_dim or 1  # heads are put back in order whole
+    unit = math.lcm(tensor.rotary_dim or 1, tensor.row_unit)  # heads are put back in order whole
     step = max(1, BLOCK_WEIGHTS // (tensor.columns * unit)) * unit
-    with tensor.file.open("rb", buffering=0) as file:
-        file.seek(tensor.start)
-        for first in range(0, tensor.rows, step):
-            block = np.empty((min(step, tensor.rows - first), row_nbytes), dtype=np.uint8)
+    yield from zip(*(_read_rows(tensor, array, step) for array in tensor.arrays), strict=True)
+
+
+def _read_rows(tensor: SourceTensor, array: Stored, step: int) -> Iterator[Bytes]:
+    """Yield what `array` has for every `step` rows of `tensor`; all of it if that is one step."""
+    with array.file.open("rb", buffering=0) as file:
+        for start in range(0, tensor.rows, step):
+            stop = min(start + step, tensor.rows)
+            first, last = start // array.span, -(-stop // array.span)
+            if step >= tensor.rows:
+                last = array.rows
+            block = np.empty((last - first, array.row_nbytes), dtype=np.uint8)
+            file.seek(array.start + first * array.row_nbytes)
             _fill(file, block, tensor)
-            yield block if tensor.rotary_dim is None else restore_rotary(block, tensor.rotary_dim)
+            yield restore_rotary(block, tensor.rotary_dim) if tensor.rotary_dim and array.span == 1 else block
 
 
 def restore_rotary(rows: Bytes, head_dim: int) -> Bytes:
@@ -108,6 +139,6 @@ def _fill(file: FileIO, block: Bytes, tensor: SourceTensor) -> None:
         count = file.readinto(view[filled:])
         if not count:
             raise CheckpointError(
-                f"{shown(tensor.file.name)} ended while {shown(tensor.name)} was read; it changed meanwhile"
+                f"{shown(str(file.name))} ended while {shown(tensor.name)} was read; it changed meanwhile"
             )
         filled += count

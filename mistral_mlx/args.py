@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .errors import ConfigError, shown
 
@@ -31,13 +32,24 @@ _READ = frozenset(
 )
 
 
+class Packing(NamedTuple):
+    """How a weight is packed, in MLX's words."""
+
+    bits: int
+    group_size: int
+    mode: str = "affine"
+
+    def as_config(self) -> dict[str, object]:
+        """Return the entry of ``quantization`` in config.json."""
+        return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
+
+
 @dataclass(frozen=True)
 class QuantizationArgs:
-    """How packed weights are stored: MLX's affine form, the same for all modules but those in `per_module`."""
+    """How packed weights are stored: the same for all modules but those in `per_module`."""
 
-    group_size: int
-    bits: int
-    per_module: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # path -> (group_size, bits)
+    usual: Packing
+    per_module: Mapping[str, Packing] = field(default_factory=dict)  # by path
 
     @classmethod
     def from_config(cls, config: Config) -> "QuantizationArgs | None":
@@ -61,12 +73,11 @@ class QuantizationArgs:
             for path, rule in value.items()
             if isinstance(rule, Mapping)
         }
-        group_size, bits = _packing(value, key)
-        return cls(group_size, bits, modules)
+        return cls(_packing(value, key), modules)
 
-    def of(self, path: str) -> tuple[int, int]:
-        """Return (group_size, bits) of the module at `path`."""
-        return self.per_module.get(path, (self.group_size, self.bits))
+    def of(self, path: str) -> Packing:
+        """Return how the module at `path` is packed."""
+        return self.per_module.get(path, self.usual)
 
 
 @dataclass(frozen=True)
@@ -302,7 +313,7 @@ def _token_ids(config: Config, key: str) -> frozenset[int]:
     return frozenset(ids)
 
 
-def _packing(rule: Config, where: str) -> tuple[int, int]:
+def _packing(rule: Config, where: str) -> Packing:
     group_size, bits = rule.get("group_size"), rule.get("bits")
     if group_size not in (32, 64, 128) or bits not in (2, 3, 4, 5, 6, 8) or rule.get("mode", "affine") != "affine":
         raise ConfigError(
@@ -310,4 +321,4 @@ def _packing(rule: Config, where: str) -> tuple[int, int]:
             "group_size 32, 64 or 128, bits 2, 3, 4, 5, 6 or 8 and mode 'affine' are expected"
         )
     assert isinstance(group_size, int) and isinstance(bits, int)
-    return group_size, bits
+    return Packing(bits, group_size)

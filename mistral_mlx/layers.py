@@ -4,6 +4,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from . import kernels
+from .args import Packing
 
 
 class RMSNorm(nn.Module):
@@ -40,10 +41,10 @@ class Linear(nn.Module):
         """The dtype in which the layer is stored."""
         return self.parts.weight.dtype
 
-    def quantized(self, group_size: int, bits: int) -> "QuantizedLinear":
+    def quantized(self, packing: Packing) -> "QuantizedLinear":
         """Return the layer of the same shape whose weight is packed."""
         n_out, n_in = self.weight.shape
-        return QuantizedLinear(n_in, n_out, group_size=group_size, bits=bits)
+        return QuantizedLinear(n_in, n_out, packing)
 
 
 class Embedding(nn.Module):
@@ -61,10 +62,10 @@ class Embedding(nn.Module):
         """What a product needs."""
         return kernels.Weight(self["weight"])
 
-    def quantized(self, group_size: int, bits: int) -> "QuantizedEmbedding":
+    def quantized(self, packing: Packing) -> "QuantizedEmbedding":
         """Return the layer of the same shape whose weight is packed."""
         n_rows, dim = self.weight.shape
-        return QuantizedEmbedding(dim, n_rows, group_size=group_size, bits=bits)
+        return QuantizedEmbedding(dim, n_rows, packing)
 
 
 class QuantizedLinear(nn.Module):
@@ -74,9 +75,9 @@ class QuantizedLinear(nn.Module):
     ``[n_out, n_in / group_size]``.
     """
 
-    def __init__(self, n_in: int, n_out: int, *, group_size: int, bits: int) -> None:
+    def __init__(self, n_in: int, n_out: int, packing: Packing) -> None:
         super().__init__()
-        self.group_size, self.bits = group_size, bits
+        self.bits, self.group_size, _ = bits, group_size, _ = packing
         self.weight = mx.zeros((n_out, n_in * bits // 32), mx.uint32)
         self.scales = mx.zeros((n_out, n_in // group_size))
         self.biases = mx.zeros((n_out, n_in // group_size))

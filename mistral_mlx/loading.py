@@ -13,7 +13,7 @@ import mlx.core as mx
 from mlx.utils import tree_unflatten
 
 from . import kernels
-from .args import TEXT_PREFIX, ModelArgs, QuantizationArgs, expected_shapes
+from .args import TEXT_PREFIX, ModelArgs, Packing, QuantizationArgs, expected_shapes
 from .cache import cache_nbytes
 from .errors import CheckpointError, ModelError, TokenizerError, shown
 from .folder import ModelFolder
@@ -137,9 +137,9 @@ def _expected_entries(
         if path == "lm_head" and name not in entries:
             _check_tied(args)
         elif f"{path}.scales" in entries:
-            group_size, bits = _packing(args.quantization, path, shape)
-            grouped = (shape[0], shape[1] // group_size)
-            expected[name] = ((shape[0], shape[1] * bits // 32), ("U32",))
+            packing = _packing(args.quantization, path, shape)
+            grouped = (shape[0], shape[1] // packing.group_size)
+            expected[name] = ((shape[0], shape[1] * packing.bits // 32), ("U32",))
             expected[f"{path}.scales"] = expected[f"{path}.biases"] = (grouped, FLOAT_DTYPES)
         else:
             expected[name] = (shape, FLOAT_DTYPES)
@@ -151,13 +151,15 @@ def _check_tied(args: ModelArgs) -> None:
         raise CheckpointError("the checkpoint has no tensor 'lm_head.weight', and config.json says it is not tied")
 
 
-def _packing(quantization: QuantizationArgs | None, path: str, shape: tuple[int, ...]) -> tuple[int, int]:
+def _packing(quantization: QuantizationArgs | None, path: str, shape: tuple[int, ...]) -> Packing:
     if quantization is None:
         raise CheckpointError(f"{shown(path)} has scales, but config.json has no quantization")
-    group_size, bits = quantization.of(path)
-    if len(shape) != 2 or shape[1] % group_size:
-        raise CheckpointError(f"{shown(path)} of shape {list(shape)} cannot be packed in groups of {group_size}")
-    return group_size, bits
+    packing = quantization.of(path)
+    if len(shape) != 2 or shape[1] % packing.group_size:
+        raise CheckpointError(
+            f"{shown(path)} of shape {list(shape)} cannot be packed in groups of {packing.group_size}"
+        )
+    return packing
 
 
 def _quantize(model: Mistral, entries: dict[str, TensorEntry]) -> None:
@@ -166,7 +168,7 @@ def _quantize(model: Mistral, entries: dict[str, TensorEntry]) -> None:
     quantization = model.args.quantization
     paths = [name.removesuffix(".scales") for name in entries if name.endswith(".scales")]
     if quantization is not None:
-        packed = [(path, modules[path].quantized(*quantization.of(path))) for path in paths]
+        packed = [(path, modules[path].quantized(quantization.of(path))) for path in paths]
         model.update_modules(tree_unflatten(packed))
 
 

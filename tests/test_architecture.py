@@ -9,6 +9,7 @@ import pytest
 # A module may import what stands to the left of it, on any line, and all that those may import. A folder is one word.
 ORDER = """
     errors  folder  tensor_files  args  cache  model  loading
+    args  layers
     kernels  cache  layers  model
     errors  folder  tokenizer_settings  tokenizer_base  tokenizer_hf  tokenizer_sp  tokenizer  loading
     tokenizer_settings  chat_template

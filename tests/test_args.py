@@ -79,9 +79,13 @@ def test_stop_ids_may_be_a_number_a_list_or_null():
 
 def test_quantization_may_differ_by_module():
     q = parse(quantization={"group_size": 64, "bits": 4, "lm_head": {"group_size": 32, "bits": 8}}).quantization
-    assert q.of("lm_head") == (32, 8)
-    assert q.of("model.layers.0.mlp.up_proj") == (64, 4)
-    assert QuantizationArgs.from_config({"quantization_config": {"group_size": 32, "bits": 8}}).of("x") == (32, 8)
+    assert q.of("lm_head") == (8, 32, "affine")
+    assert q.of("model.layers.0.mlp.up_proj") == (4, 64, "affine")
+    assert QuantizationArgs.from_config({"quantization_config": {"group_size": 32, "bits": 8}}).of("x") == (
+        8,
+        32,
+        "affine",
+    )
     assert parse().quantization is None
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import tiny_model
 
+from mistral_mlx.args import Packing
 from mistral_mlx.cache import RollingBufferCache
 from mistral_mlx.kernels import Norm, Weight, native
 
@@ -207,7 +208,7 @@ def tiny_block(bits):
     block = model.model.layers[0]
     for part in (block.self_attn, block.mlp) if bits else ():
         for name, layer in part.children().items():
-            packed = layer.quantized(32, bits)
+            packed = layer.quantized(Packing(bits, 32))
             packed.update(
                 dict(
                     zip(

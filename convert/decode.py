@@ -1,0 +1,18 @@
+"""Stored rows as plain weights, whatever they are stored as; knows nothing of files."""
+
+import numpy as np
+
+from .source import FLOAT_KINDS, Block, Bytes, SourceTensor
+
+
+def plain(block: Block, tensor: SourceTensor) -> tuple[Bytes, str]:
+    """Return stored rows of `tensor` as those of plain weights, and which of FLOAT_KINDS these are."""
+    if tensor.kind in FLOAT_KINDS:
+        return block[0], tensor.kind
+    return _from_gguf(block[0], tensor.kind), "F32"
+
+
+def _from_gguf(rows: Bytes, kind: str) -> Bytes:
+    from gguf import GGMLQuantizationType, quants  # slow to import, and for GGUF alone
+
+    return np.ascontiguousarray(quants.dequantize(rows, GGMLQuantizationType[kind])).view(np.uint8)
