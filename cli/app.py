@@ -5,7 +5,6 @@ Heavy imports stand inside the commands: ``--help`` needs neither MLX nor a toke
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -25,6 +24,7 @@ from . import config, options, registry, settings, templates
 from .batch_command import batch
 from .complete_command import complete
 from .completion import completion
+from .convert_command import convert
 from .help import Application
 from .models import models
 from .sampling import with_sampling
@@ -176,49 +176,7 @@ def chat(
         raise typer.Exit(status_of(failed))
 
 
-@app.command()
-def convert(
-    source: Annotated[Path, typer.Argument(help="A folder of safetensors, or a GGUF file.")],
-    target: Annotated[Path | None, typer.Argument(help="The folder to write; by default beside the source.")] = None,
-    bits: Annotated[int | None, typer.Option(metavar="4|8", help="Bits per weight; 4 by default.")] = None,
-    group_size: Annotated[
-        int | None, typer.Option(metavar="32|64|128", help="Weights that share a scale; 64 by default.")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            metavar="float16|bfloat16|float32", help="Dtype of all that is not packed; by default the source's."
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the target if it exists.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
-    allow_nonfinite: Annotated[
-        bool, typer.Option("--allow-nonfinite", help="Convert weights that are NaN or infinite, too.")
-    ] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Quantize a checkpoint into an MLX model folder.
-
-    A GGUF file that is quantized already is carried over without loss, unless --bits or --group-size is given.
-    """
-    from mistral_mlx.convert import convert as run
-
-    from . import convert as command
-
-    with command.progress_bar(quiet=quiet) as progress:
-        report = run(
-            source,
-            target or command.default_target(source, bits),
-            bits=bits,
-            group_size=group_size,
-            dtype=dtype,
-            force=force,
-            dry_run=dry_run,
-            allow_nonfinite=allow_nonfinite,
-            progress=progress,
-        )
-    command.show(report, as_json=as_json, quiet=quiet)
+app.command()(convert)
 
 
 @app.command()

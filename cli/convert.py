@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mistral_mlx.convert import Report
+from mistral_mlx.convert.outlook import N_TOKENS, Outlook
+from mistral_mlx.memory import available_memory
 
 from .sanitize import inert
 from .terminal import note, write_text
@@ -36,11 +38,11 @@ def progress_bar(*, quiet: bool) -> Iterator[Callable[[str, int, int], None] | N
         yield lambda tensor, done, total: bar.update(task, completed=done, total=total, tensor=inert(tensor))
 
 
-def default_target(source: Path, bits: int | None) -> Path:
-    """Return the folder to write when none is named: beside the source, called after it."""
+def default_target(source: Path, how: str) -> Path:
+    """Return the folder to write when none is named: beside the source, called after it and `how` it is packed."""
     source = source.expanduser().absolute()
     name = source.stem if source.suffix == ".gguf" else source.name
-    return source.parent / f"{name}-mlx{f'-{bits}bit' if bits else ''}"
+    return source.parent / f"{name}-mlx{f'-{how}' if how else ''}"
 
 
 def show(report: Report, *, as_json: bool, quiet: bool) -> None:
@@ -64,6 +66,21 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"  disk          {_megabytes(report.needed_bytes)} needed, {_megabytes(report.free_bytes)} free"
     yield from _table("  worst error   ", [f"{error:.4f}  {name}" for name, error in report.errors])
     yield from _table("  not quantized ", list(_by_layer(report.kept)))
+    if report.choices:
+        yield from _choices(report.choices, available_memory())
+
+
+def _choices(choices: list[Outlook], memory: int | None) -> Iterator[str]:
+    """Yield a table of what else could be made, and whether it fits into this machine's memory."""
+    yield f"\n  {'options':<26}{'size':>10}{'bits/weight':>13}{f'memory at {N_TOKENS}':>17}  fits here"
+    for choice in choices:
+        fits = "" if memory is None else "yes" if choice.memory_bytes <= memory else "no"
+        yield (
+            f"  {choice.options or '(none)':<26}{_megabytes(choice.nbytes):>10}{choice.bits_per_weight:>13.2f}"
+            f"{_megabytes(choice.memory_bytes):>17}  {fits}"
+        )
+    if memory is not None:
+        yield f"  {_megabytes(memory)} of memory are available; what each choice costs in quality: docs/convert.md"
 
 
 def _by_layer(kept: list[tuple[str, str]]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The converter: a checkpoint in, an MLX model folder out; reads and writes files, and never prints."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -10,14 +10,16 @@ from shutil import copyfile, disk_usage
 import mlx.core as mx
 
 from .checkpoint import open_source
-from .plan import BITS, DEFAULT_BITS, DEFAULT_GROUP_SIZE, DTYPES, GROUP_SIZES, Plan, make_plan
+from .choice import make_choice
+from .outlook import usual_choices
+from .plan import Plan, make_plan
 from .quantize import run_step
 from .report import Report
 from .staging import RESERVE_NBYTES, check_space, check_target, staged
 from .tokenizer_files import is_vocabulary
 from .writer import SHARD_NBYTES, ShardWriter, config_bytes, split_into_shards, sync_file, write_file
 
-__all__ = ["BITS", "DEFAULT_BITS", "DEFAULT_GROUP_SIZE", "DTYPES", "GROUP_SIZES", "Report", "convert"]
+__all__ = ["Report", "convert"]
 
 CACHE_NBYTES = 64 * 1024 * 1024  # with none at all, asking the system for memory takes a third of the time
 
@@ -30,6 +32,9 @@ def convert(
     *,
     bits: int | None = None,
     group_size: int | None = None,
+    mode: str | None = None,
+    recipe: str | None = None,
+    rules: Sequence[str] = (),
     dtype: str | None = None,
     force: bool = False,
     dry_run: bool = False,
@@ -39,16 +44,18 @@ def convert(
     """Convert the checkpoint `source` into the MLX model folder `target`.
 
     `source` is a Hugging Face folder of safetensors or a GGUF file of the llama family. Weights are packed to `bits`
-    (4) in groups of `group_size` (64); a GGUF that is quantized already is carried over without loss if neither is
-    given. `dtype` is that of everything not packed, by default the source's own. `progress` is called with a tensor's
-    name, the bytes read so far and the bytes there are.
+    (4) in groups of `group_size` (64), or in one of MLX's float modes; a `recipe` of mlx-lm or `rules` such as
+    ``lm_head=8:32`` pack some of them otherwise. What is quantized already is carried over without loss where none of
+    these speaks of it. `dtype` is that of everything not packed, by default the source's own. `progress` is called
+    with a tensor's name, the bytes read so far and the bytes there are.
 
     Raises OptionError for a bad argument, ModelError for a source that cannot be used, and ConversionError for
     everything that keeps the target from being written; then the target is as it was before.
     """
     started = time.monotonic()
     place = check_target(target, Path(source), force=force)
-    plan = make_plan(open_source(source), bits=bits, group_size=group_size, dtype=dtype)
+    choice = make_choice(bits=bits, group_size=group_size, mode=mode, recipe=recipe, rules=rules)
+    plan = make_plan(open_source(source), choice, dtype)
     needed, free = _needed_nbytes(plan), disk_usage(place.parent).free
     errors: dict[str, float] = {}
     if not dry_run:
@@ -71,6 +78,7 @@ def convert(
         free_bytes=free,
         dry_run=dry_run,
         seconds=time.monotonic() - started,
+        choices=usual_choices(plan.source) if dry_run else [],
     )
 
 

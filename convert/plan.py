@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from mistral_mlx.args import ModelArgs, Packing
 from mistral_mlx.errors import OptionError, shown
 
+from .choice import Choice
 from .source import FLOAT_KINDS, Source, SourceTensor
 from .tokenizer_files import check_vocabulary, is_vocabulary
 from .weights import HEAD, check_weights, is_norm
 from .writer import OutputTensor
 
-BITS = (4, 8)
-GROUP_SIZES = (32, 64, 128)
 DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
-DEFAULT_BITS, DEFAULT_GROUP_SIZE = 4, 64
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Step:
     @property
     def path(self) -> str:
         """The module the weight belongs to."""
-        return self.tensor.name.removesuffix(".weight")
+        return self.tensor.path
 
 
 @dataclass(frozen=True)
@@ -73,32 +71,32 @@ class Plan:
         return sum(step.tensor.size for step in self.steps)
 
 
-def make_plan(source: Source, *, bits: int | None, group_size: int | None, dtype: str | None) -> Plan:
-    """Decide on every tensor of `source`. A packed source is carried over if neither bits nor group size are asked for.
+def make_plan(source: Source, choice: Choice, dtype: str | None) -> Plan:
+    """Decide on every tensor of `source`. What is packed already is carried over if `choice` does not speak of it.
 
     Raises OptionError, ConfigError, CheckpointError or ConversionError if this cannot be done.
     """
-    _check_options(bits, group_size, dtype)
+    if dtype is not None and dtype not in DTYPES:
+        raise OptionError(f"dtype is {shown(dtype)}; {', '.join(DTYPES)} are expected")
     args = ModelArgs.from_config(source.config)
     tensors, notes = check_weights(source.tensors, args)
     check_vocabulary(source.tokenizer_ids, args.vocab_size)
-    if source.is_packed and bits is None and group_size is None:
-        steps = tuple(_carry(tensor, dtype) for tensor in tensors)
-    else:
-        packing = Packing(bits or DEFAULT_BITS, group_size or DEFAULT_GROUP_SIZE)
-        stored = DTYPES[dtype] if dtype else _own_dtype(source, args)
-        steps = tuple(_quantize(tensor, packing, stored, source.keeps_dtypes and dtype is None) for tensor in tensors)
+    choice.check_rules([tensor.path for tensor in tensors if not is_norm(tensor)])
+    steps = tuple(_step(source, tensor, choice, args, dtype) for tensor in tensors)
     notes = [*source.notes, *notes, *_notes(source, steps)]
     return Plan(source, steps, _target_config(source, steps, dtype), tuple(notes))
 
 
-def _check_options(bits: int | None, group_size: int | None, dtype: str | None) -> None:
-    if bits is not None and bits not in BITS:
-        raise OptionError(f"bits is {bits}; 4 or 8 is expected")
-    if group_size is not None and group_size not in GROUP_SIZES:
-        raise OptionError(f"group_size is {group_size}; 32, 64 or 128 is expected")
-    if dtype is not None and dtype not in DTYPES:
-        raise OptionError(f"dtype is {shown(dtype)}; {', '.join(DTYPES)} are expected")
+def _step(source: Source, tensor: SourceTensor, choice: Choice, args: ModelArgs, dtype: str | None) -> Step:
+    if source.is_packed and choice.carries(tensor.path):
+        return _carry(tensor, dtype)
+    stored = DTYPES[dtype] if dtype else _own_dtype(source, args)
+    keeps_dtype = source.keeps_dtypes and dtype is None and tensor.kind in FLOAT_KINDS
+    kept = tensor.kind if keeps_dtype else stored
+    if is_norm(tensor):
+        return Step(tensor, kept, None)
+    packing, reason = choice.of(tensor.path, tensor.columns, args.n_layers)
+    return Step(tensor, stored if packing else kept, packing, reason=reason)
 
 
 def _own_dtype(source: Source, args: ModelArgs) -> str:
@@ -119,18 +117,6 @@ def _carry(tensor: SourceTensor, dtype: str | None) -> Step:
     return Step(tensor, DTYPES[dtype] if dtype else tensor.kind, None, reason=reason)
 
 
-def _quantize(tensor: SourceTensor, packing: Packing, dtype: str, keeps_dtypes: bool) -> Step:
-    if not is_norm(tensor) and tensor.columns % packing.group_size == 0:
-        return Step(tensor, dtype, packing)
-    reason = (
-        ""
-        if is_norm(tensor)
-        else f"its {tensor.columns} columns are no multiple of the group size {packing.group_size}"
-    )
-    kept = tensor.kind if keeps_dtypes and tensor.kind in FLOAT_KINDS else dtype
-    return Step(tensor, kept, None, reason=reason)
-
-
 def _notes(source: Source, steps: tuple[Step, ...]) -> Iterator[str]:
     kinds = ", ".join(sorted({step.tensor.kind for step in steps} - set(FLOAT_KINDS)))
     if any(step.carried for step in steps):
@@ -138,7 +124,7 @@ def _notes(source: Source, steps: tuple[Step, ...]) -> Iterator[str]:
     elif kinds:
         yield (
             f"the source's {kinds} weights are quantized again; "
-            "leave out bits and group size to carry them over without loss"
+            "they can be carried over without loss by asking for nothing else"
         )
     if not any(step.packing for step in steps):
         yield "nothing could be quantized"

@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
+from .outlook import Outlook
+
 
 @dataclass(frozen=True)
 class Report:
@@ -21,6 +23,7 @@ class Report:
     free_bytes: int  # on the disk before the conversion
     dry_run: bool  # nothing was written
     seconds: float
+    choices: list[Outlook]  # of a dry run: what else could be made
 
     def as_dict(self) -> dict[str, object]:
         """Return everything as JSON knows it."""

@@ -58,6 +58,11 @@ class SourceTensor:
         return sum(array.nbytes for array in self.arrays)
 
     @property
+    def path(self) -> str:
+        """The module it belongs to."""
+        return self.name.removesuffix(".weight")
+
+    @property
     def rows(self) -> int:
         """How many rows are stored one after another; a vector is one row."""
         return self.shape[0] if len(self.shape) == 2 else 1

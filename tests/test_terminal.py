@@ -87,5 +87,5 @@ def test_a_broken_registry_is_named(tmp_path, home):
 
 
 def test_a_target_is_called_after_its_source(tmp_path):
-    assert default_target(tmp_path / "m", 8) == tmp_path / "m-mlx-8bit"
-    assert default_target(tmp_path / "m.gguf", None) == tmp_path / "m-mlx"
+    assert default_target(tmp_path / "m", "8bit") == tmp_path / "m-mlx-8bit"
+    assert default_target(tmp_path / "m.gguf", "") == tmp_path / "m-mlx"

@@ -1,0 +1,70 @@
+"""The options of ``convert``; heavy imports stand inside."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="A folder of safetensors, or a GGUF file.")],
+    target: Annotated[Path | None, typer.Argument(help="The folder to write; by default beside the source.")] = None,
+    bits: Annotated[int | None, typer.Option(metavar="2|3|4|5|6|8", help="Bits per weight; 4 by default.")] = None,
+    group_size: Annotated[
+        int | None, typer.Option(metavar="32|64|128", help="Weights that share a scale; 64 by default.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Few bits, and more where they count: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6, as in mlx-lm.",
+        ),
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGEX=BITS[:GROUP]",
+            help="Pack modules whose name matches otherwise, or keep them (=none); may be repeated, the last one wins.",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="float16|bfloat16|float32", help="Dtype of all that is not packed; by default the source's."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the target if it exists.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be written and what else there is; write nothing.")
+    ] = False,
+    allow_nonfinite: Annotated[
+        bool, typer.Option("--allow-nonfinite", help="Convert weights that are NaN or infinite, too.")
+    ] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Quantize a checkpoint into an MLX model folder.
+
+    A GGUF file that is quantized already is carried over without loss where no option asks for other bits.
+    """
+    from mistral_mlx.convert import convert as run
+
+    from . import convert as command
+
+    with command.progress_bar(quiet=quiet) as progress:
+        report = run(
+            source,
+            target or command.default_target(source, recipe or (f"{bits}bit" if bits else "")),
+            bits=bits,
+            group_size=group_size,
+            recipe=recipe,
+            rules=rule or (),
+            dtype=dtype,
+            force=force,
+            dry_run=dry_run,
+            allow_nonfinite=allow_nonfinite,
+            progress=progress,
+        )
+    command.show(report, as_json=as_json, quiet=quiet)
