@@ -180,6 +180,35 @@ app.command()(convert)
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A model folder, or a registered name.")],
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="The GGUF file to write.")],
+    outtype: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|f32|f16|bf16|q8_0|q4_1",
+            help="How matrices are stored; auto carries packed ones over where GGUF has their form.",
+        ),
+    ] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a model as a GGUF file, for llama.cpp and what is built on it.
+
+    Weights packed to 2, 3, 4 or 5 bits, and to 8 bits by convert from a GGUF file, are the very same in it.
+    """
+    from mistral_mlx.convert.gguf_export import export_gguf
+
+    from . import export as command
+    from .convert import progress_bar
+
+    with progress_bar(quiet=quiet) as progress:
+        report = export_gguf(registry.resolve(model), target, outtype=outtype, force=force, progress=progress)
+    command.show(report, as_json=as_json, quiet=quiet)
+
+
+@app.command()
 def info(
     name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A model folder, or a registered name.")] = None,
     model: options.Model = None,

@@ -28,6 +28,10 @@ EXAMPLES = {
         "mistral-mlx convert ~/models/Mistral-7B-Instruct-v0.3",
         "mistral-mlx convert model.Q4_K_M.gguf mistral-8bit --bits 8",
     ],
+    "export": [
+        "mistral-mlx export demo demo.gguf",
+        "mistral-mlx export ~/models/Mistral-7B-Instruct-v0.3 mistral.gguf --outtype q8_0",
+    ],
     "info": ["mistral-mlx info demo"],
     "bench": ["mistral-mlx bench -m demo -p 512 -n 128 --depth 4096"],
     "pull": ["mistral-mlx pull demo"],

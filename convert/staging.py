@@ -1,7 +1,7 @@
-"""A folder that is there as a whole or not at all; knows nothing of what is in it.
+"""A folder or a file that is there as a whole or not at all; knows nothing of what is in it.
 
 The work goes into a hidden sibling ``.NAME.partial-PID`` and is renamed when whole. A folder that is to be replaced
-steps aside as ``.NAME.old-PID`` for the moment between two renames. A killed process leaves such folders behind; the
+steps aside as ``.NAME.old-PID`` for the moment between two renames. A killed process leaves such siblings behind; the
 next conversion to the same target puts them right.
 """
 
@@ -9,7 +9,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,6 +24,19 @@ def check_target(target: str | os.PathLike[str], source: Path, *, force: bool) -
     Raises ConversionError if something is there (with `force`: something other than a model folder), if it lies in
     `source` or around it, or if its parent folder is missing or read-only.
     """
+    path = _check_place(target, source)
+    _check_folder(path, force=force)
+    return path
+
+
+def check_file_target(target: str | os.PathLike[str], source: Path, *, force: bool) -> Path:
+    """Return the absolute path of `target` after making sure that a GGUF file can be put there; see `check_target`."""
+    path = _check_place(target, source)
+    _check_file(path, force=force)
+    return path
+
+
+def _check_place(target: str | os.PathLike[str], source: Path) -> Path:
     path = Path(os.path.abspath(Path(target).expanduser()))
     real, origin = path.resolve(), source.expanduser().resolve()
     if real == origin or (origin.is_dir() and real.is_relative_to(origin)) or origin.is_relative_to(real):
@@ -34,7 +47,6 @@ def check_target(target: str | os.PathLike[str], source: Path, *, force: bool) -
         raise ConversionError(f"the folder {shown(str(path.parent))} does not exist; make it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise ConversionError(f"the folder {shown(str(path.parent))} cannot be written to; name another target")
-    _check_replaceable(path, force=force)
     return path
 
 
@@ -54,37 +66,70 @@ def staged(target: Path, *, force: bool) -> Iterator[Path]:
     Whatever goes wrong, the folder is removed and the old target is where it was. Raises ConversionError for what the
     operating system refuses; anything else passes through.
     """
-    partial, old = _sibling(target, "partial"), _sibling(target, "old")
-    try:
-        _tidy(target)
-        _check_replaceable(target, force=force)  # what a killed process had set aside may be back
+    old = _sibling(target, "old")
+    with _undone(target) as partial:
+        _check_folder(target, force=force)  # what a killed process had set aside may be back
         partial.mkdir()
         yield partial
         _sync(partial)
-        _check_replaceable(target, force=force)  # nor may anything that came meanwhile be lost
+        _check_folder(target, force=force)  # nor may anything that came meanwhile be lost
         if target.exists():
             target.rename(old)
         partial.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def staged_file(target: Path, *, force: bool) -> Iterator[Path]:
+    """Give the path of a file to be made that becomes `target` at the end; as `staged` in everything else."""
+    with _undone(target) as partial:
+        yield partial
+        _check_file(target, force=force)  # nothing that came meanwhile may be lost
+        partial.replace(target)
+
+
+@contextmanager
+def _undone(target: Path) -> Iterator[Path]:
+    """Give the path to work at, and remove what is there if anything goes wrong."""
+    try:
+        _tidy(target)
+        yield _sibling(target, "partial")
     except BaseException as problem:
         with suppress(OSError):
             _tidy(target)
         if isinstance(problem, OSError):
             raise ConversionError(f"{_reason(problem)}; {shown(str(target))} is as it was before") from problem
         raise
-    shutil.rmtree(old, ignore_errors=True)
     with suppress(OSError):  # the target is whole; this only makes its name outlast a power cut
         _sync(target.parent)
 
 
-def _check_replaceable(path: Path, *, force: bool) -> None:
+def _check_folder(path: Path, *, force: bool) -> None:
+    _check_replaceable(path, _is_model_folder, "a plain model folder", force=force)
+
+
+def _check_file(path: Path, *, force: bool) -> None:
+    _check_replaceable(path, _is_gguf, "a GGUF file", force=force)
+
+
+def _check_replaceable(path: Path, is_ours: Callable[[Path], bool], what: str, *, force: bool) -> None:
     if not os.path.lexists(path):
         return
     if not force:
         raise ConversionError(f"the target {shown(str(path))} exists; name another one, or replace it with --force")
-    if path.is_symlink() or not (path / "config.json").is_file() or any(p.is_dir() for p in path.iterdir()):
-        raise ConversionError(
-            f"{shown(str(path))} is not a plain model folder and is never replaced; remove it yourself"
-        )
+    if path.is_symlink() or not is_ours(path):
+        raise ConversionError(f"{shown(str(path))} is not {what} and is never replaced; remove it yourself")
+
+
+def _is_model_folder(path: Path) -> bool:
+    return (path / "config.json").is_file() and not any(p.is_dir() for p in path.iterdir())
+
+
+def _is_gguf(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
 
 
 def _tidy(target: Path) -> None:
@@ -95,6 +140,8 @@ def _tidy(target: Path) -> None:
             continue
         if match[1] == "old" and not target.exists():
             path.rename(target)
+        elif path.is_file():
+            path.unlink()
         else:
             shutil.rmtree(path, ignore_errors=True)
 

@@ -71,7 +71,7 @@ class ShardWriter:
         file = self._file(self._place[name])
         data = np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
         assert self._position[name] + len(data) <= self._end[name], (name, block.shape)
-        self._writes.submit(_write_all, file, data, self._position[name])
+        self._writes.submit(write_all, file, data, self._position[name])
         self._position[name] += len(data)
 
     def finish(self, total_parameters: int) -> None:
@@ -98,7 +98,7 @@ class ShardWriter:
     def _file(self, name: str) -> FileIO:
         if name not in self._files:
             file = self._files[name] = (self._folder / name).open("xb", buffering=0)
-            _write_all(file, memoryview(self._lay_out(self._shards[name])), 0)
+            write_all(file, memoryview(self._lay_out(self._shards[name])), 0)
         return self._files[name]
 
     def _lay_out(self, tensors: Sequence[OutputTensor]) -> bytes:
@@ -135,7 +135,8 @@ def config_bytes(config: Mapping[str, object]) -> bytes:
     return json.dumps(dict(sorted(config.items())), indent=4).encode()
 
 
-def _write_all(file: FileIO, data: memoryview, position: int) -> None:
+def write_all(file: FileIO, data: memoryview, position: int) -> None:
+    """Write `data` at `position`, however many calls it takes."""
     while data:
         count = os.pwrite(file.fileno(), data, position)
         data, position = data[count:], position + count

@@ -106,7 +106,7 @@ def _added_control(processor: SentencePieceProcessor, settings: TokenizerSetting
     """
     template = settings.chat_template or ""
     named = {settings.bos, settings.eos}
-    added = {pieces[i]: i for i in _user_defined(processor.serialized_model_proto())}
+    added = {pieces[i]: i for i in user_defined(processor.serialized_model_proto())}
     added |= settings.added_tokens
     found = {text: i for text, i in added.items() if text in settings.special | named or text in template}
     found |= {text: i for i, text in enumerate(pieces) if text in named}
@@ -114,7 +114,7 @@ def _added_control(processor: SentencePieceProcessor, settings: TokenizerSetting
     return {text: i for text, i in found.items() if i not in ordinary}
 
 
-def _user_defined(model_proto: bytes) -> list[int]:
+def user_defined(model_proto: bytes) -> list[int]:
     """Return the ids of user-defined pieces, whose type Python is not told otherwise.
 
     A serialized model begins with its pieces: tag 0x0A, length, then {1: text, 2: score, 3: type}. A type other than

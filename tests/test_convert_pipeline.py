@@ -96,12 +96,12 @@ def test_a_write_that_fails_ends_the_conversion_and_its_threads(
     source = write_folder(tmp_path / "source")
     before = set(threading.enumerate())
 
-    write_all = writer._write_all
+    write_all = writer.write_all
 
     def only_headers(file: FileIO, data: memoryview, position: int) -> None:
         (refuse if position else write_all)(file, data, position)
 
-    monkeypatch.setattr(writer, "_write_all", only_headers)
+    monkeypatch.setattr(writer, "write_all", only_headers)
     with pytest.raises(ConversionError, match="the disk is full"):
         convert(source, tmp_path / "target")
     assert set(threading.enumerate()) <= before

@@ -1,0 +1,226 @@
+"""A model folder into a GGUF file that llama.cpp reads: what becomes of each tensor, and the doing of it."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from os import PathLike
+from pathlib import Path
+from shutil import disk_usage
+
+from mistral_mlx.args import ModelArgs, QuantizationArgs, expected_shapes
+from mistral_mlx.errors import CheckpointError, ConversionError, OptionError, shown
+from mistral_mlx.folder import ModelFolder
+from mistral_mlx.kernels.packing import largest_finite
+from mistral_mlx.loading import inspect_model
+from mistral_mlx.tensor_files import TensorEntry
+
+from .gguf_header import Value
+from .gguf_pack import BLOCK, PLAIN_KINDS, Form, carried, permuted, rounded, survey, unpacked
+from .gguf_source import BLOCK_NAMES, GLOBAL_NAMES
+from .gguf_vocab import vocabulary_metadata
+from .gguf_writer import GGUFOutput, GGUFWriter
+from .pipeline import ahead
+from .quantize import LARGEST
+from .source import Block, Bytes, SourceTensor, Stored, read_blocks
+from .staging import RESERVE_NBYTES, check_file_target, check_space, staged_file
+
+OUTTYPES = ("auto", "f32", "f16", "bf16", "q8_0", "q4_1")
+FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "BF16": 32}
+ENDS = ("token_embd.weight", "output.weight")  # 4 bits hurt these most
+GGUF_NAMES = {theirs: ours for ours, theirs in (GLOBAL_NAMES | BLOCK_NAMES).items()}
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export did, in numbers."""
+
+    source: str
+    target: str
+    nbytes: int  # of the file
+    kinds: dict[str, int]  # how many tensors are stored how, the most frequent first
+    carried: int  # tensors that were packed and are the very same weights
+    rounding: float  # how far a carried weight moved at most, where its scale is not exact in float16
+    notes: list[str]  # one-line remarks for the user
+    seconds: float
+
+    def as_dict(self) -> dict[str, object]:
+        """Return everything as JSON knows it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What becomes of one tensor."""
+
+    tensor: SourceTensor
+    form: Form
+    output: GGUFOutput
+    carried: bool  # packed already, and the whole numbers are taken over
+    rounding: float
+
+    def blocks(self, block: Block) -> Bytes:
+        """Return stored rows as rows of the output."""
+        if self.carried:
+            return carried(block, self.form, self.output.kind)
+        weights = unpacked(block, self.form)
+        largest, finite = largest_finite(weights)
+        if not finite:
+            raise CheckpointError(f"tensor {shown(self.tensor.name)} holds NaN or infinity; the model is damaged")
+        if largest > LARGEST.get(self.output.kind, LARGEST["F16"]):
+            raise ConversionError(
+                f"tensor {shown(self.tensor.name)} holds {largest:.6g}, more than {self.output.kind} can; "
+                "use --outtype bf16 or f32"
+            )
+        return rounded(weights, self.output.kind)
+
+
+def export_gguf(
+    model: str | PathLike[str],
+    target: str | PathLike[str],
+    *,
+    outtype: str = "auto",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Write the model folder `model` as the GGUF file `target`.
+
+    `outtype` is how matrices are stored; "auto" carries packed ones over where GGUF has the same form and writes
+    float16 where it has not, and leaves plain ones in their dtype. `progress` is called with a tensor's name, the bytes
+    read so far and the bytes there are.
+
+    Raises OptionError for a bad argument, ModelError for a model that cannot be used, and ConversionError for
+    everything that keeps the file from being written; then the target is as it was before.
+    """
+    started = time.monotonic()
+    if outtype not in OUTTYPES:
+        raise OptionError(f"outtype is {shown(outtype)}; {', '.join(OUTTYPES)} are expected")
+    place = check_file_target(target, Path(model), force=force)
+    folder = ModelFolder(model)
+    args, entries = inspect_model(folder)
+    notes: list[str] = []
+    vocabulary = vocabulary_metadata(folder, args, notes)
+    steps = [_step(tensor, form, args, outtype) for tensor, form in _tensors(entries, args)]
+    metadata = _metadata(folder, args, steps, notes) | vocabulary
+    notes += _notes(steps, outtype)
+    writer = GGUFWriter(metadata, [step.output for step in steps])
+    check_space(writer.nbytes + RESERVE_NBYTES, disk_usage(place.parent).free, place.parent)
+    with staged_file(place, force=force) as partial:
+        _write(steps, writer, partial, progress)
+    return ExportReport(
+        source=str(model),
+        target=str(target),
+        nbytes=writer.nbytes,
+        kinds=dict(Counter(step.output.kind for step in steps).most_common()),
+        carried=sum(step.carried for step in steps),
+        rounding=max(step.rounding for step in steps),
+        notes=notes,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _tensors(entries: dict[str, TensorEntry], args: ModelArgs) -> Iterator[tuple[SourceTensor, Form]]:
+    """Yield the tensors of the model in its own order, with how they lie in the folder."""
+    for name, shape in expected_shapes(args).items():
+        if name not in entries:
+            continue  # a tied head
+        path = name.removesuffix(".weight")
+        parts = [entries[part] for part in (name, f"{path}.scales", f"{path}.biases") if part in entries]
+        quantization: QuantizationArgs | None = args.quantization if len(parts) > 1 else None
+        form = Form(parts[-1].dtype, quantization.of(path) if quantization else None)
+        rows = shape[0] if len(shape) == 2 else 1
+        arrays = tuple(Stored(part.file, part.start, rows, part.nbytes // rows) for part in parts)
+        unit = args.head_dim if path.endswith(("q_proj", "k_proj")) else 1
+        yield SourceTensor(name, form.dtype, shape, arrays, form.packing, row_unit=unit), form
+
+
+def _step(tensor: SourceTensor, form: Form, args: ModelArgs, outtype: str) -> _Step:
+    name = _gguf_name(tensor.name)
+    own: tuple[str, ...] = () if form.packing else (form.dtype,)
+    rounding = 0.0
+    if form.packing and form.packing.mode == "affine":
+        found = survey(read_blocks(replace(tensor, arrays=tensor.arrays[1:])), form)
+        own, rounding = found.kinds(form.packing.bits), found.rounding
+    kind = next(iter(own), "F16") if outtype == "auto" else outtype.upper()
+    if kind == "Q4_1" and outtype == "q4_1" and name in ENDS:
+        kind = "Q8_0"
+    if tensor.columns % BLOCK and kind not in PLAIN_KINDS:
+        kind = "F16"
+    if len(tensor.shape) == 1:
+        kind = "F32"  # llama.cpp multiplies norms in float32 alone
+    is_carried = form.packing is not None and kind in own
+    return _Step(tensor, form, GGUFOutput(name, kind, tensor.shape), is_carried, rounding if is_carried else 0.0)
+
+
+def _gguf_name(name: str) -> str:
+    if name in GGUF_NAMES:
+        return GGUF_NAMES[name]
+    layer, rest = name.removeprefix("model.layers.").removesuffix(".weight").split(".", 1)
+    return f"blk.{layer}.{GGUF_NAMES[rest]}.weight"
+
+
+def _metadata(folder: ModelFolder, args: ModelArgs, steps: list[_Step], notes: list[str]) -> dict[str, Value]:
+    kinds = Counter(step.output.kind for step in steps if len(step.output.shape) == 2)
+    parameters = sum(step.tensor.size for step in steps)
+    label = f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.0f}M"
+    metadata: dict[str, Value] = {
+        "general.architecture": "llama",
+        "general.type": "model",
+        "general.name": folder.path.resolve().name,
+        "general.size_label": label,
+        "general.file_type": FILE_TYPES[kinds.most_common(1)[0][0]],
+        "general.quantization_version": 2,
+        "llama.block_count": args.n_layers,
+        "llama.context_length": args.max_position_embeddings,
+        "llama.embedding_length": args.dim,
+        "llama.feed_forward_length": args.hidden_dim,
+        "llama.attention.head_count": args.n_heads,
+        "llama.attention.head_count_kv": args.n_kv_heads,
+        "llama.attention.key_length": args.head_dim,
+        "llama.attention.value_length": args.head_dim,
+        "llama.attention.layer_norm_rms_epsilon": args.norm_eps,
+        "llama.rope.dimension_count": args.head_dim,
+        "llama.rope.freq_base": args.rope_theta,
+        "llama.vocab_size": args.vocab_size,
+    }
+    windows = [window for window in args.sliding_window if window is not None]
+    if windows:
+        notes.append(
+            f"llama.cpp knows no sliding window in this architecture: behind {min(windows)} tokens it attends to more "
+            "than the model was made for"
+        )
+        if len(set(args.sliding_window)) == 1:
+            metadata["llama.attention.sliding_window"] = windows[0]
+    return metadata
+
+
+def _notes(steps: list[_Step], outtype: str) -> Iterator[str]:
+    made = [step for step in steps if step.form.packing and not step.carried]
+    if made and outtype == "auto":
+        forms = sorted({f"{s.form.packing.bits} bits" for s in made if s.form.packing})
+        yield (
+            f"{len(made)} packed tensors ({', '.join(forms)}) have no form in GGUF and are written as F16; "
+            "--outtype q8_0 is smaller and rounds them once more"
+        )
+    odd = [s for s in steps if s.output.kind == "F16" and s.tensor.columns % BLOCK and outtype.startswith("q")]
+    if odd:
+        yield f"{len(odd)} tensors are written as F16: their rows are no multiple of {BLOCK}"
+    if rounding := max(step.rounding for step in steps):
+        yield f"scales were rounded to float16, which moves a weight by at most {rounding:.3g}"
+
+
+def _write(steps: list[_Step], writer: GGUFWriter, path: Path, progress: Progress | None) -> None:
+    done, total = 0, sum(step.tensor.nbytes for step in steps)
+    with writer.writing(path):
+        for step in steps:
+            unit = step.tensor.row_unit
+            with closing(ahead(read_blocks(step.tensor))) as blocks:
+                for block in blocks:
+                    rows = step.blocks(block)
+                    writer.append(step.output.name, permuted(rows, unit) if unit > 1 else rows)
+                    done += sum(part.nbytes for part in block)
+                    if progress:
+                        progress(step.tensor.name, done, total)
