@@ -43,8 +43,8 @@ def convert(
 ) -> Report:
     """Convert the checkpoint `source` into the MLX model folder `target`.
 
-    `source` is a Hugging Face folder of safetensors or a GGUF file of the llama family. Weights are packed to `bits`
-    (4) in groups of `group_size` (64), or in one of MLX's float modes; a `recipe` of mlx-lm or `rules` such as
+    `source` is a folder of safetensors, in Hugging Face's layout or Mistral's own, or a GGUF file of the llama family.
+    Weights are packed to `bits` (4) in groups of `group_size` (64), or in one of MLX's float modes; a `recipe` of mlx-lm or `rules` such as
     ``lm_head=8:32`` pack some of them otherwise. What is quantized already is carried over without loss where none of
     these speaks of it. `dtype` is that of everything not packed, by default the source's own. `progress` is called
     with a tensor's name, the bytes read so far and the bytes there are.

@@ -18,7 +18,7 @@ from .cache import cache_nbytes
 from .errors import CheckpointError, ModelError, TokenizerError, shown
 from .folder import ModelFolder
 from .model import Mistral
-from .tensor_files import TensorEntry, find_tensors
+from .tensor_files import TensorEntry, find_tensors, native_message
 from .tokenizer import Tokenizer, load_tokenizer
 
 MLX_DTYPES = {"F32": mx.float32, "BF16": mx.bfloat16, "F16": mx.float16}
@@ -90,6 +90,8 @@ def memory_needed(folder: ModelFolder, n_tokens: int) -> int:
 
 def read_args(folder: ModelFolder) -> ModelArgs:
     """Return what ``config.json`` says, with the stop ids of ``generation_config.json`` added."""
+    if folder.has("params.json") and not folder.has("config.json"):
+        raise ModelError(native_message(folder, "params.json"))
     args = ModelArgs.from_config(folder.json("config.json"))
     if not folder.has("generation_config.json"):
         return args

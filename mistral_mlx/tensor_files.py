@@ -37,17 +37,18 @@ class TensorEntry:
     nbytes: int
 
 
-def find_tensors(folder: ModelFolder) -> dict[str, TensorEntry]:
+def find_tensors(folder: ModelFolder, single: str = SINGLE_NAME) -> dict[str, TensorEntry]:
     """Return every tensor of the checkpoint in `folder` by name, each from the file the index names.
 
-    The files are exactly those of ``model.safetensors.index.json``, or the single ``model.safetensors``; other
-    files lying beside them are not looked at.
+    The files are exactly those of ``model.safetensors.index.json``, or the single ``model.safetensors`` (or as
+    `single` is called); other files lying beside them are not looked at.
 
     Raises CheckpointError if a file is missing or damaged, or a tensor is not where the index says.
     """
-    if not folder.has(INDEX_NAME):
-        return read_header(_single_file(folder))
-    places = _read_index(folder)
+    index_name = f"{single}.index.json"
+    if not folder.has(index_name):
+        return read_header(_single_file(folder, single))
+    places = _read_index(folder, index_name)
     names = sorted(set(places.values()))
     missing = [name for name in names if not folder.has(name) and name == Path(name).name]
     if missing:
@@ -65,6 +66,12 @@ def find_tensors(folder: ModelFolder) -> dict[str, TensorEntry]:
 def consolidated_files(folder: ModelFolder) -> list[str]:
     """Return the names of the weights in Mistral's own layout, which may lie beside those of Hugging Face."""
     return sorted(p.name for p in folder.path.iterdir() if re.fullmatch(r"consolidated.*\.(safetensors|pth)", p.name))
+
+
+def native_message(folder: ModelFolder, found: str) -> str:
+    """Return what is to be done with a folder in Mistral's own layout, which `found` is a file of."""
+    path = shown(str(folder.path))
+    return f"{path} is in Mistral's own layout ({shown(found)}); convert it first: mistral-mlx convert {path}"
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
@@ -94,31 +101,29 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     return {entry.name: entry for entry in entries}
 
 
-def _single_file(folder: ModelFolder) -> Path:
-    if folder.has(SINGLE_NAME):
-        return folder.file(SINGLE_NAME)
-    if names := consolidated_files(folder):
-        raise CheckpointError(
-            f"{shown(str(folder.path))} holds only Mistral's own layout ({shown(names[0])}), which is not supported "
-            "and never opened; get the model's Hugging Face files (model*.safetensors and config.json)"
-        )
+def _single_file(folder: ModelFolder, single: str) -> Path:
+    if folder.has(single):
+        return folder.file(single)
+    natives = [name for name in consolidated_files(folder) if name.endswith(".safetensors")]
+    if natives and single == SINGLE_NAME:
+        raise CheckpointError(native_message(folder, natives[0]))
     pickles = [p.name for p in folder.path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")]
     if pickles:
         raise CheckpointError(
             f"{shown(str(folder.path))} holds its weights as a pickle ({shown(min(pickles))}), which can run code and "
             "is never opened; get the model's safetensors files, or save it again with safe_serialization=True"
         )
-    raise CheckpointError(f"no weights in {shown(str(folder.path))}: neither {SINGLE_NAME} nor {INDEX_NAME} is there")
+    raise CheckpointError(f"no weights in {shown(str(folder.path))}: neither {single} nor {single}.index.json is there")
 
 
-def _read_index(folder: ModelFolder) -> dict[str, str]:
-    index = parse_json(folder.text(INDEX_NAME), name=INDEX_NAME, error=CheckpointError)
+def _read_index(folder: ModelFolder, name: str) -> dict[str, str]:
+    index = parse_json(folder.text(name), name=name, error=CheckpointError)
     places = index.get("weight_map")
     if not isinstance(places, dict) or not places:
-        raise CheckpointError(f"{INDEX_NAME} has no weight_map")
-    for tensor, name in places.items():
-        if not isinstance(name, str) or not name.endswith(".safetensors"):
-            raise CheckpointError(f"the index places {shown(tensor)} in {shown(name)}, which is not a safetensors file")
+        raise CheckpointError(f"{name} has no weight_map")
+    for tensor, file in places.items():
+        if not isinstance(file, str) or not file.endswith(".safetensors"):
+            raise CheckpointError(f"the index places {shown(tensor)} in {shown(file)}, which is not a safetensors file")
     return places
 
 

@@ -139,6 +139,54 @@ def with_tokenizer(path: Path, model: str, tokens: list[str], kinds: list[int], 
     return close(writer)
 
 
+NATIVE_NAMES = {
+    "self_attn.q_proj": "attention.wq", "self_attn.k_proj": "attention.wk", "self_attn.v_proj": "attention.wv",
+    "self_attn.o_proj": "attention.wo", "mlp.gate_proj": "feed_forward.w1", "mlp.down_proj": "feed_forward.w2",
+    "mlp.up_proj": "feed_forward.w3", "input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm",
+}  # fmt: skip
+PARAMS: dict[str, object] = {
+    "dim": 128, "n_layers": 2, "head_dim": 32, "hidden_dim": 256, "n_heads": 4, "n_kv_heads": 2, "norm_eps": 1e-5,
+    "vocab_size": 64, "rope_theta": 10000.0, "max_position_embeddings": 512,
+}  # fmt: skip
+
+
+def native_name(name: str) -> str:
+    """Return Mistral's own name of a Hugging Face tensor."""
+    if not name.startswith("model.layers."):
+        path, _, part = name.rpartition(".")
+        return {"model.embed_tokens": "tok_embeddings", "model.norm": "norm", "lm_head": "output"}[path] + f".{part}"
+    layer, rest = name.removeprefix("model.layers.").split(".", 1)
+    path, _, part = rest.rpartition(".")
+    return f"layers.{layer}.{NATIVE_NAMES[path]}.{part}"
+
+
+def native_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the weights of Hugging Face's names under Mistral's own, in its row order, which is llama.cpp's, too."""
+    heads = {"q_proj": 4, "k_proj": 2}
+    return {
+        native_name(name): permuted(w, heads[path]) if (path := name.split(".")[-2]) in heads else w
+        for name, w in weights.items()
+    }
+
+
+def write_native(
+    path: Path, params: dict[str, object] = PARAMS, *, weights: dict[str, mx.array] | None = None, shards: int = 1
+) -> Path:
+    """Write a folder of Mistral's own layout; `weights` default to the random ones of CONFIG."""
+    path.mkdir()
+    (path / "params.json").write_text(json.dumps(params))
+    if weights is None:
+        weights = {name: mx.array(w) for name, w in native_weights(random_weights(CONFIG)).items()}
+    if shards == 1:
+        mx.save_safetensors(str(path / "consolidated.safetensors"), weights)
+        return path
+    places = {name: f"consolidated-{i % shards + 1:05d}-of-{shards:05d}.safetensors" for i, name in enumerate(weights)}
+    for file in set(places.values()):
+        mx.save_safetensors(str(path / file), {name: weights[name] for name in weights if places[name] == file})
+    (path / "consolidated.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    return path
+
+
 def bytes_to_unicode() -> list[str]:
     """GPT-2's visible character of every byte: printable ones stand for themselves, the rest follow from 256 on."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]

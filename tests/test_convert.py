@@ -10,7 +10,7 @@ from convert_sources import CONFIG, random_weights, write_folder
 
 import mistral_mlx.convert
 from mistral_mlx.convert import convert
-from mistral_mlx.errors import CheckpointError, ConversionError, ModelError, OptionError
+from mistral_mlx.errors import ConversionError, ModelError, OptionError
 from mistral_mlx.tensor_files import ITEM_BITS, read_header
 
 MLX_DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
@@ -259,13 +259,6 @@ def test_both_layouts_present_takes_the_hugging_face_one_and_says_so(tmp_path: P
     assert "both layouts are present" in report.notes[0] and "consolidated.safetensors" in report.notes[0]
     weights = {name: mx.array(w) for name, w in random_weights(CONFIG).items()}
     assert_same_bits(arrays(tmp_path / "target"), expected_arrays(weights, 4, 64, mx.float32))
-
-
-def test_only_consolidated_weights_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "source").mkdir()
-    (tmp_path / "source" / "consolidated.00.pth").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"consolidated\.00\.pth.*get the model's Hugging Face files"):
-        convert(tmp_path / "source", tmp_path / "target")
 
 
 @pytest.mark.parametrize("option", [{"bits": 7}, {"group_size": 16}, {"dtype": "float64"}])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from convert_sources import (
     CONFIG,
+    PARAMS,
     add_weights,
     bytes_to_unicode,
     close,
@@ -16,6 +17,7 @@ from convert_sources import (
     random_weights,
     with_tokenizer,
     write_folder,
+    write_native,
 )
 
 from mistral_mlx.convert import convert
@@ -76,6 +78,18 @@ def test_a_mixed_gguf_gives_the_logits_of_its_unpacked_weights(tmp_path: Path) -
     reference = {**CONFIG, "model_type": "llama"}
     plain = write_folder(tmp_path / "plain", reference, weights={name: mx.array(w) for name, w in stored.items()})
     np.testing.assert_allclose(logits(tmp_path / "target"), logits(plain), atol=1e-4)
+
+
+@pytest.mark.parametrize("window", [None, [None, 3]])
+def test_mistrals_own_layout_gives_the_logits_of_the_same_weights(tmp_path: Path, window: object) -> None:
+    convert(write_native(tmp_path / "native", {**PARAMS, "_sliding_window": window}), tmp_path / "target", bits=8)
+    layers = {"sliding_window": 3, "layer_types": ["full_attention", "sliding_attention"]} if window else {}
+    convert(write_folder(tmp_path / "plain", {**CONFIG, **layers}), tmp_path / "expected", bits=8)
+    np.testing.assert_array_equal(logits(tmp_path / "target"), logits(tmp_path / "expected"))
+    scale = np.abs(logits(tmp_path / "target")).max()
+    np.testing.assert_allclose(
+        np.array(load_model(tmp_path / "target")(IDS)), logits(tmp_path / "target"), atol=1e-3 * scale
+    )
 
 
 TEMPLATE = "{% for m in messages %}<|start|>{{ m.content }}{% endfor %}"
