@@ -5,6 +5,7 @@ Heavy imports stand inside the commands: ``--help`` needs neither MLX nor a toke
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer

@@ -35,6 +35,9 @@ def convert(
             metavar="float16|bfloat16|float32", help="Dtype of all that is not packed; by default the source's."
         ),
     ] = None,
+    dequantize: Annotated[
+        bool, typer.Option("--dequantize", help="Pack nothing, and unpack what the source has packed.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the target if it exists.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be written and what else there is; write nothing.")
@@ -47,7 +50,8 @@ def convert(
 ) -> None:
     """Quantize a checkpoint into an MLX model folder.
 
-    A GGUF file that is quantized already is carried over without loss where no option asks for other bits.
+    A GGUF file that is quantized already is carried over without loss where no option asks for other bits. An MLX
+    folder that is quantized already is quantized again by these, and unpacked by --dequantize.
     """
     from mistral_mlx.convert import convert as run
 
@@ -62,6 +66,7 @@ def convert(
             recipe=recipe,
             rules=rule or (),
             dtype=dtype,
+            dequantize=dequantize,
             force=force,
             dry_run=dry_run,
             allow_nonfinite=allow_nonfinite,

@@ -12,6 +12,7 @@ SECTIONS = {
     "repetition_context_size presence_penalty frequency_penalty logit_bias dry_multiplier dry_base dry_allowed_length "
     "dry_penalty_last_n dry_sequence_breaker seed".split(),
     "Output": "as_json jsonl stats quiet no_stream stream extract logprobs plain fail_on_length".split(),
+    "Weights": "bits group_size dtype dequantize allow_nonfinite".split(),
     "Machine": "device threads force".split(),
 }
 EXAMPLES = {
@@ -27,6 +28,7 @@ EXAMPLES = {
     "convert": [
         "mistral-mlx convert ~/models/Mistral-7B-Instruct-v0.3",
         "mistral-mlx convert model.Q4_K_M.gguf mistral-8bit --bits 8",
+        "mistral-mlx convert mistral-8bit mistral-plain --dequantize --dtype bfloat16",
     ],
     "export": [
         "mistral-mlx export demo demo.gguf",

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mistral_mlx.args import Packing
 from mistral_mlx.errors import OptionError, shown
@@ -36,7 +36,8 @@ class Choice:
     group_size: int | None = None
     mode: str | None = None
     recipe: str | None = None
-    rules: tuple[Rule, ...] = field(default=())
+    rules: tuple[Rule, ...] = ()
+    dequantize: bool = False  # nothing is packed
 
     def carries(self, path: str) -> bool:
         """Whether nothing was asked for the module at `path`, so that it may stay as it is packed already."""
@@ -48,6 +49,8 @@ class Choice:
 
     def of(self, path: str, columns: int, n_layers: int) -> tuple[Packing | None, str]:
         """Return how the module at `path` is packed whose rows have so many `columns`; if not, why."""
+        if self.dequantize:
+            return None, ""
         rule = self.rule(path)
         if rule is not None and rule.packing is None:
             return None, f"--rule {rule.text} keeps it"
@@ -81,6 +84,7 @@ def make_choice(
     mode: str | None = None,
     recipe: str | None = None,
     rules: Sequence[str] = (),
+    dequantize: bool = False,
 ) -> Choice:
     """Return the choice these options make. Raises OptionError for a bad one, or for two that exclude each other."""
     _check_one("bits", bits, AFFINE_BITS)
@@ -91,7 +95,9 @@ def make_choice(
         raise OptionError(f"mode {mode} has {FLOAT_MODES[mode].bits} bits; leave out bits and recipe")
     if recipe and bits is not None:
         raise OptionError(f"recipe {recipe} and bits {bits} exclude each other; give one")
-    return Choice(bits, group_size, mode, recipe, tuple(_rule(text) for text in rules))
+    if dequantize and (bits or group_size or mode or recipe or rules):
+        raise OptionError("dequantize writes plain weights; leave it out, or leave out bits, recipe and rules")
+    return Choice(bits, group_size, mode, recipe, tuple(_rule(text) for text in rules), dequantize)
 
 
 def _check_one(name: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from . import mlx_source
 from .source import FLOAT_KINDS, Block, Bytes, SourceTensor
 
 
@@ -9,6 +10,8 @@ def plain(block: Block, tensor: SourceTensor) -> tuple[Bytes, str]:
     """Return stored rows of `tensor` as those of plain weights, and which of FLOAT_KINDS these are."""
     if tensor.kind in FLOAT_KINDS:
         return block[0], tensor.kind
+    if tensor.kind == mlx_source.KIND:
+        return mlx_source.unpack(block, tensor).view(np.uint8), "F32"
     return _from_gguf(block[0], tensor.kind), "F32"
 
 

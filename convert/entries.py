@@ -1,4 +1,4 @@
-"""What a safetensors header lists, as tensors of a source; reads no weights but small ones that decide something."""
+"""What a safetensors header lists, as tensors of a source; reads no weights."""
 
 from mistral_mlx.errors import CheckpointError, shown
 from mistral_mlx.tensor_files import TensorEntry
@@ -24,7 +24,7 @@ def stored(entry: TensorEntry) -> Stored:
     if not entry.nbytes or not entry.shape:
         raise CheckpointError(f"tensor {shown(entry.name)} has the impossible shape {list(entry.shape)}")
     rows = entry.shape[0] if len(entry.shape) == 2 else 1
-    return Stored(entry.file, entry.start, rows, entry.nbytes // rows)
+    return Stored(entry.file, entry.start, rows, entry.nbytes // rows, dtype=entry.dtype)
 
 
 def check_heads(entry: TensorEntry, head_dim: int | None) -> None:

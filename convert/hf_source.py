@@ -6,46 +6,45 @@ from mistral_mlx.errors import ConversionError, shown
 from mistral_mlx.folder import ModelFolder
 from mistral_mlx.tensor_files import TensorEntry, consolidated_files, find_tensors
 
+from . import mlx_source
 from .entries import plain_tensor
-from .source import Source
+from .source import Source, SourceTensor
 from .tokenizer_files import find_files, largest_vocabulary
 
 # Keys that make other programs run code from the folder; they never enter the target.
 CODE_KEYS = ("auto_map", "model_file")
+RULE_KEYS = ("quantization", "quantization_config")  # how the source is packed; the target has its own
 
 
 def open_folder(folder: ModelFolder) -> Source:
     """Open the Hugging Face checkpoint in `folder`.
 
-    Raises ModelError if it is damaged, and ConversionError if it is quantized.
+    Raises ModelError if it is damaged, and ConversionError if it is quantized in a way that is not supported.
     """
     entries = find_tensors(folder)
     config = folder.json("config.json")
-    _refuse_quantized(config, entries)
+    tensors = _tensors(config, entries)
     files = find_files(folder)
     return Source(
         path=folder.path,
-        config={key: value for key, value in config.items() if key not in CODE_KEYS},
-        tensors={name: plain_tensor(entry, name) for name, entry in entries.items()},
+        config={key: value for key, value in config.items() if key not in (*CODE_KEYS, *RULE_KEYS)},
+        tensors=tensors,
         files=files,
         tokenizer_ids=largest_vocabulary(files),
         notes=tuple(_notes(folder, config)),
     )
 
 
-def _refuse_quantized(config: Mapping[str, object], entries: Mapping[str, TensorEntry]) -> None:
+def _tensors(config: Mapping[str, object], entries: Mapping[str, TensorEntry]) -> dict[str, SourceTensor]:
     rule = config.get("quantization") or config.get("quantization_config")
-    scales = next((name for name in entries if name.endswith(".scales")), None)
     if isinstance(rule, Mapping) and "quant_method" in rule:
         raise ConversionError(
             f"the source is quantized by {shown(rule['quant_method'])}; convert the original weights instead, "
             "in float16, bfloat16 or float32"
         )
-    if rule or scales:
-        what = f"{shown(rule)} in config.json" if rule else f"tensor {shown(scales)}"
-        raise ConversionError(
-            f"the source is already quantized for MLX ({what}): use it as it is, or convert the original weights"
-        )
+    if mlx_source.is_packed(config, entries):
+        return mlx_source.packed_tensors(config, entries)
+    return {name: plain_tensor(entry, name) for name, entry in entries.items()}
 
 
 def _notes(folder: ModelFolder, config: Mapping[str, object]) -> Iterator[str]:

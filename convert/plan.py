@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mistral_mlx.args import ModelArgs, Packing
-from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.errors import ConversionError, OptionError, shown
 
 from .choice import Choice
+from .mlx_source import KIND as MLX_KIND
 from .source import FLOAT_KINDS, Source, SourceTensor
 from .tokenizer_files import check_vocabulary, is_vocabulary
 from .weights import HEAD, check_weights, is_norm
@@ -83,12 +84,12 @@ def make_plan(source: Source, choice: Choice, dtype: str | None) -> Plan:
     check_vocabulary(source.tokenizer_ids, args.vocab_size)
     choice.check_rules([tensor.path for tensor in tensors if not is_norm(tensor)])
     steps = tuple(_step(source, tensor, choice, args, dtype) for tensor in tensors)
-    notes = [*source.notes, *notes, *_notes(source, steps)]
+    notes = [*source.notes, *notes, *_notes(source, steps, choice)]
     return Plan(source, steps, _target_config(source, steps, dtype), tuple(notes))
 
 
 def _step(source: Source, tensor: SourceTensor, choice: Choice, args: ModelArgs, dtype: str | None) -> Step:
-    if source.is_packed and choice.carries(tensor.path):
+    if source.is_packed and choice.carries(tensor.path) and (tensor.packing or tensor.kind in FLOAT_KINDS):
         return _carry(tensor, dtype)
     stored = DTYPES[dtype] if dtype else _own_dtype(source, args)
     keeps_dtype = source.keeps_dtypes and dtype is None and tensor.kind in FLOAT_KINDS
@@ -101,11 +102,17 @@ def _step(source: Source, tensor: SourceTensor, choice: Choice, args: ModelArgs,
 
 def _own_dtype(source: Source, args: ModelArgs) -> str:
     """Return the dtype the source was made in: what its config says, else that of its embedding."""
-    kind = source.tensors["model.embed_tokens.weight"].kind
-    return DTYPES.get(args.dtype or "", kind if kind in FLOAT_KINDS else "F16")
+    embedding = source.tensors["model.embed_tokens.weight"]
+    kinds = [kind for kind in (embedding.kind, embedding.arrays[-1].dtype) if kind in FLOAT_KINDS]
+    return DTYPES.get(args.dtype or "", (*kinds, "F16")[0])
 
 
 def _carry(tensor: SourceTensor, dtype: str | None) -> Step:
+    if tensor.kind == MLX_KIND:
+        raise ConversionError(
+            "the source is already quantized for MLX: use it as it is; --bits or --group-size quantize it again, "
+            "--dequantize writes it back as plain weights"
+        )
     if tensor.packing is not None:
         if dtype == "bfloat16":
             raise OptionError(
@@ -117,21 +124,33 @@ def _carry(tensor: SourceTensor, dtype: str | None) -> Step:
     return Step(tensor, DTYPES[dtype] if dtype else tensor.kind, None, reason=reason)
 
 
-def _notes(source: Source, steps: tuple[Step, ...]) -> Iterator[str]:
-    kinds = ", ".join(sorted({step.tensor.kind for step in steps} - set(FLOAT_KINDS)))
-    if any(step.carried for step in steps):
-        yield f"the source's {kinds} weights are carried over without loss (group size 32)"
-    elif kinds:
+def _notes(source: Source, steps: tuple[Step, ...], choice: Choice) -> Iterator[str]:
+    packed = [step for step in steps if step.tensor.kind not in FLOAT_KINDS]
+    if carried := [step for step in packed if step.carried]:
+        yield f"the source's {_kinds(carried)} weights are carried over without loss (group size 32)"
+    again = [step for step in packed if step.packing and not step.carried]
+    if better := [step for step in again if step.tensor.packing and step.tensor.kind != MLX_KIND]:
         yield (
-            f"the source's {kinds} weights are quantized again; "
-            "they can be carried over without loss by asking for nothing else"
+            f"the source's {_kinds(better)} weights are quantized again; "
+            "they are carried over without loss where no option asks for other bits"
         )
-    if not any(step.packing for step in steps):
+    if worse := [step for step in again if step not in better]:
+        yield (
+            f"the source's {_kinds(worse)} weights are quantized again, loss upon loss; "
+            "the original weights would give a better model"
+        )
+    if choice.dequantize:
+        yield f"the source's {_kinds(packed)} weights are unpacked" if packed else "the source has nothing to unpack"
+    elif not any(step.packing for step in steps):
         yield "nothing could be quantized"
     if source.config.get("tie_word_embeddings") is True and HEAD in source.tensors:
         yield f"the config ties the head to the embedding, but {HEAD} is there: it is kept and the config corrected"
     if not any(is_vocabulary(name) for name in source.files):
         yield "no tokenizer was found: the target works with token ids only"
+
+
+def _kinds(steps: list[Step]) -> str:
+    return ", ".join(sorted({step.tensor.kind for step in steps}))
 
 
 def _target_config(source: Source, steps: tuple[Step, ...], dtype: str | None) -> dict[str, object]:

@@ -33,6 +33,7 @@ class Stored(NamedTuple):
     rows: int
     row_nbytes: int
     span: int = 1  # rows of the tensor that share one of these
+    dtype: str = ""  # of its items, as safetensors spells it, where the tensor's kind does not say
 
     @property
     def nbytes(self) -> int:
@@ -97,8 +98,8 @@ class Source:
 
     @property
     def is_packed(self) -> bool:
-        """Whether any weight is stored quantized."""
-        return any(tensor.kind not in FLOAT_KINDS for tensor in self.tensors.values())
+        """Whether MLX can pack any weight just as it is stored."""
+        return any(tensor.packing is not None for tensor in self.tensors.values())
 
 
 def read_blocks(tensor: SourceTensor) -> Iterator[Block]:
