@@ -119,12 +119,14 @@ class ModelArgs:
             raise ConfigError(
                 f"config.json: num_attention_heads {n_heads} is not a multiple of num_key_value_heads {n_kv_heads}"
             )
+        head_dim = _head_dim(known, dim, n_heads)
+        _count(n_heads * head_dim, "num_attention_heads times head_dim", MAX_SIZE)
         return cls(
             dim=dim,
             n_layers=n_layers,
             n_heads=n_heads,
             n_kv_heads=n_kv_heads,
-            head_dim=_head_dim(known, dim, n_heads),
+            head_dim=head_dim,
             hidden_dim=_size(known, "intermediate_size"),
             norm_eps=_positive(known.get("rms_norm_eps", 1e-6), "rms_norm_eps"),
             vocab_size=_size(known, "vocab_size"),
@@ -315,7 +317,9 @@ def _token_ids(config: Config, key: str) -> frozenset[int]:
 
 def _packing(rule: Config, where: str) -> Packing:
     group_size, bits = rule.get("group_size"), rule.get("bits")
-    if group_size not in (32, 64, 128) or bits not in (2, 3, 4, 5, 6, 8) or rule.get("mode", "affine") != "affine":
+    is_whole = type(group_size) is int and type(bits) is int
+    is_known = group_size in (32, 64, 128) and bits in (2, 3, 4, 5, 6, 8) and rule.get("mode", "affine") == "affine"
+    if not (is_whole and is_known):
         raise ConfigError(
             f"config.json: {where} is {shown(dict(rule))}; "
             "group_size 32, 64 or 128, bits 2, 3, 4, 5, 6 or 8 and mode 'affine' are expected"

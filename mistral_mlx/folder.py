@@ -1,13 +1,20 @@
 """A model folder as untrusted data: confined paths and bounded JSON; knows nothing of what the files mean."""
 
 import json
+import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from .errors import ConfigError, MistralMLXError, ModelError, shown
 
-MAX_JSON_BYTES = 64 * 1024 * 1024  # the largest tokenizer.json in the wild is about 20 MB
+MAX_JSON_BYTES = 32 * 1024 * 1024  # Mistral's largest tokenizer.json has 17 MB
+MAX_JSON_ITEMS = 1 << 21  # commas and opening brackets: that file has a million; a parsed item can take 150 bytes
+MAX_JSON_DEPTH = 64  # of lists in lists; real files have 6
+MAX_DIGITS = 100  # of a whole number; transformers writes 31 for "no limit"
+
+_SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 
 
 class ModelFolder:
@@ -30,7 +37,10 @@ class ModelFolder:
 
     def has(self, name: str) -> bool:
         """Whether a file of this name is present."""
-        return (self.path / name).is_file()
+        try:
+            return (self.path / name).is_file()
+        except OSError:  # such as a name that is too long
+            return False
 
     def file(self, name: str) -> Path:
         """Return the path of the file `name`.
@@ -42,8 +52,8 @@ class ModelFolder:
                 f"{shown(name)} is not a plain file name; files outside {shown(str(self.path))} are never read"
             )
         path = self.path / name
-        if not path.is_file():
-            state = "is not a regular file in" if path.exists() else "is missing from"
+        if not self.has(name):
+            state = "is not a regular file in" if os.path.lexists(path) else "is missing from"
             raise ModelError(f"{shown(name)} {state} {shown(str(self.path))}")
         if path.is_symlink():
             self._check_link(path)
@@ -63,14 +73,21 @@ class ModelFolder:
 
     def text(self, name: str, *, limit: int = MAX_JSON_BYTES) -> str:
         """Return the UTF-8 text in the file `name`, of at most `limit` bytes."""
-        path = self.file(name)
-        nbytes = path.stat().st_size
-        if nbytes > limit:
-            raise ModelError(f"{shown(name)} is {nbytes} bytes; more than {limit} is not plausible for this file")
         try:
-            return path.read_text(encoding="utf-8")
+            return self.read(name, limit=limit).decode("utf-8")
         except UnicodeDecodeError as error:
             raise ModelError(f"{shown(name)} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+    def read(self, name: str, *, limit: int) -> bytes:
+        """Return what is in the file `name`, of at most `limit` bytes."""
+        path = self.file(name)
+        try:
+            nbytes = path.stat().st_size
+            if nbytes <= limit:
+                return path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"{shown(name)} cannot be read ({error.strerror or error})") from error
+        raise ModelError(f"{shown(name)} is {nbytes} bytes; more than {limit} is not plausible for this file")
 
 
 def read_json(path: Path) -> dict[str, object]:
@@ -79,13 +96,32 @@ def read_json(path: Path) -> dict[str, object]:
     return parse_json(folder.text(path.name), name=path.name)
 
 
-def parse_json(text: str, *, name: str, error: type[MistralMLXError] = ConfigError) -> dict[str, object]:
+def parse_json(
+    text: str,
+    *,
+    name: str,
+    error: type[MistralMLXError] = ConfigError,
+    max_items: int = MAX_JSON_ITEMS,
+    any_text: bool = False,
+) -> dict[str, object]:
     """Return the JSON object in `text`; `name` is the file the error is about.
 
-    Raises `error` for broken JSON, NaN or infinity, a repeated key, or a top level that is not an object.
+    Raises `error` for broken JSON, NaN or infinity, a repeated key, a top level that is not an object, more than
+    `max_items` items, deep nesting, and half a character (a lone surrogate) in a text unless `any_text` allows it.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+        if (items := sum(map(text.count, ",[{"))) > max_items:
+            raise ValueError(f"{items} items are more than the {max_items} that are plausible")
+        value = json.loads(
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_whole,
+            object_pairs_hook=_unique_keys,
+        )
+        _check_depth(value)
+        if not any_text and _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as problem:
         raise error(f"{shown(name)} is not valid JSON: {shown(str(problem), limit=120)}") from problem
     if not isinstance(value, dict):
@@ -95,6 +131,30 @@ def parse_json(text: str, *, name: str, error: type[MistralMLXError] = ConfigErr
 
 def _refuse_constant(word: str) -> Callable[[], None]:
     raise ValueError(f"{word} is not a number JSON allows")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"{shown(digits)} is too large for a number")
+    return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number has {len(digits)} digits")
+    return int(digits)
+
+
+def _check_depth(value: object) -> None:
+    """Raise ValueError for what could not be shown or written again: Python itself nests only so deep."""
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        inner = (v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list))
+        level = [child for children in inner for child in children if isinstance(child, dict | list)]
+        if not level:
+            return
+    raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:

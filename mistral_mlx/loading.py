@@ -37,8 +37,8 @@ def load(path: StrPath) -> tuple[Mistral, Tokenizer]:
     """
     model = load_model(path)
     tokenizer = load_tokenizer(path)
-    unknown = set(range(model.args.vocab_size, tokenizer.vocab_size))
-    if not unknown <= set(tokenizer.control.values()):  # fine-tunes add a [PAD] that is never used
+    control = set(tokenizer.control.values())  # fine-tunes add a [PAD] that is never used
+    if not all(token_id in control for token_id in range(model.args.vocab_size, tokenizer.vocab_size)):
         raise TokenizerError(
             f"the tokenizer in {shown(str(path))} has {tokenizer.vocab_size} tokens, the model only "
             f"{model.args.vocab_size}; they do not belong together"
@@ -142,7 +142,9 @@ def _expected_entries(
             packing = _packing(args.quantization, path, shape)
             grouped = (shape[0], shape[1] // packing.group_size)
             expected[name] = ((shape[0], shape[1] * packing.bits // 32), ("U32",))
-            expected[f"{path}.scales"] = expected[f"{path}.biases"] = (grouped, FLOAT_DTYPES)
+            dtype = entries[f"{path}.scales"].dtype
+            expected[f"{path}.scales"] = (grouped, FLOAT_DTYPES)
+            expected[f"{path}.biases"] = (grouped, (dtype,))  # of the two together the kernels know one dtype
         else:
             expected[name] = (shape, FLOAT_DTYPES)
     return expected

@@ -16,7 +16,7 @@ from .folder import ModelFolder, parse_json
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
-MAX_HEADER_BYTES = 16_000_000  # the format allows 100 MB; ten thousand tensors need about 1.5 MB
+MAX_HEADER_BYTES = 8_000_000  # of all files together; the format allows 100 MB, ten thousand tensors need 1.5 MB
 MAX_DIMENSIONS = 8
 
 ITEM_BITS = {
@@ -50,13 +50,18 @@ def find_tensors(folder: ModelFolder, single: str = SINGLE_NAME) -> dict[str, Te
         return read_header(_single_file(folder, single))
     places = _read_index(folder, index_name)
     names = sorted(set(places.values()))
-    missing = [name for name in names if not folder.has(name) and name == Path(name).name]
+    missing = [name for name in names if name == Path(name).name and not folder.has(name)]
     if missing:
         raise CheckpointError(
             f"{shown(missing[0])} is missing from {shown(str(folder.path))}; the index lists {len(names)} files, "
             f"{len(names) - len(missing)} are present"
         )
-    headers = {name: read_header(folder.file(name)) for name in names}
+    paths = {name: folder.file(name) for name in names}
+    if (total := sum(_header_nbytes(path) for path in paths.values())) > MAX_HEADER_BYTES:
+        raise CheckpointError(
+            f"the headers of {len(names)} files have {total} bytes; more than {MAX_HEADER_BYTES} is not plausible"
+        )
+    headers = {name: read_header(path) for name, path in paths.items()}
     for tensor, name in places.items():
         if tensor not in headers[name]:
             raise CheckpointError(f"the index places {shown(tensor)} in {shown(name)}, which does not hold it")
@@ -80,16 +85,9 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     Raises CheckpointError if the header is not well formed, entries overlap, leave gaps or disagree with their
     dtype and shape, or the file is shorter or longer than the header says.
     """
-    size = path.stat().st_size
+    length, size = _header_nbytes(path), path.stat().st_size
     with path.open("rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-            raise CheckpointError(
-                f"{shown(path.name)} is not a whole safetensors file: "
-                f"a header of {length} bytes in a file of {size} bytes"
-            )
-        raw = file.read(length)
+        raw = file.read(8 + length)[8:]
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -99,6 +97,22 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     entries = [_entry(path, name, value, 8 + length) for name, value in header.items()]
     _check_layout(path, entries, 8 + length, size)
     return {entry.name: entry for entry in entries}
+
+
+def _header_nbytes(path: Path) -> int:
+    """Return the length of the header, which is in the file as a whole, or raise CheckpointError."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            prefix = file.read(8)
+    except OSError as error:
+        raise CheckpointError(f"{shown(path.name)} cannot be read ({error.strerror or error})") from error
+    length = int(struct.unpack("<Q", prefix)[0]) if len(prefix) == 8 else 0
+    if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+        raise CheckpointError(
+            f"{shown(path.name)} is not a whole safetensors file: a header of {length} bytes in a file of {size} bytes"
+        )
+    return length
 
 
 def _single_file(folder: ModelFolder, single: str) -> Path:

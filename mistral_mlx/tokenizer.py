@@ -17,7 +17,7 @@ SENTENCEPIECE_NAMES = (
     "tokenizer.model.v2",
     "tokenizer.model.v1",
 )
-MAX_MODEL_BYTES = 64 * 1024 * 1024  # the largest sentencepiece models in the wild have about 5 MB
+MAX_MODEL_BYTES = 8 * 1024 * 1024  # the largest sentencepiece models in the wild have about 5 MB
 
 
 def load_tokenizer(path: str | os.PathLike[str] | ModelFolder) -> Tokenizer:
@@ -63,13 +63,9 @@ def _load_json(folder: ModelFolder) -> Tokenizer:
 
 def _read_bytes(folder: ModelFolder, name: str) -> bytes:
     try:
-        path = folder.file(name)
+        return folder.read(name, limit=MAX_MODEL_BYTES)
     except ModelError as error:
         raise TokenizerError(str(error)) from error
-    nbytes = path.stat().st_size
-    if nbytes > MAX_MODEL_BYTES:
-        raise TokenizerError(f"{shown(name)} has {nbytes} bytes; more than {MAX_MODEL_BYTES} is not plausible for it")
-    return path.read_bytes()
 
 
 def _config_vocab_size(folder: ModelFolder) -> int:
