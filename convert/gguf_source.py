@@ -178,4 +178,5 @@ def _number(llama: Mapping[str, Value], key: str, default: float | None = None) 
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         what = "is missing" if value is None else f"is {shown(value)}"
         raise ConfigError(f"llama.{key} {what}; a number is expected")
-    return float(str(np.float32(value)))  # stored in float32: 9.999999747378752e-06 was written as 1e-05
+    with np.errstate(over="ignore"):  # an infinity is refused as a value of config.json
+        return float(str(np.float32(value)))  # stored in float32: 9.999999747378752e-06 was written as 1e-05

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from mistral_mlx.errors import TokenizerError, shown
+from mistral_mlx.tokenizer_sp import load_processor
 
 from .gguf_header import Value
 from .sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Piece, SpecialIds, sentencepiece_model
 from .tokenizer_files import json_bytes
 
 T = TypeVar("T")
+
+LARGEST_FLOAT32 = float.fromhex("0x1.fffffep127")
 
 # How text is cut before merging, by tokenizer.ggml.pre (llama.cpp's names). None: by ByteLevel's own expression.
 LLAMA_3_CUT = (
@@ -124,7 +127,8 @@ def _texts(metadata: Mapping[str, Value], key: str) -> list[str]:
 
 def _sentencepiece(metadata: Mapping[str, Value], vocabulary: _Vocabulary) -> bytes:
     scores = metadata.get("tokenizer.ggml.scores")
-    if not isinstance(scores, list) or len(scores) != len(vocabulary.tokens) or isinstance(scores[0], str):
+    is_list = isinstance(scores, list) and len(scores) == len(vocabulary.tokens)
+    if not isinstance(scores, list) or not is_list or not all(map(_is_float32, scores)):
         raise TokenizerError(f"tokenizer.ggml.scores does not give a number to each of {len(vocabulary.tokens)} tokens")
     pieces = [Piece(*entry) for entry in zip(vocabulary.tokens, map(float, scores), vocabulary.kinds, strict=True)]
     ids = vocabulary.special
@@ -132,14 +136,12 @@ def _sentencepiece(metadata: Mapping[str, Value], vocabulary: _Vocabulary) -> by
     special = SpecialIds(unk, ids.get("bos"), ids.get("eos"), ids.get("pad"))
     prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
     model = sentencepiece_model(pieces, special, dummy_prefix=prefix)
-    _try(lambda: _load_sentencepiece(model), "the sentencepiece vocabulary")
+    _try(lambda: load_processor(model, name="tokenizer.ggml.tokens"), "the sentencepiece vocabulary")
     return model
 
 
-def _load_sentencepiece(model: bytes) -> None:
-    from sentencepiece import SentencePieceProcessor
-
-    SentencePieceProcessor(model_proto=model)
+def _is_float32(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) <= LARGEST_FLOAT32
 
 
 def _tokenizer_json(metadata: Mapping[str, Value], vocabulary: _Vocabulary, notes: list[str]) -> bytes:
@@ -207,5 +209,7 @@ def _try(build: Callable[[], T], what: str) -> T:
     """Return build(); the tokenizer libraries report what they do not like as exceptions of every kind."""
     try:
         return build()
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the tokenizers library is no Exception
         raise TokenizerError(f"{what} in the GGUF file cannot be used: {shown(str(error))}") from error

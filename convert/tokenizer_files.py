@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mistral_mlx.errors import ConversionError, TokenizerError, shown
 from mistral_mlx.folder import ModelFolder, read_json
+from mistral_mlx.tokenizer import MAX_MODEL_BYTES
 
 # Anything else stays behind: above all *.py, which other programs would run.
 KNOWN_FILES = re.compile(
@@ -83,9 +84,7 @@ def _largest(path: Path, ids: Iterable[object]) -> int:
 
 
 def _sentencepiece_ids(path: Path) -> int:
-    from sentencepiece import SentencePieceProcessor
+    from mistral_mlx.tokenizer_sp import load_processor
 
-    try:
-        return int(SentencePieceProcessor(model_file=str(path)).get_piece_size())
-    except (OSError, RuntimeError) as error:
-        raise TokenizerError(f"{shown(path.name)} is not a sentencepiece model: {shown(str(error))}") from error
+    model = ModelFolder(path.parent).read(path.name, limit=MAX_MODEL_BYTES)
+    return int(load_processor(model, name=path.name).get_piece_size())

@@ -274,7 +274,7 @@ TENSOR = text("t") + struct.pack("<IQIQ", 1, 32, 0, 0)
         (header(pairs=HUGE), "items"),
         (header(pairs=1, rest=struct.pack("<Q", HUGE)), "ends inside its header"),
         (header(pairs=1, rest=text("a") + struct.pack("<IIQ", 9, 0, HUGE)), "items"),
-        (header(pairs=1, rest=text("a") + struct.pack("<IIQ", 9, 0, 1 << 22)), "ends inside its header"),
+        (header(pairs=1, rest=text("a") + struct.pack("<IIQ", 9, 0, 1 << 20)), "ends inside its header"),
         (header(pairs=1, rest=text("a") + struct.pack("<IIQ", 9, 9, 1) + bytes(64)), "unknown type 9"),
         (header(pairs=1, rest=text("a") + struct.pack("<I", 99)), "unknown type 99"),
         (header(pairs=2, rest=(text("a") + struct.pack("<IB", 0, 1)) * 2), "the key a twice"),
