@@ -45,6 +45,8 @@ KNOWN_PRE_TOKENIZERS = frozenset(
     "ByteLevel CharDelimiterSplit Digits Metaspace Punctuation Sequence Split UnicodeScripts Whitespace"
     " WhitespaceSplit".split()
 )
+MAX_NESTING = 8  # of sequences in sequences
+MAX_GROWTH = 64  # how many times longer all normalizers together may make a text: usual ones put "▁" for a space
 # No pattern of a real tokenizer repeats a group, which is what makes a search take exponential time.
 REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")
 # Behind this text, which is added as a token of its own, a text is encoded as behind any control token.
@@ -143,6 +145,7 @@ def _bpe_model(document: Mapping[str, object]) -> dict[str, object]:
 
 
 def _check_components(document: Mapping[str, object]) -> None:
+    growth = 1
     for part, known in (("normalizer", KNOWN_NORMALIZERS), ("pre_tokenizer", KNOWN_PRE_TOKENIZERS)):
         for component in _components(document.get(part)):
             kind, pattern = component.get("type"), component.get("pattern")
@@ -151,12 +154,18 @@ def _check_components(document: Mapping[str, object]) -> None:
             regex = pattern.get("Regex") if isinstance(pattern, dict) else None
             if isinstance(regex, str) and REPEATED_GROUP.search(regex):
                 raise TokenizerError(f"tokenizer.json has the pattern {shown(regex)}, which can take forever")
+            content = component.get("content") if kind == "Replace" else None
+            growth *= max(1, len(content)) if isinstance(content, str) else 1
+            if growth > MAX_GROWTH:
+                raise TokenizerError(f"tokenizer.json makes a text {growth} times longer, which is not plausible")
 
 
 def _components(component: object, depth: int = 0) -> Iterator[dict[str, object]]:
     """Yield a normalizer or pre-tokenizer and those it is a sequence of."""
-    if not isinstance(component, dict) or depth > 8:
+    if not isinstance(component, dict):
         return
+    if depth > MAX_NESTING:
+        raise TokenizerError(f"tokenizer.json nests sequences more than {MAX_NESTING} deep")
     yield component
     for key in ("normalizers", "pretokenizers"):
         children = component.get(key)
