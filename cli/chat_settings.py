@@ -72,6 +72,9 @@ class Settings:
     def restored(self, saved: dict[str, object], *, given: frozenset[str]) -> Settings:
         """Return these settings with those `saved` that were not `given` anew; raises OptionError if they are wrong."""
         known = {name: saved[name] for name in NAMES if name in saved and name not in given}
+        for name, value in known.items():
+            if not _fits(name, value):
+                raise OptionError(f"the saved settings cannot be used: {name} is {shown(value)}")
         try:
             settings = Settings(**{**asdict(self), **known})
             settings.check()
@@ -95,6 +98,16 @@ class Settings:
 
 
 NAMES = tuple(field.name for field in fields(Settings))
+
+
+def _fits(name: str, value: object) -> bool:
+    """Whether a saved `value` has the type of the setting `name`."""
+    if value is None:
+        return name in ("seed", "logit_bias", "dry_sequence_breaker")
+    if name in ("stop", "logit_bias", "dry_sequence_breaker"):
+        return isinstance(value, list) and all(isinstance(text, str) for text in value)
+    kind = int if name == "seed" else type(getattr(Settings(), name))
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def _parsed(name: str, value: str) -> object:

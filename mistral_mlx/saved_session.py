@@ -30,7 +30,9 @@ from .turns import count_turns
 FORMAT, VERSION = "mistral-mlx session", 1
 SUFFIX = ".json"
 MAX_CACHE_BYTES = 256 * 1024 * 1024  # written anew with each turn
-MAX_JSON_BYTES = 256 * 1024 * 1024
+MAX_JSON_BYTES = 64 * 1024 * 1024
+MAX_JSON_ITEMS = 1 << 22
+YEARS = range(1971, 9999)  # which any time zone can show
 STALE_SECONDS = 60  # after which nobody is still writing a file of a few kilobytes
 NAMES = {"model": "model", "tokenizer": "tokenizer", "template": "chat template"}
 
@@ -205,7 +207,7 @@ def _read(path: Path) -> dict[str, object]:
         raise SessionError(f"{name} cannot be read: {error.strerror or error}") from error
     if text is None:
         raise SessionError(f"{name} has {nbytes} bytes; a saved session has at most {MAX_JSON_BYTES}")
-    document = parse_json(text, name=path.name, error=SessionError)
+    document = parse_json(text, name=path.name, error=SessionError, max_items=MAX_JSON_ITEMS, any_text=True)
     if document.get("format") != FORMAT:
         raise SessionError(f"{name} is no saved session: its format is {shown(document.get('format'))}")
     if document.get("version") != VERSION or type(document["version"]) is not int:
@@ -221,7 +223,8 @@ def _info(path: Path, document: Mapping[str, object]) -> SavedInfo:
         moment = datetime.datetime.fromisoformat(saved_at if isinstance(saved_at, str) else "")
     except ValueError:
         moment = datetime.datetime.min
-    if not isinstance(model, str) or type(turns) is not int or turns < 0 or moment.tzinfo is None:
+    is_date = moment.tzinfo is not None and moment.year in YEARS
+    if not isinstance(model, str) or type(turns) is not int or turns < 0 or not is_date:
         raise SessionError(f"{shown(path.name)} is damaged: its model, turns or date cannot be")
     return SavedInfo(path.name.removesuffix(SUFFIX), path, model, turns, moment)
 

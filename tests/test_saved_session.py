@@ -122,6 +122,8 @@ def test_a_list_of_sessions_has_the_newest_first(tmp_path):
         save(talk(session, n), tmp_path / f"{name}.json", {**SETTINGS, "model": f"model {n}"})
     (tmp_path / "foreign.json").write_text("{}")
     (tmp_path / "broken.json").write_text("{")
+    dated = json.loads((tmp_path / "one.json").read_text()) | {"saved_at": "0001-01-01T00:00:00+00:00"}
+    (tmp_path / "dated.json").write_text(json.dumps(dated))  # which no time zone west of Greenwich can show
     found = [(info.name, info.path, info.model, info.turns) for info in list_sessions(tmp_path)]
     assert found == [
         (name, tmp_path / f"{name}.json", f"model {n}", n) for n, name in ((3, "three"), (2, "two"), (1, "one"))
