@@ -2,16 +2,18 @@
 
 import numpy as np
 
-from . import mlx_source
+from . import fp8, mlx_source
 from .source import FLOAT_KINDS, Block, Bytes, SourceTensor
+
+UNPACKERS = {mlx_source.KIND: mlx_source.unpack, fp8.KIND: fp8.unpack}
 
 
 def plain(block: Block, tensor: SourceTensor) -> tuple[Bytes, str]:
     """Return stored rows of `tensor` as those of plain weights, and which of FLOAT_KINDS these are."""
     if tensor.kind in FLOAT_KINDS:
         return block[0], tensor.kind
-    if tensor.kind == mlx_source.KIND:
-        return mlx_source.unpack(block, tensor).view(np.uint8), "F32"
+    if tensor.kind in UNPACKERS:
+        return np.ascontiguousarray(UNPACKERS[tensor.kind](block, tensor)).view(np.uint8), "F32"
     return _from_gguf(block[0], tensor.kind), "F32"
 
 

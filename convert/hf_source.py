@@ -6,7 +6,7 @@ from mistral_mlx.errors import ConversionError, shown
 from mistral_mlx.folder import ModelFolder
 from mistral_mlx.tensor_files import TensorEntry, consolidated_files, find_tensors
 
-from . import mlx_source
+from . import fp8, mlx_source
 from .entries import plain_tensor
 from .source import Source, SourceTensor
 from .tokenizer_files import find_files, largest_vocabulary
@@ -23,7 +23,8 @@ def open_folder(folder: ModelFolder) -> Source:
     """
     entries = find_tensors(folder)
     config = folder.json("config.json")
-    tensors = _tensors(config, entries)
+    notes = list(_notes(folder, config))
+    tensors = _tensors(config, entries, notes)
     files = find_files(folder)
     return Source(
         path=folder.path,
@@ -31,13 +32,18 @@ def open_folder(folder: ModelFolder) -> Source:
         tensors=tensors,
         files=files,
         tokenizer_ids=largest_vocabulary(files),
-        notes=tuple(_notes(folder, config)),
+        notes=tuple(notes),
     )
 
 
-def _tensors(config: Mapping[str, object], entries: Mapping[str, TensorEntry]) -> dict[str, SourceTensor]:
-    rule = config.get("quantization") or config.get("quantization_config")
+def _tensors(
+    config: Mapping[str, object], entries: Mapping[str, TensorEntry], notes: list[str]
+) -> dict[str, SourceTensor]:
+    key = "quantization" if config.get("quantization") else "quantization_config"
+    rule = config.get(key)
     if isinstance(rule, Mapping) and "quant_method" in rule:
+        if rule["quant_method"] in ("fp8", "compressed-tensors"):
+            return fp8.scaled_tensors(entries, fp8.block_shape(rule, f"config.json: {key}"), notes)
         raise ConversionError(
             f"the source is quantized by {shown(rule['quant_method'])}; convert the original weights instead, "
             "in float16, bfloat16 or float32"

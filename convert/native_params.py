@@ -17,7 +17,7 @@ BOS_ID, EOS_ID = 1, 2  # of every tokenizer of Mistral's
 READ_KEYS = frozenset(
     """dim n_layers head_dim hidden_dim n_heads n_kv_heads norm_eps vocab_size rope_theta sliding_window
     _sliding_window max_seq_len max_position_embeddings tied_embeddings tie_word_embeddings model_type vision_encoder
-    activation""".split()
+    activation quantization""".split()
 )
 
 
@@ -58,6 +58,8 @@ def _refuse_unknown(params: Params) -> None:
             raise ConfigError(f"params.json: {shown(key)} is {shown(value)}, which this program does not implement")
     if (kind := params.get("model_type", "transformer")) not in MODEL_TYPES:
         raise ConfigError(f"params.json: model_type {shown(kind)} is not supported; only 'transformer' is")
+    if (rule := params.get("quantization")) and not isinstance(rule, Mapping):
+        raise ConfigError(f"params.json: quantization is {shown(rule)}; an object is expected")
     if (act := params.get("activation", "silu")) != "silu":
         raise ConfigError(f"params.json: activation {shown(act)} is not supported; only 'silu' is")
 

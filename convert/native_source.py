@@ -11,7 +11,7 @@ from mistral_mlx.errors import CheckpointError, ConfigError, shown
 from mistral_mlx.folder import ModelFolder
 from mistral_mlx.tensor_files import TensorEntry, consolidated_files, find_tensors
 
-from .entries import plain_tensor
+from . import fp8
 from .native_params import to_config
 from .source import Source
 from .tokenizer_files import find_files, largest_vocabulary
@@ -31,7 +31,7 @@ BLOCK_MODULES = {
     "attention_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
 }
-ROTARY = (".q_proj", ".k_proj")  # rows 2i and 2i + 1 of a head turn together
+ROTARY = (".q_proj.weight", ".k_proj.weight")  # rows 2i and 2i + 1 of a head turn together
 VISION = ("vision_encoder.", "vision_language_adapter.", "patch_merger.", "pre_mm_projector_norm.")
 
 
@@ -52,7 +52,8 @@ def open_native(folder: ModelFolder) -> Source:
     if "model.embed_tokens.weight" not in named:
         raise CheckpointError("tensor tok_embeddings.weight is missing")
     config = to_config(params, dtype=named["model.embed_tokens.weight"].dtype, tied="lm_head.weight" not in named)
-    head_dim = config["head_dim"]
+    rule, head_dim = params.get("quantization"), config["head_dim"]
+    block = fp8.block_shape(rule, "params.json: quantization") if isinstance(rule, Mapping) and rule else None
     assert isinstance(head_dim, int)
     if "max_position_embeddings" not in params and "max_seq_len" not in params:
         notes.append(
@@ -65,10 +66,7 @@ def open_native(folder: ModelFolder) -> Source:
     return Source(
         path=folder.path,
         config=config,
-        tensors={
-            name: plain_tensor(entry, name, head_dim if name.removesuffix(".weight").endswith(ROTARY) else None)
-            for name, entry in named.items()
-        },
+        tensors=fp8.scaled_tensors(named, block, notes, lambda name: head_dim if name.endswith(ROTARY) else None),
         files=files,
         tokenizer_ids=largest_vocabulary(files),
         notes=tuple(notes),
@@ -85,8 +83,10 @@ def _named(
     if vision:
         notes.append("vision_encoder is left out: the text model is converted alone")
     for name, entry in entries.items():
-        if not name.startswith(VISION):
-            path, _, part = name.rpartition(".")
+        path, _, part = name.rpartition(".")
+        if part == "qscale_act":
+            yield name, entry  # some belong to modules that exist for nothing else
+        elif not name.startswith(VISION):
             yield f"{_module(path, name)}.{part}", entry
 
 

@@ -34,6 +34,7 @@ class Stored(NamedTuple):
     row_nbytes: int
     span: int = 1  # rows of the tensor that share one of these
     dtype: str = ""  # of its items, as safetensors spells it, where the tensor's kind does not say
+    width: int = 1  # columns of the tensor that share one of its items, where the kind does not say
 
     @property
     def nbytes(self) -> int:

@@ -62,8 +62,8 @@ class QuantizationArgs:
             raise ConfigError(f"config.json: {key} must be an object, not {shown(value)}")
         if "quant_method" in value:
             raise ConfigError(
-                f"config.json: {key}.quant_method {shown(value['quant_method'])} is not supported; "
-                "convert the original weights"
+                f"config.json: {key}.quant_method {shown(repr(value['quant_method']))} is not read as it is; "
+                "convert it first: mistral-mlx convert FOLDER"
             )
         mode = value.get("mode", "affine")
         if mode != "affine":

@@ -164,7 +164,7 @@ def native_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the weights of Hugging Face's names under Mistral's own, in its row order, which is llama.cpp's, too."""
     heads = {"q_proj": 4, "k_proj": 2}
     return {
-        native_name(name): permuted(w, heads[path]) if (path := name.split(".")[-2]) in heads else w
+        native_name(name): permuted(w, heads[path]) if (path := name.split(".")[-2]) in heads and w.ndim else w
         for name, w in weights.items()
     }
 
@@ -185,6 +185,19 @@ def write_native(
         mx.save_safetensors(str(path / file), {name: weights[name] for name in weights if places[name] == file})
     (path / "consolidated.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     return path
+
+
+def write_safetensors(path: Path, tensors: dict[str, np.ndarray], dtypes: dict[str, str]) -> None:
+    """Write arrays as they are; `dtypes` says by name what the items are where NumPy has no word for it."""
+    usual = {"float32": "F32", "float16": "F16", "int32": "I32", "uint32": "U32"}
+    header, end = {}, 0
+    for name, array in tensors.items():
+        start, end = end, end + array.nbytes
+        dtype = dtypes.get(name) or usual[array.dtype.name]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    content = [array.tobytes() for array in tensors.values()]
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(content))
 
 
 def bytes_to_unicode() -> list[str]:

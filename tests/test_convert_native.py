@@ -96,7 +96,7 @@ def test_windows_reach_the_engine(tmp_path: Path) -> None:
     ("key", "value"),
     [
         ("moe", {"num_experts": 8}), ("lora", {"rank": 4}), ("yarn", {"factor": 4}), ("llama_4_scaling", {"beta": 0.1}),
-        ("quantization", {"qformat_weight": "int4"}), ("vocab_parallel", True), ("multimodal", {"whisper": {}}),
+        ("quantization", "fp8"), ("vocab_parallel", True), ("multimodal", {"whisper": {}}),
         ("qk_nope_head_dim", 64), ("model_type", "mamba"), ("activation", "gelu"), ("something_new", 3),
         ("dim", 0), ("dim", -128), ("dim", "128"), ("n_layers", True), ("n_heads", None), ("hidden_dim", 2.5),
         ("norm_eps", 0), ("norm_eps", "absent"), ("vocab_size", "absent"), ("rope_theta", -1.0), ("head_dim", 0),
