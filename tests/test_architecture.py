@@ -32,6 +32,8 @@ ORDER = """
     tokenizer  model  generation
     kernels  memory  generation
     generation  benchmark  cli
+    errors  scores  evaluation  cli
+    cache  model  evaluation
     loading  session  version  __init__  convert  cli
 """
 LINES = [line.split() for line in ORDER.strip().splitlines()]
