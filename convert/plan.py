@@ -26,6 +26,7 @@ class Step:
     packing: Packing | None  # None: the weight is kept as it is
     carried: bool = False  # the source's own quantization is taken over, not made anew
     reason: str = ""  # why a matrix is kept
+    search: bool = False  # for better scales and biases than those of mx.quantize
 
     @property
     def outputs(self) -> list[OutputTensor]:

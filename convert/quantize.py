@@ -5,7 +5,7 @@ inside rows, so packing a block at a time gives the same bits as packing the who
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 
 import numpy as np
@@ -25,13 +25,21 @@ from .writer import ShardWriter
 NUMPY_DTYPES = {"F16": np.float16, "F32": np.float32}
 LARGEST = {"F16": 65504.0, "BF16": float.fromhex("0x1.fep127"), "F32": math.inf}
 
+Importance = Mapping[str, npt.NDArray[np.float32]]  # by module, [columns]; finite and not negative
 Parts = tuple[npt.NDArray[np.generic], ...]
 
 
 def run_step(
-    step: Step, writer: ShardWriter, *, allow_nonfinite: bool, on_block: Callable[[int], None]
+    step: Step,
+    writer: ShardWriter,
+    *,
+    allow_nonfinite: bool,
+    on_block: Callable[[int], None],
+    importance: Importance | None = None,
 ) -> float | None:
     """Write what becomes of the tensor of `step`, calling `on_block` with the bytes read so far from it.
+
+    A search for scales weighs the error of each input channel by the `importance` of its module, if that is known.
 
     Returns the relative error ``|w - unpacked| / |w|`` of a tensor that was quantized; None if it was not, or if it
     holds NaN or infinity.
@@ -46,8 +54,14 @@ def run_step(
             elif step.packing is None:
                 _append(step, writer, (_cast(block, step, allow_nonfinite),))
             else:
-                bits, group_size, _ = step.packing
-                packed = kernels.quantize(*plain(block, step.tensor), step.dtype, group_size=group_size, bits=bits)
+                packed = kernels.quantize(
+                    *plain(block, step.tensor),
+                    step.dtype,
+                    group_size=step.packing.group_size,
+                    bits=step.packing.bits,
+                    search=step.search,
+                    importance=(importance or {}).get(step.path),
+                )
                 _check(packed.largest, packed.finite, step, allow_nonfinite)
                 _append(step, writer, packed[:3])
                 error += packed.error

@@ -198,18 +198,41 @@ def rope(x: mx.array, *, base: float, offset: int) -> mx.array:
     return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset)
 
 
-def quantize(rows: NDArray[np.uint8], stored: str, dtype: str, *, group_size: int, bits: int) -> packing.Quantized:
+def quantize(
+    rows: NDArray[np.uint8],
+    stored: str,
+    dtype: str,
+    *,
+    group_size: int,
+    bits: int,
+    search: bool = False,
+    importance: NDArray[np.float32] | None = None,
+) -> packing.Quantized:
     """Return rows of bytes that are weights of dtype `stored` in MLX's affine form, scales and biases of `dtype`.
 
     Dtypes are F32, F16 or BF16; weights are rounded to `dtype` first. On a CPU the bits are those of `mx.quantize`.
+    With `search`, scales and biases are those found to make the sum of ``importance[k] * (w[k] - unpacked[k])^2``
+    smallest; `importance` is float32 ``[columns]``, finite and not negative, 1 if it is None. The error returned is
+    the plain one.
     """
-    if not (native.built and on_cpu()):
-        return packing.quantize(rows, stored, dtype, group_size=group_size, bits=bits)
     n_rows, columns = rows.shape[0], rows.shape[1] // ITEM_NBYTES[stored]
+    if not (native.built and on_cpu()):
+        return packing.quantize(
+            rows, stored, dtype, group_size=group_size, bits=bits, search=search, importance=importance
+        )
     weight = np.empty((n_rows, columns * bits // 8), np.uint8)
     scales, biases = np.empty((2, n_rows, columns // group_size * ITEM_NBYTES[dtype]), np.uint8)
     loss = native.ext.quantize(
-        rows, stored, dtype, group_size=group_size, bits=bits, weight=weight, scales=scales, biases=biases
+        rows,
+        stored,
+        dtype,
+        group_size=group_size,
+        bits=bits,
+        weight=weight,
+        scales=scales,
+        biases=biases,
+        search=search,
+        importance=importance,
     )
     return packing.Quantized(weight, scales, biases, *loss)
 

@@ -6,6 +6,7 @@
 
 #include "attention.h"
 #include "scalars.h"
+#include "search.h"
 
 namespace kernels {
 namespace {
@@ -286,10 +287,10 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
 
 #ifdef __AVXVNNI__
 const Kernels& avx_vnni() {
-  static const Kernels table{"avx-vnni", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend};
+  static const Kernels table{"avx-vnni", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
 #else
 const Kernels& avx2() {
-  static const Kernels table{"avx2", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend};
+  static const Kernels table{"avx2", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
 #endif
   return table;
 }

@@ -44,6 +44,7 @@ using kernels::Products;
 namespace {
 
 using Input = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Importance = std::optional<nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>>;
 using Output = nb::ndarray<uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 kernels::Float float_type(const std::string& name) {  // as safetensors spells it
@@ -61,7 +62,7 @@ void require_shape(const Output& out, int64_t rows, int64_t bytes) {
 }
 
 nb::tuple quantize(const Input& rows, const std::string& stored, const std::string& dtype, int group_size, int bits,
-                   const Output& weight, const Output& scales, const Output& biases) {
+                   const Output& weight, const Output& scales, const Output& biases, bool search, const Importance& importance) {
   const kernels::Unpacked from{rows.data(), float_type(stored)};
   const int64_t n_out = rows.shape(0), n_in = static_cast<int64_t>(rows.shape(1)) / bytes_of(from.type);
   if (group_size != 32 && group_size != 64 && group_size != 128) throw std::invalid_argument("group_size must be 32, 64 or 128");
@@ -72,10 +73,11 @@ nb::tuple quantize(const Input& rows, const std::string& stored, const std::stri
   require_shape(weight, n_out, n_in * bits / 8);
   require_shape(scales, n_out, n_in / group_size * bytes_of(to.type));
   require_shape(biases, n_out, n_in / group_size * bytes_of(to.type));
+  if (importance && static_cast<int64_t>(importance->shape(0)) != n_in) throw std::invalid_argument("importance does not fit rows");
   kernels::Loss loss;
   {
     nb::gil_scoped_release release;
-    loss = kernels::quantize(from, to);
+    loss = kernels::quantize(from, to, search, importance ? importance->data() : nullptr);
   }
   return nb::make_tuple(loss.error, loss.norm, loss.largest, loss.finite);
 }
@@ -102,7 +104,8 @@ NB_MODULE(_ext, m) {
   m.def("rope", &kernels::rope, "x"_a, nb::kw_only(), "base"_a, "offset"_a);
   m.def("map_tensors", &kernels::map_tensors, "fd"_a, "parts"_a, "Arrays over (start, shape, dtype) of an open file, not copied.");
   m.def("quantize", &quantize, "rows"_a, "stored"_a, "dtype"_a, nb::kw_only(), "group_size"_a, "bits"_a, "weight"_a, "scales"_a,
-        "biases"_a, "Fill the bytes of weight, scales and biases; return (error, norm, largest, finite), see quantize.h.");
+        "biases"_a, "search"_a = false, "importance"_a = nb::none(),
+        "Fill the bytes of weight, scales and biases; return (error, norm, largest, finite), see quantize.h.");
   m.def("name", [] { return kernels::active().name; });
   m.def("select", &kernels::select, "name"_a, "Use the kernels of that name; False if this CPU cannot run them.");
   m.def("threads", &kernels::threads);

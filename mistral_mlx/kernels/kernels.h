@@ -101,6 +101,7 @@ struct Attention {
   int64_t window;
   float scale;
 };
+constexpr int SEARCH_GROUPS = 16;  // that are improved side by side
 constexpr int64_t KEYS = 64;  // in a tile
 inline int64_t padded_head(int64_t head_dim) { return round_up(head_dim, 16); }
 inline int64_t attention_scratch(int64_t rows, int64_t head_dim) {
@@ -121,6 +122,11 @@ struct Kernels {
                      void* scratch);
   // All query heads of a key head at positions [position, position + n_positions) of the queries.
   void (*attend)(const Attention& a, int64_t batch, int64_t kv_head, int64_t position, int64_t n_positions, float* scratch);
+  // Replaces scales and biases of SEARCH_GROUPS groups by others of `type`, where it finds some, whose nearest codes give a
+  // smaller sum of importance * (w - unpacked)^2 than the given codes do, and returns the bits of those whose codes are to be made
+  // anew. Weights, codes and importance (null: 1) are [group, SEARCH_GROUPS]. The same bits in every table.
+  uint32_t (*improve)(const float* weights, const float* importance, int group, int bits, Float type, const float* codes, float* scales,
+                      float* biases);
 };
 
 const Kernels& portable();

@@ -1,11 +1,14 @@
 """Weights as stored bytes, and packing them with MLX alone; what is faster is chosen by the package."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
+
+from .search import Lines, improve
 
 MLX_DTYPES = {"F16": mx.float16, "BF16": mx.bfloat16, "F32": mx.float32}  # by safetensors' spelling
 
@@ -50,15 +53,48 @@ def largest_finite(exact: Floats) -> tuple[float, bool]:
     return float(np.abs(exact[np.isfinite(exact)]).max(initial=0.0)), False
 
 
-def quantize(rows: Bytes, stored: str, dtype: str, *, group_size: int, bits: int) -> Quantized:
+def quantize(
+    rows: Bytes,
+    stored: str,
+    dtype: str,
+    *,
+    group_size: int,
+    bits: int,
+    search: bool = False,
+    importance: Floats | None = None,
+) -> Quantized:
     """See `kernels.quantize`."""
     weight = decode(rows, stored)
     exact = floats(weight)
     parts = mx.quantize(weight.astype(MLX_DTYPES[dtype]), group_size=group_size, bits=bits)
+    if search:
+        importance = np.ones(exact.shape[1], np.float32) if importance is None else importance
+        parts = _improve(exact, importance, parts, group_size=group_size, bits=bits)
     scales, biases = (part.astype(mx.float32) for part in parts[1:])  # in half, sums would add an error of their own
     lost = exact - floats(mx.dequantize(parts[0], scales, biases, group_size=group_size, bits=bits))
     packed, scale, bias = map(host, parts)
     return Quantized(packed, scale, bias, _squares(lost), _squares(exact), *largest_finite(exact))
+
+
+def _improve(
+    exact: Floats, importance: Floats, parts: Sequence[mx.array], *, group_size: int, bits: int
+) -> tuple[mx.array, mx.array, mx.array]:
+    weight, scales, biases = parts
+    grouped = (-1, group_size)
+    ones = mx.ones(scales.shape)  # so that what is unpacked are the codes themselves
+    codes = mx.dequantize(weight, ones, mx.zeros_like(ones), group_size=group_size, bits=bits)
+    found = Lines(floats(scales).reshape(-1, 1), floats(biases).reshape(-1, 1), floats(codes).reshape(grouped))
+    weighted = np.broadcast_to(importance, exact.shape).reshape(grouped)
+    with np.errstate(all="ignore"):
+        found = improve(exact.reshape(grouped), weighted, found, bits=bits, dtype=scales.dtype)
+    scales, biases = (mx.array(part.reshape(scales.shape)).astype(scales.dtype) for part in found[:2])
+    return mx.array(pack(found.codes.reshape(exact.shape).astype(np.uint8), bits).view("<u4")), scales, biases
+
+
+def pack(codes: Bytes, bits: int) -> Bytes:
+    """Return codes [rows, columns] as a stream of bits, low bits first: [rows, columns * bits / 8]."""
+    stream = np.unpackbits(codes[..., None], axis=-1, count=bits, bitorder="little")
+    return np.packbits(stream.reshape(len(codes), -1), axis=-1, bitorder="little")
 
 
 def _squares(values: Floats) -> float:

@@ -1,6 +1,7 @@
 // The kernels in plain C++: what runs on any CPU, and the oracle of every other file.
 #include "attention.h"
 #include "scalars.h"
+#include "search.h"
 
 namespace kernels {
 namespace {
@@ -70,7 +71,7 @@ void widen(const Packed& w, int64_t n0, int64_t n1, uint8_t* out) {
 }
 
 const Kernels& portable() {
-  static const Kernels table{"portable", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend};
+  static const Kernels table{"portable", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
   return table;
 }
 

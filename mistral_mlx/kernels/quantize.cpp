@@ -1,10 +1,12 @@
-// Packs weights as MLX's affine mode does, to the bit: the same float32 operations in the same order, see `fit`.
+// Packs weights as MLX's affine mode does, to the bit: the same float32 operations in the same order, see `fit`; or with
+// better scales and biases, see search.h.
 // Plain C++ in a form that compilers turn into vectors of any width. A row passes in parts, each step over a whole part:
 // a group alone would wait for its own divisions one after another.
 #include "quantize.h"
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "pool.h"
@@ -14,29 +16,10 @@ namespace kernels {
 namespace {
 
 constexpr int LANES = 16;
-constexpr int PART = 1024;  // weights; whole groups, and all copies of it stay in the L1 cache
+constexpr int MOST_GROUP = 128;
+constexpr int PART = SEARCH_GROUPS * MOST_GROUP;  // weights; whole groups, and all copies of it stay in the L1 cache
 constexpr int32_t INFINITE = 0x7f800000;  // as bits
 constexpr float WHOLE = 0x1p23f;  // adding it to 0 ... 255 rounds to a whole number, ties to even, in the lowest byte
-
-// 11 of the 24 bits remain, and fewer below 2^-14: adding 2^13 times the power of two below x pushes the rest out.
-float round_to_half(float x) {
-  const uint32_t bits = float_to_bits(x), sign = bits & 0x80000000u, magnitude = bits ^ sign;
-  const uint32_t power = magnitude & 0x7f800000u, least = 0x38800000u;
-  const float push = bits_to_float((power > least ? power : least) + (13u << 23));
-  const float rounded = (bits_to_float(magnitude) + push) - push;
-  const uint32_t result = magnitude >= 0x477ff000u ? 0x7f800000u : float_to_bits(rounded);  // 65520 and more
-  return bits_to_float((magnitude > 0x7f800000u ? magnitude : result) | sign);
-}
-
-uint32_t rounded_bfloat(uint32_t bits) {
-  const uint32_t rounded = bits + (bits >> 16 & 1) + 0x7fff;
-  return (bits & 0x7fffffff) > 0x7f800000u ? 0x7fc00000u : rounded & 0xffff0000u;
-}
-
-float round_to(float x, Float type) {
-  if (type == Float::f16) return round_to_half(x);
-  return type == Float::bf16 ? bits_to_float(rounded_bfloat(float_to_bits(x))) : x;
-}
 
 // `value` is one that `type` holds; the inverse of load_float, and NaN as MLX writes it.
 void store_float(float value, void* p, Float type, int64_t i) {
@@ -72,6 +55,8 @@ void round_all(Float type, const float* w, int n, float* out) {
 }
 
 typedef float Four __attribute__((vector_size(16)));  // a smallest and a largest are not found in vectors otherwise
+
+using Search = std::optional<std::vector<float>>;  // what `arrange` returns; nothing: as MLX does
 
 struct Line {  // weight ~ scale * code + bias
   float scale, bias;
@@ -154,8 +139,36 @@ void join(const Loss& part, Loss& whole) {
   whole.finite = whole.finite && part.finite;
 }
 
+// The importance of inputs as Kernels::improve wants it, for all groups of a row; nothing if all are alike.
+std::vector<float> arrange(const float* importance, const Packing& out) {
+  if (importance == nullptr) return {};
+  const int64_t tile = SEARCH_GROUPS * out.group;
+  std::vector<float> arranged(round_up(out.n_in, tile));
+  for (int64_t i = 0; i < out.n_in; ++i)
+    arranged[i / tile * tile + i % out.group * SEARCH_GROUPS + i % tile / out.group] = importance[i];
+  return arranged;
+}
+
+// Searches for better lines of n groups, and codes where there are some.
+void improve(const float* w, const float* importance, const Packing& out, int n, uint8_t* codes, Line* lines) {
+  alignas(64) float weights[SEARCH_GROUPS * MOST_GROUP], wide[SEARCH_GROUPS * MOST_GROUP];
+  alignas(64) float scales[SEARCH_GROUPS], biases[SEARCH_GROUPS];
+  for (int j = 0; j < SEARCH_GROUPS; ++j) {
+    const int i = std::min(j, n - 1);  // the last one fills the lanes
+    scales[j] = lines[i].scale, biases[j] = lines[i].bias;
+    for (int k = 0; k < out.group; ++k) weights[k * SEARCH_GROUPS + j] = w[i * out.group + k];
+    for (int k = 0; k < out.group; ++k) wide[k * SEARCH_GROUPS + j] = static_cast<float>(codes[i * out.group + k]);
+  }
+  const uint32_t improved = active().improve(weights, importance, out.group, out.bits, out.type, wide, scales, biases);
+  for (int i = 0; i < n; ++i) {
+    if (!(improved >> i & 1)) continue;
+    lines[i] = {scales[i], biases[i]};
+    encode(w + i * out.group, out.group, lines[i], static_cast<float>((1 << out.bits) - 1), codes + i * out.group);
+  }
+}
+
 // Packs n weights from `start` on, counted from the first of all.
-Loss quantize_part(const Unpacked& w, const Packing& out, int64_t start, int n) {
+Loss quantize_part(const Unpacked& w, const Packing& out, const Search& search, int64_t start, int n) {
   const float most_code = static_cast<float>((1 << out.bits) - 1);
   const int groups = n / out.group;
   float exact[PART], rounded[PART];
@@ -167,13 +180,19 @@ Loss quantize_part(const Unpacked& w, const Packing& out, int64_t start, int n) 
   const float* from = rounds ? rounded : exact;
   for (int i = 0; i < groups; ++i) lines[i] = fit(from + i * out.group, out.group, most_code);
   for (int i = 0; i < groups; ++i) encode(from + i * out.group, out.group, lines[i], most_code, codes + i * out.group);
+  for (int i = 0; i < groups; ++i) lines[i] = {round_to(lines[i].scale, out.type), round_to(lines[i].bias, out.type)};
+  if (search)
+    for (int i = 0; i < groups; i += SEARCH_GROUPS) {
+      const int64_t column = start % out.n_in + i * out.group;
+      improve(exact + i * out.group, search->empty() ? nullptr : search->data() + column, out, std::min(groups - i, SEARCH_GROUPS),
+              codes + i * out.group, lines + i);
+    }
   pack(codes, n, out.bits, out.codes + start * out.bits / 8);
   Sums sums;
   for (int i = 0; i < groups; ++i) {
-    const Line stored{round_to(lines[i].scale, out.type), round_to(lines[i].bias, out.type)};
-    store_float(stored.scale, out.scales, out.type, start / out.group + i);
-    store_float(stored.bias, out.biases, out.type, start / out.group + i);
-    add(exact + i * out.group, out.group, stored, codes + i * out.group, sums);
+    store_float(lines[i].scale, out.scales, out.type, start / out.group + i);
+    store_float(lines[i].bias, out.biases, out.type, start / out.group + i);
+    add(exact + i * out.group, out.group, lines[i], codes + i * out.group, sums);
   }
   Loss loss{0, 0, 0, true};
   for (int k = 0; k < LANES; ++k) loss.error += sums.error[k], loss.norm += sums.norm[k];
@@ -186,11 +205,12 @@ Loss quantize_part(const Unpacked& w, const Packing& out, int64_t start, int n) 
 
 }  // namespace
 
-Loss quantize(const Unpacked& w, const Packing& out) {
+Loss quantize(const Unpacked& w, const Packing& out, bool search, const float* importance) {
+  const Search searched = search ? Search(arrange(importance, out)) : std::nullopt;
   std::vector<Loss> rows(out.n_out, Loss{0, 0, 0, true});
   parallel(out.n_out, [&](int64_t row) {
     for (int64_t k = 0; k < out.n_in; k += PART)
-      join(quantize_part(w, out, row * out.n_in + k, static_cast<int>(std::min<int64_t>(PART, out.n_in - k))), rows[row]);
+      join(quantize_part(w, out, searched, row * out.n_in + k, static_cast<int>(std::min<int64_t>(PART, out.n_in - k))), rows[row]);
   });
   Loss whole{0, 0, 0, true};
   for (const Loss& row : rows) join(row, whole);

@@ -53,6 +53,26 @@ static inline float load_float(const void* p, Float type, int64_t i) {
   return type == Float::f16 ? half_to_float(bits) : bits_to_float(static_cast<uint32_t>(bits) << 16);
 }
 
+// 11 of the 24 bits remain, and fewer below 2^-14: adding 2^13 times the power of two below x pushes the rest out.
+static inline float round_to_half(float x) {
+  const uint32_t bits = float_to_bits(x), sign = bits & 0x80000000u, magnitude = bits ^ sign;
+  const uint32_t power = magnitude & 0x7f800000u, least = 0x38800000u;
+  const float push = bits_to_float((power > least ? power : least) + (13u << 23));
+  const float rounded = (bits_to_float(magnitude) + push) - push;
+  const uint32_t result = magnitude >= 0x477ff000u ? 0x7f800000u : float_to_bits(rounded);  // 65520 and more
+  return bits_to_float((magnitude > 0x7f800000u ? magnitude : result) | sign);
+}
+
+static inline uint32_t rounded_bfloat(uint32_t bits) {
+  const uint32_t rounded = bits + (bits >> 16 & 1) + 0x7fff;
+  return (bits & 0x7fffffff) > 0x7f800000u ? 0x7fc00000u : rounded & 0xffff0000u;
+}
+
+static inline float round_to(float x, Float type) {
+  if (type == Float::f16) return round_to_half(x);
+  return type == Float::bf16 ? bits_to_float(rounded_bfloat(float_to_bits(x))) : x;
+}
+
 static inline int64_t float_bytes(Float type) { return type == Float::f32 ? 4 : 2; }
 
 // Rounds one group to codes of at most `limit`, to nearest even; returns the scale and adds up the codes. The largest
