@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mistral_mlx.errors import ConversionError, TokenizerError, shown
 from mistral_mlx.folder import ModelFolder, read_json
-from mistral_mlx.tokenizer import MAX_MODEL_BYTES
+from mistral_mlx.tokenizer import MAX_MODEL_BYTES, load_tokenizer
 
 # Anything else stays behind: above all *.py, which other programs would run.
 KNOWN_FILES = re.compile(
@@ -40,10 +40,18 @@ def is_vocabulary(name: str) -> bool:
 
 
 def largest_vocabulary(files: Mapping[str, Path | bytes]) -> int | None:
-    """Return one more than the largest token id in any of `files`; None if none of them holds a vocabulary."""
-    return max(
-        (_ids(path) for name, path in files.items() if is_vocabulary(name) and isinstance(path, Path)), default=None
-    )
+    """Return one more than the largest token id that text can become; None if none of `files` holds a vocabulary.
+
+    What the engine reads is counted as `load` counts it, so that a [PAD] behind the last row of the embedding is no
+    obstacle. Otherwise all ids in all files count.
+    """
+    counts = {path: _ids(path) for name, path in files.items() if is_vocabulary(name) and isinstance(path, Path)}
+    if not counts:
+        return None
+    try:
+        return load_tokenizer(next(iter(counts)).parent).rows_needed()
+    except TokenizerError:
+        return max(counts.values())
 
 
 def check_vocabulary(tokenizer_ids: int | None, vocab_size: int) -> None:

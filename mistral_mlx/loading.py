@@ -37,8 +37,7 @@ def load(path: StrPath) -> tuple[Mistral, Tokenizer]:
     """
     model = load_model(path)
     tokenizer = load_tokenizer(path)
-    control = set(tokenizer.control.values())  # fine-tunes add a [PAD] that is never used
-    if not all(token_id in control for token_id in range(model.args.vocab_size, tokenizer.vocab_size)):
+    if tokenizer.rows_needed() > model.args.vocab_size:
         raise TokenizerError(
             f"the tokenizer in {shown(str(path))} has {tokenizer.vocab_size} tokens, the model only "
             f"{model.args.vocab_size}; they do not belong together"

@@ -66,6 +66,14 @@ class Tokenizer(ABC):
         """Return the text of `ids`; control tokens, and ids past the vocabulary, have none."""
         return join_stream(self.detokenizer(), ids)
 
+    def rows_needed(self) -> int:
+        """Return how many rows an embedding must have for every id but those of control tokens.
+
+        Fine-tunes add a [PAD] behind the last row, which is never used.
+        """
+        control = set(self.control.values())
+        return next((i + 1 for i in reversed(range(self.vocab_size)) if i not in control), 0)
+
     @abstractmethod
     def detokenizer(self, *, continues: bool = False) -> StreamingDetokenizer:
         """Return a new stream; one that `continues` a text keeps the space its first piece starts with."""

@@ -7,10 +7,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from convert_sources import CONFIG, random_weights, write_folder
+from tokenizer_files import byte_level_json, write_json
 
 import mistral_mlx.convert
 from mistral_mlx.convert import convert
 from mistral_mlx.errors import ConversionError, ModelError, OptionError
+from mistral_mlx.loading import load
 from mistral_mlx.tensor_files import ITEM_BITS, read_header
 
 MLX_DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
@@ -250,6 +252,24 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path: Path, source
     (source / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 63}}, "added_tokens": [{"id": 64}]}))
     with pytest.raises(ConversionError, match="tokenizer has 65 tokens and the embedding only 64 rows"):
         convert(source, tmp_path / "target")
+
+
+def with_rows(folder: Path, vocab_size: int) -> Path:
+    """A model whose embedding has `vocab_size` rows."""
+    return write_folder(folder, CONFIG | {"vocab_size": vocab_size})
+
+
+def test_a_pad_behind_the_last_row_is_no_obstacle_to_conversion_nor_to_loading(tmp_path: Path) -> None:
+    document = json.loads(byte_level_json())
+    last = max(document["model"]["vocab"].values())
+    document["added_tokens"].append(document["added_tokens"][0] | {"id": last + 1, "content": "[PAD]"})
+    source = write_json(with_rows(tmp_path / "source", last + 1), "tokenizer.json", document)
+    convert(source, tmp_path / "target")
+    assert load(tmp_path / "target")[1].control["[PAD]"] == last + 1
+    document["added_tokens"][-1]["special"] = False
+    write_json(source, "tokenizer.json", document)
+    with pytest.raises(ConversionError, match=f"tokenizer has {last + 2} tokens and the embedding only {last + 1}"):
+        convert(source, tmp_path / "second")
 
 
 def test_both_layouts_present_takes_the_hugging_face_one_and_says_so(tmp_path: Path, source: Path) -> None:
