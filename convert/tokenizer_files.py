@@ -51,6 +51,8 @@ def largest_vocabulary(files: Mapping[str, Path | bytes]) -> int | None:
     try:
         return load_tokenizer(next(iter(counts)).parent).rows_needed()
     except TokenizerError:
+        if all(path.name == "tekken.json" for path in counts):  # which no other program will make sense of, either
+            raise
         return max(counts.values())
 
 
@@ -70,7 +72,7 @@ def _ids(path: Path) -> int:
     if path.name == "tekken.json":
         config = content.get("config")
         count = config.get("default_vocab_size") if isinstance(config, dict) else None
-        return _largest(path, [count - 1] if isinstance(count, int) else [])
+        return _largest(path, [count - 1] if type(count) is int else [])  # the vocabulary is cut there
     if path.name == "vocab.json":
         return _largest(path, content.values())
     model = content.get("model")

@@ -5,7 +5,7 @@ import os
 from .errors import ModelError, TokenizerError, shown
 from .folder import ModelFolder
 from .tokenizer_base import Tokenizer
-from .tokenizer_settings import read_object, read_settings
+from .tokenizer_settings import read_object, read_settings, read_text
 
 __all__ = ["Tokenizer", "load_tokenizer"]
 
@@ -21,44 +21,44 @@ MAX_MODEL_BYTES = 8 * 1024 * 1024  # the largest sentencepiece models in the wil
 
 
 def load_tokenizer(path: str | os.PathLike[str] | ModelFolder) -> Tokenizer:
-    """Return the tokenizer of the model folder at `path`.
+    """Return the tokenizer of the model folder at `path`: sentencepiece, tokenizer.json or tekken.json, in this order.
 
-    A sentencepiece model is preferred to tokenizer.json, as it needs no export to be right, unless config.json has a
-    larger vocabulary: fine-tunes add their tokens to tokenizer.json only.
+    A sentencepiece model is preferred, as it needs no export to be right, unless config.json has a larger vocabulary:
+    fine-tunes add and rename tokens in tokenizer.json only. That is why it is preferred to tekken.json, too.
 
     Raises TokenizerError if there is none, or none that can be used.
     """
     folder = path if isinstance(path, ModelFolder) else ModelFolder(path)
     sentencepiece_name = next((name for name in SENTENCEPIECE_NAMES if folder.has(name)), None)
-    if sentencepiece_name is None and not folder.has("tokenizer.json"):
-        raise _no_tokenizer(folder)
-    if sentencepiece_name is None:
+    if sentencepiece_name is not None:
+        return _load_sentencepiece(folder, sentencepiece_name)
+    if folder.has("tokenizer.json") or folder.has("tekken.json"):
         return _load_json(folder)
-    return _load_sentencepiece(folder, sentencepiece_name)
-
-
-def _no_tokenizer(folder: ModelFolder) -> TokenizerError:
-    place = shown(str(folder.path))
-    if folder.has("tekken.json"):
-        return TokenizerError(
-            f"{place} has only a tekken.json, which is not supported; put the model's tokenizer.json beside it"
-        )
-    return TokenizerError(f"{place} has no tokenizer; put the model's tokenizer.model or tokenizer.json there")
+    raise TokenizerError(
+        f"{shown(str(folder.path))} has no tokenizer; "
+        "put the model's tokenizer.model, tokenizer.json or tekken.json there"
+    )
 
 
 def _load_sentencepiece(folder: ModelFolder, name: str) -> Tokenizer:
     from .tokenizer_sp import SentencePieceTokenizer, load_processor
 
     processor = load_processor(_read_bytes(folder, name), name=name)
-    if folder.has("tokenizer.json") and _config_vocab_size(folder) > processor.get_piece_size():
+    has_json = folder.has("tokenizer.json") or folder.has("tekken.json")
+    if has_json and _config_vocab_size(folder) > processor.get_piece_size():
         return _load_json(folder)
     return SentencePieceTokenizer(processor, read_settings(folder))
 
 
 def _load_json(folder: ModelFolder) -> Tokenizer:
-    from .tokenizer_hf import HuggingFaceTokenizer
+    if folder.has("tokenizer.json"):
+        from .tokenizer_hf import HuggingFaceTokenizer
 
-    return HuggingFaceTokenizer(read_object(folder, "tokenizer.json"), read_settings(folder))
+        return HuggingFaceTokenizer(read_object(folder, "tokenizer.json"), read_settings(folder))
+    from .tokenizer_tekken import MAX_BYTES, TekkenTokenizer, parse_tekken
+
+    document = parse_tekken(read_text(folder, "tekken.json", limit=MAX_BYTES))
+    return TekkenTokenizer(document, read_settings(folder))
 
 
 def _read_bytes(folder: ModelFolder, name: str) -> bytes:

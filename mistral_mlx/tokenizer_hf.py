@@ -24,13 +24,9 @@ from .detokenizer import (
 from .errors import TokenizerError, shown
 from .tokenizer_base import Tokenizer, instruct_version, make_traits
 from .tokenizer_settings import TokenizerSettings
+from .tokenizer_tekken import TEKKEN_PATTERN
 
-# The pattern of tekken.json (mistral-common). Exported tokenizer.json files are known to carry another one.
-TEKKEN_PATTERN = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
-    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+# Exported tokenizer.json files are known to carry another pattern than the tekken.json they were made from.
 TEKKEN_PRE_TOKENIZER = {
     "type": "Sequence",
     "pretokenizers": [

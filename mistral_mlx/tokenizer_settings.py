@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import ModelError, TokenizerError, shown
-from .folder import ModelFolder, parse_json
+from .folder import MAX_JSON_BYTES, ModelFolder, parse_json
 
 MAX_TEMPLATE_CHARS = 100_000  # of a hundred real ones none has more than 7,000
 MAX_ADDED_TOKENS = 100_000
@@ -47,12 +47,13 @@ def read_object(folder: ModelFolder, name: str) -> dict[str, object]:
     """Return the JSON object in the file `name`, an empty one if there is no such file."""
     if not folder.has(name):
         return {}
-    return parse_json(_read_text(folder, name), name=name, error=TokenizerError)
+    return parse_json(read_text(folder, name), name=name, error=TokenizerError)
 
 
-def _read_text(folder: ModelFolder, name: str) -> str:
+def read_text(folder: ModelFolder, name: str, *, limit: int = MAX_JSON_BYTES) -> str:
+    """Return the text in the file `name`. Raises TokenizerError if it has more than `limit` bytes, or is no text."""
     try:
-        return folder.text(name)
+        return folder.text(name, limit=limit)
     except ModelError as error:
         raise TokenizerError(str(error)) from error
 
@@ -117,7 +118,7 @@ def _chat_template(folder: ModelFolder, config: Mapping[str, object]) -> str | N
     """A file of its own wins over the one inside tokenizer_config.json, as in transformers."""
     template: object
     if folder.has("chat_template.jinja"):
-        name, template = "chat_template.jinja", _read_text(folder, "chat_template.jinja") or None
+        name, template = "chat_template.jinja", read_text(folder, "chat_template.jinja") or None
     elif config.get("chat_template") is not None:
         name, template = "tokenizer_config.json", _default_template(config["chat_template"])
     else:

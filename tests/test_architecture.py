@@ -11,7 +11,7 @@ ORDER = """
     errors  folder  tensor_files  args  cache  model  loading
     args  layers
     kernels  cache  layers  model
-    errors  folder  tokenizer_settings  tokenizer_base  tokenizer_hf  tokenizer_sp  tokenizer  loading
+    errors  folder  tokenizer_settings  tokenizer_base  tokenizer_tekken  tokenizer_hf  tokenizer_sp  tokenizer  loading
     tokenizer_settings  chat_template
     errors  detokenizer  tokenizer_base
     errors  template_budget  template_sandbox  chat_template  instruct  session

@@ -7,11 +7,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from convert_sources import CONFIG, random_weights, write_folder
-from tokenizer_files import byte_level_json, write_json
+from tokenizer_files import byte_level_json, tekken_document, tekken_folder, write_json
 
 import mistral_mlx.convert
 from mistral_mlx.convert import convert
-from mistral_mlx.errors import ConversionError, ModelError, OptionError
+from mistral_mlx.errors import CheckpointError, ConversionError, ModelError, OptionError, TokenizerError
 from mistral_mlx.loading import load
 from mistral_mlx.tensor_files import ITEM_BITS, read_header
 
@@ -269,6 +269,19 @@ def test_a_pad_behind_the_last_row_is_no_obstacle_to_conversion_nor_to_loading(t
     document["added_tokens"][-1]["special"] = False
     write_json(source, "tokenizer.json", document)
     with pytest.raises(ConversionError, match=f"tokenizer has {last + 2} tokens and the embedding only {last + 1}"):
+        convert(source, tmp_path / "second")
+
+
+def test_a_folder_with_tekken_alone_works_after_conversion(tmp_path: Path) -> None:
+    source = tekken_folder(with_rows(tmp_path / "source", 1300), 300, "v13")
+    assert convert(source, tmp_path / "target").tokenizer
+    tokenizer = load(tmp_path / "target")[1]
+    assert (tokenizer.version, tokenizer.vocab_size) == ("v7", 1300)
+    tekken_folder(source, 301)
+    with pytest.raises(ConversionError, match="tokenizer has 1301 tokens and the embedding only 1300 rows"):
+        convert(source, tmp_path / "second")
+    write_json(source, "tekken.json", tekken_document(300, "v13") | {"special_tokens": None})
+    with pytest.raises(TokenizerError, match=r"tekken\.json has None as special_tokens"):
         convert(source, tmp_path / "second")
 
 

@@ -7,7 +7,17 @@ import pytest
 from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage, UserMessage
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
-from tokenizer_files import CHATML, CHATML_TOKENS, MISTRAL, byte_level_json, mistral_folder, piece_json, write_json
+from tokenizer_files import (
+    CHATML,
+    CHATML_TOKENS,
+    MISTRAL,
+    TEKKEN,
+    byte_level_json,
+    mistral_folder,
+    piece_json,
+    tekken_folder,
+    write_json,
+)
 from tokenizers import Tokenizer as Backend
 
 from mistral_mlx import OptionError, TokenizerError, encode_chat, load_tokenizer
@@ -61,11 +71,15 @@ CHATS = {
 }
 
 
-@pytest.fixture(scope="module", params=MISTRAL)
+@pytest.fixture(scope="module", params=[*MISTRAL, *(f"{version} tekken" for version in TEKKEN)])
 def mistral(request, tmp_path_factory):
     """Our tokenizer and mistral-common's of one version."""
-    ours = load_tokenizer(mistral_folder(tmp_path_factory.mktemp(request.param), request.param))
-    return ours, MistralTokenizer.from_file(str(MISTRAL[request.param]))
+    version, _, is_tekken = request.param.partition(" ")
+    path = tmp_path_factory.mktemp(version)
+    if is_tekken:
+        path = tekken_folder(path, 6000, version) / "tekken.json"
+        return load_tokenizer(path.parent), MistralTokenizer.from_file(str(path))
+    return load_tokenizer(mistral_folder(path, version)), MistralTokenizer.from_file(str(MISTRAL[version]))
 
 
 def chat_folder(path, template, document=None, **config):

@@ -8,10 +8,11 @@ from importlib.resources import files
 from pathlib import Path
 
 import sentencepiece
+from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from mistral_mlx.detokenizer import byte_level_alphabet
-from mistral_mlx.tokenizer_hf import TEKKEN_PATTERN
+from mistral_mlx.tokenizer_tekken import TEKKEN_PATTERN
 
 DATA = Path(str(files("mistral_common"))) / "data"
 MISTRAL = {
@@ -20,6 +21,8 @@ MISTRAL = {
     "v3": DATA / "mistral_instruct_tokenizer_240323.model.v3",
     "v7": DATA / "mistral_instruct_tokenizer_241114.model.v7",
 }
+TEKKEN = ("v3", "v7", "v11", "v13")
+LATER_SPECIAL = ["[ARGS]", "[CALL_ID]", "[AUDIO]", "[BEGIN_AUDIO]", "[TRANSCRIBE]", "[THINK]", "[/THINK]"]
 CORPUS = [
     "The quick brown fox jumps over the lazy dog.",
     "  two spaces in front, and two behind  ",
@@ -92,15 +95,36 @@ def piece_json(kind):
 
 
 @cache
+def _real_tekken():
+    return json.loads((DATA / "tekken_240911.json").read_text(encoding="utf-8"))
+
+
+def tekken_document(size, version="v3"):
+    """Return a tekken.json of `version` with the first `size` tokens of the real one."""
+    real = _real_tekken()
+    special = real["config"]["default_num_special_tokens"]
+    config = {"num_vocab_tokens": size, "default_vocab_size": size + special, "version": version}
+    document = real | {"vocab": real["vocab"][:size], "config": real["config"] | config}
+    if version in ("v3", "v7"):
+        return document
+    names = [token["token_str"] for token in Tekkenizer.DEPRECATED_SPECIAL_TOKENS] + LATER_SPECIAL
+    entries = [{"rank": i, "token_str": str(name), "is_control": True} for i, name in enumerate(names)]
+    return document | {"special_tokens": entries, "image": None}
+
+
+def tekken_folder(path, size, version="v3"):
+    """Return `path` with such a tekken.json in it."""
+    return write_json(path, "tekken.json", tekken_document(size, version))
+
+
+@cache
 def tekken(size):
     """Return a tekken.json with the first `size` tokens of the real one, and the tokenizer.json it is exported to.
 
     The exported pre-tokenizer is GPT-2's, which is wrong for it, as in the files it stands for.
     """
-    document = json.loads((DATA / "tekken_240911.json").read_text(encoding="utf-8"))
+    document = tekken_document(size)
     special = document["config"]["default_num_special_tokens"]
-    document["vocab"] = document["vocab"][:size]
-    document["config"] |= {"num_vocab_tokens": size, "default_vocab_size": size + special}
     letter = {byte: character for character, byte in byte_level_alphabet().items()}
     ranks = {base64.b64decode(entry["token_bytes"]): entry["rank"] for entry in document["vocab"]}
     names = {0: "<unk>", 1: "<s>", 2: "</s>", 3: "[INST]", 4: "[/INST]", 10: "[IMG]"}
