@@ -11,7 +11,7 @@ from tokenizer_files import byte_level_json, tekken_document, tekken_folder, wri
 
 import mistral_mlx.convert
 from mistral_mlx.convert import convert
-from mistral_mlx.errors import CheckpointError, ConversionError, ModelError, OptionError, TokenizerError
+from mistral_mlx.errors import ConversionError, ModelError, OptionError, TokenizerError
 from mistral_mlx.loading import load
 from mistral_mlx.tensor_files import ITEM_BITS, read_header
 
