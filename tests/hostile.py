@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 Change = Callable[[Path], object]
 
-ALL = "convert info complete"
+ALL = "convert info complete export"
 RUN = "complete"  # `info` names a bad tokenizer among its facts, `convert` copies what it does not read
 USE = "convert complete"
 GGUF = "convert"
@@ -27,7 +27,7 @@ class Case(NamedTuple):
     """A row of the table."""
 
     name: str
-    base: str  # plain, sharded, json, gguf or session
+    base: str  # one of BASES in hostile_worker.py
     change: Change
     refused_by: str
     said: str = ""

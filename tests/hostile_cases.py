@@ -172,6 +172,26 @@ CONFIG_CASES = [
          NOTHING),
 ]  # fmt: skip
 Q = "model.layers.0.self_attn.q_proj"
+NATIVE_WEIGHTS = "consolidated-00001-of-00002.safetensors"
+NATIVE_CASES = [
+    *(Case(f"params {key} {str(value)[:20]}", "native", edit("params.json", lambda p, k=key,
+        v=value: p.update({k: v})), ALL)
+      for key, values in {
+          "dim": (0, -1, 128.0, True, 2**70, None), "n_layers": (0, 10**9, 1e9), "head_dim": (0, 7, 2**62),
+          "n_heads": (0, 3, 2**40), "n_kv_heads": (0, 3, "2"), "norm_eps": (0, "x", True), "vocab_size": (-1, 2**40),
+          "rope_theta": (0, -1, [1]), "sliding_window": (-1, 0, [], [8, "x"]), "moe": ({"num_experts": 8},),
+          "model_type": ("mamba", []), "tied_embeddings": (1, "x"),
+      }.items() for value in values),
+    Case("params NaN", "native", raw("params.json", "10000.0", "NaN"), ALL, "JSON"),
+    Case("params infinite", "native", raw("params.json", "10000.0", "1e999"), ALL, "JSON"),
+    Case("params nested", "native", put("params.json", '{"dim": ' + nested(5000) + "}"), ALL, "JSON"),
+    Case("params is a link out", "native", outside("params.json"), ALL, "link out of"),
+    Case("a native shard is a link out", "native", outside(NATIVE_WEIGHTS), ALL, "link out of"),
+    Case("a native shard cut by a byte", "native", cut(NATIVE_WEIGHTS, 1), ALL, "cut short"),
+    Case("a native index that leads up", "native", edit("consolidated.safetensors.index.json",
+        lambda i: i["weight_map"].update({"norm.weight": "../x.safetensors"})), ALL, "not a plain file name"),
+    Case("a native pickle", "native", put("consolidated.00.pth", PICKLE), NOTHING),
+]  # fmt: skip
 PACKED_CASES = [
     Case("scales and biases of two dtypes", "packed", retyped(f"{Q}.biases", "F16"), ALL, "already quantized|biases"),
     Case("packed weights of another dtype", "packed", header(lambda h: h[f"{Q}.weight"].update(dtype="I32")), ALL),
@@ -187,6 +207,7 @@ PACKED_CASES = [
 ]  # fmt: skip
 CASES = [
     *CODE_CASES, *PATH_CASES, *FILE_CASES, *NO_FILE_CASES, *SAFETENSORS_CASES, *CONFIG_CASES, *PACKED_CASES,
+        *NATIVE_CASES,
         *TEMPLATE_CASES,
     *TOKENIZER_CASES, *GGUF_CASES, *SESSION_CASES,
 ]  # fmt: skip
