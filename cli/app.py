@@ -26,6 +26,7 @@ from .batch_command import batch
 from .complete_command import complete
 from .completion import completion
 from .convert_command import convert
+from .evaluate_command import evaluate
 from .help import Application
 from .models import models
 from .sampling import with_sampling
@@ -245,6 +246,9 @@ def bench(
     use_threads(threads, quiet=quiet)
     measurement = command.run(registry.resolve(model), workload, force=force, quiet=quiet)
     command.show(model or "", workload, measurement, as_json=as_json)
+
+
+app.command("eval")(evaluate)
 
 
 @app.command()

@@ -11,6 +11,7 @@ SECTIONS = {
     "Sampling": "temperature top_p top_k min_p typical_p xtc_probability xtc_threshold repetition_penalty "
     "repetition_context_size presence_penalty frequency_penalty logit_bias dry_multiplier dry_base dry_allowed_length "
     "dry_penalty_last_n dry_sequence_breaker seed".split(),
+    "Evaluation": "text against context stride chunks".split(),
     "Output": "as_json jsonl stats quiet no_stream stream extract logprobs plain fail_on_length".split(),
     "Weights": "bits group_size dtype dequantize allow_nonfinite".split(),
     "Machine": "device threads force".split(),
@@ -36,6 +37,10 @@ EXAMPLES = {
     ],
     "info": ["mistral-mlx info demo"],
     "bench": ["mistral-mlx bench -m demo -p 512 -n 128 --depth 4096"],
+    "eval": [
+        "mistral-mlx eval -m demo --text wiki.test.raw --chunks 40",
+        "mistral-mlx eval -m mistral-4bit --against mistral-8bit --text wiki.test.raw --json",
+    ],
     "pull": ["mistral-mlx pull demo"],
     "models": ["mistral-mlx models", "mistral-mlx models --json | jq -r '.[].name'"],
     "tokens": ["mistral-mlx tokens -m demo 'Hello there'", "mistral-mlx tokens -m demo --chat --system 'Be brief.' Hi"],

@@ -42,12 +42,12 @@ def use_threads(n: int, *, quiet: bool) -> None:
         note(f"--threads has no effect here; the kernels are {kernels.names()}")
 
 
-def open_model(path: Path, *, force: bool, quiet: bool) -> tuple[Mistral, Tokenizer]:
-    """Return the model and tokenizer at `path`.
+def open_model(path: Path, n_tokens: int = CHAT_TOKENS, *, force: bool, quiet: bool) -> tuple[Mistral, Tokenizer]:
+    """Return the model and tokenizer at `path`, for a cache of `n_tokens`.
 
     Raises ModelError if they do not fit into memory, unless `force` says to try all the same.
     """
-    _prepare(path, CHAT_TOKENS, force=force, quiet=quiet)
+    _prepare(path, n_tokens, force=force, quiet=quiet)
     return load(path)
 
 

@@ -77,6 +77,18 @@ def join_prompt(
     return JOINED.join(part for part in [*parts, argument or ""] if part)
 
 
+def read_text(source: str, what: str) -> str:
+    """Return the text of a file, or with ``-`` of standard input, without the line feed at its end.
+
+    Raises OptionError if it is not UTF-8 text, or there is none.
+    """
+    name = "standard input" if source == "-" else source
+    text = _decode(_read_stdin(alone=True) if source == "-" else _read(Path(source), what), name)
+    if not text:
+        raise OptionError(f"there is no text in {shown(name, limit=200)}")
+    return text
+
+
 def _read_stdin(*, alone: bool) -> bytes:
     """Return what is piped in; a terminal is only read when there is no other source."""
     if not sys.stdin.isatty():
