@@ -44,9 +44,9 @@ def changed(text, **changes):
 
 
 @pytest.mark.parametrize("version", MISTRAL)
-@pytest.mark.parametrize("named", ["tokenizer.model", "tokenizer.model.v1", "tokenizer.model.v7m1"])
+@pytest.mark.parametrize("named", ["", ".v1", ".v2", ".v3", ".v7", ".v7m1"])
 def test_version_is_told_by_control_pieces_and_not_by_name(version, named, tmp_path):
-    shutil.copyfile(MISTRAL[version], tmp_path / named)
+    shutil.copyfile(MISTRAL[version], tmp_path / f"tokenizer.model{named}")
     tokenizer = load_tokenizer(tmp_path)
     assert (tokenizer.version, tokenizer.bos_id, tokenizer.eos_ids) == (version, 1, {2})
     assert tokenizer.add_bos and tokenizer.chat_template is None

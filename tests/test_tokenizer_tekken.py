@@ -1,5 +1,6 @@
 """tekken.json: the ids and the text of mistral-common, and refusals of what is none."""
 
+import base64
 import json
 import random
 import shutil
@@ -118,6 +119,15 @@ def test_the_vocabulary_is_cut_at_its_size(tmp_path):
     ours, truth = load_tokenizer(tmp_path), Tekkenizer.from_file(tmp_path / "tekken.json")
     assert ours.vocab_size == ours.rows_needed() == 1500
     assert ours.encode(CODE) == truth.encode(CODE, bos=False, eos=False)
+
+
+def test_a_word_that_is_a_token_is_taken_whole_though_no_merge_leads_there(tmp_path):
+    document = tekken_document(300)
+    whole = {"rank": 299, "token_bytes": base64.b64encode(b"qzxj").decode(), "token_str": "qzxj"}
+    write_json(tmp_path, "tekken.json", document | {"vocab": [*document["vocab"][:299], whole]})
+    ours, truth = load_tokenizer(tmp_path), Tekkenizer.from_file(tmp_path / "tekken.json")
+    assert ours.encode("qzxj qzxj") == truth.encode("qzxj qzxj", bos=False, eos=False)
+    assert ours.encode("qzxj") == [1299]
 
 
 def test_the_other_files_of_a_folder_come_first(tmp_path):
