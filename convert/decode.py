@@ -1,11 +1,12 @@
-"""Stored rows as plain weights, whatever they are stored as; knows nothing of files."""
+"""Stored rows as plain weights or in MLX's form, whatever they are stored as; knows nothing of files."""
 
 import numpy as np
+import numpy.typing as npt
 
-from . import fp8, mlx_source
+from . import fp8, gptq, mlx_source, packed
 from .source import FLOAT_KINDS, Block, Bytes, SourceTensor
 
-UNPACKERS = {mlx_source.KIND: mlx_source.unpack, fp8.KIND: fp8.unpack}
+UNPACKERS = {mlx_source.KIND: mlx_source.unpack, fp8.KIND: fp8.unpack, **dict.fromkeys(gptq.KINDS, gptq.unpack)}
 
 
 def plain(block: Block, tensor: SourceTensor) -> tuple[Bytes, str]:
@@ -15,6 +16,13 @@ def plain(block: Block, tensor: SourceTensor) -> tuple[Bytes, str]:
     if tensor.kind in UNPACKERS:
         return np.ascontiguousarray(UNPACKERS[tensor.kind](block, tensor)).view(np.uint8), "F32"
     return _from_gguf(block[0], tensor.kind), "F32"
+
+
+def repack(block: Block, tensor: SourceTensor, dtype: npt.DTypeLike) -> packed.Packed:
+    """Return stored rows of a `tensor` that has a packing in MLX's form; see `packed.repack`."""
+    if tensor.kind in gptq.KINDS:
+        return gptq.repack(block, tensor, dtype)
+    return packed.repack(block, tensor, dtype)
 
 
 def _from_gguf(rows: Bytes, kind: str) -> Bytes:

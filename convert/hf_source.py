@@ -8,6 +8,7 @@ from mistral_mlx.tensor_files import TensorEntry, consolidated_files, find_tenso
 
 from . import fp8, mlx_source
 from .entries import plain_tensor
+from .gptq_source import METHODS, grouped_tensors
 from .source import Source, SourceTensor
 from .tokenizer_files import find_files, largest_vocabulary
 
@@ -44,6 +45,8 @@ def _tensors(
     if isinstance(rule, Mapping) and "quant_method" in rule:
         if rule["quant_method"] in ("fp8", "compressed-tensors"):
             return fp8.scaled_tensors(entries, fp8.block_shape(rule, f"config.json: {key}"), notes)
+        if rule["quant_method"] in METHODS:
+            return grouped_tensors(entries, rule, notes)
         raise ConversionError(
             f"the source is quantized by {shown(rule['quant_method'])}; convert the original weights instead, "
             "in float16, bfloat16 or float32"

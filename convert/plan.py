@@ -8,6 +8,7 @@ from mistral_mlx.args import ModelArgs, Packing
 from mistral_mlx.errors import ConversionError, OptionError, shown
 
 from .choice import Choice
+from .gptq import KINDS as GPTQ_KINDS
 from .mlx_source import KIND as MLX_KIND
 from .source import FLOAT_KINDS, Source, SourceTensor
 from .tokenizer_files import check_vocabulary, is_vocabulary
@@ -90,8 +91,11 @@ def make_plan(source: Source, choice: Choice, dtype: str | None) -> Plan:
 
 
 def _step(source: Source, tensor: SourceTensor, choice: Choice, args: ModelArgs, dtype: str | None) -> Step:
-    if source.is_packed and choice.carries(tensor.path) and (tensor.packing or tensor.kind in FLOAT_KINDS):
-        return _carry(tensor, dtype)
+    if source.is_packed and choice.carries(tensor.path):
+        if tensor.packing:
+            return _carry(tensor, dtype)
+        if tensor.kind in FLOAT_KINDS:
+            return _keep_stored(tensor, dtype)
     stored = DTYPES[dtype] if dtype else _own_dtype(source, args)
     keeps_dtype = source.keeps_dtypes and dtype is None and tensor.kind in FLOAT_KINDS
     kept = tensor.kind if keeps_dtype else stored
@@ -114,21 +118,33 @@ def _carry(tensor: SourceTensor, dtype: str | None) -> Step:
             "the source is already quantized for MLX: use it as it is; --bits or --group-size quantize it again, "
             "--dequantize writes it back as plain weights"
         )
-    if tensor.packing is not None:
-        if dtype == "bfloat16":
-            raise OptionError(
-                "dtype is 'bfloat16', which cannot hold the float16 scales of a quantized GGUF; "
-                "leave it out, or give bits to quantize again"
-            )
-        return Step(tensor, DTYPES[dtype or "float16"], tensor.packing, carried=True)
+    assert tensor.packing is not None
+    kept = "F32" if any(array.dtype in ("BF16", "F32") for array in tensor.arrays) else "F16"
+    stored = DTYPES[dtype] if dtype else kept
+    if stored not in (kept, "F32"):
+        raise OptionError(
+            f"dtype is {shown(repr(dtype))}, which cannot hold the scales of a quantized source; "
+            "leave it out, or give bits to quantize again"
+        )
+    return Step(tensor, stored, tensor.packing, carried=True)
+
+
+def _keep_stored(tensor: SourceTensor, dtype: str | None) -> Step:
     reason = "" if is_norm(tensor) else f"the source stores it as {tensor.kind}"
     return Step(tensor, DTYPES[dtype] if dtype else tensor.kind, None, reason=reason)
 
 
 def _notes(source: Source, steps: tuple[Step, ...], choice: Choice) -> Iterator[str]:
     packed = [step for step in steps if step.tensor.kind not in FLOAT_KINDS]
-    if carried := [step for step in packed if step.carried]:
-        yield f"the source's {_kinds(carried)} weights are carried over without loss (group size 32)"
+    carried = [step for step in packed if step.carried]
+    if rounded := [step for step in carried if step.tensor.kind in GPTQ_KINDS and step.dtype == "F16"]:
+        bound = max(2**step.packing.bits - 1 for step in rounded if step.packing) / 2048
+        yield (
+            f"the source's {_kinds(rounded)} weights are carried over ({_group_sizes(rounded)}); scale * zero is "
+            f"rounded to float16, by at most {bound:.2g} of a step, and by nothing with --dtype float32"
+        )
+    if exact := [step for step in carried if step not in rounded]:
+        yield f"the source's {_kinds(exact)} weights are carried over without loss ({_group_sizes(exact)})"
     again = [step for step in packed if step.packing and not step.carried]
     if better := [step for step in again if step.tensor.packing and step.tensor.kind != MLX_KIND]:
         yield (
@@ -152,6 +168,10 @@ def _notes(source: Source, steps: tuple[Step, ...], choice: Choice) -> Iterator[
 
 def _kinds(steps: list[Step]) -> str:
     return ", ".join(sorted({step.tensor.kind for step in steps}))
+
+
+def _group_sizes(steps: list[Step]) -> str:
+    return "group size " + ", ".join(str(n) for n in sorted({s.packing.group_size for s in steps if s.packing}))
 
 
 def _target_config(source: Source, steps: tuple[Step, ...], dtype: str | None) -> dict[str, object]:

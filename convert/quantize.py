@@ -15,8 +15,7 @@ from mistral_mlx import kernels
 from mistral_mlx.errors import CheckpointError, ConversionError, shown
 from mistral_mlx.kernels.packing import MLX_DTYPES, decode, floats, host, largest_finite
 
-from .decode import plain
-from .packed import repack
+from .decode import plain, repack
 from .pipeline import ahead
 from .plan import Step
 from .source import Block, Bytes, read_blocks

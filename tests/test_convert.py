@@ -225,7 +225,7 @@ NAN = np.full(128, np.nan, np.float32)
         ({"vocab_size": 65}, {}, r"embed_tokens.weight has shape \[64, 128\], config.json implies \[65, 128\]"),
         ({"torch_dtype": "float16"}, {NORM: np.full(128, -7e4, np.float32)}, "norm.weight holds 70000, more than F16"),
         ({"quantization": {"group_size": 64, "bits": 4}}, {}, "has a quantization, but no tensor has scales"),
-        ({"quantization_config": {"quant_method": "gptq"}}, {}, "quantized by gptq"),
+        ({"quantization_config": {"quant_method": "hqq"}}, {}, "quantized by hqq"),
         ({}, {"lm_head__scales": np.ones(3, np.float32)}, "lm_head has scales, but config.json has no quantization"),
         ({"rope_scaling": {"type": "yarn"}}, {}, "rope_scaling"),
     ],

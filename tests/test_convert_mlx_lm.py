@@ -19,6 +19,7 @@ from convert_sources import (
     write_folder,
     write_native,
 )
+from test_convert_gptq import AWQ, GPTQ, packed_folder
 
 from mistral_mlx.convert import convert
 from mistral_mlx.loading import load_model
@@ -90,6 +91,35 @@ def test_mistrals_own_layout_gives_the_logits_of_the_same_weights(tmp_path: Path
     np.testing.assert_allclose(
         np.array(load_model(tmp_path / "target")(IDS)), logits(tmp_path / "target"), atol=1e-3 * scale
     )
+
+
+def test_awq_is_read_as_mlx_lm_reads_it(tmp_path: Path) -> None:
+    packed_folder(tmp_path / "source", AWQ)
+    convert(tmp_path / "source", tmp_path / "target")
+    theirs, _ = mlx_lm.utils._transform_awq_weights(mx.load(str(tmp_path / "source" / "model.safetensors")), AWQ)
+    ours = mx.load(str(tmp_path / "target" / "model.safetensors"))
+    assert set(ours) == set(theirs)
+    for name, array in theirs.items():
+        assert ours[name].dtype == array.dtype and mx.array_equal(ours[name], array), name
+
+
+def test_gptq_is_not_read_as_mlx_lm_reads_it(tmp_path: Path) -> None:
+    """mlx-lm refuses a g_idx, which AutoGPTQ always writes, and without one takes GPTQ's words for AWQ's.
+
+    Its words then belong to a matrix of another shape. AutoGPTQ's own arithmetic, which is ours, gives what went in.
+    """
+    names = [name.removesuffix(".weight") for name in random_weights(CONFIG) if "proj" in name]
+    without = {f"{name.replace('.', '__')}__g_idx": None for name in names}
+    plain = packed_folder(tmp_path / "source", GPTQ, **without)
+    convert(tmp_path / "source", tmp_path / "target", dtype="float32")
+    ours = mx.load(str(tmp_path / "target" / "model.safetensors"))
+    theirs, _ = mlx_lm.utils._transform_awq_weights(mx.load(str(tmp_path / "source" / "model.safetensors")), GPTQ)
+    name = names[0]
+    assert theirs[f"{name}.weight"].shape == (8 * 128, 128 // 8 // 8) != ours[f"{name}.weight"].shape
+    unpacked = mx.dequantize(
+        *(ours[f"{name}.{part}"] for part in ("weight", "scales", "biases")), group_size=64, bits=4
+    )
+    np.testing.assert_allclose(np.array(unpacked), plain[f"{name}.weight"], atol=1e-6)
 
 
 TEMPLATE = "{% for m in messages %}<|start|>{{ m.content }}{% endfor %}"
