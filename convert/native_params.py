@@ -1,7 +1,9 @@
 """params.json in the words of Hugging Face's config.json; every key is honoured or refused by its name."""
 
+import sys
 from collections.abc import Mapping
 
+from mistral_mlx.args import LIMITS, MAX_POSITIONS
 from mistral_mlx.errors import ConfigError, shown
 
 Params = Mapping[str, object]
@@ -27,7 +29,8 @@ def to_config(params: Params, *, dtype: str, tied: bool) -> dict[str, object]:
     Raises ConfigError naming the key that is missing, out of range or not implemented.
     """
     _refuse_unknown(params)
-    dim, n_heads, n_layers = (_whole(params, key) for key in ("dim", "n_heads", "n_layers"))
+    dim, n_heads = _whole(params, "dim"), _whole(params, "n_heads")
+    n_layers = _whole(params, "n_layers", limit=LIMITS["num_hidden_layers"])
     if "head_dim" not in params and dim % n_heads:
         raise ConfigError(f"params.json: head_dim is absent and dim {dim} is not a multiple of n_heads {n_heads}")
     window = _either(params, "sliding_window", "_sliding_window")
@@ -112,18 +115,18 @@ def _either(params: Params, first: str, second: str) -> object:
     return values[0] if values else None
 
 
-def _whole(params: Params, key: str, default: int | None = None) -> int:
+def _whole(params: Params, key: str, default: int | None = None, *, limit: int = MAX_POSITIONS) -> int:
     value = params.get(key, default)
-    if type(value) is not int or value < 1:
+    if type(value) is not int or not 1 <= value <= limit:
         what = "is missing" if key not in params else f"is {shown(repr(value))}"
-        raise ConfigError(f"params.json: {key} {what}; a whole number from 1 is expected")
+        raise ConfigError(f"params.json: {key} {what}; a whole number from 1 to {limit} is expected")
     return value
 
 
 def _positive(params: Params, key: str, default: float | None = None) -> float:
     value = params.get(key)
     value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
         what = "is missing" if value is None else f"is {shown(repr(value))}"
         raise ConfigError(f"params.json: {key} {what}; a positive number is expected")
     return float(value)
