@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 from conftest import TINY
 from convert_sources import CONFIG, write_native
-from hostile import join, split
+from hostile import join, split, tiny_tekken
 from mutations import NUMBERS, TEXTS, damaged, dumped, mutated
 from tiny_folder import train_tokenizer, write_tiny_folder
 from tokenizer_files import CHATML, byte_level_json, piece_json
@@ -199,6 +199,18 @@ class JSONTokenizer(Reader):
             settings = mutated(settings, rng)
         (self.place / "tokenizer.json").write_bytes(dumped(document, rng))
         (self.place / "tokenizer_config.json").write_bytes(dumped(settings, rng))
+        _use(load_tokenizer(self.place))
+
+
+class Tekken(Reader):
+    """tekken.json."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self.document = tiny_tekken()
+
+    def __call__(self, rng: Random) -> None:
+        (self.place / "tekken.json").write_bytes(dumped(mutated(self.document, rng), rng))
         _use(load_tokenizer(self.place))
 
 
@@ -402,6 +414,7 @@ READERS: dict[str, type[Reader]] = {
     "config": Config,
     "gguf": GGUF,
     "tokenizer.json": JSONTokenizer,
+    "tekken": Tekken,
     "tokenizer.model": Sentencepiece,
     "template": Template,
     "session": Saved,

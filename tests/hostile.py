@@ -4,12 +4,15 @@ A case changes a copy of a good folder. A row is (name, base, change, refused by
 for the one line on stderr; the commands that are not named must end well, as what is wrong does not concern them.
 """
 
+import base64
 import json
 import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+from mistral_mlx.tokenizer_tekken import TEKKEN_PATTERN
 
 Change = Callable[[Path], object]
 
@@ -208,3 +211,11 @@ def tensor(n_dims: int = 1, dims: tuple[int, ...] = (32,), kind: int = 0, offset
 
 def nested(depth: int) -> str:
     return "[" * depth + "]" * depth
+
+
+def tiny_tekken() -> dict[str, object]:
+    """A tekken.json of 20 special tokens, 256 bytes and two words."""
+    tokens = [bytes([byte]) for byte in range(256)] + [b"he", b"ll"]
+    vocab = [{"rank": i, "token_bytes": base64.b64encode(token).decode()} for i, token in enumerate(tokens)]
+    config = {"pattern": TEKKEN_PATTERN, "num_vocab_tokens": 258, "default_vocab_size": 278, "version": "v3"}
+    return {"config": config | {"default_num_special_tokens": 20}, "vocab": vocab}

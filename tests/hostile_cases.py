@@ -29,7 +29,7 @@ from hostile import (
     retyped,
     sparse,
 )
-from hostile_texts import GGUF_CASES, SESSION_CASES, TEMPLATE_CASES, TOKENIZER_CASES
+from hostile_texts import GGUF_CASES, SESSION_CASES, TEKKEN_CASES, TEMPLATE_CASES, TOKENIZER_CASES
 
 HEAD, NORM, EMBED = "lm_head.weight", "model.norm.weight", "model.embed_tokens.weight"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -209,5 +209,5 @@ CASES = [
     *CODE_CASES, *PATH_CASES, *FILE_CASES, *NO_FILE_CASES, *SAFETENSORS_CASES, *CONFIG_CASES, *PACKED_CASES,
         *NATIVE_CASES,
         *TEMPLATE_CASES,
-    *TOKENIZER_CASES, *GGUF_CASES, *SESSION_CASES,
+    *TOKENIZER_CASES, *GGUF_CASES, *TEKKEN_CASES, *SESSION_CASES,
 ]  # fmt: skip

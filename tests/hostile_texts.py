@@ -15,6 +15,7 @@ from hostile import (
     gguf,
     gguf_header,
     instead,
+    outside,
     put,
     session,
     sparse,
@@ -49,7 +50,7 @@ TOKENIZER_CASES = [
     Case("tokenizer ids negative", "json", edit("tokenizer.json", lambda t: t["model"]["vocab"].update(a=-1)), USE),
     Case("tokenizer ids huge", "json", edit("tokenizer.json", lambda t: t["model"]["vocab"].update(a=2**80)), USE),
     Case("tokenizer ids true", "json", edit("tokenizer.json", lambda t: t["model"]["vocab"].update(a=True)), RUN),
-    Case("tokenizer larger than the model", "plain", put("added_tokens.json", '{"x": 9999998}'), RUN, "do not belong"),
+    Case("tokenizer larger than the model", "plain", put("added_tokens.json", '{"x": 9999998}'), USE, "belong"),
     Case("added token of half a character", "json", edit("tokenizer.json", lambda t: t["added_tokens"].append(
         {"id": 3, "content": "\ud800", "special": False})), USE),
     Case("normalizer that explodes", "json", edit("tokenizer.json", lambda t: t.update(normalizer={"type": "Sequence",
@@ -69,6 +70,24 @@ def sequences(depth: int) -> dict[str, object]:
     return {"type": "Sequence", "pretokenizers": [inner]}
 
 
+TEKKEN_CASES = [
+    Case(f"tekken {key} {value!r:.20}", "tekken",
+         edit("tekken.json", lambda t, k=key, v=value: t["config"].update({k: v})), USE)
+    for key, values in {
+        "pattern": ("(a|a)*b", None, 7), "default_vocab_size": (0, -1, 2**40, 20, 1e3), "version": ("v99", ESCAPES,
+            []),
+        "default_num_special_tokens": (-1, 2**40, True, None),
+    }.items()
+    for value in values
+] + [
+    Case("tekken cut", "tekken", cut("tekken.json", 9), USE, "JSON"),
+    Case("tekken of bytes that are none", "tekken", edit("tekken.json",
+        lambda t: t["vocab"][7].update(token_bytes="?")), USE),
+    Case("tekken without bytes", "tekken", edit("tekken.json", lambda t: t["vocab"].pop(7)), USE, "tekken"),
+    Case("tekken is a link out", "tekken", outside("tekken.json"), USE, "link out of"),
+    Case("tekken of lists", "tekken", put("tekken.json", '{"a": [' + "[]," * 5_000_000 + "[]]}"), USE,
+        "items|entries"),
+]  # fmt: skip
 ARRAY = text("a") + struct.pack("<I", 9)
 GGUF_CASES = [
     Case(f"gguf {name}", "gguf", gguf(content), GGUF, said)

@@ -24,6 +24,7 @@ import mlx.core as mx
 import typer
 from conftest import tiny_config, tiny_weights, write_folder
 from convert_sources import with_tokenizer, write_native
+from hostile import tiny_tekken
 from hostile_cases import CASES
 from tiny_folder import write_tiny_folder
 from tokenizer_files import CHATML, byte_level_json
@@ -48,6 +49,7 @@ BASES = {
     "json": ("convert", "info", "complete"),
     "packed": ("info", "complete", "export"),
     "native": ("convert",),
+    "tekken": ("convert", "info", "complete"),
     "gguf": ("convert",),
     "session": ("chat",),
 }
@@ -103,6 +105,9 @@ def write_bases(place: Path) -> None:
     write_folder(place / "json" / "model", config, tiny_weights(ModelArgs.from_config(config)), files=tokenizer)
     for name in ("special_tokens_map.json", "added_tokens.json"):
         (place / "json" / "model" / name).write_text("{}")
+    config = tiny_config(vocab_size=278)
+    write_folder(place / "tekken" / "model", config, tiny_weights(ModelArgs.from_config(config)))
+    (place / "tekken" / "model" / "tekken.json").write_text(json.dumps(tiny_tekken()))
     (place / "gguf" / "model").mkdir(parents=True)
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"etaoinshr"]
     kinds = [2, 3, 3, *[6] * 256, *[1] * 10]
