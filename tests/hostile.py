@@ -16,7 +16,7 @@ from mistral_mlx.tokenizer_tekken import TEKKEN_PATTERN
 
 Change = Callable[[Path], object]
 
-ALL = "convert info complete export"
+ALL = "convert info complete export eval"
 RUN = "complete"  # `info` names a bad tokenizer among its facts, `convert` copies what it does not read
 USE = "convert complete"
 GGUF = "convert"

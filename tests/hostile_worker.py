@@ -41,13 +41,14 @@ COMMANDS = {
     "info": ["info", "{folder}"],
     "complete": ["complete", "-m", "{folder}", "--max-tokens", "2", "--temperature", "0", "--quiet", "Hello"],
     "export": ["export", "{folder}", "{target}.gguf", "--quiet"],
+    "eval": ["eval", "-m", "{folder}", "--text", "{home}/text", "--context", "32", "--quiet"],
     "chat": ["chat", "-m", "{folder}", "--resume", "s", "--quiet"],
 }
 BASES = {
     "plain": ("convert", "info", "complete"),
     "sharded": ("convert", "info", "complete"),
     "json": ("convert", "info", "complete"),
-    "packed": ("info", "complete", "export"),
+    "packed": ("info", "complete", "export", "eval"),
     "native": ("convert",),
     "tekken": ("convert", "info", "complete"),
     "gguf": ("convert",),
@@ -123,7 +124,8 @@ def write_bases(place: Path) -> None:
 def run(command: str, place: Path) -> dict[str, object]:
     """Run a command on the folder in `place` and return what came of it."""
     global seen
-    words = [word.format(folder=place / "model", target=place / "target") for word in COMMANDS[command]]
+    places = {"folder": place / "model", "target": place / "target", "home": place / "home"}
+    words = [word.format(**places) for word in COMMANDS[command]]
     os.environ["MISTRAL_MLX_HOME"] = str(place / "home")
     own[:] = [str(place / name) for name in ("model", "home", "target", ".target")]
     before, modules = listing(place), set(sys.modules)
@@ -211,6 +213,7 @@ def main() -> None:
             shutil.copytree(work / "bases" / base, place)
             (place / "home").mkdir(exist_ok=True)
             (place / "home" / "said-slow-kernels").touch()
+            (place / "home" / "text").write_text("The capital of a country is where its government sits. " * 9)
             if change is not None:
                 change(place / "model")
             faulthandler.dump_traceback_later(60, exit=True)
