@@ -19,7 +19,7 @@ FAMILY_DEFAULTS: dict[str, dict[str, object]] = {
 TEXT_PREFIX = "language_model."  # of the names in a multimodal checkpoint
 LIMITS = {"num_hidden_layers": 1024, "vocab_size": 1 << 22}
 MAX_SIZE = 1 << 20  # of any other dimension: far above every real model, far below what overflows
-MAX_POSITIONS = 1 << 31
+MAX_POSITIONS = (1 << 31) - 1  # what an int of the kernels holds
 
 # Keys whose name says that they may change the graph. Those we read are listed; any other must be neutral.
 _MATTERS = re.compile(

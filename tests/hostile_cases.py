@@ -140,7 +140,7 @@ CONFIG_CASES = [
           "num_hidden_layers": (0, -1, 10**9, 1e3, True),
           "num_attention_heads": (0, 3, 2**40), "num_key_value_heads": (0, -2, 3, 2**63),
           "head_dim": (0, -8, 7, 2**62), "intermediate_size": (0, 2**21), "vocab_size": (0, -1, 2**33),
-          "sliding_window": (-1, 0, 2**70, 1.5, True, [], [None, 0], "8"), "rms_norm_eps": (0, -1e-5, "x", True),
+          "sliding_window": (-1, 0, 2**31, 1.5, True, [], [None, 0], "8"), "rms_norm_eps": (0, -1e-5, "x", True),
           "rope_theta": (0, -1, None, [1]), "max_position_embeddings": (0, -1, 2**70, 1e6),
           "eos_token_id": (-1, 1.5, "2", [None]), "tie_word_embeddings": (1, "no"), "layer_types": ([], [[]], 7, "x"),
           "model_type": ("gpt2", 7, None, ["mistral"], ESCAPES), "quantization": ({"bits": 4}, [1], "x",
