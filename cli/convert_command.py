@@ -15,6 +15,10 @@ def convert(
     group_size: Annotated[
         int | None, typer.Option(metavar="32|64|128", help="Weights that share a scale; 64 by default.")
     ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(metavar="affine|mxfp4|mxfp8|nvfp4", help="How numbers are packed; affine by default."),
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -60,9 +64,10 @@ def convert(
     with command.progress_bar(quiet=quiet) as progress:
         report = run(
             source,
-            target or command.default_target(source, recipe or (f"{bits}bit" if bits else "")),
+            target or command.default_target(source, recipe or (f"{bits}bit" if bits else mode or "")),
             bits=bits,
             group_size=group_size,
+            mode=mode,
             recipe=recipe,
             rules=rule or (),
             dtype=dtype,

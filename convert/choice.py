@@ -4,14 +4,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mistral_mlx.args import Packing
+from mistral_mlx.args import MODES, Packing, either
 from mistral_mlx.errors import OptionError, shown
 
-AFFINE_BITS = (2, 3, 4, 5, 6, 8)
-AFFINE_GROUPS = (32, 64, 128)
-FLOAT_MODES: dict[str, Packing] = {}
-MODES = ("affine", *FLOAT_MODES)
-DEFAULT_BITS, DEFAULT_GROUP_SIZE = 4, 64
+AFFINE = "affine"
+DEFAULT_BITS, DEFAULT_GROUP_SIZE = (allowed[0] for allowed in MODES[AFFINE])
+SMALLEST_GROUP = min(MODES[AFFINE][1])
 # mlx-lm's names and its choice of modules (mlx_lm/convert.py): few bits, and more where they count.
 RECIPES = {"mixed_2_6": (2, 6), "mixed_3_4": (3, 4), "mixed_3_6": (3, 6), "mixed_4_6": (4, 6)}
 KEEP = "none"
@@ -57,8 +55,8 @@ class Choice:
         packing = rule.packing if rule is not None and rule.packing else self._usual(path, n_layers)
         if columns % packing.group_size == 0:
             return packing, ""
-        if self.group_size is None and rule is None and packing.mode == "affine" and columns % min(AFFINE_GROUPS) == 0:
-            return packing._replace(group_size=min(AFFINE_GROUPS)), ""
+        if self.group_size is None and rule is None and packing.mode == AFFINE and columns % SMALLEST_GROUP == 0:
+            return packing._replace(group_size=SMALLEST_GROUP), ""
         return None, f"its {columns} columns are no multiple of the group size {packing.group_size}"
 
     def check_rules(self, paths: Sequence[str]) -> None:
@@ -68,13 +66,12 @@ class Choice:
                 raise OptionError(f"rule {shown(rule.text)} matches no weight; they have names such as {paths[-1]}")
 
     def _usual(self, path: str, n_layers: int) -> Packing:
-        if self.mode in FLOAT_MODES:
-            return FLOAT_MODES[self.mode]
-        group_size = self.group_size or DEFAULT_GROUP_SIZE
-        if self.recipe is None:
-            return Packing(self.bits or DEFAULT_BITS, group_size)
-        low, high = RECIPES[self.recipe]
-        return Packing(high if _counts(path, n_layers) else low, group_size)
+        mode = self.mode or AFFINE
+        bits, group_size = self.bits or MODES[mode][0][0], self.group_size or MODES[mode][1][0]
+        if self.recipe is not None:
+            low, high = RECIPES[self.recipe]
+            bits = high if _counts(path, n_layers) else low
+        return Packing(bits, group_size, mode)
 
 
 def make_choice(
@@ -87,12 +84,14 @@ def make_choice(
     dequantize: bool = False,
 ) -> Choice:
     """Return the choice these options make. Raises OptionError for a bad one, or for two that exclude each other."""
-    _check_one("bits", bits, AFFINE_BITS)
-    _check_one("group_size", group_size, AFFINE_GROUPS if mode not in FLOAT_MODES else (FLOAT_MODES[mode].group_size,))
-    _check_one("mode", mode, MODES)
-    _check_one("recipe", recipe, tuple(RECIPES))
-    if mode in FLOAT_MODES and (recipe or bits not in (None, FLOAT_MODES[mode].bits)):
-        raise OptionError(f"mode {mode} has {FLOAT_MODES[mode].bits} bits; leave out bits and recipe")
+    for name, value, allowed in (("mode", mode, tuple(MODES)), ("recipe", recipe, tuple(RECIPES))):
+        if value is not None and value not in allowed:
+            raise OptionError(f"{name} is {shown(value)}; {', '.join(allowed)} are expected")
+    for name, given, numbers in zip(("bits", "group_size"), (bits, group_size), MODES[mode or AFFINE], strict=True):
+        if given is not None and given not in numbers:
+            raise OptionError(f"{name} is {given}; {either(numbers)} is expected{f' with mode {mode}' if mode else ''}")
+    if recipe and mode not in (None, AFFINE):
+        raise OptionError(f"recipe {recipe} is for mode {AFFINE}; leave out mode {mode}")
     if recipe and bits is not None:
         raise OptionError(f"recipe {recipe} and bits {bits} exclude each other; give one")
     if dequantize and (bits or group_size or mode or recipe or rules):
@@ -100,31 +99,29 @@ def make_choice(
     return Choice(bits, group_size, mode, recipe, tuple(_rule(text) for text in rules), dequantize)
 
 
-def _check_one(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value is not None and value not in allowed:
-        *first, last = (str(item) for item in allowed)
-        expected = f"{', '.join(first)} or {last}" if first else last
-        raise OptionError(f"{name} is {shown(str(value))}; {expected} is expected")
-
-
 def _rule(text: str) -> Rule:
     """Parse ``REGEX=BITS``, ``REGEX=BITS:GROUP``, ``REGEX=MODE`` or ``REGEX=none``."""
     regex, found, how = text.rpartition("=")
-    bits, _, group_size = how.partition(":")
     try:
         if not found or not regex:
             raise ValueError("it has no '='")
-        if how in FLOAT_MODES or how == KEEP:
-            return Rule(text, re.compile(regex), FLOAT_MODES.get(how))
-        packing = Packing(int(bits), int(group_size or DEFAULT_GROUP_SIZE))
-        if packing.bits not in AFFINE_BITS or packing.group_size not in AFFINE_GROUPS:
-            raise ValueError(f"{how} is no packing")
-        return Rule(text, re.compile(regex), packing)
+        return Rule(text, re.compile(regex), None if how == KEEP else _packing(how))
     except (ValueError, re.error) as error:
+        floats = "|".join(mode for mode in MODES if mode != AFFINE)
         raise OptionError(
-            f"rule {shown(text)} is not understood ({shown(str(error))}); give REGEX=BITS[:GROUP_SIZE], with bits "
-            f"{', '.join(map(str, AFFINE_BITS))}, or REGEX={'|'.join(FLOAT_MODES)}|{KEEP}"
+            f"rule {shown(text)} is not understood ({shown(str(error))}); give REGEX=BITS[:GROUP_SIZE] with bits "
+            f"{either(MODES[AFFINE][0])}, or REGEX={floats}|{KEEP}"
         ) from error
+
+
+def _packing(how: str) -> Packing:
+    if how in MODES:
+        return Packing(MODES[how][0][0], MODES[how][1][0], how)
+    bits, _, group = how.partition(":")
+    packing = Packing(int(bits), int(group or DEFAULT_GROUP_SIZE))
+    if packing.bits not in MODES[AFFINE][0] or packing.group_size not in MODES[AFFINE][1]:
+        raise ValueError(f"{how} is no packing")
+    return packing
 
 
 def _counts(path: str, n_layers: int) -> bool:

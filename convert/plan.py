@@ -23,7 +23,7 @@ class Step:
     """What becomes of one tensor."""
 
     tensor: SourceTensor
-    dtype: str  # of the weight, or of the scales and biases of a packed one: F16, BF16 or F32
+    dtype: str  # F16, BF16 or F32: of the weight, or of a packed one before it is packed, and of its affine scales
     packing: Packing | None  # None: the weight is kept as it is
     carried: bool = False  # the source's own quantization is taken over, not made anew
     reason: str = ""  # why a matrix is kept
@@ -31,17 +31,16 @@ class Step:
 
     @property
     def outputs(self) -> list[OutputTensor]:
-        """The tensors this one becomes: the weight alone, or the packed weight with its scales and biases."""
+        """The tensors this one becomes: the weight alone, or the packed weight with its scales and perhaps biases."""
         name, shape = self.tensor.name, self.tensor.shape
         if self.packing is None:
             return [OutputTensor(name, self.dtype, shape)]
         rows, columns = shape
         groups = (rows, columns // self.packing.group_size)
-        return [
-            OutputTensor(name, "U32", (rows, columns * self.packing.bits // 32)),
-            OutputTensor(f"{self.path}.scales", self.dtype, groups),
-            OutputTensor(f"{self.path}.biases", self.dtype, groups),
-        ]
+        weight = OutputTensor(name, "U32", (rows, columns * self.packing.bits // 32))
+        if self.packing.mode != "affine":
+            return [weight, OutputTensor(f"{self.path}.scales", "U8", groups)]
+        return [weight, *(OutputTensor(f"{self.path}.{part}", self.dtype, groups) for part in ("scales", "biases"))]
 
     @property
     def path(self) -> str:

@@ -58,11 +58,12 @@ def run_step(
                     step.dtype,
                     group_size=step.packing.group_size,
                     bits=step.packing.bits,
+                    mode=step.packing.mode,
                     search=step.search,
                     importance=(importance or {}).get(step.path),
                 )
                 _check(packed.largest, packed.finite, step, allow_nonfinite)
-                _append(step, writer, packed[:3])
+                _append(step, writer, tuple(part for part in packed[:3] if part is not None))
                 error += packed.error
                 norm += packed.norm
             done += sum(rows.nbytes for rows in block)

@@ -32,6 +32,16 @@ _READ = frozenset(
 )
 
 
+# The bits and group sizes of every mode of MLX, the defaults first.
+MODES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "affine": ((4, 2, 3, 5, 6, 8), (64, 32, 128)),
+    "mxfp4": ((4,), (32,)),
+    "mxfp8": ((8,), (32,)),
+    "nvfp4": ((4,), (16,)),
+}
+RULE_KEYS = ("bits", "group_size")
+
+
 class Packing(NamedTuple):
     """How a weight is packed, in MLX's words."""
 
@@ -65,9 +75,6 @@ class QuantizationArgs:
                 f"config.json: {key}.quant_method {shown(repr(value['quant_method']))} is not read as it is; "
                 "convert it first: mistral-mlx convert FOLDER"
             )
-        mode = value.get("mode", "affine")
-        if mode != "affine":
-            raise ConfigError(f"config.json: {key}.mode {shown(mode)} is not supported; only 'affine' is")
         modules = {
             path.removeprefix(TEXT_PREFIX): _packing(rule, f"{key}.{path}")
             for path, rule in value.items()
@@ -316,13 +323,23 @@ def _token_ids(config: Config, key: str) -> frozenset[int]:
 
 
 def _packing(rule: Config, where: str) -> Packing:
-    group_size, bits = rule.get("group_size"), rule.get("bits")
-    is_whole = type(group_size) is int and type(bits) is int
-    is_known = group_size in (32, 64, 128) and bits in (2, 3, 4, 5, 6, 8) and rule.get("mode", "affine") == "affine"
-    if not (is_whole and is_known):
+    """Return what an entry of ``quantization`` says; bits and group size default to those of the mode, as in MLX."""
+    mode = rule.get("mode", "affine")
+    if not isinstance(mode, str) or mode not in MODES or rule.get("global_scale"):
+        raise ConfigError(f"config.json: {where} is {shown(dict(rule))}; mode {', '.join(MODES)} are supported")
+    allowed = MODES[mode]
+    bits, group_size = (
+        default if rule.get(key) is None else rule[key] for key, (default, *_) in zip(RULE_KEYS, allowed, strict=True)
+    )
+    if type(bits) is not int or bits not in allowed[0] or type(group_size) is not int or group_size not in allowed[1]:
         raise ConfigError(
-            f"config.json: {where} is {shown(dict(rule))}; "
-            "group_size 32, 64 or 128, bits 2, 3, 4, 5, 6 or 8 and mode 'affine' are expected"
+            f"config.json: {where} is {shown(dict(rule))}; mode '{mode}' has bits {either(allowed[0])} "
+            f"and group_size {either(allowed[1])}"
         )
-    assert isinstance(group_size, int) and isinstance(bits, int)
-    return Packing(bits, group_size)
+    return Packing(bits, group_size, mode)
+
+
+def either(numbers: tuple[int, ...]) -> str:
+    """Return `numbers` in order and in words: 2, 4 or 8."""
+    *others, last = (str(n) for n in sorted(numbers))
+    return f"{', '.join(others)} or {last}" if others else last

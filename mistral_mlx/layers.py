@@ -69,35 +69,40 @@ class Embedding(nn.Module):
 
 
 class QuantizedLinear(nn.Module):
-    """A product with a weight ``[n_out, n_in]`` in MLX's affine form: ``w = scale * q + bias`` per group of inputs.
+    """A product with a weight ``[n_out, n_in]`` as MLX packs it, ``w = scale * q + bias`` per group of inputs.
 
     ``weight`` is uint32 ``[n_out, n_in * bits / 32]``, low bits first; ``scales`` and ``biases`` are
-    ``[n_out, n_in / group_size]``.
+    ``[n_out, n_in / group_size]``. The float modes have scales of a byte, and no biases.
     """
 
     def __init__(self, n_in: int, n_out: int, packing: Packing) -> None:
         super().__init__()
-        self.bits, self.group_size, _ = bits, group_size, _ = packing
+        self.bits, self.group_size, self.mode = bits, group_size, mode = packing
         self.weight = mx.zeros((n_out, n_in * bits // 32), mx.uint32)
-        self.scales = mx.zeros((n_out, n_in // group_size))
-        self.biases = mx.zeros((n_out, n_in // group_size))
+        self.scales = mx.zeros((n_out, n_in // group_size), mx.float32 if mode == "affine" else mx.uint8)
+        if mode == "affine":
+            self.biases = mx.zeros((n_out, n_in // group_size))
 
     @property
     def parts(self) -> kernels.Weight:
         """What a product needs."""
-        return kernels.Weight(self["weight"], self["scales"], self["biases"], self.group_size, self.bits)
+        return kernels.Weight(self["weight"], self["scales"], self.get("biases"), self.group_size, self.bits, self.mode)
 
     @property
     def dtype(self) -> mx.Dtype:
-        """The dtype in which the layer's scales are stored."""
+        """The dtype in which the layer's scales are stored, or that MLX gives the weights of float modes."""
         scales: mx.array = self["scales"]
-        return scales.dtype
+        return scales.dtype if self.mode == "affine" else mx.bfloat16
 
 
 class QuantizedEmbedding(QuantizedLinear):
     """A packed table looked up by id; as a tied output head, its own transpose."""
 
     def __call__(self, ids: mx.array) -> mx.array:
-        dtype = kernels.activation_dtype(self.scales.dtype)
-        scales, biases = self.scales[ids].astype(dtype), self.biases[ids].astype(dtype)
-        return mx.dequantize(self.weight[ids], scales, biases, group_size=self.group_size, bits=self.bits)
+        dtype = kernels.activation_dtype(self.dtype)
+        scales, biases = self.scales[ids], None
+        if self.mode == "affine":
+            scales, biases = scales.astype(dtype), self.biases[ids].astype(dtype)
+        return mx.dequantize(
+            self.weight[ids], scales, biases, group_size=self.group_size, bits=self.bits, mode=self.mode, dtype=dtype
+        )

@@ -1,7 +1,7 @@
 """From a model folder to a model: every name, shape and dtype is checked against the config before a weight is read.
 
-Plain checkpoints (float32, bfloat16, float16) and folders quantized in MLX's affine form load alike: a module is
-packed if its ``scales`` are in the files, and only then.
+Plain checkpoints (float32, bfloat16, float16) and folders quantized in any mode of MLX load alike: a module is packed
+if its ``scales`` are in the files, and only then. On a CPU the float modes are unpacked (`kernels.float_modes`).
 """
 
 import os
@@ -17,13 +17,14 @@ from .args import TEXT_PREFIX, ModelArgs, Packing, QuantizationArgs, expected_sh
 from .cache import cache_nbytes
 from .errors import CheckpointError, ModelError, TokenizerError, shown
 from .folder import ModelFolder
+from .kernels.float_modes import HELD_BITS, unpack
 from .model import Mistral
 from .tensor_files import TensorEntry, find_tensors, native_message
 from .tokenizer import Tokenizer, load_tokenizer
 
 MLX_DTYPES = {"F32": mx.float32, "BF16": mx.bfloat16, "F16": mx.float16}
 FLOAT_DTYPES = tuple(MLX_DTYPES)
-STORED_DTYPES = {**MLX_DTYPES, "U32": mx.uint32}  # and packed codes
+STORED_DTYPES = {**MLX_DTYPES, "U32": mx.uint32, "U8": mx.uint8}  # and packed codes, and scales of the float modes
 IGNORED_SUFFIXES = (".rotary_emb.inv_freq",)  # old exports store what is computed from rope_theta
 IGNORED_PREFIXES = ("vision_tower.", "multi_modal_projector.")  # beside the text model of a multimodal checkpoint
 
@@ -54,7 +55,7 @@ def load_model(path: StrPath) -> Mistral:
     args, entries = inspect_model(folder)
     model = Mistral(args, tied="lm_head.weight" not in entries)
     _quantize(model, entries)
-    weights = _read(entries)
+    weights = _held(_read(entries), model.args)
     model.load_weights(list(weights.items()), strict=True)
     if not kernels.on_cpu():
         model.set_dtype(MLX_DTYPES[stored_dtype(entries)])  # one foreign tensor would move all that follows to float32
@@ -72,7 +73,8 @@ def inspect_model(folder: ModelFolder) -> tuple[ModelArgs, dict[str, TensorEntry
 
 def stored_dtype(entries: Mapping[str, TensorEntry]) -> str:
     """Return the dtype of a model, F32, BF16 or F16: that of its embedding, or of the embedding's scales."""
-    return (entries.get("model.embed_tokens.scales") or entries["model.embed_tokens.weight"]).dtype
+    dtype = (entries.get("model.embed_tokens.scales") or entries["model.embed_tokens.weight"]).dtype
+    return "BF16" if dtype == "U8" else dtype  # what MLX gives the weights of float modes
 
 
 def cache_itemsize(entries: Mapping[str, TensorEntry]) -> int:
@@ -83,7 +85,7 @@ def cache_itemsize(entries: Mapping[str, TensorEntry]) -> int:
 def memory_needed(folder: ModelFolder, n_tokens: int) -> int:
     """Return the bytes of the weights in `folder` and of a cache that has seen `n_tokens` tokens."""
     args, entries = inspect_model(folder)
-    weights = sum(entry.nbytes for entry in entries.values())
+    weights = sum(_held_nbytes(name, entry, args) for name, entry in entries.items())
     return weights + cache_nbytes(args, n_tokens, itemsize=cache_itemsize(entries))
 
 
@@ -141,9 +143,12 @@ def _expected_entries(
             packing = _packing(args.quantization, path, shape)
             grouped = (shape[0], shape[1] // packing.group_size)
             expected[name] = ((shape[0], shape[1] * packing.bits // 32), ("U32",))
-            dtype = entries[f"{path}.scales"].dtype
-            expected[f"{path}.scales"] = (grouped, FLOAT_DTYPES)
-            expected[f"{path}.biases"] = (grouped, (dtype,))  # of the two together the kernels know one dtype
+            if packing.mode == "affine":
+                dtype = entries[f"{path}.scales"].dtype
+                expected[f"{path}.scales"] = (grouped, FLOAT_DTYPES)
+                expected[f"{path}.biases"] = (grouped, (dtype,))  # of the two together the kernels know one dtype
+            else:
+                expected[f"{path}.scales"] = (grouped, ("U8",))
         else:
             expected[name] = (shape, FLOAT_DTYPES)
     return expected
@@ -171,8 +176,37 @@ def _quantize(model: Mistral, entries: dict[str, TensorEntry]) -> None:
     quantization = model.args.quantization
     paths = [name.removesuffix(".scales") for name in entries if name.endswith(".scales")]
     if quantization is not None:
-        packed = [(path, modules[path].quantized(quantization.of(path))) for path in paths]
+        held = [(path, held_as(quantization.of(path))) for path in paths]
+        packed = [(path, modules[path].quantized(packing)) for path, packing in held if packing is not None]
         model.update_modules(tree_unflatten(packed))
+
+
+def held_as(packing: Packing) -> Packing | None:
+    """Return how weights that are stored so are held in memory; None is plain."""
+    if packing.mode == "affine" or not kernels.on_cpu():
+        return packing
+    return Packing(8, packing.group_size) if packing.mode == "mxfp4" else None
+
+
+def _held_nbytes(name: str, entry: TensorEntry, args: ModelArgs) -> int:
+    """Return the bytes a tensor takes in memory; the scales of what is unpacked are counted with the weight."""
+    path, _, part = name.rpartition(".")
+    packing = args.quantization.of(path) if args.quantization else None
+    if packing is None or held_as(packing) == packing or entry.dtype not in ("U32", "U8"):
+        return entry.nbytes
+    return entry.nbytes * HELD_BITS[packing.mode] // packing.bits if part == "weight" else 0
+
+
+def _held(weights: dict[str, mx.array], args: ModelArgs) -> dict[str, mx.array]:
+    """Return the weights as `held_as` says, taking what is unpacked out of `weights` one by one."""
+    paths = [name.removesuffix(".scales") for name in weights if name.endswith(".scales")]
+    for path in paths:
+        assert args.quantization is not None
+        packing = args.quantization.of(path)
+        if held_as(packing) != packing:
+            parts = unpack(packing.mode, weights[f"{path}.weight"], weights.pop(f"{path}.scales"))
+            weights |= zip((f"{path}.{part}" for part in ("weight", "scales", "biases")), parts, strict=False)
+    return weights
 
 
 def _read(entries: dict[str, TensorEntry]) -> dict[str, mx.array]:

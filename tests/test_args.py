@@ -125,13 +125,26 @@ def test_quantization_may_differ_by_module():
         ({"eos_token_id": -1}, "eos_token_id"),
         ({"text_config": [1]}, "text_config"),
         ({"quantization": {"group_size": 64, "bits": 7}}, "quantization"),
-        ({"quantization": {"group_size": 64, "bits": 4, "mode": "mxfp4"}}, "quantization"),
+        ({"quantization": {"group_size": 64, "bits": 4, "mode": "mxfp4"}}, "group_size 32"),
+        ({"quantization": {"group_size": 16, "bits": 8, "mode": "nvfp4"}}, "bits 4"),
+        ({"quantization": {"mode": "nvfp4", "global_scale": True}}, "global_scale"),
+        ({"quantization": {"mode": "fp4"}}, "mxfp8"),
+        ({"quantization": {"mode": ["affine"]}}, "quantization"),
+        ({"quantization": {"group_size": 64, "bits": 4.0}}, "quantization"),
         ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "quant_method"),
     ],
 )
 def test_what_is_unknown_and_matters_is_refused_by_its_key(changes, key):
     with pytest.raises(ConfigError, match=key):
         parse(**changes)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("affine", (4, 64)), ("mxfp4", (4, 32)), ("mxfp8", (8, 32)), ("nvfp4", (4, 16))]
+)
+def test_bits_and_group_size_default_to_those_of_the_mode(mode, expected):
+    q = parse(quantization={"mode": "affine", "lm_head": {"mode": mode}}).quantization
+    assert q.of("lm_head") == (*expected, mode) and q.usual == (4, 64, "affine")
 
 
 @pytest.mark.parametrize("key", ["model_type", "hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size"])

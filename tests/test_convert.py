@@ -68,7 +68,7 @@ def changed(tmp_path: Path, config: dict[str, object] | None = None, **weights: 
 
 
 @pytest.mark.parametrize("dtype", MLX_DTYPES)
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
 @pytest.mark.parametrize("group_size", [32, 64, 128])
 def test_packed_tensors_are_bit_equal_to_mx_quantize(tmp_path: Path, dtype: str, bits: int, group_size: int) -> None:
     weights = {name: mx.array(w).astype(MLX_DTYPES[dtype]) for name, w in random_weights(CONFIG).items()}
@@ -294,7 +294,9 @@ def test_both_layouts_present_takes_the_hugging_face_one_and_says_so(tmp_path: P
     assert_same_bits(arrays(tmp_path / "target"), expected_arrays(weights, 4, 64, mx.float32))
 
 
-@pytest.mark.parametrize("option", [{"bits": 7}, {"group_size": 16}, {"dtype": "float64"}])
+@pytest.mark.parametrize(
+    "option", [{"bits": 7}, {"group_size": 16}, {"dtype": "float64"}, {"mode": "fp4"}, {"bits": 8, "mode": "nvfp4"}]
+)
 def test_options_out_of_range_are_refused(tmp_path: Path, source: Path, option: dict[str, object]) -> None:
     with pytest.raises(OptionError, match=next(iter(option))):
         convert(source, tmp_path / "target", **option)

@@ -60,6 +60,24 @@ def test_tensors_and_config_are_those_mlx_lm_writes(tmp_path: Path, bits: int, g
     np.testing.assert_array_equal(logits(tmp_path / "ours"), logits(tmp_path / "theirs"))
 
 
+@pytest.mark.parametrize("mode", ["mxfp4", "mxfp8", "nvfp4"])
+def test_float_modes_are_those_mlx_lm_writes_and_reads(tmp_path: Path, mode: str) -> None:
+    source = write_folder(tmp_path / "source", {**CONFIG, "sliding_window": None})
+    convert(source, tmp_path / "ours", mode=mode)
+    model, config = mlx_lm.utils.quantize_model(*mlx_lm.utils.load_model(source), None, None, mode)
+    mlx_lm.utils.save_model(tmp_path / "theirs", model)
+    mlx_lm.utils.save_config(config, tmp_path / "theirs" / "config.json")
+    ours, theirs = (mx.load(str(tmp_path / who / "model.safetensors")) for who in ("ours", "theirs"))
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        assert ours[name].dtype == array.dtype and mx.array_equal(ours[name], array), name
+    found, expected = (json.loads((tmp_path / who / "config.json").read_text()) for who in ("ours", "theirs"))
+    assert found == expected
+    for folder in (tmp_path / "ours", tmp_path / "theirs"):
+        expected = logits(folder)
+        np.testing.assert_allclose(np.array(load_model(folder)(IDS)), expected, atol=2e-2 * np.abs(expected).max())
+
+
 def test_both_programs_compute_the_same_from_either_folder(tmp_path: Path) -> None:
     source = write_folder(tmp_path / "source", {**CONFIG, "sliding_window": None})
     convert(source, tmp_path / "ours", bits=4, group_size=32, dtype="float32")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mistral_mlx import kernels
 from mistral_mlx.convert.checkpoint import open_source
+from mistral_mlx.convert.choice import make_choice
 from mistral_mlx.convert.plan import make_plan
 from mistral_mlx.convert.quantize import run_step
 from mistral_mlx.convert.writer import ShardWriter
@@ -162,7 +163,7 @@ def test_importance_of_another_length_is_refused(backend: str) -> None:
 
 def test_a_step_searches_with_the_importance_of_its_module(tmp_path: Path) -> None:
     source = open_source(write_folder(tmp_path / "source", CONFIG))
-    plan = make_plan(source, bits=4, group_size=32, dtype=None)
+    plan = make_plan(source, make_choice(bits=4, group_size=32), None)
     step = next(step for step in plan.steps if "q_proj" in step.tensor.name)
     h = np.linspace(0, 4, step.tensor.columns, dtype=np.float32) ** 4
 

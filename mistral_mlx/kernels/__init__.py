@@ -23,13 +23,14 @@ BANDWIDTH_REPEATS = 5
 
 
 class Weight(NamedTuple):
-    """A weight ``[N, K]``: plain, or packed in MLX's affine form if it has scales."""
+    """A weight ``[N, K]``: plain, or packed if it has scales; on a CPU in MLX's affine form (see `float_modes`)."""
 
     weight: mx.array
     scales: mx.array | None = None  # [N, K / group_size]
-    biases: mx.array | None = None
+    biases: mx.array | None = None  # of the affine mode alone
     group_size: int = 0
     bits: int = 0
+    mode: str = "affine"
 
 
 class Norm(NamedTuple):
@@ -205,10 +206,11 @@ def quantize(
     *,
     group_size: int,
     bits: int,
+    mode: str = "affine",
     search: bool = False,
     importance: NDArray[np.float32] | None = None,
 ) -> packing.Quantized:
-    """Return rows of bytes that are weights of dtype `stored` in MLX's affine form, scales and biases of `dtype`.
+    """Return rows of bytes that are weights of dtype `stored` as MLX packs them, affine scales and biases of `dtype`.
 
     Dtypes are F32, F16 or BF16; weights are rounded to `dtype` first. On a CPU the bits are those of `mx.quantize`.
     With `search`, scales and biases are those found to make the sum of ``importance[k] * (w[k] - unpacked[k])^2``
@@ -216,6 +218,8 @@ def quantize(
     the plain one.
     """
     n_rows, columns = rows.shape[0], rows.shape[1] // ITEM_NBYTES[stored]
+    if mode != "affine":
+        return packing.quantize_floats(rows, stored, dtype, mode=mode)
     if not (native.built and on_cpu()):
         return packing.quantize(
             rows, stored, dtype, group_size=group_size, bits=bits, search=search, importance=importance
@@ -247,8 +251,11 @@ def visible(n_new: int, n_keys: int, window: int | None) -> mx.array | None:
 
 
 def _product(x: mx.array, w: Weight) -> mx.array:
-    if w.scales is None or w.biases is None:
+    if w.scales is None:
         return cpu.matmul(x, w.weight) if on_cpu() else x @ w.weight.T
     if on_cpu():
+        assert w.biases is not None, w.mode
         return cpu.quantized_matmul(x, w.weight, w.scales, w.biases, group_size=w.group_size, bits=w.bits)
-    return mx.quantized_matmul(x, w.weight, w.scales, w.biases, transpose=True, group_size=w.group_size, bits=w.bits)
+    return mx.quantized_matmul(
+        x, w.weight, w.scales, w.biases, transpose=True, group_size=w.group_size, bits=w.bits, mode=w.mode
+    )

@@ -22,10 +22,11 @@ using mlx::core::array;
 
 namespace {
 
-// From a tuple (weight, scales, biases, group_size, bits), where scales and biases may be None.
+// From a tuple (weight, scales, biases, group_size, bits, mode), where scales and biases may be None.
 kernels::Weight weight_of(nb::handle given) {
   const nb::tuple parts = nb::cast<nb::tuple>(given);
-  if (nb::len(parts) != 5) throw std::invalid_argument("a weight must be (weight, scales, biases, group_size, bits)");
+  if (nb::len(parts) != 6) throw std::invalid_argument("a weight must be (weight, scales, biases, group_size, bits, mode)");
+  if (nb::cast<std::string>(parts[5]) != "affine") throw std::invalid_argument("the CPU kernels know the affine mode only");
   return {nb::cast<array>(parts[0]), nb::cast<std::optional<array>>(parts[1]), nb::cast<std::optional<array>>(parts[2]),
           nb::cast<int>(parts[3]), nb::cast<int>(parts[4])};
 }

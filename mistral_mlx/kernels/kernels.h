@@ -140,7 +140,7 @@ const Kernels& neon_i8mm();
 const Kernels& active();
 bool select(const char* name);
 
-// Writes codes of [n0, n1) rows of any width as bytes, [n1 - n0, n_in].
+// Writes codes of [n0, n1) rows of 2, 3, 5 or 6 bits as bytes, [n1 - n0, n_in].
 void widen(const Packed& w, int64_t n0, int64_t n1, uint8_t* out);
 
 }  // namespace kernels

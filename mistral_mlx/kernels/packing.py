@@ -17,11 +17,11 @@ Floats = NDArray[np.float32]
 
 
 class Quantized(NamedTuple):
-    """Rows in MLX's affine form, as bytes, and what that cost."""
+    """Packed rows, as bytes, and what that cost."""
 
     weight: Bytes  # [rows, columns * bits / 8]
     scales: Bytes  # [rows, columns / group * bytes of their dtype]
-    biases: Bytes
+    biases: Bytes | None  # of the affine mode alone
     error: float  # sum of (w - unpacked)^2
     norm: float  # sum of w^2
     largest: float  # magnitude of a finite weight
@@ -74,6 +74,15 @@ def quantize(
     lost = exact - floats(mx.dequantize(parts[0], scales, biases, group_size=group_size, bits=bits))
     packed, scale, bias = map(host, parts)
     return Quantized(packed, scale, bias, _squares(lost), _squares(exact), *largest_finite(exact))
+
+
+def quantize_floats(rows: Bytes, stored: str, dtype: str, *, mode: str) -> Quantized:
+    """Return rows in one of MLX's float modes, as `mx.quantize` packs them."""
+    weight = decode(rows, stored)
+    exact = floats(weight)
+    codes, scales, *_ = mx.quantize(weight.astype(MLX_DTYPES[dtype]), mode=mode)
+    lost = exact - floats(mx.dequantize(codes, scales, mode=mode, dtype=mx.float32))
+    return Quantized(host(codes), host(scales), None, _squares(lost), _squares(exact), *largest_finite(exact))
 
 
 def _improve(
