@@ -12,6 +12,7 @@ that 0 becomes the largest code; "gptq_v2" stores it as it is. MLX's bias is -sc
 at most zero / 2048 of a scale, and not at all where the zero is a power of two, as it is in symmetric GPTQ.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -30,23 +31,22 @@ AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the out-features in a word, lowest bits 
 Floats = npt.NDArray[np.float32]
 
 
-class _Codes(NamedTuple):
-    weight: Bytes  # [in, out]
+class _Groups(NamedTuple):
+    bits: int
     zeros: Bytes  # [groups, out]
     scales: Floats  # [groups, out]
 
 
 def unpack(block: Block, tensor: SourceTensor) -> Floats:
     """Return the weights [out, in] of a whole tensor, computed in float32."""
-    codes = _codes(block, tensor)
-    n_in, n_groups = len(codes.weight), len(codes.zeros)
-    group = block[3].view("<i4")[0] if len(block) > 3 else np.arange(n_in) // (n_in // n_groups)
-    weights = np.empty((tensor.rows, n_in), np.float32)
+    bits, zeros, scales = _groups(block, tensor)
+    group = np.arange(tensor.columns) // (tensor.columns // len(zeros))
+    if len(block) > 3:
+        group = block[3].view("<i4")[0]
+    weights = np.empty(tensor.shape, np.float32)
     with np.errstate(invalid="ignore", over="ignore"):  # a damaged scale makes NaN or infinity, which is told later
-        for start in range(0, n_in, COLUMNS):
-            part = slice(start, start + COLUMNS)
-            steps = codes.weight[part].astype(np.float32) - codes.zeros[group[part]]
-            weights[:, part] = (steps * codes.scales[group[part]]).T
+        for part, codes in _codes(block[0], tensor, bits):
+            weights[:, part] = ((codes.astype(np.float32) - zeros[group[part]]) * scales[group[part]]).T
     return weights
 
 
@@ -56,31 +56,46 @@ def repack(block: Block, tensor: SourceTensor, dtype: npt.DTypeLike) -> Packed:
     Raises CheckpointError naming the tensor if a scale is not finite or a bias does not fit `dtype`.
     """
     assert tensor.packing is not None
-    bits, group_size, _ = tensor.packing
-    codes = _codes(block, tensor)
-    repeats = tensor.columns // group_size // len(codes.scales)  # MLX knows no larger groups, but several alike
-    scales = np.repeat(codes.scales.T, repeats, axis=1)  # [groups, out] -> [out, groups of MLX]
+    bits, zeros, stored = _groups(block, tensor)
+    repeats = tensor.columns // tensor.packing.group_size // len(zeros)  # MLX knows no larger groups, but several alike
+    scales = np.repeat(stored.T, repeats, axis=1)  # [groups, out] -> [out, groups of MLX]
     with np.errstate(invalid="ignore", over="ignore"):
-        biases = (-np.repeat(codes.zeros.T, repeats, axis=1).astype(np.float32) * scales).astype(dtype)
+        biases = (-np.repeat(zeros.T, repeats, axis=1).astype(np.float32) * scales).astype(dtype)
     if not (np.isfinite(scales).all() and np.isfinite(biases).all()):
         raise CheckpointError(
             f"tensor {shown(tensor.name)} has a group whose scale is not finite or too large for "
             f"{np.dtype(dtype).name}; the file may be damaged, otherwise --dtype float32 holds it"
         )
-    return Packed(_words(np.ascontiguousarray(codes.weight.T), bits), scales.astype(dtype), biases)
+    weight = np.empty((tensor.rows, tensor.columns * bits // 32), np.uint32)
+    for part, codes in _codes(block[0], tensor, bits):
+        weight[:, part.start * bits // 32 : part.stop * bits // 32] = _words(np.ascontiguousarray(codes.T), bits)
+    return Packed(weight, scales.astype(dtype), biases)
 
 
-def _codes(block: Block, tensor: SourceTensor) -> _Codes:
-    weight, zeros, scales = block[:3]
-    bits = 32 * zeros.shape[1] // 4 // tensor.rows
-    scale = floats(decode(scales, tensor.arrays[2].dtype))
+def _groups(block: Block, tensor: SourceTensor) -> _Groups:
+    bits = 32 * block[1].shape[1] // 4 // tensor.rows
+    zeros, scales = _split(block[1], bits), floats(decode(block[2], tensor.arrays[2].dtype))
     if tensor.kind == AWQ:
-        return _Codes(_in_order(_split(weight, bits)), _in_order(_split(zeros, bits)), scale)
-    words = weight.view("<u4")  # [in * bits / 32, out]: the codes of a word lie below one another
-    ins = np.stack([(words >> np.uint32(shift)).astype(np.uint8) for shift in range(0, 32, bits)], axis=1)
-    stored = _split(zeros, bits) if tensor.kind == GPTQ_V2 else _split(zeros, bits) + np.uint8(1)
-    mask = np.uint8((1 << bits) - 1)
-    return _Codes(ins.reshape(-1, words.shape[1]) & mask, stored & mask, scale)
+        zeros = _in_order(zeros)
+    elif tensor.kind == GPTQ:
+        zeros = zeros + np.uint8(1) & np.uint8((1 << bits) - 1)
+    return _Groups(bits, zeros, scales)
+
+
+def _codes(rows: Bytes, tensor: SourceTensor, bits: int) -> Iterator[tuple[slice, Bytes]]:
+    """Yield COLUMNS in-features after the other, with their codes [ins, out]."""
+    per_row = 1 if tensor.kind == AWQ else 32 // bits  # in-features in a row of the file
+    for start in range(0, tensor.columns, COLUMNS):
+        part = slice(start, min(start + COLUMNS, tensor.columns))
+        some = rows[part.start // per_row : part.stop // per_row]
+        yield part, _in_order(_split(some, bits)) if tensor.kind == AWQ else _below(some, bits)
+
+
+def _below(rows: Bytes, bits: int) -> Bytes:
+    """Return the codes of words that hold them one below the other: [rows, bytes] -> [rows * codes, words]."""
+    words = rows.view("<u4")
+    codes = np.stack([(words >> np.uint32(shift)).astype(np.uint8) for shift in range(0, 32, bits)], axis=1)
+    return codes.reshape(-1, words.shape[1]) & np.uint8((1 << bits) - 1)
 
 
 def _split(rows: Bytes, bits: int) -> Bytes:

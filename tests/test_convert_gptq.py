@@ -163,6 +163,19 @@ def test_dequantized_they_are_the_plain_weights_bit_by_bit(tmp_path: Path, rule:
         np.testing.assert_array_equal(weight, plain[name], err_msg=name)
 
 
+@pytest.mark.parametrize("rule", [AWQ, {**GPTQ, "bits": 2, "group_size": 32}, {**GPTQ, "desc_act": True}])
+@pytest.mark.parametrize("how", [{}, {"dequantize": True}])
+def test_a_few_columns_at_a_time_give_the_bits_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: dict[str, object], how: dict[str, bool]
+) -> None:
+    packed_folder(tmp_path / "source", rule)
+    convert(tmp_path / "source", tmp_path / "whole", **how)
+    monkeypatch.setattr("mistral_mlx.convert.gptq.COLUMNS", 48)
+    convert(tmp_path / "source", tmp_path / "parts", **how)
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert files[0] == files[1]
+
+
 def test_scattered_groups_are_unpacked_and_packed_anew_and_that_is_said(tmp_path: Path) -> None:
     plain = packed_folder(tmp_path / "source", {**GPTQ, "desc_act": True})
     report = convert(tmp_path / "source", tmp_path / "target")
