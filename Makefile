@@ -15,7 +15,7 @@ QUESTION := What is the capital of France?
 help:
 	@echo "make demo    fetch a small trained model and ask it a question"
 	@echo "make test    run the tests"
-	@echo "make fuzz    feed the readers of files with damaged ones: make fuzz CASES=100000 SEED=1"
+	@echo "make fuzz    feed the readers of files with damaged ones: make fuzz CASES=120000 SEED=1"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff put the code in order"
 	@echo "make lock    renew constraints.txt from pyproject.toml (needs the package index)"
@@ -32,7 +32,7 @@ test: $(BIN)/.installed-test
 	@$(BIN)/mistral-mlx pull demo || echo "The demo model could not be fetched: the tests that need it are skipped."
 	@$(BIN)/python -m pytest
 
-CASES ?= 110000
+CASES ?= 120000
 SEED ?= 1
 fuzz: $(BIN)/.installed-test
 	@$(BIN)/python tests/fuzz.py --cases $(CASES) --seed $(SEED)

@@ -57,7 +57,8 @@ def findings(name: str, seed: int, cases: Iterable[int], place: Path, at: mmap.m
             if isinstance(error, KeyboardInterrupt):
                 raise
             where = traceback.extract_tb(error.__traceback__)[-1]
-            yield f"case {case}: {type(error).__name__} in {Path(where.filename).name}:{where.lineno}: {error!s:.150}"
+            what = f"{type(error).__name__} in {Path(where.filename).name}:{where.lineno}"
+            yield f"case {case}: {what}: {' '.join(str(error).split())[:150]}"
         if (seconds := time.process_time() - started) > SECONDS:
             yield f"case {case}: {seconds:.1f} s"
         if (now := _peak()) > peak + MEMORY:
