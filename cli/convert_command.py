@@ -54,8 +54,8 @@ def convert(
 ) -> None:
     """Quantize a checkpoint into an MLX model folder.
 
-    A GGUF file that is quantized already is carried over without loss where no option asks for other bits. An MLX
-    folder that is quantized already is quantized again by these, and unpacked by --dequantize.
+    A GGUF file that is quantized already is carried over, without loss where MLX has its form, unless an option asks
+    for other bits. An MLX folder that is quantized already is quantized again by these, and unpacked by --dequantize.
     """
     from mistral_mlx.convert import convert as run
 

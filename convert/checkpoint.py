@@ -32,11 +32,21 @@ def _open(path: Path) -> Source:
     if is_native(folder):
         return open_native(folder)
     ggufs = sorted(p.name for p in path.iterdir() if p.suffix == ".gguf")
-    if len(ggufs) > 1:
-        raise CheckpointError(f"{shown(str(path))} holds {len(ggufs)} GGUF files; name one, such as {shown(ggufs[0])}")
     if ggufs:
-        return _open_file(folder.file(ggufs[0]))
+        return _open_one(folder, ggufs)
     return open_folder(folder)  # which says what is missing
+
+
+def _open_one(folder: ModelFolder, names: list[str]) -> Source:
+    """Open the only GGUF file of those in `folder`; the parts of a split one count once."""
+    from .gguf_split import is_later_part
+
+    whole = [name for name in names if not is_later_part(name)]
+    if len(whole) > 1:
+        raise CheckpointError(
+            f"{shown(str(folder.path))} holds {len(whole)} GGUF files; name one, such as {shown(whole[0])}"
+        )
+    return _open_file(folder.file((whole or names)[0]))
 
 
 def _open_file(path: Path) -> Source:

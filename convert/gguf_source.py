@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mistral_mlx.args import Packing
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
 
-from .gguf_header import GGUFHeader, GGUFTensor, Value, read_gguf_header
+from .gguf_header import GGUFHeader, GGUFTensor, Value
+from .gguf_split import read_parts
 from .gguf_tokenizer import rebuild_tokenizer
 from .packed import PACKINGS
 from .source import FLOAT_KINDS, Source, SourceTensor, Stored
@@ -30,6 +32,18 @@ BLOCK_NAMES = {
     "ffn_norm": "post_attention_layernorm",
 }
 ROPE_FACTORS = "rope_freqs.weight"
+
+# What the kinds are packed to that have groups of 16 or no whole numbers: the fewest bits whose error is small beside
+# that of the kind itself. They add 4 % of the weights' norm at 5 bits, 2 % at 6, 0.6 % at 8.
+NEAREST = {
+    kind: packing
+    for packing, kinds in {
+        Packing(5, 32): "Q2_K IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S TQ1_0 TQ2_0",
+        Packing(6, 64): "Q3_K IQ3_XXS IQ3_S IQ4_NL IQ4_XS MXFP4 NVFP4",
+        Packing(8, 64): "Q6_K",
+    }.items()
+    for kind in kinds.split()
+}
 
 # llama.* keys that are read below, or that say nothing about the graph. Any other key is refused.
 READ_KEYS = frozenset(
@@ -54,12 +68,17 @@ def open_gguf(path: Path) -> Source:
 
     Raises CheckpointError or ConfigError if it is damaged, of another architecture, or asks for what is not supported.
     """
-    header = read_gguf_header(path)
+    parts = read_parts(path)
+    metadata = parts[0][1].metadata
     notes: list[str] = []
-    config = _config(header)
-    named = dict(_named(header, path, notes))
-    tensors = {name: _tensor(name, tensor, path, config) for name, tensor in named.items()}
-    tokenizer = rebuild_tokenizer(header.metadata, notes)
+    config = _config(metadata, {tensor.name: tensor for _, header in parts for tensor in header.tensors})
+    tensors: dict[str, SourceTensor] = {}
+    for file, header in parts:
+        for name, tensor in _named(header, file, notes):
+            if name in tensors:
+                raise CheckpointError(f"tensor {shown(tensor.name)} is in two parts of the GGUF file")
+            tensors[name] = _tensor(name, tensor, file, config)
+    tokenizer = rebuild_tokenizer(metadata, notes)
     return Source(
         path=path,
         config=config | tokenizer.ids,
@@ -77,10 +96,10 @@ def _named(header: GGUFHeader, path: Path, notes: list[str]) -> Iterator[tuple[s
             _check_rope_factors(tensor, path)
             notes.append(f"{ROPE_FACTORS} is left out: all its factors are 1")
             continue
-        if tensor.kind not in (*FLOAT_KINDS, *PACKINGS):
+        if tensor.kind not in (*FLOAT_KINDS, *PACKINGS, *NEAREST):
+            known = ", ".join((*FLOAT_KINDS, *PACKINGS, *NEAREST))
             raise CheckpointError(
-                f"tensor {shown(tensor.name)} is stored as {tensor.kind}; only {', '.join((*FLOAT_KINDS, *PACKINGS))} "
-                "can be converted"
+                f"tensor {shown(tensor.name)} is stored as {tensor.kind}; only {known} can be converted"
             )
         yield _hf_name(tensor.name), tensor
 
@@ -106,7 +125,8 @@ def _tensor(name: str, tensor: GGUFTensor, path: Path, config: Mapping[str, obje
         )
     rows = shape[0] if len(shape) == 2 else 1
     array = Stored(path, tensor.start, rows, tensor.nbytes // rows)
-    return SourceTensor(name, tensor.kind, shape, (array,), PACKINGS.get(tensor.kind), head_dim)
+    packing, nearest = PACKINGS.get(tensor.kind), NEAREST.get(tensor.kind)
+    return SourceTensor(name, tensor.kind, shape, (array,), packing, nearest, rotary_dim=head_dim)
 
 
 def _check_rope_factors(tensor: GGUFTensor, path: Path) -> None:
@@ -117,14 +137,9 @@ def _check_rope_factors(tensor: GGUFTensor, path: Path) -> None:
     raise CheckpointError(f"tensor {ROPE_FACTORS} scales the rotary frequencies, which is not supported")
 
 
-def _config(header: GGUFHeader) -> dict[str, object]:
-    meta = header.metadata
+def _config(meta: Mapping[str, Value], tensors: Mapping[str, GGUFTensor]) -> dict[str, object]:
     if (architecture := meta.get("general.architecture")) != "llama":
         raise ConfigError(f"general.architecture {shown(architecture)} is not supported; only 'llama' is")
-    if meta.get("split.count", 1) not in (0, 1):
-        raise CheckpointError(
-            f"split.count is {shown(meta['split.count'])}; join the parts with llama-gguf-split --merge"
-        )
     llama = {key.removeprefix("llama."): value for key, value in meta.items() if key.startswith("llama.")}
     _refuse_unknown(llama)
     dim, n_heads = _whole(llama, "embedding_length"), _whole(llama, "attention.head_count")
@@ -132,8 +147,7 @@ def _config(header: GGUFHeader) -> dict[str, object]:
     for key in ("attention.value_length", "rope.dimension_count"):
         if _whole(llama, key, head_dim) != head_dim:
             raise ConfigError(f"llama.{key} is {shown(llama[key])}; only the head size {head_dim} is supported")
-    kinds = {tensor.name: tensor for tensor in header.tensors}
-    embedding = kinds.get("token_embd.weight")
+    embedding = tensors.get("token_embd.weight")
     if embedding is None:
         raise CheckpointError("tensor token_embd.weight is missing")
     window = _whole(llama, "attention.sliding_window", 0)
@@ -152,7 +166,7 @@ def _config(header: GGUFHeader) -> dict[str, object]:
         "rope_theta": _number(llama, "rope.freq_base", 10_000.0),
         "max_position_embeddings": _whole(llama, "context_length"),
         "vocab_size": _whole(llama, "vocab_size", embedding.shape[0]),
-        "tie_word_embeddings": "output.weight" not in kinds,
+        "tie_word_embeddings": "output.weight" not in tensors,
         "torch_dtype": {"F32": "float32", "BF16": "bfloat16"}.get(embedding.kind, "float16"),
     } | ({"sliding_window": window} if window else {})
 

@@ -10,6 +10,7 @@ from mistral_mlx.errors import ConversionError, OptionError, shown
 from .choice import Choice
 from .gptq import KINDS as GPTQ_KINDS
 from .mlx_source import KIND as MLX_KIND
+from .packed import PRODUCT_KINDS
 from .source import FLOAT_KINDS, Source, SourceTensor
 from .tokenizer_files import check_vocabulary, is_vocabulary
 from .weights import HEAD, check_weights, is_norm
@@ -91,6 +92,8 @@ def make_plan(source: Source, choice: Choice, dtype: str | None) -> Plan:
 
 def _step(source: Source, tensor: SourceTensor, choice: Choice, args: ModelArgs, dtype: str | None) -> Step:
     if source.is_packed and choice.carries(tensor.path):
+        if tensor.nearest and tensor.columns % tensor.nearest.group_size == 0:
+            return Step(tensor, DTYPES[dtype or "float16"], tensor.nearest)
         if tensor.packing:
             return _carry(tensor, dtype)
         if tensor.kind in FLOAT_KINDS:
@@ -136,15 +139,28 @@ def _keep_stored(tensor: SourceTensor, dtype: str | None) -> Step:
 def _notes(source: Source, steps: tuple[Step, ...], choice: Choice) -> Iterator[str]:
     packed = [step for step in steps if step.tensor.kind not in FLOAT_KINDS]
     carried = [step for step in packed if step.carried]
-    if rounded := [step for step in carried if step.tensor.kind in GPTQ_KINDS and step.dtype == "F16"]:
-        bound = max(2**step.packing.bits - 1 for step in rounded if step.packing) / 2048
+    unequal = [step for step in carried if step.tensor.kind in PRODUCT_KINDS and step.dtype != "F32"]
+    zeros = [step for step in carried if step.tensor.kind in GPTQ_KINDS and step.dtype == "F16"]
+    if exact := [step for step in carried if step not in unequal + zeros]:
+        yield f"the source's {_kinds(exact)} weights are carried over without loss ({_group_sizes(exact)})"
+    if unequal:
         yield (
-            f"the source's {_kinds(rounded)} weights are carried over ({_group_sizes(rounded)}); scale * zero is "
+            f"the source's {_kinds(unequal)} weights are carried over ({_group_sizes(unequal)}), their scales rounded "
+            "to float16 (--dtype float32 keeps them to the bit)"
+        )
+    if zeros:
+        bound = max(2**step.packing.bits - 1 for step in zeros if step.packing) / 2048
+        yield (
+            f"the source's {_kinds(zeros)} weights are carried over ({_group_sizes(zeros)}); scale * zero is "
             f"rounded to float16, by at most {bound:.2g} of a step, and by nothing with --dtype float32"
         )
-    if exact := [step for step in carried if step not in rounded]:
-        yield f"the source's {_kinds(exact)} weights are carried over without loss ({_group_sizes(exact)})"
-    again = [step for step in packed if step.packing and not step.carried]
+    if near := [step for step in packed if step.packing and step.packing == step.tensor.nearest]:
+        chosen = sorted(
+            {(step.tensor.kind, step.packing.bits, step.packing.group_size) for step in near if step.packing}
+        )
+        forms = ", ".join(f"{kind} to {bits} bits in groups of {group_size}" for kind, bits, group_size in chosen)
+        yield f"the source's weights that MLX has no form for are unpacked and quantized again: {forms}"
+    again = [step for step in packed if step.packing and not step.carried and step not in near]
     if better := [step for step in again if step.tensor.packing and step.tensor.kind != MLX_KIND]:
         yield (
             f"the source's {_kinds(better)} weights are quantized again; "

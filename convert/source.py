@@ -51,6 +51,7 @@ class SourceTensor:
     shape: tuple[int, ...]  # in weights, whatever the storage
     arrays: tuple[Stored, ...]  # the weight, and what may belong to it: scales, biases
     packing: Packing | None = None  # how MLX packs the very same weights, if it can
+    nearest: Packing | None = None  # if it cannot: what costs little beside what the storage has cost already
     rotary_dim: int | None = None  # head_dim, if the rows of every head lie in pairs
     row_unit: int = 1  # rows that cannot be read without one another, but for the last ones
 
@@ -100,7 +101,7 @@ class Source:
     @property
     def is_packed(self) -> bool:
         """Whether MLX can pack any weight just as it is stored."""
-        return any(tensor.packing is not None for tensor in self.tensors.values())
+        return any(tensor.packing or tensor.nearest for tensor in self.tensors.values())
 
 
 def read_blocks(tensor: SourceTensor) -> Iterator[Block]:

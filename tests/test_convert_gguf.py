@@ -209,15 +209,6 @@ def test_rope_factors_are_dropped_only_when_they_do_nothing(tmp_path: Path, fact
             convert(path, tmp_path / "target")
 
 
-def test_an_unsupported_type_is_refused_with_the_tensor(tmp_path: Path) -> None:
-    writer = gguf_writer(tmp_path / "k.gguf")
-    writer.add_tensor("output.weight", np.zeros((64, 210), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q6_K)
-    add_weights(writer, random_weights({**CONFIG, "tie_word_embeddings": True}), "F32")
-    path = close(writer)
-    with pytest.raises(CheckpointError, match=r"output\.weight is stored as Q6_K"):
-        convert(path, tmp_path / "target")
-
-
 def test_other_architectures_and_tensors_are_refused_by_name(tmp_path: Path) -> None:
     writer = gguf.GGUFWriter(tmp_path / "phi.gguf", "phi3")
     writer.add_tensor("token_embd.weight", np.zeros((4, 4), np.float32))
