@@ -122,7 +122,7 @@ def test_native_and_numpy_find_the_same(dtype: str) -> None:
                 for q in (kernels.quantize, packing.quantize)
             )
             assert found.error == pytest.approx(expected.error, rel=3e-3)
-            assert (found.weight == expected.weight).mean() > 0.95
+            assert (found.weight == expected.weight).mean() > 0.9  # widths that are as good as each other
 
 
 @pytest.mark.parametrize("group", [32, 64, 128])

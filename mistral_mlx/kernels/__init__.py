@@ -213,9 +213,8 @@ def quantize(
     """Return rows of bytes that are weights of dtype `stored` as MLX packs them, affine scales and biases of `dtype`.
 
     Dtypes are F32, F16 or BF16; weights are rounded to `dtype` first. On a CPU the bits are those of `mx.quantize`.
-    With `search`, scales and biases are those found to make the sum of ``importance[k] * (w[k] - unpacked[k])^2``
-    smallest; `importance` is float32 ``[columns]``, finite and not negative, 1 if it is None. The error returned is
-    the plain one.
+    With `search`, scales and biases make the sum of ``importance[k] * (w[k] - unpacked[k])^2`` as small as was found;
+    `importance` is float32 ``[columns]``, finite and not negative, 1 if it is None. The error returned weighs nothing.
     """
     n_rows, columns = rows.shape[0], rows.shape[1] // ITEM_NBYTES[stored]
     if mode != "affine":

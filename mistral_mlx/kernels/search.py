@@ -1,4 +1,4 @@
-"""The search for better scales and biases with NumPy: the reference of `search.h`, and its stand-in."""
+"""The search for better scales and biases with NumPy: the reference of `search.h`, and used where that is not built."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ WIDTHS = {
     4: np.linspace(0.87, 1.03, 5),
     5: np.linspace(0.94, 1.05, 5),
     6: np.linspace(0.98, 1.05, 5),
-    8: np.ones(1),
+    8: np.linspace(0.995, 1.02, 5),
 }
 
 
@@ -48,9 +48,8 @@ def improve(weights: Floats, importance: Floats, lines: Lines, *, bits: int, dty
     mean = _sum(importance * centred) / _sum(importance)
     best = _Fit(*np.zeros((3, len(weights), 1), np.float32))
     for width in WIDTHS[bits]:
-        fit = _fit(
-            centred, importance, mean, _codes(centred / ((high - low) * width) * most_code + most_code / 2, bits)
-        )
+        steps = centred / ((high - low) * np.float32(width)) * most_code + most_code / 2
+        fit = _fit(centred, importance, mean, _codes(steps, bits))
         best = _Fit(*(np.where(fit.explained > best.explained, new, old) for new, old in zip(fit, best, strict=True)))
     least = _error(weights, importance, lines) * CLEARLY
     for _ in range(LINES):
