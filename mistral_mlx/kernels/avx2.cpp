@@ -7,6 +7,7 @@
 #include "attention.h"
 #include "scalars.h"
 #include "search.h"
+#include "widen.h"
 
 namespace kernels {
 namespace {
@@ -287,10 +288,10 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
 
 #ifdef __AVXVNNI__
 const Kernels& avx_vnni() {
-  static const Kernels table{"avx-vnni", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
+  static const Kernels table{"avx-vnni", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve, widen};
 #else
 const Kernels& avx2() {
-  static const Kernels table{"avx2", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
+  static const Kernels table{"avx2", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve, widen};
 #endif
   return table;
 }

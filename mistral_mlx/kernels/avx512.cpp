@@ -8,6 +8,7 @@
 #include "attention.h"
 #include "scalars.h"
 #include "search.h"
+#include "widen.h"
 
 namespace kernels {
 namespace {
@@ -387,7 +388,7 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
 }  // namespace
 
 const Kernels& avx512() {
-  static const Kernels table{"avx512-vnni", round_fine, round_rows, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
+  static const Kernels table{"avx512-vnni", round_fine, round_rows, packed_row, packed_rows, dense_row, dense_rows, attend, improve, widen};
   return table;
 }
 

@@ -127,6 +127,8 @@ struct Kernels {
   // anew. Weights, codes and importance (null: 1) are [group, SEARCH_GROUPS]. The same bits in every table.
   uint32_t (*improve)(const float* weights, const float* importance, int group, int bits, Float type, const float* codes, float* scales,
                       float* biases);
+  // Writes codes of [n0, n1) rows of 2, 3, 5 or 6 bits as bytes, [n1 - n0, n_in].
+  void (*widen)(const Packed& w, int64_t n0, int64_t n1, uint8_t* out);
 };
 
 const Kernels& portable();
@@ -139,8 +141,5 @@ const Kernels& neon_i8mm();
 // The table in use: the best this CPU has, or what MISTRAL_MLX_KERNELS names. select() returns false if it cannot run.
 const Kernels& active();
 bool select(const char* name);
-
-// Writes codes of [n0, n1) rows of 2, 3, 5 or 6 bits as bytes, [n1 - n0, n_in].
-void widen(const Packed& w, int64_t n0, int64_t n1, uint8_t* out);
 
 }  // namespace kernels

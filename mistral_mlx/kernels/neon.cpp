@@ -8,6 +8,7 @@
 #include "attention.h"
 #include "scalars.h"
 #include "search.h"
+#include "widen.h"
 
 namespace kernels {
 namespace {
@@ -285,10 +286,10 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
 
 #ifdef __ARM_FEATURE_MATMUL_INT8
 const Kernels& neon_i8mm() {
-  static const Kernels table{"neon-i8mm", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
+  static const Kernels table{"neon-i8mm", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve, widen};
 #else
 const Kernels& neon() {
-  static const Kernels table{"neon-dotprod", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
+  static const Kernels table{"neon-dotprod", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve, widen};
 #endif
   return table;
 }

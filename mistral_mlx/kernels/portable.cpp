@@ -2,6 +2,7 @@
 #include "attention.h"
 #include "scalars.h"
 #include "search.h"
+#include "widen.h"
 
 namespace kernels {
 namespace {
@@ -63,42 +64,10 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
   for (int64_t m = 0; m < rows; ++m) dense_row(w, x + m * w.n_in, y + m * y_stride, n0, n1);
 }
 
-// Moves every second run of `run` bits of the word up, so that two runs that lay together fill a field of `field` bits each.
-template <int RUN, int FIELD>
-uint64_t spread(uint64_t word) {
-  uint64_t low = 0;
-  for (int at = 0; at < 64; at += 2 * FIELD) low |= ((uint64_t{1} << RUN) - 1) << at;
-  return (word & low) | (word & low << RUN) << (FIELD - RUN);
-}
-
-// Eight codes are BITS bytes; they become one word of bytes in three steps, which drop what stands above them.
-template <int BITS>
-void widen_codes(const uint8_t* codes, int64_t n, uint8_t* out) {
-  const auto write = [](uint64_t word, uint8_t* to) {
-    word = spread<BITS, 8>(spread<2 * BITS, 16>(spread<4 * BITS, 32>(word)));
-    std::memcpy(to, &word, 8);
-  };
-  const uint8_t* end = codes + n * BITS / 8;
-  uint64_t word = 0;
-  for (; end - codes >= 8; codes += BITS, out += 8) {
-    std::memcpy(&word, codes, 8);
-    write(word, out);
-  }
-  for (; codes < end; codes += BITS, out += 8) {
-    std::memcpy(&word, codes, BITS);
-    write(word, out);
-  }
-}
-
 }  // namespace
 
-void widen(const Packed& w, int64_t n0, int64_t n1, uint8_t* out) {
-  const auto widen = w.bits == 2 ? widen_codes<2> : w.bits == 3 ? widen_codes<3> : w.bits == 5 ? widen_codes<5> : widen_codes<6>;
-  widen(w.codes + n0 * w.row_bytes(), (n1 - n0) * w.n_in, out);
-}
-
 const Kernels& portable() {
-  static const Kernels table{"portable", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
+  static const Kernels table{"portable", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve, widen};
   return table;
 }
 

@@ -33,7 +33,7 @@ void with_known_width(const Packed& w, int64_t n0, int64_t n1, Use&& use) {
   for (int64_t n = n0; n < n1; n += TILE) {
     const int64_t end = std::min(n + TILE, n1), first = n * w.groups() * float_bytes(w.type);
     uint8_t* codes = reinterpret_cast<uint8_t*>(workspace<Slot::widened>(TILE * w.n_in));
-    widen(w, n, end, codes);
+    active().widen(w, n, end, codes);
     const Packed part{codes, static_cast<const char*>(w.scales) + first, static_cast<const char*>(w.biases) + first,
                       w.type, 8, w.group, end - n, w.n_in};
     use(part, n, int64_t{0}, end - n);
