@@ -42,6 +42,10 @@ def convert(
     dequantize: Annotated[
         bool, typer.Option("--dequantize", help="Pack nothing, and unpack what the source has packed.")
     ] = False,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Merge this LoRA or DoRA adapter, a folder as PEFT or mlx-lm writes it."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the target if it exists.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be written and what else there is; write nothing.")
@@ -72,6 +76,7 @@ def convert(
             rules=rule or (),
             dtype=dtype,
             dequantize=dequantize,
+            adapter=adapter,
             force=force,
             dry_run=dry_run,
             allow_nonfinite=allow_nonfinite,

@@ -9,6 +9,7 @@ from shutil import copyfile, disk_usage
 
 import mlx.core as mx
 
+from .adapter import with_adapter
 from .checkpoint import open_source
 from .choice import make_choice
 from .outlook import usual_choices
@@ -37,6 +38,7 @@ def convert(
     rules: Sequence[str] = (),
     dtype: str | None = None,
     dequantize: bool = False,
+    adapter: str | PathLike[str] | None = None,
     force: bool = False,
     dry_run: bool = False,
     allow_nonfinite: bool = False,
@@ -47,9 +49,10 @@ def convert(
     `source` is a folder of safetensors, in Hugging Face's layout or Mistral's own, or a GGUF file of the llama family.
     Weights are packed to `bits` (4) in groups of `group_size` (64), or in one of MLX's float modes; a `recipe` of
     mlx-lm or `rules` such as ``lm_head=8:32`` pack some of them otherwise. What is quantized already is carried over
-    without loss where none of these speaks of it; with `dequantize` it is unpacked, and nothing is packed. `dtype` is
-    that of everything not packed, by default the source's own. `progress` is called with a tensor's name, the bytes
-    read so far and the bytes there are.
+    without loss where none of these speaks of it; with `dequantize` it is unpacked, and nothing is packed. The LoRA or
+    DoRA `adapter`, a folder as PEFT or mlx-lm writes it, is merged before that. `dtype` is that of everything not
+    packed, by default the source's own. `progress` is called with a tensor's name, the bytes read so far and the bytes
+    there are.
 
     Raises OptionError for a bad argument, ModelError for a source that cannot be used, and ConversionError for
     everything that keeps the target from being written; then the target is as it was before.
@@ -57,7 +60,8 @@ def convert(
     started = time.monotonic()
     place = check_target(target, Path(source), force=force)
     choice = make_choice(bits=bits, group_size=group_size, mode=mode, recipe=recipe, rules=rules, dequantize=dequantize)
-    plan = make_plan(open_source(source), choice, dtype)
+    opened = open_source(source)
+    plan = make_plan(opened if adapter is None else with_adapter(opened, adapter), choice, dtype)
     needed, free = _needed_nbytes(plan), disk_usage(place.parent).free
     errors: dict[str, float] = {}
     if not dry_run:

@@ -3,14 +3,25 @@
 import numpy as np
 import numpy.typing as npt
 
+from mistral_mlx.kernels.packing import decode, floats
+
 from . import fp8, gptq, mlx_source, packed
+from .low_rank import merge
 from .source import FLOAT_KINDS, Block, Bytes, SourceTensor
 
 UNPACKERS = {mlx_source.KIND: mlx_source.unpack, fp8.KIND: fp8.unpack, **dict.fromkeys(gptq.KINDS, gptq.unpack)}
 
 
 def plain(block: Block, tensor: SourceTensor) -> tuple[Bytes, str]:
-    """Return stored rows of `tensor` as those of plain weights, and which of FLOAT_KINDS these are."""
+    """Return stored rows of `tensor`, updated, as those of plain weights, and which of FLOAT_KINDS these are."""
+    own = len(tensor.arrays)
+    rows, kind = _unpacked(block[:own], tensor)
+    if tensor.update is None:
+        return rows, kind
+    return merge(floats(decode(rows, kind)), block[own:]).view(np.uint8), "F32"
+
+
+def _unpacked(block: Block, tensor: SourceTensor) -> tuple[Bytes, str]:
     if tensor.kind in FLOAT_KINDS:
         return block[0], tensor.kind
     if tensor.kind in UNPACKERS:

@@ -92,6 +92,11 @@ def make_plan(source: Source, choice: Choice, dtype: str | None) -> Plan:
 
 def _step(source: Source, tensor: SourceTensor, choice: Choice, args: ModelArgs, dtype: str | None) -> Step:
     if source.is_packed and choice.carries(tensor.path):
+        if tensor.kind == MLX_KIND and not (source.adapted or choice.rules):
+            raise ConversionError(
+                "the source is already quantized for MLX: use it as it is; --bits or --group-size quantize it again, "
+                "--dequantize writes it back as plain weights"
+            )
         if tensor.nearest and tensor.columns % tensor.nearest.group_size == 0:
             return Step(tensor, DTYPES[dtype or "float16"], tensor.nearest)
         if tensor.packing:
@@ -115,20 +120,19 @@ def _own_dtype(source: Source, args: ModelArgs) -> str:
 
 
 def _carry(tensor: SourceTensor, dtype: str | None) -> Step:
-    if tensor.kind == MLX_KIND:
-        raise ConversionError(
-            "the source is already quantized for MLX: use it as it is; --bits or --group-size quantize it again, "
-            "--dequantize writes it back as plain weights"
-        )
     assert tensor.packing is not None
-    kept = "F32" if any(array.dtype in ("BF16", "F32") for array in tensor.arrays) else "F16"
+    scales = tensor.arrays[-1].dtype
+    if tensor.kind == MLX_KIND:
+        kept = scales if scales in FLOAT_KINDS else "BF16"  # the float modes have no dtype of their own
+    else:
+        kept = "F32" if {"BF16", "F32"} & {array.dtype for array in tensor.arrays} else "F16"
     stored = DTYPES[dtype] if dtype else kept
-    if stored not in (kept, "F32"):
+    if stored != kept and (stored != "F32" or tensor.kind == MLX_KIND):
         raise OptionError(
             f"dtype is {shown(repr(dtype))}, which cannot hold the scales of a quantized source; "
             "leave it out, or give bits to quantize again"
         )
-    return Step(tensor, stored, tensor.packing, carried=True)
+    return Step(tensor, stored, tensor.packing, carried=tensor.update is None)
 
 
 def _keep_stored(tensor: SourceTensor, dtype: str | None) -> Step:
@@ -160,7 +164,12 @@ def _notes(source: Source, steps: tuple[Step, ...], choice: Choice) -> Iterator[
         )
         forms = ", ".join(f"{kind} to {bits} bits in groups of {group_size}" for kind, bits, group_size in chosen)
         yield f"the source's weights that MLX has no form for are unpacked and quantized again: {forms}"
-    again = [step for step in packed if step.packing and not step.carried and step not in near]
+    if merged := [step for step in packed if step.packing and step.tensor.update]:
+        yield (
+            f"{len(merged)} of the source's {_kinds(merged)} weights are unpacked, merged with the adapter and "
+            "quantized again; the original weights would give a better model"
+        )
+    again = [step for step in packed if step.packing and not step.carried and step not in near + merged]
     if better := [step for step in again if step.tensor.packing and step.tensor.kind != MLX_KIND]:
         yield (
             f"the source's {_kinds(better)} weights are quantized again; "

@@ -16,6 +16,7 @@ from mistral_mlx.errors import CheckpointError, ConversionError, shown
 from mistral_mlx.kernels.packing import MLX_DTYPES, decode, floats, host, largest_finite
 
 from .decode import plain, repack
+from .mlx_source import KIND as MLX_KIND
 from .pipeline import ahead
 from .plan import Step
 from .source import Block, Bytes, read_blocks
@@ -49,7 +50,7 @@ def run_step(
     with closing(ahead(read_blocks(step.tensor))) as blocks:
         for block in blocks:
             if step.carried:
-                _append(step, writer, repack(block, step.tensor, NUMPY_DTYPES[step.dtype]))
+                _append(step, writer, _carried(block, step))
             elif step.packing is None:
                 _append(step, writer, (_cast(block, step, allow_nonfinite),))
             else:
@@ -66,12 +67,18 @@ def run_step(
                 _append(step, writer, tuple(part for part in packed[:3] if part is not None))
                 error += packed.error
                 norm += packed.norm
-            done += sum(rows.nbytes for rows in block)
+            done += sum(rows.nbytes for rows in block[: len(step.tensor.arrays)])
             on_block(done)
     if step.packing is None or step.carried:
         return None
     relative = math.sqrt(error / norm) if norm else 0.0
     return relative if math.isfinite(relative) else None
+
+
+def _carried(block: Block, step: Step) -> Parts:
+    if step.tensor.kind == MLX_KIND:
+        return block  # packed, scales and biases, in the dtype they have
+    return repack(block, step.tensor, NUMPY_DTYPES[step.dtype])
 
 
 def _cast(block: Block, step: Step, allow_nonfinite: bool) -> Bytes:

@@ -17,12 +17,15 @@ import numpy.typing as npt
 from mistral_mlx.args import Packing
 from mistral_mlx.errors import CheckpointError, shown
 
+from .low_rank import LowRank
+
 BLOCK_WEIGHTS = 1024 * 1024  # 2 MB in bfloat16: the few blocks that are held at a time stay in the processor's cache
 
 FLOAT_KINDS = ("F32", "F16", "BF16")
 
 Bytes = npt.NDArray[np.uint8]
-Block = tuple[Bytes, ...]  # the same rows of every array of a tensor, [rows, bytes of a row] each
+# The same rows of every array of a tensor, [rows, bytes of a row] each, and then what its update takes for them.
+Block = tuple[Bytes, ...]
 
 
 class Stored(NamedTuple):
@@ -54,6 +57,7 @@ class SourceTensor:
     nearest: Packing | None = None  # if it cannot: what costs little beside what the storage has cost already
     rotary_dim: int | None = None  # head_dim, if the rows of every head lie in pairs
     row_unit: int = 1  # rows that cannot be read without one another, but for the last ones
+    update: LowRank | None = None  # of an adapter, to be merged
 
     @property
     def nbytes(self) -> int:
@@ -91,6 +95,7 @@ class Source:
     files: Mapping[str, Path | bytes]  # tokenizer and other small files for the target
     tokenizer_ids: int | None  # one more than the largest token id; None without a tokenizer
     keeps_dtypes: bool = False  # what is not packed stays in its own dtype unless another is asked for
+    adapted: bool = False  # whether an adapter is to be merged
     notes: tuple[str, ...] = ()
 
     @property
@@ -107,11 +112,16 @@ class Source:
 def read_blocks(tensor: SourceTensor) -> Iterator[Block]:
     """Yield the stored rows of `tensor` in order, those of all its arrays together.
 
-    Raises CheckpointError if a file ends before the tensor does.
+    Raises CheckpointError if a file ends before the tensor does, or an update cannot be used.
     """
     unit = math.lcm(tensor.rotary_dim or 1, tensor.row_unit)  # heads are put back in order whole
     step = max(1, BLOCK_WEIGHTS // (tensor.columns * unit)) * unit
-    yield from zip(*(_read_rows(tensor, array, step) for array in tensor.arrays), strict=True)
+    blocks = zip(*(_read_rows(tensor, array, step) for array in tensor.arrays), strict=True)
+    if tensor.update is None:
+        yield from blocks
+    else:
+        for block, factors in zip(blocks, tensor.update.blocks(step, tensor.rows), strict=True):
+            yield (*block, *factors)
 
 
 def _read_rows(tensor: SourceTensor, array: Stored, step: int) -> Iterator[Bytes]:

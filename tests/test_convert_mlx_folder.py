@@ -14,7 +14,7 @@ from mistral_mlx.cli.app import app
 from mistral_mlx.convert import convert
 from mistral_mlx.convert.decode import plain
 from mistral_mlx.convert.mlx_source import KIND
-from mistral_mlx.convert.source import SourceTensor
+from mistral_mlx.convert.source import SourceTensor, Stored
 from mistral_mlx.errors import ConversionError, MistralMLXError, OptionError
 from mistral_mlx.loading import load_model
 
@@ -106,7 +106,8 @@ def test_blocks_of_rows_give_the_bits_of_the_whole(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(("mode", "bits", "group_size"), [("mxfp4", 4, 32), ("mxfp8", 8, 32), ("nvfp4", 4, 16)])
 def test_other_modes_unpack_as_mlx_unpacks_them(mode: str, bits: int, group_size: int) -> None:
     weight, scales = mx.quantize(mx.random.normal((6, 64), key=mx.random.key(1)), mode=mode)
-    tensor = SourceTensor("w", KIND, (6, 64), (), Packing(bits, group_size, mode))
+    stored = Stored(Path(), 0, 6, 0)
+    tensor = SourceTensor("w", KIND, (6, 64), (stored, stored), Packing(bits, group_size, mode))
     rows, kind = plain((np.array(weight).view(np.uint8), np.array(scales)), tensor)
     expected = mx.dequantize(weight, scales, mode=mode, dtype=mx.float32)
     assert kind == "F32" and np.array_equal(rows.view(np.float32), np.array(expected))

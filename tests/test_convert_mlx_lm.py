@@ -7,6 +7,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from adapters import magnitudes, mlx_tensors, write_mlx
 from convert_sources import (
     CONFIG,
     PARAMS,
@@ -19,6 +20,7 @@ from convert_sources import (
     write_folder,
     write_native,
 )
+from mlx.utils import tree_flatten, tree_unflatten
 from test_convert_gptq import AWQ, GPTQ, packed_folder
 
 from mistral_mlx.convert import convert
@@ -26,6 +28,7 @@ from mistral_mlx.loading import load_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    import mlx_lm.tuner.utils
     import mlx_lm.utils
 
 
@@ -138,6 +141,22 @@ def test_gptq_is_not_read_as_mlx_lm_reads_it(tmp_path: Path) -> None:
         *(ours[f"{name}.{part}"] for part in ("weight", "scales", "biases")), group_size=64, bits=4
     )
     np.testing.assert_allclose(np.array(unpacked), plain[f"{name}.weight"], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_a_merged_adapter_is_what_mlx_lm_fuses(tmp_path: Path, kind: str) -> None:
+    source = write_folder(tmp_path / "source")
+    tensors = mlx_tensors(magnitudes() if kind == "dora" else None)
+    adapter = write_mlx(tmp_path / "adapter", tensors, fine_tune_type=kind)
+    convert(source, tmp_path / "ours", dequantize=True, adapter=adapter)
+    model, _ = mlx_lm.utils.load_model(source)
+    mlx_lm.tuner.utils.load_adapters(model, str(adapter))
+    fused = [(name, module.fuse()) for name, module in model.named_modules() if hasattr(module, "fuse")]
+    model.update_modules(tree_unflatten(fused))
+    ours, theirs = mx.load(str(tmp_path / "ours" / "model.safetensors")), dict(tree_flatten(model.parameters()))
+    assert set(ours) == set(theirs)
+    for name, weight in theirs.items():
+        np.testing.assert_allclose(np.array(ours[name]), np.array(weight), atol=2e-6 * float(mx.abs(weight).max()))
 
 
 TEMPLATE = "{% for m in messages %}<|start|>{{ m.content }}{% endfor %}"
