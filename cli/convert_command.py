@@ -33,6 +33,21 @@ def convert(
             help="Pack modules whose name matches otherwise, or keep them (=none); may be repeated, the last one wins.",
         ),
     ] = None,
+    target_bpw: Annotated[
+        float | None,
+        typer.Option(metavar="BITS", help="Bits per weight of the whole model; bits and groups are chosen for it."),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="nearest|search|compensate",
+            help="How weights are rounded; nearest by default, compensate with --calibrate.",
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(metavar="TEXT", help="A text of the kind the model will read, to lose least there."),
+    ] = None,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -68,12 +83,15 @@ def convert(
     with command.progress_bar(quiet=quiet) as progress:
         report = run(
             source,
-            target or command.default_target(source, recipe or (f"{bits}bit" if bits else mode or "")),
+            target or command.default_target(source, recipe or mode or _size(bits, target_bpw)),
             bits=bits,
             group_size=group_size,
             mode=mode,
             recipe=recipe,
             rules=rule or (),
+            target_bpw=target_bpw,
+            method=method,
+            calibrate=calibrate,
             dtype=dtype,
             dequantize=dequantize,
             adapter=adapter,
@@ -83,3 +101,7 @@ def convert(
             progress=progress,
         )
     command.show(report, as_json=as_json, quiet=quiet)
+
+
+def _size(bits: int | None, target_bpw: float | None) -> str:
+    return f"{target_bpw:g}bpw" if target_bpw else f"{bits}bit" if bits else ""

@@ -13,7 +13,7 @@ SECTIONS = {
     "dry_penalty_last_n dry_sequence_breaker seed".split(),
     "Evaluation": "text against context stride chunks".split(),
     "Output": "as_json jsonl stats quiet no_stream stream extract logprobs plain fail_on_length".split(),
-    "Weights": "bits group_size dtype dequantize allow_nonfinite".split(),
+    "Weights": "bits group_size target_bpw method calibrate dtype dequantize allow_nonfinite".split(),
     "Machine": "device threads force".split(),
 }
 EXAMPLES = {
@@ -29,6 +29,7 @@ EXAMPLES = {
     "convert": [
         "mistral-mlx convert ~/models/Mistral-7B-Instruct-v0.3",
         "mistral-mlx convert model.Q4_K_M.gguf mistral-8bit --bits 8",
+        "mistral-mlx convert ~/models/Mistral-7B-Instruct-v0.3 --target-bpw 4.8 --calibrate sample.txt",
         "mistral-mlx convert mistral-8bit mistral-plain --dequantize --dtype bfloat16",
     ],
     "export": [

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from shutil import copyfile, disk_usage
@@ -10,12 +11,15 @@ from shutil import copyfile, disk_usage
 import mlx.core as mx
 
 from .adapter import with_adapter
+from .allocate import allocate
 from .checkpoint import open_source
-from .choice import make_choice
+from .choice import Choice, make_choice
 from .outlook import usual_choices
 from .plan import Plan, make_plan
 from .quantize import run_step
 from .report import Report
+from .rounding import Rounding, make_rounding
+from .sensitivity import sensitivities
 from .staging import RESERVE_NBYTES, check_space, check_target, staged
 from .tokenizer_files import is_vocabulary
 from .writer import SHARD_NBYTES, ShardWriter, config_bytes, split_into_shards, sync_file, write_file
@@ -39,6 +43,9 @@ def convert(
     dtype: str | None = None,
     dequantize: bool = False,
     adapter: str | PathLike[str] | None = None,
+    calibrate: str | PathLike[str] | None = None,
+    method: str | None = None,
+    target_bpw: float | None = None,
     force: bool = False,
     dry_run: bool = False,
     allow_nonfinite: bool = False,
@@ -51,23 +58,40 @@ def convert(
     mlx-lm or `rules` such as ``lm_head=8:32`` pack some of them otherwise. What is quantized already is carried over
     without loss where none of these speaks of it; with `dequantize` it is unpacked, and nothing is packed. The LoRA or
     DoRA `adapter`, a folder as PEFT or mlx-lm writes it, is merged before that. `dtype` is that of everything not
-    packed, by default the source's own. `progress` is called with a tensor's name, the bytes read so far and the bytes
-    there are.
+    packed, by default the source's own.
+
+    `method` is how weights are rounded: "nearest" as `mx.quantize` does, "search" for scales that lose less, or
+    "compensate" for errors that make up for one another on the text in the file `calibrate`, the default if there is
+    one. With `target_bpw` bits and group sizes are chosen so that a weight takes at most so many bits and least is
+    lost. `progress` is called with a tensor's name, the bytes read so far and the bytes there are.
 
     Raises OptionError for a bad argument, ModelError for a source that cannot be used, and ConversionError for
     everything that keeps the target from being written; then the target is as it was before.
     """
     started = time.monotonic()
     place = check_target(target, Path(source), force=force)
-    choice = make_choice(bits=bits, group_size=group_size, mode=mode, recipe=recipe, rules=rules, dequantize=dequantize)
+    choice = make_choice(
+        bits=bits,
+        group_size=group_size,
+        mode=mode,
+        recipe=recipe,
+        rules=rules,
+        dequantize=dequantize,
+        target_bpw=target_bpw,
+    )
     opened = open_source(source)
     plan = make_plan(opened if adapter is None else with_adapter(opened, adapter), choice, dtype)
+    rounding = make_rounding(plan.source, method, calibrate)
+    plan = rounding.applied(plan)
+    if target_bpw is not None:
+        with _small_cache():
+            plan = _allocated(plan, choice, rounding, progress)
     needed, free = _needed_nbytes(plan), disk_usage(place.parent).free
     errors: dict[str, float] = {}
     if not dry_run:
         check_space(needed, free, place.parent)
         with _small_cache(), staged(place, force=force) as folder:
-            errors = _write_weights(plan, folder, allow_nonfinite, progress)
+            errors = _write_weights(plan, rounding, folder, allow_nonfinite, progress)
             _write_files(plan, folder)
     return Report(
         source=str(source),
@@ -88,23 +112,38 @@ def convert(
     )
 
 
-def _write_weights(plan: Plan, folder: Path, allow_nonfinite: bool, progress: Progress | None) -> dict[str, float]:
+def _allocated(plan: Plan, choice: Choice, rounding: Rounding, progress: Progress | None) -> Plan:
+    """Return `plan` with the packings that fit the choice's bits per weight best."""
+    total = sum(step.tensor.nbytes for step in plan.steps)
+
+    def on_block(n: int, of: int) -> None:
+        if progress:
+            progress(f"tried block {n} of {of}", 0, total)
+
+    costs = sensitivities(plan.source, rounding.texts, on_block) if rounding.texts else {}
+    return allocate(plan, choice, rounding, costs)
+
+
+def _write_weights(
+    plan: Plan, rounding: Rounding, folder: Path, allow_nonfinite: bool, progress: Progress | None
+) -> dict[str, float]:
     """Write all shards and their index; return the error of each tensor that was quantized."""
     errors: dict[str, float] = {}
     done, total = 0, sum(step.tensor.nbytes for step in plan.steps)
     writer = ShardWriter(folder, split_into_shards(plan.outputs, SHARD_NBYTES))
+
+    def show(name: str, nbytes: int = 0) -> None:
+        if progress:
+            progress(name, done + nbytes, total)
+
     try:
-        for step in plan.steps:
-            name, before = step.tensor.name, done
-
-            def on_block(nbytes: int, name: str = name, before: int = before) -> None:
-                if progress:
-                    progress(name, before + nbytes, total)
-
-            error = run_step(step, writer, allow_nonfinite=allow_nonfinite, on_block=on_block)
-            if error is not None:
-                errors[name] = error
-            done += step.tensor.nbytes
+        for steps, inputs in rounding.rounds(plan, lambda n, of: show(f"calibrated block {n} of {of}")):
+            for step in steps:
+                on_block = partial(show, step.tensor.name)
+                error = run_step(step, writer, allow_nonfinite=allow_nonfinite, on_block=on_block, inputs=inputs)
+                if error is not None:
+                    errors[step.tensor.name] = error
+                done += step.tensor.nbytes
         writer.finish(plan.parameters)
     finally:
         writer.close()

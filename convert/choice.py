@@ -13,6 +13,7 @@ SMALLEST_GROUP = min(MODES[AFFINE][1])
 # mlx-lm's names and its choice of modules (mlx_lm/convert.py): few bits, and more where they count.
 RECIPES = {"mixed_2_6": (2, 6), "mixed_3_4": (3, 4), "mixed_3_6": (3, 6), "mixed_4_6": (4, 6)}
 KEEP = "none"
+MIN_BPW, MAX_BPW = 2.25, 9.0  # 2 bits in groups of 128, 8 in groups of 32, scales and biases in 16 bits each
 
 LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
@@ -36,6 +37,7 @@ class Choice:
     recipe: str | None = None
     rules: tuple[Rule, ...] = ()
     dequantize: bool = False  # nothing is packed
+    target_bpw: float | None = None  # bits and groups are chosen to have so many bits a weight
 
     def carries(self, path: str) -> bool:
         """Whether nothing was asked for the module at `path`, so that it may stay as it is packed already."""
@@ -82,6 +84,7 @@ def make_choice(
     recipe: str | None = None,
     rules: Sequence[str] = (),
     dequantize: bool = False,
+    target_bpw: float | None = None,
 ) -> Choice:
     """Return the choice these options make. Raises OptionError for a bad one, or for two that exclude each other."""
     for name, value, allowed in (("mode", mode, tuple(MODES)), ("recipe", recipe, tuple(RECIPES))):
@@ -96,7 +99,11 @@ def make_choice(
         raise OptionError(f"recipe {recipe} and bits {bits} exclude each other; give one")
     if dequantize and (bits or group_size or mode or recipe or rules):
         raise OptionError("dequantize writes plain weights; leave it out, or leave out bits, recipe and rules")
-    return Choice(bits, group_size, mode, recipe, tuple(_rule(text) for text in rules), dequantize)
+    if target_bpw is not None and (bits or recipe or dequantize or mode not in (None, AFFINE)):
+        raise OptionError("target_bpw chooses the bits; leave it out, or leave out bits, mode, recipe and dequantize")
+    if target_bpw is not None and not MIN_BPW <= target_bpw <= MAX_BPW:
+        raise OptionError(f"target_bpw is {target_bpw:g}; {MIN_BPW:g} to {MAX_BPW:g} bits a weight are expected")
+    return Choice(bits, group_size, mode, recipe, tuple(_rule(text) for text in rules), dequantize, target_bpw)
 
 
 def _rule(text: str) -> Rule:

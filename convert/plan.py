@@ -1,8 +1,8 @@
 """What becomes of every tensor, decided before a byte is written; reads no weight and no file."""
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from mistral_mlx.args import ModelArgs, Packing
 from mistral_mlx.errors import ConversionError, OptionError, shown
@@ -29,6 +29,7 @@ class Step:
     carried: bool = False  # the source's own quantization is taken over, not made anew
     reason: str = ""  # why a matrix is kept
     search: bool = False  # for better scales and biases than those of mx.quantize
+    compensate: bool = False  # errors, where the inputs of the product are known
 
     @property
     def outputs(self) -> list[OutputTensor]:
@@ -57,6 +58,7 @@ class Plan:
     steps: tuple[Step, ...]
     config: dict[str, object]  # of the target
     notes: tuple[str, ...]
+    dtype: str | None = None  # of all that is not packed, if it was asked for
 
     @property
     def outputs(self) -> list[OutputTensor]:
@@ -87,7 +89,13 @@ def make_plan(source: Source, choice: Choice, dtype: str | None) -> Plan:
     choice.check_rules([tensor.path for tensor in tensors if not is_norm(tensor)])
     steps = tuple(_step(source, tensor, choice, args, dtype) for tensor in tensors)
     notes = [*source.notes, *notes, *_notes(source, steps, choice)]
-    return Plan(source, steps, _target_config(source, steps, dtype), tuple(notes))
+    return Plan(source, steps, _target_config(source, steps, dtype), tuple(notes), dtype)
+
+
+def with_packings(plan: Plan, packings: Mapping[str, Packing]) -> Plan:
+    """Return `plan` with other packings of the modules named."""
+    steps = tuple(replace(step, packing=packings.get(step.path, step.packing)) for step in plan.steps)
+    return replace(plan, steps=steps, config=_target_config(plan.source, steps, plan.dtype))
 
 
 def _step(source: Source, tensor: SourceTensor, choice: Choice, args: ModelArgs, dtype: str | None) -> Step:

@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from mistral_mlx import kernels
 from mistral_mlx.errors import CheckpointError, ConversionError, shown
-from mistral_mlx.kernels.packing import MLX_DTYPES, decode, floats, host, largest_finite
+from mistral_mlx.kernels.packing import MLX_DTYPES, Quantized, decode, floats, host, largest_finite
 
+from .calibrate import Inputs
+from .compensate import compensated
 from .decode import plain, repack
 from .mlx_source import KIND as MLX_KIND
 from .pipeline import ahead
@@ -25,7 +27,8 @@ from .writer import ShardWriter
 NUMPY_DTYPES = {"F16": np.float16, "F32": np.float32}
 LARGEST = {"F16": 65504.0, "BF16": float.fromhex("0x1.fep127"), "F32": math.inf}
 
-Importance = Mapping[str, npt.NDArray[np.float32]]  # by module, [columns]; finite and not negative
+Squares = npt.NDArray[np.float32]
+Importance = Mapping[str, Squares]  # by module, [columns]; finite and not negative
 Parts = tuple[npt.NDArray[np.generic], ...]
 
 
@@ -36,10 +39,12 @@ def run_step(
     allow_nonfinite: bool,
     on_block: Callable[[int], None],
     importance: Importance | None = None,
+    inputs: Mapping[str, Inputs] | None = None,
 ) -> float | None:
     """Write what becomes of the tensor of `step`, calling `on_block` with the bytes read so far from it.
 
-    A search for scales weighs the error of each input channel by the `importance` of its module, if that is known.
+    A search for scales weighs the error of each input channel by the `importance` of its module, if that is known, or
+    by the squares of its `inputs`. Errors make up for one another if the step asks for it and the inputs are known.
 
     Returns the relative error ``|w - unpacked| / |w|`` of a tensor that was quantized; None if it was not, or if it
     holds NaN or infinity.
@@ -54,15 +59,7 @@ def run_step(
             elif step.packing is None:
                 _append(step, writer, (_cast(block, step, allow_nonfinite),))
             else:
-                packed = kernels.quantize(
-                    *plain(block, step.tensor),
-                    step.dtype,
-                    group_size=step.packing.group_size,
-                    bits=step.packing.bits,
-                    mode=step.packing.mode,
-                    search=step.search,
-                    importance=(importance or {}).get(step.path),
-                )
+                packed = _pack(block, step, (importance or {}).get(step.path), (inputs or {}).get(step.path))
                 _check(packed.largest, packed.finite, step, allow_nonfinite)
                 _append(step, writer, tuple(part for part in packed[:3] if part is not None))
                 error += packed.error
@@ -79,6 +76,25 @@ def _carried(block: Block, step: Step) -> Parts:
     if step.tensor.kind == MLX_KIND:
         return block  # packed, scales and biases, in the dtype they have
     return repack(block, step.tensor, NUMPY_DTYPES[step.dtype])
+
+
+def _pack(block: Block, step: Step, importance: Squares | None, inputs: Inputs | None) -> Quantized:
+    assert step.packing is not None
+    weights = plain(block, step.tensor)
+    if inputs is not None and step.compensate:
+        return compensated(floats(decode(*weights)), inputs, step.packing, step.dtype)
+    if inputs is not None:
+        importance = inputs.squares
+    bits, group_size, mode = step.packing
+    return kernels.quantize(
+        *weights,
+        step.dtype,
+        group_size=group_size,
+        bits=bits,
+        mode=mode,
+        search=step.search,
+        importance=importance,
+    )
 
 
 def _cast(block: Block, step: Step, allow_nonfinite: bool) -> Bytes:

@@ -31,10 +31,10 @@ class Attention(nn.Module):
         """Return ``x`` plus the attention of ``norm(x)``, ``[B, S, D]``."""
         projections = [self.q_proj.parts, self.k_proj.parts, self.v_proj.parts]
         q, k, v = kernels.products(x, projections, norm.parts)
-        h = self._attend(q, k, v, cache)
+        h = self.attend(q, k, v, cache)
         return kernels.add_product(x, h, self.o_proj.parts)
 
-    def _attend(self, q: mx.array, k: mx.array, v: mx.array, cache: RollingBufferCache) -> mx.array:
+    def attend(self, q: mx.array, k: mx.array, v: mx.array, cache: RollingBufferCache) -> mx.array:
         """Return ``[B, S, H*Dh]`` for queries of that shape and ``[B, S, Hkv*Dh]`` keys and values."""
         q, k, v = self._split(q, self.n_heads), self._split(k, self.n_kv_heads), self._split(v, self.n_kv_heads)
         q, k = (kernels.rope(part, base=self.rope_theta, offset=cache.offset) for part in (q, k))

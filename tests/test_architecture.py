@@ -34,6 +34,7 @@ ORDER = """
     generation  benchmark  cli
     errors  scores  evaluation  cli
     cache  model  evaluation
+    evaluation  convert
     loading  session  version  __init__  convert  cli
 """
 LINES = [line.split() for line in ORDER.strip().splitlines()]
