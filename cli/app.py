@@ -200,7 +200,7 @@ def export(
 
     Weights packed to 2, 3, 4 or 5 bits, and to 8 bits by convert from a GGUF file, are the very same in it.
     """
-    from mistral_mlx.convert.gguf_export import export_gguf
+    from mistral_mlx.convert.export.gguf_export import export_gguf
 
     from . import export as command
     from .convert import progress_bar

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 
-from mistral_mlx.convert.gguf_export import ExportReport
+from mistral_mlx.convert.export.gguf_export import ExportReport
 
 from .sanitize import inert
 from .terminal import note, write_text

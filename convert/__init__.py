@@ -10,16 +10,16 @@ from shutil import copyfile, disk_usage
 
 import mlx.core as mx
 
-from .adapter import with_adapter
-from .allocate import allocate
+from .adapters.adapter import with_adapter
+from .calibration.allocate import allocate
+from .calibration.rounding import Rounding, make_rounding
+from .calibration.sensitivity import sensitivities
 from .checkpoint import open_source
 from .choice import Choice, make_choice
 from .outlook import usual_choices
 from .plan import Plan, make_plan
 from .quantize import run_step
 from .report import Report
-from .rounding import Rounding, make_rounding
-from .sensitivity import sensitivities
 from .staging import RESERVE_NBYTES, check_space, check_target, staged
 from .tokenizer_files import is_vocabulary
 from .writer import SHARD_NBYTES, ShardWriter, config_bytes, split_into_shards, sync_file, write_file

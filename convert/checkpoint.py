@@ -7,9 +7,9 @@ from mistral_mlx.errors import CheckpointError, ModelError, shown
 from mistral_mlx.folder import ModelFolder
 from mistral_mlx.tensor_files import INDEX_NAME, SINGLE_NAME
 
-from .hf_source import open_folder
-from .native_source import is_native, open_native
 from .source import Source
+from .sources.hf_source import open_folder
+from .sources.native_source import is_native, open_native
 
 
 def open_source(path: str | PathLike[str]) -> Source:
@@ -39,7 +39,7 @@ def _open(path: Path) -> Source:
 
 def _open_one(folder: ModelFolder, names: list[str]) -> Source:
     """Open the only GGUF file of those in `folder`; the parts of a split one count once."""
-    from .gguf_split import is_later_part
+    from .sources.gguf_split import is_later_part
 
     whole = [name for name in names if not is_later_part(name)]
     if len(whole) > 1:
@@ -50,7 +50,7 @@ def _open_one(folder: ModelFolder, names: list[str]) -> Source:
 
 
 def _open_file(path: Path) -> Source:
-    from .gguf_source import open_gguf  # the gguf library takes half a second to import
+    from .sources.gguf_source import open_gguf  # the gguf library takes half a second to import
 
     with path.open("rb") as file:
         if path.suffix != ".gguf" and file.read(4) != b"GGUF":

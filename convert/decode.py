@@ -5,9 +5,9 @@ import numpy.typing as npt
 
 from mistral_mlx.kernels.packing import decode, floats
 
-from . import fp8, gptq, mlx_source, packed
-from .low_rank import merge
+from .adapters.low_rank import merge
 from .source import FLOAT_KINDS, Block, Bytes, SourceTensor
+from .sources import fp8, gptq, mlx_source, packed
 
 UNPACKERS = {mlx_source.KIND: mlx_source.unpack, fp8.KIND: fp8.unpack, **dict.fromkeys(gptq.KINDS, gptq.unpack)}
 

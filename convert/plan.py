@@ -8,10 +8,10 @@ from mistral_mlx.args import ModelArgs, Packing
 from mistral_mlx.errors import ConversionError, OptionError, shown
 
 from .choice import Choice
-from .gptq import KINDS as GPTQ_KINDS
-from .mlx_source import KIND as MLX_KIND
-from .packed import PRODUCT_KINDS
 from .source import FLOAT_KINDS, Source, SourceTensor
+from .sources.gptq import KINDS as GPTQ_KINDS
+from .sources.mlx_source import KIND as MLX_KIND
+from .sources.packed import PRODUCT_KINDS
 from .tokenizer_files import check_vocabulary, is_vocabulary
 from .weights import HEAD, check_weights, is_norm
 from .writer import OutputTensor

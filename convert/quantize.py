@@ -15,13 +15,13 @@ from mistral_mlx import kernels
 from mistral_mlx.errors import CheckpointError, ConversionError, shown
 from mistral_mlx.kernels.packing import MLX_DTYPES, Quantized, decode, floats, host, largest_finite
 
-from .calibrate import Inputs
-from .compensate import compensated
+from .calibration.calibrate import Inputs
+from .calibration.compensate import compensated
 from .decode import plain, repack
-from .mlx_source import KIND as MLX_KIND
 from .pipeline import ahead
 from .plan import Step
 from .source import Block, Bytes, read_blocks
+from .sources.mlx_source import KIND as MLX_KIND
 from .writer import ShardWriter
 
 NUMPY_DTYPES = {"F16": np.float16, "F32": np.float32}

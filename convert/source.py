@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mistral_mlx.args import Packing
 from mistral_mlx.errors import CheckpointError, shown
 
-from .low_rank import LowRank
+from .adapters.low_rank import LowRank
 
 BLOCK_WEIGHTS = 1024 * 1024  # 2 MB in bfloat16: the few blocks that are held at a time stay in the processor's cache
 

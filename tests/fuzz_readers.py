@@ -25,8 +25,8 @@ from mistral_mlx.chat_template import render_chat
 from mistral_mlx.cli.chat_settings import Settings
 from mistral_mlx.convert.checkpoint import open_source
 from mistral_mlx.convert.choice import Choice
-from mistral_mlx.convert.gguf_source import open_gguf
 from mistral_mlx.convert.plan import make_plan
+from mistral_mlx.convert.sources.gguf_source import open_gguf
 from mistral_mlx.errors import MistralMLXError
 from mistral_mlx.folder import ModelFolder, parse_json
 from mistral_mlx.generation import stream_generate

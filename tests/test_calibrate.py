@@ -12,12 +12,13 @@ from tokenizer_files import byte_level_json, write_json
 
 from mistral_mlx import kernels
 from mistral_mlx.args import Packing
-from mistral_mlx.convert import calibrate, convert
-from mistral_mlx.convert.calibrate import Inputs
+from mistral_mlx.convert import convert
+from mistral_mlx.convert.calibration import calibrate
+from mistral_mlx.convert.calibration.calibrate import Inputs
+from mistral_mlx.convert.calibration.compensate import DAMPING, compensated
+from mistral_mlx.convert.calibration.sensitivity import KINDS, sensitivities
+from mistral_mlx.convert.calibration.streamed import source_logits
 from mistral_mlx.convert.checkpoint import open_source
-from mistral_mlx.convert.compensate import DAMPING, compensated
-from mistral_mlx.convert.sensitivity import KINDS, sensitivities
-from mistral_mlx.convert.streamed import source_logits
 from mistral_mlx.errors import OptionError, TokenizerError
 from mistral_mlx.evaluation import evaluate, model_logits, windows
 from mistral_mlx.kernels.packing import Quantized, decode, floats

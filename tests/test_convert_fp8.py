@@ -10,7 +10,7 @@ import pytest
 from convert_sources import CONFIG, PARAMS, native_name, native_weights, random_weights, write_folder, write_safetensors
 
 from mistral_mlx.convert import convert
-from mistral_mlx.convert.fp8 import _E4M3
+from mistral_mlx.convert.sources.fp8 import _E4M3
 from mistral_mlx.errors import MistralMLXError
 from mistral_mlx.folder import ModelFolder
 from mistral_mlx.loading import inspect_model

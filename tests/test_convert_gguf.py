@@ -299,7 +299,7 @@ def test_a_file_cut_by_one_byte_is_refused_with_both_sizes(tmp_path: Path) -> No
 
 
 def test_the_header_agrees_with_the_gguf_library(tmp_path: Path) -> None:
-    from mistral_mlx.convert.gguf_header import read_gguf_header
+    from mistral_mlx.convert.sources.gguf_header import read_gguf_header
 
     writer = gguf_writer(tmp_path / "all.gguf")
     writer.add_array("x.texts", ["a", "é", ""])

@@ -11,9 +11,9 @@ from convert_sources import CONFIG, add_weights, close, gguf_name, gguf_writer, 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from mistral_mlx.convert import convert
-from mistral_mlx.convert.gguf_export import export_gguf
-from mistral_mlx.convert.gguf_source import NEAREST
-from mistral_mlx.convert.packed import PACKINGS
+from mistral_mlx.convert.export.gguf_export import export_gguf
+from mistral_mlx.convert.sources.gguf_source import NEAREST
+from mistral_mlx.convert.sources.packed import PACKINGS
 from mistral_mlx.errors import CheckpointError
 
 WIDE = {**CONFIG, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1, "head_dim": 64}

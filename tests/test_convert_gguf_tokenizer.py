@@ -16,7 +16,7 @@ from convert_sources import CONFIG, add_weights, bytes_to_unicode, close, gguf_w
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from mistral_mlx.convert import convert
-from mistral_mlx.convert.sentencepiece_model import Piece, SpecialIds, sentencepiece_model
+from mistral_mlx.convert.sources.sentencepiece_model import Piece, SpecialIds, sentencepiece_model
 from mistral_mlx.errors import TokenizerError
 
 TEXTS = [

@@ -13,8 +13,8 @@ from mistral_mlx.args import Packing
 from mistral_mlx.cli.app import app
 from mistral_mlx.convert import convert
 from mistral_mlx.convert.decode import plain
-from mistral_mlx.convert.mlx_source import KIND
 from mistral_mlx.convert.source import SourceTensor, Stored
+from mistral_mlx.convert.sources.mlx_source import KIND
 from mistral_mlx.errors import ConversionError, MistralMLXError, OptionError
 from mistral_mlx.loading import load_model
 

@@ -28,8 +28,8 @@ from gguf import GGMLQuantizationType, GGUFReader
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from mistral_mlx.convert import convert
-from mistral_mlx.convert import gguf_writer as writer_module
-from mistral_mlx.convert.gguf_export import export_gguf
+from mistral_mlx.convert.export import gguf_writer as writer_module
+from mistral_mlx.convert.export.gguf_export import export_gguf
 from mistral_mlx.convert.source import BLOCK_WEIGHTS
 from mistral_mlx.errors import CheckpointError, ConversionError, OptionError
 
@@ -305,7 +305,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(
 
 CHILD = """
 import sys, time
-from mistral_mlx.convert.gguf_export import export_gguf
+from mistral_mlx.convert.export.gguf_export import export_gguf
 
 def progress(name, done, total):
     if done > total // 2:

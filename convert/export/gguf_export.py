@@ -10,21 +10,21 @@ from pathlib import Path
 from shutil import disk_usage
 
 from mistral_mlx.args import ModelArgs, QuantizationArgs, expected_shapes
+from mistral_mlx.convert.pipeline import ahead
+from mistral_mlx.convert.quantize import LARGEST
+from mistral_mlx.convert.source import Block, Bytes, SourceTensor, Stored, read_blocks
+from mistral_mlx.convert.sources.gguf_header import Value
+from mistral_mlx.convert.sources.gguf_source import BLOCK_NAMES, GLOBAL_NAMES
+from mistral_mlx.convert.staging import RESERVE_NBYTES, check_file_target, check_space, staged_file
 from mistral_mlx.errors import CheckpointError, ConversionError, OptionError, shown
 from mistral_mlx.folder import ModelFolder
 from mistral_mlx.kernels.packing import largest_finite
 from mistral_mlx.loading import inspect_model
 from mistral_mlx.tensor_files import TensorEntry
 
-from .gguf_header import Value
 from .gguf_pack import BLOCK, PLAIN_KINDS, Form, carried, permuted, rounded, survey, unpacked
-from .gguf_source import BLOCK_NAMES, GLOBAL_NAMES
 from .gguf_vocab import vocabulary_metadata
 from .gguf_writer import GGUFOutput, GGUFWriter
-from .pipeline import ahead
-from .quantize import LARGEST
-from .source import Block, Bytes, SourceTensor, Stored, read_blocks
-from .staging import RESERVE_NBYTES, check_file_target, check_space, staged_file
 
 OUTTYPES = ("auto", "f32", "f16", "bf16", "q8_0", "q4_1")
 FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "BF16": 32}

@@ -4,6 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mistral_mlx.args import ModelArgs
+from mistral_mlx.convert.sources.gguf_header import Value
+from mistral_mlx.convert.sources.gguf_tokenizer import CUTS, SINGLE_DIGITS, SPECIAL_KEYS, WHOLE_WORDS
+from mistral_mlx.convert.sources.sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Piece
+from mistral_mlx.convert.tokenizer_files import check_vocabulary
 from mistral_mlx.detokenizer import byte_of_piece
 from mistral_mlx.errors import ConversionError, shown
 from mistral_mlx.folder import ModelFolder
@@ -11,11 +15,6 @@ from mistral_mlx.tokenizer import SENTENCEPIECE_NAMES, Tokenizer, load_tokenizer
 from mistral_mlx.tokenizer_hf import HuggingFaceTokenizer
 from mistral_mlx.tokenizer_settings import TokenizerSettings, read_object, read_settings
 from mistral_mlx.tokenizer_sp import SentencePieceTokenizer, load_processor, user_defined
-
-from .gguf_header import Value
-from .gguf_tokenizer import CUTS, SINGLE_DIGITS, SPECIAL_KEYS, WHOLE_WORDS
-from .sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Piece
-from .tokenizer_files import check_vocabulary
 
 ADDED_SCORE, PADDING_SCORE = -1000.0, -10000.0  # no merging makes these; llama.cpp's converter writes the same
 SPACE = "\u2581"

@@ -18,11 +18,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mistral_mlx.convert.source import Block, Bytes, SourceTensor
 from mistral_mlx.errors import CheckpointError, shown
 from mistral_mlx.kernels.packing import decode, floats
 
 from .packed import Packed
-from .source import Block, Bytes, SourceTensor
 
 AWQ, GPTQ, GPTQ_V2 = KINDS = ("AWQ", "GPTQ", "GPTQ v2")
 COLUMNS = 256  # unpacked at a time

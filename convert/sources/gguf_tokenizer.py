@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from mistral_mlx.convert.tokenizer_files import json_bytes
 from mistral_mlx.errors import TokenizerError, shown
 from mistral_mlx.tokenizer_sp import load_processor
 
 from .gguf_header import Value
 from .sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Piece, SpecialIds, sentencepiece_model
-from .tokenizer_files import json_bytes
 
 T = TypeVar("T")
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
+from mistral_mlx.convert.choice import AFFINE
+from mistral_mlx.convert.plan import Plan, Step
+from mistral_mlx.convert.source import Source
 from mistral_mlx.errors import OptionError, shown
 from mistral_mlx.evaluation import Window
 
 from .calibrate import BlocksDone, Inputs, block_inputs, calibration_windows
-from .choice import AFFINE
-from .plan import Plan, Step
-from .source import Source
 
 NEAREST, SEARCH, COMPENSATE = METHODS = ("nearest", "search", "compensate")
 

@@ -13,14 +13,14 @@ from itertools import islice
 
 from mistral_mlx import kernels
 from mistral_mlx.args import MODES, Packing
+from mistral_mlx.convert.choice import AFFINE, MAX_BPW, Choice
+from mistral_mlx.convert.decode import plain
+from mistral_mlx.convert.plan import Plan, Step, with_packings
+from mistral_mlx.convert.source import read_blocks
 from mistral_mlx.errors import OptionError
 
-from .choice import AFFINE, MAX_BPW, Choice
-from .decode import plain
-from .plan import Plan, Step, with_packings
 from .rounding import COMPENSATE, NEAREST, Rounding
 from .sensitivity import PROBE
-from .source import read_blocks
 
 SAMPLE_ROWS = 64  # of a weight, by which its errors are known
 # Of the error of nearest rounding, what is left of the cost in nats: measured on stories15M at 4 bits in groups of 32.

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 
+from mistral_mlx.convert.source import FLOAT_KINDS, Source, SourceTensor
+from mistral_mlx.convert.sources.entries import plain_tensor
+from mistral_mlx.convert.tokenizer_files import find_files, largest_vocabulary
+from mistral_mlx.convert.weights import HEAD
 from mistral_mlx.errors import CheckpointError, ConfigError, ConversionError, ModelError, shown
 from mistral_mlx.folder import ModelFolder
 from mistral_mlx.tensor_files import TensorEntry, read_header
 
-from .entries import plain_tensor
 from .low_rank import LowRank
-from .source import FLOAT_KINDS, Source, SourceTensor
-from .tokenizer_files import find_files, largest_vocabulary
-from .weights import HEAD
 
 CONFIG_NAME = "adapter_config.json"
 PEFT_NAME, MLX_NAME = "adapter_model.safetensors", "adapters.safetensors"

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
+from mistral_mlx.convert.source import Source, SourceTensor
+from mistral_mlx.convert.tokenizer_files import find_files, largest_vocabulary
 from mistral_mlx.errors import ConversionError, shown
 from mistral_mlx.folder import ModelFolder
 from mistral_mlx.tensor_files import TensorEntry, consolidated_files, find_tensors
@@ -9,8 +11,6 @@ from mistral_mlx.tensor_files import TensorEntry, consolidated_files, find_tenso
 from . import fp8, mlx_source
 from .entries import plain_tensor
 from .gptq_source import METHODS, grouped_tensors
-from .source import Source, SourceTensor
-from .tokenizer_files import find_files, largest_vocabulary
 
 # Keys that make other programs run code from the folder; they never enter the target.
 CODE_KEYS = ("auto_map", "model_file")

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from mistral_mlx.args import Packing
+from mistral_mlx.convert.source import FLOAT_KINDS, Source, SourceTensor, Stored
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
 
 from .gguf_header import GGUFHeader, GGUFTensor, Value
 from .gguf_split import read_parts
 from .gguf_tokenizer import rebuild_tokenizer
 from .packed import PACKINGS
-from .source import FLOAT_KINDS, Source, SourceTensor, Stored
 
 GLOBAL_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",

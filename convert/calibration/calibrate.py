@@ -9,14 +9,14 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from mistral_mlx.convert.source import Source
+from mistral_mlx.convert.weights import HEAD
+from mistral_mlx.convert.writer import config_bytes
 from mistral_mlx.errors import OptionError, shown
 from mistral_mlx.evaluation import Window, windows
 from mistral_mlx.tokenizer import load_tokenizer
 
-from .source import Source
 from .streamed import Streamed
-from .weights import HEAD
-from .writer import config_bytes
 
 CONTEXT = 512  # tokens of a window, where the model was trained for so many
 N_WINDOWS = 32  # 16,384 tokens

@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from mistral_mlx.args import Packing
+from mistral_mlx.convert.source import FLOAT_KINDS, SourceTensor
 from mistral_mlx.errors import CheckpointError, ConfigError, ConversionError, shown
 from mistral_mlx.tensor_files import TensorEntry
 
 from .entries import plain_tensor, stored
 from .gptq import AWQ, GPTQ, GPTQ_V2
-from .source import FLOAT_KINDS, SourceTensor
 
 PARTS = ("qweight", "qzeros", "scales", "g_idx")
 METHODS = ("awq", "gptq")

@@ -7,14 +7,14 @@ vLLM (transformers_utils/configs/mistral.py).
 import re
 from collections.abc import Iterator, Mapping
 
+from mistral_mlx.convert.source import Source
+from mistral_mlx.convert.tokenizer_files import find_files, largest_vocabulary
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
 from mistral_mlx.folder import ModelFolder
 from mistral_mlx.tensor_files import TensorEntry, consolidated_files, find_tensors
 
 from . import fp8
 from .native_params import to_config
-from .source import Source
-from .tokenizer_files import find_files, largest_vocabulary
 
 PARAMS_NAME = "params.json"
 SINGLE_NATIVE_NAME = "consolidated.safetensors"

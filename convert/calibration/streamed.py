@@ -12,14 +12,13 @@ import numpy as np
 from mistral_mlx import kernels
 from mistral_mlx.args import ModelArgs
 from mistral_mlx.cache import make_cache
+from mistral_mlx.convert.decode import plain
+from mistral_mlx.convert.source import Source, SourceTensor, read_blocks
+from mistral_mlx.convert.weights import HEAD
 from mistral_mlx.evaluation import Logits, Window
 from mistral_mlx.kernels.packing import decode
 from mistral_mlx.layers import RMSNorm
 from mistral_mlx.model import TransformerBlock
-
-from .decode import plain
-from .source import Source, SourceTensor, read_blocks
-from .weights import HEAD
 
 EMBEDDING = "model.embed_tokens.weight"
 # Modules of a block by what they read: those of one line see the same inputs.

@@ -12,11 +12,11 @@ import numpy as np
 
 from mistral_mlx import kernels
 from mistral_mlx.args import Packing
+from mistral_mlx.convert.source import Source
 from mistral_mlx.evaluation import Window
 from mistral_mlx.kernels.packing import decode, host
 
 from .calibrate import BlocksDone, Floats
-from .source import Source
 from .streamed import INPUTS, Change, States, Streamed
 
 PROBE = Packing(4, 32)  # every group size that a weight may have is a multiple of it

@@ -1,0 +1,1 @@
+"""The way out: an MLX folder as a GGUF file."""
