@@ -11,6 +11,7 @@ from pathlib import Path
 from mistral_mlx.convert import Report
 from mistral_mlx.convert.outlook import N_TOKENS, Outlook
 from mistral_mlx.memory import available_memory
+from mistral_mlx.scores import Evaluation
 
 from .sanitize import inert
 from .terminal import note, write_text
@@ -64,10 +65,28 @@ def _lines(report: Report) -> Iterator[str]:
         f"{report.bits_per_weight:.2f} bits per weight, {report.parameters:,} weights"
     )
     yield f"  disk          {_megabytes(report.needed_bytes)} needed, {_megabytes(report.free_bytes)} free"
+    if report.verified is not None:
+        yield from _verified(report.verified)
     yield from _table("  worst error   ", [f"{error:.4f}  {name}" for name, error in report.errors])
     yield from _table("  not quantized ", list(_by_layer(report.kept)))
     if report.choices:
         yield from _choices(report.choices, available_memory())
+
+
+def _verified(found: Evaluation) -> Iterator[str]:
+    """Yield what the result lost against its source."""
+    assert found.comparison is not None
+    compared = found.comparison
+    kl, kl_99 = compared.kl, compared.kl_percentiles["99"]
+    yield (
+        f"  lost          KL {kl.value:.4g} ± {kl.error:.2g} (99 %: {kl_99:.3g}), "
+        f"same next token {compared.same_top.value:.2%}"
+    )
+    yield (
+        f"                perplexity {compared.reference_perplexity.value:.4g} -> {found.perplexity.value:.4g} "
+        f"({compared.perplexity_ratio.value - 1:+.2%} ± {compared.perplexity_ratio.error:.2%}), "
+        f"{found.n_tokens:,} tokens"
+    )
 
 
 def _choices(choices: list[Outlook], memory: int | None) -> Iterator[str]:

@@ -61,6 +61,12 @@ def convert(
         Path | None,
         typer.Option(metavar="DIR", help="Merge this LoRA or DoRA adapter, a folder as PEFT or mlx-lm writes it."),
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the result with the source on a text, and say what was lost.")
+    ] = False,
+    verify_text: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Verify on this text, and not on a short one of our own.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the target if it exists.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be written and what else there is; write nothing.")
@@ -95,6 +101,7 @@ def convert(
             dtype=dtype,
             dequantize=dequantize,
             adapter=adapter,
+            verify_on=verify_text or (True if verify else None),
             force=force,
             dry_run=dry_run,
             allow_nonfinite=allow_nonfinite,

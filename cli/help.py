@@ -13,7 +13,8 @@ SECTIONS = {
     "dry_penalty_last_n dry_sequence_breaker seed".split(),
     "Evaluation": "text against context stride chunks".split(),
     "Output": "as_json jsonl stats quiet no_stream stream extract logprobs plain fail_on_length".split(),
-    "Weights": "bits group_size target_bpw method calibrate dtype dequantize allow_nonfinite".split(),
+    "Weights": "bits group_size mode recipe rule target_bpw method calibrate dtype dequantize adapter verify "
+    "verify_text allow_nonfinite".split(),
     "Machine": "device threads force".split(),
 }
 EXAMPLES = {

@@ -7,6 +7,7 @@ from functools import partial
 from os import PathLike
 from pathlib import Path
 from shutil import copyfile, disk_usage
+from typing import Literal
 
 import mlx.core as mx
 
@@ -22,6 +23,7 @@ from .quantize import run_step
 from .report import Report
 from .staging import RESERVE_NBYTES, check_space, check_target, staged
 from .tokenizer_files import is_vocabulary
+from .verify import check_text, verify
 from .writer import SHARD_NBYTES, ShardWriter, config_bytes, split_into_shards, sync_file, write_file
 
 __all__ = ["Report", "convert"]
@@ -46,6 +48,7 @@ def convert(
     calibrate: str | PathLike[str] | None = None,
     method: str | None = None,
     target_bpw: float | None = None,
+    verify_on: str | PathLike[str] | Literal[True] | None = None,
     force: bool = False,
     dry_run: bool = False,
     allow_nonfinite: bool = False,
@@ -63,7 +66,9 @@ def convert(
     `method` is how weights are rounded: "nearest" as `mx.quantize` does, "search" for scales that lose less, or
     "compensate" for errors that make up for one another on the text in the file `calibrate`, the default if there is
     one. With `target_bpw` bits and group sizes are chosen so that a weight takes at most so many bits and least is
-    lost. `progress` is called with a tensor's name, the bytes read so far and the bytes there are.
+    lost. `verify_on` is a text, or True for one of our own, on which the result is compared with the source.
+
+    `progress` is called with a tensor's name, the bytes read so far and the bytes there are.
 
     Raises OptionError for a bad argument, ModelError for a source that cannot be used, and ConversionError for
     everything that keeps the target from being written; then the target is as it was before.
@@ -86,6 +91,7 @@ def convert(
     if target_bpw is not None:
         with _small_cache():
             plan = _allocated(plan, choice, rounding, progress)
+    text = check_text(plan.source, verify_on) if verify_on else None
     needed, free = _needed_nbytes(plan), disk_usage(place.parent).free
     errors: dict[str, float] = {}
     if not dry_run:
@@ -93,6 +99,7 @@ def convert(
         with _small_cache(), staged(place, force=force) as folder:
             errors = _write_weights(plan, rounding, folder, allow_nonfinite, progress)
             _write_files(plan, folder)
+    verified = verify(plan.source, place, text, progress) if text and not dry_run else None
     return Report(
         source=str(source),
         target=str(target),
@@ -107,6 +114,7 @@ def convert(
         needed_bytes=needed,
         free_bytes=free,
         dry_run=dry_run,
+        verified=verified,
         seconds=time.monotonic() - started,
         choices=usual_choices(plan.source) if dry_run else [],
     )

@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
+from mistral_mlx.scores import Evaluation
+
 from .outlook import Outlook
 
 
@@ -22,6 +24,7 @@ class Report:
     needed_bytes: int  # on the disk, all files
     free_bytes: int  # on the disk before the conversion
     dry_run: bool  # nothing was written
+    verified: Evaluation | None  # the result against its source, if this was asked for
     seconds: float
     choices: list[Outlook]  # of a dry run: what else could be made
 
