@@ -7,6 +7,7 @@ inside rows, so packing a block at a time gives the same bits as packing the who
 import math
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from .writer import ShardWriter
 NUMPY_DTYPES = {"F16": np.float16, "F32": np.float32}
 LARGEST = {"F16": 65504.0, "BF16": float.fromhex("0x1.fep127"), "F32": math.inf}
 
+TOGETHER = 8  # blocks whose rows are compensated abreast: many at a time take little longer than a few
 Squares = npt.NDArray[np.float32]
 Importance = Mapping[str, Squares]  # by module, [columns]; finite and not negative
 Parts = tuple[npt.NDArray[np.generic], ...]
@@ -52,19 +54,21 @@ def run_step(
     Raises CheckpointError if the tensor holds NaN or infinity, ConversionError if a value is too large for its dtype.
     """
     error, norm, done = 0.0, 0.0, 0
+    seen = (inputs or {}).get(step.path)
+    squares = (importance or {}).get(step.path) if seen is None else seen.squares
     with closing(ahead(read_blocks(step.tensor))) as blocks:
-        for block in blocks:
+        while chunk := list(islice(blocks, TOGETHER if seen and step.compensate else 1)):
             if step.carried:
-                _append(step, writer, _carried(block, step))
+                _append(step, writer, _carried(chunk[0], step))
             elif step.packing is None:
-                _append(step, writer, (_cast(block, step, allow_nonfinite),))
+                _append(step, writer, (_cast(chunk[0], step, allow_nonfinite),))
             else:
-                packed = _pack(block, step, (importance or {}).get(step.path), (inputs or {}).get(step.path))
+                packed = _compensate(chunk, step, seen) if seen and step.compensate else _pack(chunk[0], step, squares)
                 _check(packed.largest, packed.finite, step, allow_nonfinite)
                 _append(step, writer, tuple(part for part in packed[:3] if part is not None))
                 error += packed.error
                 norm += packed.norm
-            done += sum(rows.nbytes for rows in block[: len(step.tensor.arrays)])
+            done += sum(rows.nbytes for block in chunk for rows in block[: len(step.tensor.arrays)])
             on_block(done)
     if step.packing is None or step.carried:
         return None
@@ -78,16 +82,11 @@ def _carried(block: Block, step: Step) -> Parts:
     return repack(block, step.tensor, NUMPY_DTYPES[step.dtype])
 
 
-def _pack(block: Block, step: Step, importance: Squares | None, inputs: Inputs | None) -> Quantized:
+def _pack(block: Block, step: Step, importance: Squares | None) -> Quantized:
     assert step.packing is not None
-    weights = plain(block, step.tensor)
-    if inputs is not None and step.compensate:
-        return compensated(floats(decode(*weights)), inputs, step.packing, step.dtype)
-    if inputs is not None:
-        importance = inputs.squares
     bits, group_size, mode = step.packing
     return kernels.quantize(
-        *weights,
+        *plain(block, step.tensor),
         step.dtype,
         group_size=group_size,
         bits=bits,
@@ -95,6 +94,12 @@ def _pack(block: Block, step: Step, importance: Squares | None, inputs: Inputs |
         search=step.search,
         importance=importance,
     )
+
+
+def _compensate(chunk: list[Block], step: Step, inputs: Inputs) -> Quantized:
+    assert step.packing is not None
+    weight = np.concatenate([floats(decode(*plain(block, step.tensor))) for block in chunk])
+    return compensated(weight, inputs, step.packing, step.dtype)
 
 
 def _cast(block: Block, step: Step, allow_nonfinite: bool) -> Bytes:

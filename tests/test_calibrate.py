@@ -19,7 +19,7 @@ from mistral_mlx.convert.calibration.compensate import DAMPING, compensated
 from mistral_mlx.convert.calibration.sensitivity import KINDS, sensitivities
 from mistral_mlx.convert.calibration.streamed import source_logits
 from mistral_mlx.convert.checkpoint import open_source
-from mistral_mlx.errors import OptionError, TokenizerError
+from mistral_mlx.errors import CheckpointError, OptionError, TokenizerError
 from mistral_mlx.evaluation import evaluate, model_logits, windows
 from mistral_mlx.kernels.packing import Quantized, decode, floats
 from mistral_mlx.loading import load
@@ -221,6 +221,28 @@ def test_without_a_tokenizer_there_is_nothing_to_calibrate_with(source: Path, te
     (source / "tokenizer.json").unlink()
     with pytest.raises(TokenizerError, match="has no tokenizer"):
         convert(source, tmp_path / "target", calibrate=text)
+
+
+def test_a_source_that_gives_no_numbers_ends_in_one_line(source: Path, text: Path, tmp_path: Path) -> None:
+    weights = dict(mx.load(str(source / "model.safetensors")))
+    weights["model.layers.1.mlp.up_proj.weight"] = mx.full((256, 128), float("nan"), mx.float16)
+    mx.save_safetensors(str(source / "model.safetensors"), weights)
+    with pytest.raises(CheckpointError, match="block 1 of the source gives NaN"):
+        convert(source, tmp_path / "target", calibrate=text)
+    assert not (tmp_path / "target").exists()
+
+
+def test_rows_that_are_compensated_in_turns_come_out_the_same(
+    source: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(source, tmp_path / "first", calibrate=text)
+    monkeypatch.setattr("mistral_mlx.convert.source.BLOCK_WEIGHTS", 32 * 128)
+    monkeypatch.setattr("mistral_mlx.convert.quantize.TOGETHER", 3)
+    convert(source, tmp_path / "second", calibrate=text)
+    first, second = (mx.load(str(tmp_path / name / "model.safetensors")) for name in ("first", "second"))
+    name = "model.layers.0.mlp.down_proj.weight"
+    assert first[name].shape == second[name].shape
+    assert float(mx.mean(first[name] == second[name])) > 0.95  # sums of other shapes round otherwise
 
 
 def test_ctrl_c_while_calibrating_leaves_nothing(source: Path, text: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mistral_mlx.convert.source import Source
 from mistral_mlx.convert.weights import HEAD
 from mistral_mlx.convert.writer import config_bytes
-from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.errors import CheckpointError, OptionError, shown
 from mistral_mlx.evaluation import Window, windows
 from mistral_mlx.tokenizer import load_tokenizer
 
@@ -35,6 +35,7 @@ class Inputs:
         width = -(-columns // n_parts // 128) * 128  # no group of weights lies in two parts
         self.spans: Spans = [(start, min(start + width, columns)) for start in range(0, columns, width)]
         self.parts = [np.zeros((stop - start, stop - start), np.float32) for start, stop in self.spans]
+        self.factors: dict[int, Floats] = {}  # what `compensate` makes of each part, once for all modules that share it
 
     def add(self, x: Floats) -> None:
         """Add ``[n, K]`` inputs."""
@@ -77,6 +78,8 @@ def block_inputs(source: Source, texts: Sequence[Window], progress: BlocksDone) 
             inputs.add(np.asarray(x.astype(mx.float32))[0])
 
         states = model.run(layer, model.block(layer), states, observe)
+        if not all(np.isfinite(inputs.squares).all() for inputs in seen.values()):
+            raise CheckpointError(f"block {layer} of the source gives NaN or infinity for the text; it may be damaged")
         progress(layer + 1, model.args.n_layers)
         yield {f"model.layers.{layer}.{name}": inputs for modules, inputs in seen.items() for name in modules}
     if model.head.name == HEAD:
