@@ -11,10 +11,12 @@ from typing import Literal
 
 import mlx.core as mx
 
+from mistral_mlx.args import ModelArgs
+
 from .adapters.adapter import with_adapter
 from .calibration.allocate import allocate
 from .calibration.rounding import Rounding, make_rounding
-from .calibration.sensitivity import sensitivities
+from .calibration.sensitivity import sensitivities, usual_sensitivities
 from .checkpoint import open_source
 from .choice import Choice, make_choice
 from .outlook import usual_choices
@@ -128,8 +130,9 @@ def _allocated(plan: Plan, choice: Choice, rounding: Rounding, progress: Progres
         if progress:
             progress(f"tried block {n} of {of}", 0, total)
 
-    costs = sensitivities(plan.source, rounding.texts, on_block) if rounding.texts else {}
-    return allocate(plan, choice, rounding, costs)
+    if rounding.texts:
+        return allocate(plan, choice, rounding, sensitivities(plan.source, rounding.texts, on_block))
+    return allocate(plan, choice, rounding, usual_sensitivities(ModelArgs.from_config(plan.source.config)))
 
 
 def _write_weights(

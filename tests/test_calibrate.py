@@ -212,6 +212,14 @@ def test_options_that_cannot_be_end_in_one_line(
         convert(source, tmp_path / "target", **options)
 
 
+def test_a_long_text_is_read_as_far_as_it_counts(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate, "MAX_NBYTES", 301)
+    (tmp_path / "long").write_bytes("é".encode() * 1000 + b"\xff")  # the 301st byte is half a letter
+    (tmp_path / "short").write_bytes("é".encode() * 150)
+    long, short = (calibrate.calibration_windows(open_source(source), tmp_path / name) for name in ("long", "short"))
+    assert long == short
+
+
 def test_nearest_uses_no_text(source: Path, text: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="uses no text"):
         convert(source, tmp_path / "target", method="nearest", calibrate=text)

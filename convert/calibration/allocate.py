@@ -1,8 +1,7 @@
 """Which bits and group size each weight gets so that a model has a size and loses least.
 
 What a weight loses is taken to grow with its squared rounding error, `sensitivity` saying how much the error of a
-probe costs. Without a text every weight's relative error counts alike. Bits are given a step at a time, where a byte
-saves most.
+probe costs. Bits are given a step at a time, where a byte saves most.
 """
 
 import heapq
@@ -32,7 +31,7 @@ Options = list[tuple[int, float, Packing]]  # (bytes, cost, how)
 def allocate(plan: Plan, choice: Choice, rounding: Rounding, costs: Mapping[str, float]) -> Plan:
     """Return `plan` with at most the bits a weight that `choice` names.
 
-    `costs` are those of a probe by module, as `sensitivities` returns them; empty without a text.
+    `costs` are those of a probe by module, as `sensitivities` returns them.
 
     The result is below the target by less than one more step of any weight would take.
 
@@ -92,7 +91,7 @@ def _options(step: Step, choice: Choice, rounding: Rounding, costs: Mapping[str,
     errors = _errors(step, [PROBE, *ways])
     compensates = step.compensate and step.path != "model.embed_tokens"
     left = LEFT[rounding.method if compensates or not step.compensate else "search"]
-    weight = costs.get(step.path, errors[0]) / (errors[0] or 1.0) * left
+    weight = costs[step.path] / (errors[0] or 1.0) * left
     return [(_nbytes(step, way), weight * error, way) for way, error in zip(ways, errors[1:], strict=True)]
 
 

@@ -1,6 +1,7 @@
 """What the weights of a source are multiplied with, measured on a text the user gives."""
 
 import tempfile
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from shutil import copyfile
@@ -20,6 +21,7 @@ from .streamed import Streamed
 
 CONTEXT = 512  # tokens of a window, where the model was trained for so many
 N_WINDOWS = 32  # 16,384 tokens
+MAX_NBYTES = 4 * 1024 * 1024  # of the text: more would only take longer to tokenize
 WIDTH = 4096  # columns of a part of X^T X: 64 MB
 
 Floats = npt.NDArray[np.float32]
@@ -90,8 +92,11 @@ def block_inputs(source: Source, texts: Sequence[Window], progress: BlocksDone) 
 
 
 def _text(path: Path) -> str:
+    """Return the text of the file at `path`, at most its first MAX_NBYTES."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(MAX_NBYTES)
+        text = getincrementaldecoder("utf-8-sig")().decode(content, final=len(content) < MAX_NBYTES)
     except OSError as error:
         raise OptionError(
             f"the calibration text {shown(str(path))} cannot be read ({error.strerror or error})"
