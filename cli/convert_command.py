@@ -41,7 +41,7 @@ def convert(
         str | None,
         typer.Option(
             metavar="nearest|search|compensate",
-            help="How weights are rounded; nearest by default, compensate with --calibrate.",
+            help="How weights are rounded; nearest by default, search with --target-bpw, compensate with --calibrate.",
         ),
     ] = None,
     calibrate: Annotated[

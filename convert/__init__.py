@@ -15,7 +15,7 @@ from mistral_mlx.args import ModelArgs
 
 from .adapters.adapter import with_adapter
 from .calibration.allocate import allocate
-from .calibration.rounding import Rounding, make_rounding
+from .calibration.rounding import NEAREST, SEARCH, Rounding, make_rounding
 from .calibration.sensitivity import sensitivities, usual_sensitivities
 from .checkpoint import open_source
 from .choice import Choice, make_choice
@@ -65,10 +65,11 @@ def convert(
     DoRA `adapter`, a folder as PEFT or mlx-lm writes it, is merged before that. `dtype` is that of everything not
     packed, by default the source's own.
 
-    `method` is how weights are rounded: "nearest" as `mx.quantize` does, "search" for scales that lose less, or
-    "compensate" for errors that make up for one another on the text in the file `calibrate`, the default if there is
-    one. With `target_bpw` bits and group sizes are chosen so that a weight takes at most so many bits and least is
-    lost. `verify_on` is a text, or True for one of our own, on which the result is compared with the source.
+    `method` is how weights are rounded: "nearest" as `mx.quantize` does, "search" for scales that lose less, the
+    default with `target_bpw`, or "compensate" for errors that make up for one another on the text in the file
+    `calibrate`, the default if there is one. With `target_bpw` bits and group sizes are chosen so that a weight
+    takes at most so many bits and least is lost. `verify_on` is a text, or True for one of our own, on which the
+    result is compared with the source.
 
     `progress` is called with a tensor's name, the bytes read so far and the bytes there are.
 
@@ -88,7 +89,8 @@ def convert(
     )
     opened = open_source(source)
     plan = make_plan(opened if adapter is None else with_adapter(opened, adapter), choice, dtype)
-    rounding = make_rounding(plan.source, method, calibrate)
+    usual = NEAREST if target_bpw is None else SEARCH
+    rounding = make_rounding(plan.source, method, calibrate, usual=usual)
     plan = rounding.applied(plan)
     if target_bpw is not None:
         with _small_cache():

@@ -15,7 +15,7 @@ from .source import Source
 N_TOKENS = 4096  # the conversation whose cache is counted
 CHOICES: dict[str, dict[str, object]] = {  # options, best first
     "": {},
-    "--rule .=none": {"rules": [".=none"]},
+    "--dequantize": {"dequantize": True},
     "--bits 8": {"bits": 8},
     "--bits 6": {"bits": 6},
     "--bits 5": {"bits": 5},

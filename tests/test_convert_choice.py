@@ -113,7 +113,7 @@ def test_rules_touch_only_what_they_match_in_a_packed_source(tmp_path: Path) -> 
 
 def test_a_dry_run_says_what_else_there_is(source: Path, tmp_path: Path) -> None:
     choices = {choice.options: choice for choice in convert(source, tmp_path / "target", dry_run=True).choices}
-    kept, eight = choices["--rule .=none"], choices["--bits 8"]
+    kept, eight = choices["--dequantize"], choices["--bits 8"]
     assert kept.bits_per_weight == 32 and 9 < eight.bits_per_weight < 9.1  # float32 scales
     assert eight.memory_bytes > eight.nbytes
     assert eight.nbytes == convert(source, tmp_path / "eight", bits=8).target_bytes

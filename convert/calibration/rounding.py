@@ -42,10 +42,15 @@ class Rounding:
         yield list(left.values()), {}
 
 
-def make_rounding(source: Source, method: str | None, calibrate: str | PathLike[str] | None) -> Rounding:
-    """Return the rounding these options ask for, the text read. Raises OptionError or ModelError if that cannot be."""
+def make_rounding(
+    source: Source, method: str | None, calibrate: str | PathLike[str] | None, *, usual: str = NEAREST
+) -> Rounding:
+    """Return the rounding these options ask for, the text read; `usual` is the method without method and text.
+
+    Raises OptionError or ModelError if that cannot be.
+    """
     if method is None:
-        method = NEAREST if calibrate is None else COMPENSATE
+        method = usual if calibrate is None else COMPENSATE
     if method not in METHODS:
         raise OptionError(f"method is {shown(method)}; {', '.join(METHODS[:-1])} or {METHODS[-1]} is expected")
     if method == COMPENSATE and calibrate is None:
