@@ -100,7 +100,7 @@ def test_several_values(program, config, monkeypatch):
     [
         ("[complete]\ntemprature = 1", "there is no option complete.temprature; did you mean temperature?"),
         ("[chatt]\na = 1", "there is no command chatt; did you mean chat?"),
-        ("zzz = 1", "there is no option zzz; there are against, allow_nonfinite, bits,"),
+        ("zzz = 1", "there is no option zzz; there are adapter, against, allow_nonfinite,"),
         ("[complete]\ntemperature = 'hot'", "complete.temperature is 'hot'; it must be a number"),
         ("[complete]\ntop_k = 1.5", "complete.top_k is 1.5; it must be a whole number"),
         ("[complete]\ntop_k = true", "complete.top_k is True; it must be a whole number"),
