@@ -88,7 +88,22 @@ def test_one_plane_is_within_the_rounding_to_eight_bits(kernels):
         kernels.set_planes(2)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("n_groups", [1, 3, 5])
+def test_every_code_is_the_one_that_was_packed(kernels, n_groups, bits):
+    """A single 1 in the activations brings out one column of codes; the rows end with half a vector."""
+    n_out, n_in = 21, 32 * n_groups
+    codes = np.random.default_rng(bits).integers(0, 2**bits, (n_out, n_in))
+    stream = (codes[..., None] >> np.arange(bits) & 1).astype(np.uint8).reshape(n_out, -1)
+    words = np.packbits(stream, axis=1, bitorder="little").view(np.uint32)
+    ones = mx.ones((n_out, n_groups))
+    for n_rows in (1, n_in):  # few and many
+        for x in np.split(np.eye(n_in, dtype=np.float32), n_in // n_rows):
+            result = quantized_matmul(kernels, x, (mx.array(words), ones, 0 * ones), 32, bits)
+            assert (np.abs(result - x @ codes.T) < 1e-4).all()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
 @pytest.mark.parametrize("n_rows", [1, 21])
 def test_every_set_multiplies_the_same_codes_as_the_portable_one(kernels, n_rows, bits):
     arrays, weight = packed(45, 64 * 33, 64, bits, mx.float32)
@@ -186,13 +201,14 @@ def test_what_stands_around_a_product_is_computed_with_it(kernels, n_rows):
     """norm, several products of one input, the residual and the gate, as single steps give them."""
     arrays, gate = packed(45, 128, 64, 4, mx.float16)
     eight, up = packed(45, 128, 64, 8, mx.float16, seed=1)
+    six, other = packed(45, 128, 64, 6, mx.float16, seed=5)
     dense = normal(128, 45, seed=2)
     x, weight = normal(n_rows, 128, seed=3), normal(128, seed=4)
     h = x / np.sqrt((x.astype(np.float64) ** 2).mean(axis=1, keepdims=True) + 1e-3) * weight
     norm, packings = Norm(mx.array(weight), 1e-3), [Weight(*arrays, 64, 4), Weight(*eight, 64, 8)]
     bound = 8 * ROW_STEP * np.abs(h).max() * np.abs(gate).sum(axis=1).max()
-    both = kernels.products(mx.array(x), packings, norm)
-    assert all(np.abs(np.array(y) - h @ w.T).max() <= bound for y, w in zip(both, (gate, up), strict=True))
+    three = kernels.products(mx.array(x), [*packings, Weight(*six, 64, 6)], norm)
+    assert all(np.abs(np.array(y) - h @ w.T).max() <= bound for y, w in zip(three, (gate, up, other), strict=True))
     gated, raised = h @ gate.T, h @ up.T
     expected = gated / (1 + np.exp(-gated)) * raised
     result = np.array(kernels.swiglu(mx.array(x), *packings, norm))
@@ -222,7 +238,7 @@ def tiny_block(bits):
     return block
 
 
-@pytest.mark.parametrize("bits", [0, 4, 8])
+@pytest.mark.parametrize("bits", [0, 4, 5, 8])
 @pytest.mark.parametrize("window", [None, 5])
 def test_a_block_in_one_step_is_the_block_in_single_steps(kernels, window, bits, monkeypatch):
     """Over more than two wraps of the window; a prompt takes the single steps."""

@@ -36,13 +36,21 @@ __m256 load(const void* p, int64_t i, int64_t n) {
 
 __m256i load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
+// A vector of what is left of a row: 64 codes of 4 bits, 32 of 8 bits, or 32 in pairs.
+template <int BITS>
+__m256i load_codes(const uint8_t* at, int64_t left) {
+  if constexpr (BITS != 4 && BITS != 8) return (__m256i)pairs<BITS>(at, left);
+  if (left >= BYTES) return load_bytes(at);
+  return _mm256_zextsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));  // a last group of 32 inputs of 4 bits
+}
+
 float total(__m256 v) {
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
-// acc + sums of four neighbouring products. SMALL: no code is above 15.
+// acc + sums of four neighbouring products. SMALL: no code is above 63, and two products fit into 16 bits.
 template <bool SMALL>
 __m256i dot4(__m256i acc, __m256i codes, __m256i x) {
 #ifdef __AVXVNNI__
@@ -67,13 +75,16 @@ __m256i dot(__m256i b, const int8_t* p) {
     sum = _mm256_slli_epi32(sum, 8);
     return dot4<true>(dot4<true>(sum, low, load_bytes(p + 2 * BYTES)), high, load_bytes(p + 3 * BYTES));
   }
+  if constexpr (BITS != 8)
+    return _mm256_add_epi32(_mm256_madd_epi16((__m256i)even<BITS>((Pairs)b), load_bytes(p)),
+                            _mm256_madd_epi16((__m256i)odd<BITS>((Pairs)b), load_bytes(p + BYTES)));
   sum = _mm256_slli_epi32(dot4<false>(sum, b, load_bytes(p)), 8);
   return dot4<false>(sum, b, load_bytes(p + BYTES));
 }
 
 template <int BITS, Float T, int R>
 void few(const Packed& w, const Fine& x, float* y, int64_t n) {
-  constexpr int64_t CODES = BYTES * 8 / BITS;
+  constexpr int64_t CODES = BITS == 4 ? 2 * BYTES : BYTES;
   const int64_t groups = w.groups(), row_bytes = w.row_bytes();
   const __m128i shift = _mm_cvtsi32_si128(log2_group(w.group));
   const __m256i lane_input = _mm256_mullo_epi32(_mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0), _mm256_set1_epi32(CODES / LANES));
@@ -94,12 +105,7 @@ void few(const Packed& w, const Fine& x, float* y, int64_t n) {
       const int64_t left = (w.n_in - k) * BITS / 8;
       for (int r = 0; r < R; ++r) {
         _mm_prefetch(at + (r + AHEAD) * row_bytes, _MM_HINT_T1);
-        __m256i b;
-        if (left >= BYTES) {
-          b = load_bytes(at + r * row_bytes);
-        } else {  // a last group of 32 inputs of 4 bits
-          b = _mm256_inserti128_si256(_mm256_setzero_si256(), _mm_loadu_si128(reinterpret_cast<const __m128i*>(at + r * row_bytes)), 0);
-        }
+        const __m256i b = load_codes<BITS>(at + r * row_bytes, left);
         acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot<BITS>(b, x.planes + 2 * k)),
                                  _mm256_permutevar8x32_ps(scales[r], group_of_lane), acc[r]);
       }
@@ -116,9 +122,10 @@ void few_all(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
 }
 
 void packed_row(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
-  if (w.type == Float::f32) return (w.bits == 4 ? few_all<4, Float::f32> : few_all<8, Float::f32>)(w, x, y, n0, n1);
-  if (w.type == Float::f16) return (w.bits == 4 ? few_all<4, Float::f16> : few_all<8, Float::f16>)(w, x, y, n0, n1);
-  return (w.bits == 4 ? few_all<4, Float::bf16> : few_all<8, Float::bf16>)(w, x, y, n0, n1);
+  with_bits(w.bits, [&]<int BITS> {
+    (w.type == Float::f32 ? few_all<BITS, Float::f32> : w.type == Float::f16 ? few_all<BITS, Float::f16> : few_all<BITS, Float::bf16>)(
+        w, x, y, n0, n1);
+  });
 }
 
 // A block of TILE outputs by up to DEPTH inputs, unpacked: codes [DEPTH / 4][TILE][4], scales and biases [group][TILE].
@@ -128,27 +135,26 @@ struct Block {
 };
 static_assert(sizeof(Block) <= SCRATCH);
 
-// Four codes of one output as they lie in memory.
-uint32_t four_codes(const uint8_t* row, int bits, int64_t k) {
-  if (bits == 8) {
-    uint32_t word;
-    std::memcpy(&word, row + k, 4);
-    return word;
-  }
-  uint16_t half;
-  std::memcpy(&half, row + k / 2, 2);
-  const uint32_t v = half;
-  return (v & 0xf) | (v & 0xf0) << 4 | (v & 0xf00) << 8 | (v & 0xf000) << 12;
+// 32 codes of a row from input k on.
+template <int BITS>
+__m256i codes_in_order(const uint8_t* row, int64_t k, int64_t left) {
+  const uint8_t* at = row + k * BITS / 8;
+  if constexpr (BITS == 8) return load_bytes(at);
+  if constexpr (BITS != 4) return (__m256i)widened<BITS>(at, left);
+  const __m256i b = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+  return _mm256_and_si256(_mm256_or_si256(b, _mm256_slli_epi16(b, 4)), _mm256_set1_epi8(15));
 }
 
+template <int BITS>
 void unpack(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block) {
   const int64_t g0 = k0 / w.group, n_groups = (k1 - k0) / w.group;
   for (int64_t i = 0; i < TILE; ++i) {
     const int64_t n = n0 + i;
     const uint8_t* row = w.codes + n * w.row_bytes();
-    for (int64_t k = k0; k < k1; k += 4) {
-      const uint32_t codes = n < n1 ? four_codes(row, w.bits, k) : 0;
-      std::memcpy(block->codes + ((k - k0) / 4 * TILE + i) * 4, &codes, 4);
+    for (int64_t k = k0; k < k1; k += BYTES) {
+      alignas(32) uint8_t codes[BYTES] = {};
+      if (n < n1) _mm256_store_si256(reinterpret_cast<__m256i*>(codes), codes_in_order<BITS>(row, k, (w.n_in - k) * BITS / 8));
+      for (int j = 0; j < BYTES; j += 4) std::memcpy(block->codes + (k - k0 + j) * TILE + i * 4, codes + j, 4);
     }
     for (int64_t g = 0; g < n_groups; ++g) {
       block->scales[g * TILE + i] = n < n1 ? load_float(w.scales, w.type, n * w.groups() + g0 + g) : 0.0f;
@@ -225,8 +231,8 @@ void packed_rows(const Packed& w, const Rows& x, float* y, int64_t y_stride, int
   for (int64_t n = n0; n < n1; n += TILE)
     for (int64_t k = 0; k < w.n_in; k += DEPTH) {
       const int64_t k1 = k + DEPTH < w.n_in ? k + DEPTH : w.n_in;
-      unpack(w, n, n1, k, k1, block);
-      (w.bits == 4 ? many_all<true> : many_all<false>)(*block, w, x, k, k1, y + n, y_stride, n1 - n);
+      with_bits(w.bits, [&]<int BITS> { unpack<BITS>(w, n, n1, k, k1, block); });
+      (w.bits == 8 ? many_all<false> : many_all<true>)(*block, w, x, k, k1, y + n, y_stride, n1 - n);
     }
 }
 
@@ -288,10 +294,10 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
 
 #ifdef __AVXVNNI__
 const Kernels& avx_vnni() {
-  static const Kernels table{"avx-vnni", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve, widen};
+  static const Kernels table{"avx-vnni", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
 #else
 const Kernels& avx2() {
-  static const Kernels table{"avx2", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve, widen};
+  static const Kernels table{"avx2", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
 #endif
   return table;
 }

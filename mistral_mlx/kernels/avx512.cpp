@@ -34,13 +34,15 @@ __m512 load(const void* p, int64_t i, __mmask16 mask) {
 }
 
 // Planes of a block of 128 inputs. 4 bits: high of 16 e - o, high of o, low of 16 e - o, low of o, 64 bytes each.
-// 8 bits, for each 64: [high | low].
+// 8 bits, for each 64: [high | low]; other widths: [even | odd], 16 bits each.
 void arrange(const int16_t* codes, int bits, int8_t* planes) {
   if (bits == 4)
     for (int i = 0; i < 64; ++i) {
       split(16 * codes[2 * i] - codes[2 * i + 1], planes + i, planes + 128 + i);
       split(codes[2 * i + 1], planes + 64 + i, planes + 192 + i);
     }
+  else if (bits != 8)
+    arrange_pairs(codes, 32, planes), arrange_pairs(codes + 64, 32, planes + 128);
   else
     for (int half = 0; half < 2; ++half)
       for (int i = 0; i < 64; ++i) split(codes[64 * half + i], planes + 128 * half + i, planes + 128 * half + 64 + i);
@@ -61,7 +63,14 @@ void round_fine(const float* x, const Packed& w, const Fine& out) {
   for (int64_t g = w.groups(); g < round_up(w.groups(), GROUP_BLOCK); ++g) out.scales[g] = out.sums[g] = 0.0f;
 }
 
-// 64 bytes of weights times the planes at `p`, in 16 sums of neighbours; of 4 bits, 16 times that.
+// A vector of what is left of a row: 128 codes of 4 bits, 64 of 8 bits, or 64 in pairs.
+template <int BITS>
+__m512i load_codes(const uint8_t* at, int64_t left) {
+  if constexpr (BITS == 4 || BITS == 8) return _mm512_maskz_loadu_epi8(first64(left), at);
+  else return (__m512i)pairs<BITS>(at, left);
+}
+
+// A vector of codes times the planes at `p`, in 16 sums of neighbours; of 4 bits, 16 times that.
 template <int BITS>
 __m512i dot(__m512i b, const int8_t* p) {
   __m512i sum = _mm512_setzero_si512();
@@ -70,6 +79,10 @@ __m512i dot(__m512i b, const int8_t* p) {
     sum = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum, low, _mm512_loadu_si512(p)), b, _mm512_loadu_si512(p + 64));
     sum = _mm512_dpbusd_epi32(_mm512_slli_epi32(sum, 8), low, _mm512_loadu_si512(p + 128));
     return _mm512_dpbusd_epi32(sum, b, _mm512_loadu_si512(p + 192));
+  }
+  if constexpr (BITS != 8) {
+    sum = _mm512_dpwssd_epi32(sum, (__m512i)even<BITS>((Pairs)b), _mm512_loadu_si512(p));
+    return _mm512_dpwssd_epi32(sum, (__m512i)odd<BITS>((Pairs)b), _mm512_loadu_si512(p + 64));
   }
   sum = _mm512_slli_epi32(_mm512_dpbusd_epi32(sum, b, _mm512_loadu_si512(p)), 8);
   return _mm512_dpbusd_epi32(sum, b, _mm512_loadu_si512(p + 64));
@@ -82,17 +95,19 @@ void prefetch(const void* floats, int64_t i) {
 
 template <int BITS, Float T, int R>
 void few(const Packed& w, const Fine& x, float* y, int64_t n) {
-  constexpr int64_t CODES = 64 * 8 / BITS;  // in one vector of weights
+  constexpr int64_t CODES = BITS == 4 ? 128 : 64;  // in one vector of weights
   const int64_t groups = w.groups(), row_bytes = w.row_bytes();
   const __m128i shift = _mm_cvtsi32_si128(log2_group(w.group));
   const __m512i lane_input = _mm512_mullo_epi32(
       _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi32(CODES / LANES));
   __m512 acc[R], bias[R], scales[R];
+#pragma GCC unroll 4  // here and below: or the sums would go through memory
   for (int r = 0; r < R; ++r) acc[r] = bias[r] = _mm512_setzero_ps();
   const uint8_t* row = w.codes + n * row_bytes;
   for (int64_t g = 0; g < groups; g += LANES) {
     const __mmask16 mask = first16(groups - g);
     const __m512 x_scales = _mm512_loadu_ps(x.scales + g), x_sums = _mm512_loadu_ps(x.sums + g);
+#pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
       prefetch<T>(w.scales, (n + r + AHEAD) * groups + g);
       prefetch<T>(w.biases, (n + r + AHEAD) * groups + g);
@@ -101,18 +116,20 @@ void few(const Packed& w, const Fine& x, float* y, int64_t n) {
     }
     const int64_t start = g * w.group, end = g + LANES < groups ? start + LANES * w.group : w.n_in;
     for (int64_t k = start; k < end; k += CODES) {
-      const __mmask64 bytes = first64((w.n_in - k) * BITS / 8);
+      const int64_t left = (w.n_in - k) * BITS / 8;
       const __m512i group_of_lane =
           _mm512_srl_epi32(_mm512_add_epi32(lane_input, _mm512_set1_epi32(static_cast<int>(k - start))), shift);
       const uint8_t* at = row + k * BITS / 8;
+#pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
-        const __m512i b = _mm512_maskz_loadu_epi8(bytes, at + r * row_bytes);
+        const __m512i b = load_codes<BITS>(at + r * row_bytes, left);
         _mm_prefetch(at + (r + AHEAD) * row_bytes, _MM_HINT_T1);
         acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot<BITS>(b, x.planes + 2 * k)),
                                  _mm512_permutexvar_ps(group_of_lane, scales[r]), acc[r]);
       }
     }
   }
+#pragma GCC unroll 4
   for (int r = 0; r < R; ++r) y[n + r] = _mm512_reduce_add_ps(_mm512_add_ps(acc[r], bias[r]));
 }
 
@@ -124,9 +141,10 @@ void few_all(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
 }
 
 void packed_row(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
-  if (w.type == Float::f32) return (w.bits == 4 ? few_all<4, Float::f32> : few_all<8, Float::f32>)(w, x, y, n0, n1);
-  if (w.type == Float::f16) return (w.bits == 4 ? few_all<4, Float::f16> : few_all<8, Float::f16>)(w, x, y, n0, n1);
-  return (w.bits == 4 ? few_all<4, Float::bf16> : few_all<8, Float::bf16>)(w, x, y, n0, n1);
+  with_bits(w.bits, [&]<int BITS> {
+    (w.type == Float::f32 ? few_all<BITS, Float::f32> : w.type == Float::f16 ? few_all<BITS, Float::f16> : few_all<BITS, Float::bf16>)(
+        w, x, y, n0, n1);
+  });
 }
 
 // Turns rows of 16 words into columns.
@@ -161,17 +179,21 @@ struct Block {
 };
 static_assert(sizeof(Block) <= SCRATCH);
 
-// Codes [k, k + 64 * 8 / BITS) of 16 rows, transposed. Of 4 bits a word holds the codes of 8 inputs, first the even ones of
+// A vector of codes of 16 rows from input k on, transposed. Of 4 bits a word holds the codes of 8 inputs, first the even ones of
 // them, then the odd ones: round_rows puts the activations into that order.
 template <int BITS>
 void unpack_codes(const Packed& w, int64_t n0, int64_t n1, int64_t k, int64_t k1, uint8_t* out) {
-  const __mmask64 bytes = first64((k1 - k) * BITS / 8);
+  const int64_t left = (k1 - k) * BITS / 8;
   __m512i v[16];
-  for (int64_t i = 0; i < LANES; ++i)
-    v[i] = n0 + i < n1 ? _mm512_maskz_loadu_epi8(bytes, w.codes + (n0 + i) * w.row_bytes() + k * BITS / 8) : _mm512_setzero_si512();
+  for (int64_t i = 0; i < LANES; ++i) {
+    const uint8_t* at = w.codes + (n0 + i) * w.row_bytes() + k * BITS / 8;
+    if (n0 + i >= n1) v[i] = _mm512_setzero_si512();
+    else if constexpr (BITS == 4 || BITS == 8) v[i] = load_codes<BITS>(at, left);
+    else v[i] = (__m512i)widened<BITS>(at, left);
+  }
   transpose(v);
   const __m512i low = _mm512_set1_epi8(0x0f);
-  for (int64_t i = 0; i < 16; ++i, out += 4 * TILE * 8 / BITS) {
+  for (int64_t i = 0; i < 16; ++i, out += 4 * TILE * (BITS == 4 ? 2 : 1)) {
     _mm512_store_si512(out, BITS == 4 ? _mm512_and_si512(v[i], low) : v[i]);
     if constexpr (BITS == 4) _mm512_store_si512(out + 4 * TILE, _mm512_and_si512(_mm512_srli_epi16(v[i], 4), low));
   }
@@ -190,10 +212,12 @@ void round_rows(const float* x, const Packed& w, const Rows& out, int64_t row) {
 
 template <Float T>
 void unpack(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block) {
-  const int64_t g0 = k0 / w.group, n_groups = (k1 - k0) / w.group, step = 64 * 8 / w.bits;
+  const int64_t g0 = k0 / w.group, n_groups = (k1 - k0) / w.group;
   for (int64_t half = 0; half < TILE; half += LANES) {
-    for (int64_t k = k0; k < k1; k += step)
-      (w.bits == 4 ? unpack_codes<4> : unpack_codes<8>)(w, n0 + half, n1, k, k1, block->codes + (k - k0) * TILE + half * 4);
+    with_bits(w.bits, [&]<int BITS> {
+      for (int64_t k = k0; k < k1; k += BITS == 4 ? 128 : 64)
+        unpack_codes<BITS>(w, n0 + half, n1, k, k1, block->codes + (k - k0) * TILE + half * 4);
+    });
     for (int64_t g = 0; g < n_groups; g += LANES)
       for (int bias = 0; bias < 2; ++bias) {
         __m512i v[16];
@@ -388,7 +412,7 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
 }  // namespace
 
 const Kernels& avx512() {
-  static const Kernels table{"avx512-vnni", round_fine, round_rows, packed_row, packed_rows, dense_row, dense_rows, attend, improve, widen};
+  static const Kernels table{"avx512-vnni", round_fine, round_rows, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
   return table;
 }
 

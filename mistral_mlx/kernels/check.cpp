@@ -1,9 +1,13 @@
 // Runs the checks; the data and the comparison of check.h, and the products against the portable ones.
 #include "check.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <random>
 
 #include "pool.h"
@@ -24,6 +28,23 @@ void store_float(float value, Float type, char* to) {
   const auto half = static_cast<uint16_t>(type == Float::f16 ? rebased : float_to_bits(value) >> 16);
   std::memcpy(to, &half, 2);
 }
+
+// A copy whose last byte is the last of its page, as in a mapped file; the page behind it cannot be read.
+class LastOfMapping {
+ public:
+  LastOfMapping(const char* from, int64_t bytes) : page_(sysconf(_SC_PAGESIZE)), size_(round_up(bytes, page_)) {
+    memory_ = static_cast<char*>(mmap(nullptr, size_ + page_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (memory_ == MAP_FAILED || mprotect(memory_ + size_, page_, PROT_NONE) != 0) std::abort();
+    at_ = static_cast<char*>(std::memcpy(memory_ + size_ - bytes, from, bytes));
+  }
+  ~LastOfMapping() { munmap(memory_, size_ + page_); }
+  LastOfMapping(const LastOfMapping&) = delete;
+  const uint8_t* at() const { return reinterpret_cast<const uint8_t*>(at_); }
+
+ private:
+  int64_t page_, size_;
+  char *memory_, *at_;
+};
 
 // Relative to the largest number expected; NaN belongs where it is expected and nowhere else.
 double difference(const std::vector<float>& result, const std::vector<double>& expected) {
@@ -51,11 +72,14 @@ void packed_products(Comparison* comparison, int bits, int group, Float type, in
   const int64_t n_in = group * n_groups;
   for (const int64_t n_out : {1, 19, 75})
     for (const int64_t rows : {1, 4, 9, 27}) {
-      const Data codes = Data::bytes(n_out * n_in * bits / 8);
+      const int64_t n_bytes = n_out * n_in * bits / 8;
+      const Data codes = Data::bytes(n_bytes);
+      const LastOfMapping mapped(codes.at(), n_bytes);
       const Data scales = Data::floats(type, n_out * n_groups), biases = Data::floats(type, n_out * n_groups);
       std::vector<float> x = normal(rows * n_in);
       if (n_out == 19) x[n_in - 1] = rows == 4 ? NAN : INFINITY;
-      const Packed w{reinterpret_cast<uint8_t*>(codes.at()), scales.at(), biases.at(), type, bits, group, n_out, n_in};
+      const uint8_t* at = n_out == 19 ? reinterpret_cast<uint8_t*>(codes.at()) : mapped.at();
+      const Packed w{at, scales.at(), biases.at(), type, bits, group, n_out, n_in};
       set_planes(rows == 27 && n_groups == 3 ? 1 : 2);
       multiply_and_compare(comparison, {w}, x, rows);
     }

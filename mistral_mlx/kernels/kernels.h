@@ -110,7 +110,6 @@ inline int64_t attention_scratch(int64_t rows, int64_t head_dim) {
 
 struct Kernels {
   const char* name;
-  // 4 and 8 bits only, except in the portable table; other widths are widened by the caller (widen below).
   void (*round_fine)(const float* x, const Packed& w, const Fine& out);
   void (*round_rows)(const float* x, const Packed& w, const Rows& out, int64_t row);
   // y[n] for n in [n0, n1).
@@ -127,8 +126,6 @@ struct Kernels {
   // anew. Weights, codes and importance (null: 1) are [group, SEARCH_GROUPS]. The same bits in every table.
   uint32_t (*improve)(const float* weights, const float* importance, int group, int bits, Float type, const float* codes, float* scales,
                       float* biases);
-  // Writes codes of [n0, n1) rows of 2, 3, 5 or 6 bits as bytes, [n1 - n0, n_in].
-  void (*widen)(const Packed& w, int64_t n0, int64_t n1, uint8_t* out);
 };
 
 const Kernels& portable();

@@ -1,7 +1,7 @@
 // NEON with products of four bytes (SDOT); compiled a second time with those of 2x8 by 8x2 bytes (SMMLA, of i8mm) for many
 // rows. See kernels.h for the layout and the contract.
 //
-// Both take signed bytes. Codes of 4 bits are such; those of 8 bits are taken less 128, and 128 times the sum of the
+// Both take signed bytes. Codes of 2 to 6 bits are such; those of 8 bits are taken less 128, and 128 times the sum of the
 // group's activations is added in integers.
 #include <arm_neon.h>
 
@@ -38,21 +38,31 @@ int8x16_t low_halves(uint8x16_t b) { return vreinterpretq_s8_u8(vandq_u8(b, vdup
 int8x16_t high_halves(uint8x16_t b) { return vreinterpretq_s8_u8(vshrq_n_u8(b, 4)); }
 int8x16_t less_offset(uint8x16_t b) { return vreinterpretq_s8_u8(veorq_u8(b, vdupq_n_u8(OFFSET))); }
 
+// acc + products of 16 bits, eight of them in four sums.
+int32x4_t multiply_add(int32x4_t acc, Pairs codes, const int8_t* x) {
+  const int16x8_t a = (int16x8_t)codes, b = vreinterpretq_s16_s8(vld1q_s8(x));
+  return vmlal_high_s16(vmlal_s16(acc, vget_low_s16(a), vget_low_s16(b)), a, b);
+}
+
 // Sums of products of one group of R rows, each in four parts. A vector of codes never leaves its group.
 template <int BITS, int R>
 void dot_group(const uint8_t* at, int64_t row_bytes, const int8_t* x, int group, int32x4_t (&sums)[R]) {
-  constexpr int CODES = BYTES * 8 / BITS;
+  constexpr int CODES = BITS == 4 ? 2 * BYTES : BYTES;
   int32x4_t high[R] = {}, low[R] = {}, offset[2] = {};
-  for (int k = 0; k < group; k += CODES, at += BYTES, x += 2 * CODES) {
+  for (int k = 0; k < group; k += CODES, at += CODES * BITS / 8, x += 2 * CODES) {
     for (int r = 0; r < R; ++r) {
-      const uint8x16_t b = vld1q_u8(at + r * row_bytes);
       if constexpr (BITS == 4) {
+        const uint8x16_t b = vld1q_u8(at + r * row_bytes);
         const int8x16_t even = low_halves(b), odd = high_halves(b);
         high[r] = vdotq_s32(vdotq_s32(high[r], even, vld1q_s8(x)), odd, vld1q_s8(x + BYTES));
         low[r] = vdotq_s32(vdotq_s32(low[r], even, vld1q_s8(x + 2 * BYTES)), odd, vld1q_s8(x + 3 * BYTES));
+      } else if constexpr (BITS == 8) {
+        const int8x16_t codes = less_offset(vld1q_u8(at + r * row_bytes));
+        high[r] = vdotq_s32(high[r], codes, vld1q_s8(x));
+        low[r] = vdotq_s32(low[r], codes, vld1q_s8(x + BYTES));
       } else {
-        high[r] = vdotq_s32(high[r], less_offset(b), vld1q_s8(x));
-        low[r] = vdotq_s32(low[r], less_offset(b), vld1q_s8(x + BYTES));
+        const Pairs codes = pairs<BITS>(at + r * row_bytes, 2 * BITS);
+        low[r] = multiply_add(multiply_add(low[r], even<BITS>(codes), x), odd<BITS>(codes), x + BYTES);
       }
     }
     if constexpr (BITS == 8)
@@ -89,9 +99,10 @@ void few_all(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
 }
 
 void packed_row(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
-  if (w.type == Float::f32) return (w.bits == 4 ? few_all<4, Float::f32> : few_all<8, Float::f32>)(w, x, y, n0, n1);
-  if (w.type == Float::f16) return (w.bits == 4 ? few_all<4, Float::f16> : few_all<8, Float::f16>)(w, x, y, n0, n1);
-  return (w.bits == 4 ? few_all<4, Float::bf16> : few_all<8, Float::bf16>)(w, x, y, n0, n1);
+  with_bits(w.bits, [&]<int BITS> {
+    (w.type == Float::f32 ? few_all<BITS, Float::f32> : w.type == Float::f16 ? few_all<BITS, Float::f16> : few_all<BITS, Float::bf16>)(
+        w, x, y, n0, n1);
+  });
 }
 
 // One vector of the tile that packed_rows computes: OUTPUTS outputs of ROWS rows, the rows one after the other.
@@ -134,21 +145,27 @@ struct Block {
 static_assert(sizeof(Block) <= SCRATCH);
 
 // 32 codes of one output from input k on.
-void unpack(const uint8_t* row, int bits, int64_t k, int8_t* codes) {
-  if (bits == 4) {
+template <int BITS>
+void unpack(const uint8_t* row, int64_t k, int8_t* codes) {
+  if constexpr (BITS == 4) {
     const uint8x16_t b = vld1q_u8(row + k / 2);
     return vst2q_s8(codes, int8x16x2_t{{low_halves(b), high_halves(b)}});
   }
-  for (int i = 0; i < 32; i += BYTES) vst1q_s8(codes + i, less_offset(vld1q_u8(row + k + i)));
+  for (int i = 0; i < 32; i += BYTES) {
+    const uint8_t* at = row + (k + i) * BITS / 8;
+    if constexpr (BITS == 8) vst1q_s8(codes + i, less_offset(vld1q_u8(at)));
+    else vst1q_s8(codes + i, (int8x16_t)widened<BITS>(at, 2 * BITS));
+  }
 }
 
+template <int BITS>
 void unpack_block(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block) {
   const int64_t g0 = k0 / w.group, n_groups = (k1 - k0) / w.group;
   for (int64_t i = 0; i < TILE; ++i) {
     const int64_t n = n0 + i;
     for (int64_t k = k0; k < k1; k += 32) {
       int8_t codes[32] = {};
-      if (n < n1) unpack(w.codes + n * w.row_bytes(), w.bits, k, codes);
+      if (n < n1) unpack<BITS>(w.codes + n * w.row_bytes(), k, codes);
       for (int j = 0; j < 32; j += STEP) std::memcpy(block->codes + (k - k0 + j) * TILE + i * STEP, codes + j, STEP);
     }
     for (int64_t g = 0; g < n_groups; ++g) {
@@ -187,7 +204,7 @@ void many(const Block& block, int64_t half, const Packed& w, const Rows& x, int6
       for (int i = 0; i < A; ++i) {
         const int8_t* first = code + i * ROWS * stride;
         const int32x4_t start =
-            w.bits == 4 ? vdupq_n_s32(0) : by_row(taken(first, w.group), taken(first + last * stride, w.group));
+            w.bits != 8 ? vdupq_n_s32(0) : by_row(taken(first, w.group), taken(first + last * stride, w.group));
         for (int j = 0; j < B; ++j) acc[i][j] = vaddq_s32(vshlq_n_s32(acc[i][j], 8), start);
       }
       for (int k = 0; k < w.group; k += STEP, at += STEP * TILE, code += STEP) {
@@ -220,7 +237,7 @@ void packed_rows(const Packed& w, const Rows& x, float* y, int64_t y_stride, int
   for (int64_t n = n0; n < n1; n += TILE)
     for (int64_t k = 0; k < w.n_in; k += DEPTH) {
       const int64_t k1 = k + DEPTH < w.n_in ? k + DEPTH : w.n_in;
-      unpack_block(w, n, n1, k, k1, block);
+      with_bits(w.bits, [&]<int BITS> { unpack_block<BITS>(w, n, n1, k, k1, block); });
       for (int64_t half = 0; half < TILE && half < n1 - n; half += WIDE) {
         int64_t row = 0;
         for (; row + 4 <= x.rows; row += 4) many<4>(*block, half, w, x, row, k, k1, y + n + half, y_stride, n1 - n - half);
@@ -286,10 +303,10 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
 
 #ifdef __ARM_FEATURE_MATMUL_INT8
 const Kernels& neon_i8mm() {
-  static const Kernels table{"neon-i8mm", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve, widen};
+  static const Kernels table{"neon-i8mm", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
 #else
 const Kernels& neon() {
-  static const Kernels table{"neon-dotprod", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve, widen};
+  static const Kernels table{"neon-dotprod", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
 #endif
   return table;
 }

@@ -2,7 +2,6 @@
 #include "attention.h"
 #include "scalars.h"
 #include "search.h"
-#include "widen.h"
 
 namespace kernels {
 namespace {
@@ -67,7 +66,7 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
 }  // namespace
 
 const Kernels& portable() {
-  static const Kernels table{"portable", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve, widen};
+  static const Kernels table{"portable", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
   return table;
 }
 

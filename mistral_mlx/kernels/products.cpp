@@ -25,21 +25,6 @@ int64_t row_bytes(const Matrix& w) {
   return std::get<Dense>(w).n_in * float_bytes(std::get<Dense>(w).type);
 }
 
-// Calls use(w', shift, n0', n1') with weights of 4 or 8 bits: themselves, or rows [n0, n1) as 8 bits, where output n is
-// n - shift.
-template <typename Use>
-void with_known_width(const Packed& w, int64_t n0, int64_t n1, Use&& use) {
-  if (w.bits == 4 || w.bits == 8 || active().packed_row == portable().packed_row) return use(w, 0, n0, n1);
-  for (int64_t n = n0; n < n1; n += TILE) {
-    const int64_t end = std::min(n + TILE, n1), first = n * w.groups() * float_bytes(w.type);
-    uint8_t* codes = reinterpret_cast<uint8_t*>(workspace<Slot::widened>(TILE * w.n_in));
-    active().widen(w, n, end, codes);
-    const Packed part{codes, static_cast<const char*>(w.scales) + first, static_cast<const char*>(w.biases) + first,
-                      w.type, 8, w.group, end - n, w.n_in};
-    use(part, n, int64_t{0}, end - n);
-  }
-}
-
 // The rows of a product as its matrices want them: rounded once for those of the same width and group.
 class Inputs {
  public:
@@ -56,13 +41,10 @@ class Inputs {
 
   // y[row * stride + n] for all rows and n in [n0, n1) of matrix i.
   void multiply(const Matrix& w, size_t i, float* y, int64_t stride, int64_t n0, int64_t n1) const {
-    if (const Packed* packed = std::get_if<Packed>(&w))
-      with_known_width(*packed, n0, n1, [&](const Packed& part, int64_t shift, int64_t i0, int64_t i1) {
-        if (few_)
-          for (int64_t row = 0; row < rows_; ++row) active().packed_row(part, fine_[sources_[i]][row], y + row * stride + shift, i0, i1);
-        else
-          active().packed_rows(part, many_[sources_[i]], y + shift, stride, i0, i1, workspace<Slot::scratch>(SCRATCH));
-      });
+    if (const Packed* packed = std::get_if<Packed>(&w); packed != nullptr && few_)
+      for (int64_t row = 0; row < rows_; ++row) active().packed_row(*packed, fine_[sources_[i]][row], y + row * stride, n0, n1);
+    else if (packed != nullptr)
+      active().packed_rows(*packed, many_[sources_[i]], y, stride, n0, n1, workspace<Slot::scratch>(SCRATCH));
     else if (const Dense& dense = std::get<Dense>(w); few_)
       for (int64_t row = 0; row < rows_; ++row) active().dense_row(dense, x_ + row * dense.n_in, y + row * stride, n0, n1);
     else
@@ -70,11 +52,12 @@ class Inputs {
   }
 
  private:
+  static int form(const Packed& w) { return w.bits == 4 || w.bits == 8 ? w.bits : 0; }  // of the rounded rows
+
   int find(const Packed& w) {
     for (size_t i = 0; i < kinds_.size(); ++i)
-      if (kinds_[i].group == w.group && (kinds_[i].bits == 4) == (w.bits == 4)) return static_cast<int>(i);
+      if (kinds_[i].group == w.group && form(kinds_[i]) == form(w)) return static_cast<int>(i);
     kinds_.push_back(w);
-    if (w.bits != 4 && active().packed_row != portable().packed_row) kinds_.back().bits = 8;
     return static_cast<int>(kinds_.size()) - 1;
   }
 

@@ -134,8 +134,13 @@ static inline void round_one_of_many(const float* x, const Packed& w, const Rows
   }
 }
 
+// 2 * n codes as 16 bits, first those of even number, then the odd ones.
+static inline void arrange_pairs(const int16_t* codes, int n, int8_t* out) {
+  for (int i = 0; i < 2 * n; ++i) std::memcpy(out + 2 * (i % 2 * n + i / 2), codes + i, 2);
+}
+
 // A single row as two planes in vectors of BYTES. 4 bits, per 2 BYTES inputs: [high of even | high of odd | low | low];
-// 8 bits, per BYTES inputs: [high | low].
+// 8 bits, per BYTES inputs: [high | low]. Other widths, per BYTES inputs: [even | odd], 16 bits each.
 template <int BYTES>
 static inline void round_in_planes(const float* x, const Packed& w, const Fine& out) {
   const int step = w.bits == 4 ? 2 : 1;
@@ -148,10 +153,13 @@ static inline void round_in_planes(const float* x, const Packed& w, const Fine& 
     std::memcpy(out.sums + k / w.group, sums, n / w.group * sizeof(float));
     int8_t* planes = out.planes + 2 * k;
     for (int i = 0; i < BLOCK; i += BYTES * step, planes += 2 * BYTES * step)
-      for (int j = 0; j < BYTES * step; ++j) {
-        int8_t* high = planes + j % step * BYTES + j / step;
-        split(codes[i + j], high, high + step * BYTES);
-      }
+      if (w.bits != 4 && w.bits != 8)
+        arrange_pairs(codes + i, BYTES / 2, planes);
+      else
+        for (int j = 0; j < BYTES * step; ++j) {
+          int8_t* high = planes + j % step * BYTES + j / step;
+          split(codes[i + j], high, high + step * BYTES);
+        }
   }
   for (int64_t g = w.groups(); g < round_up(w.groups(), GROUP_BLOCK); ++g) out.scales[g] = out.sums[g] = 0.0f;
 }
