@@ -12,6 +12,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "quality"}  # small, and the same every time
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 5))
