@@ -20,8 +20,8 @@ from convert_sources import (
     write_folder,
     write_native,
 )
+from grouped_folders import AWQ, GPTQ, packed_folder
 from mlx.utils import tree_flatten, tree_unflatten
-from test_convert_gptq import AWQ, GPTQ, packed_folder
 
 from mistral_mlx.convert import convert
 from mistral_mlx.loading import load_model
