@@ -39,4 +39,5 @@ def repack(block: Block, tensor: SourceTensor, dtype: npt.DTypeLike) -> packed.P
 def _from_gguf(rows: Bytes, kind: str) -> Bytes:
     from gguf import GGMLQuantizationType, quants  # slow to import, and for GGUF alone
 
-    return np.ascontiguousarray(quants.dequantize(rows, GGMLQuantizationType[kind])).view(np.uint8)
+    with np.errstate(all="ignore"):  # a damaged scale makes NaN or infinity, which is told later
+        return np.ascontiguousarray(quants.dequantize(rows, GGMLQuantizationType[kind])).view(np.uint8)

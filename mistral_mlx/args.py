@@ -1,7 +1,7 @@
 """The hyper-parameters of a model, parsed and checked from config.json; knows nothing of weights or arrays."""
 
-import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -225,7 +225,7 @@ def _count(value: object, key: str, limit: int) -> int:
 
 
 def _positive(value: object, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
         raise ConfigError(f"config.json: {key} is {shown(repr(value))}; a positive number is expected")
     return float(value)
 

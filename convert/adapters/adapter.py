@@ -3,7 +3,6 @@
 The folder is as untrusted as a model's. Whatever would change the result and is not done is refused by its name.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -22,6 +21,8 @@ CONFIG_NAME = "adapter_config.json"
 PEFT_NAME, MLX_NAME = "adapter_model.safetensors", "adapters.safetensors"
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapters.npz")
 MAX_RANK = 4096
+MAX_NUMBER = float.fromhex("0x1.fffffep127")  # of float32, in which updates are computed
+MAX_NAME = 200  # characters of a tensor's name; real ones have 80
 EMBEDDING = "model.embed_tokens"
 
 
@@ -72,6 +73,8 @@ def _read(folder: ModelFolder, source: Source) -> Changes:
     config, entries = folder.json(CONFIG_NAME), read_header(folder.file(present[0]))
     if not entries:
         raise CheckpointError(f"{present[0]} holds no tensor")
+    if (longest := max(entries, key=len)) and len(longest) > MAX_NAME:
+        raise CheckpointError(f"the adapter's tensor {shown(longest)} has a name that no model's has")
     read = peft_adapter.read if present[0] == PEFT_NAME else mlx_adapter.read
     return read(config, entries, source)
 
@@ -148,9 +151,9 @@ def _summary(changes: Changes) -> str:
 
 
 def number(value: object, key: str) -> float:
-    """Return a finite number of the config. Raises ConfigError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"{CONFIG_NAME}: {key} is {shown(repr(value))}; a number is expected")
+    """Return a number of the config that float32 holds. Raises ConfigError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER:
+        raise ConfigError(f"{CONFIG_NAME}: {key} is {shown(repr(value))}; a number that float32 holds is expected")
     return float(value)
 
 

@@ -54,7 +54,8 @@ class LowRank:
     def blocks(self, step: int, rows: int) -> Iterator[tuple[Bytes, ...]]:
         """Yield what every `step` of the `rows` take in `merge`: their scaled rows of B, A, their magnitudes."""
         left, right = self.left.load(), self.right.load()
-        left *= np.float32(self.scale)
+        with np.errstate(over="ignore"):  # an infinity is refused where the weights are looked at
+            left *= np.float32(self.scale)
         magnitude = self.magnitude.load().reshape(-1, 1) if self.magnitude else None
         for start in range(0, rows, step):
             own = slice(start, start + step)
@@ -65,8 +66,8 @@ class LowRank:
 def merge(weights: Floats, factors: tuple[Bytes, ...]) -> Floats:
     """Return the rows [rows, in] with what `LowRank.blocks` gave for them added, in float32."""
     left, right, *magnitude = (factor.view("<f4") for factor in factors)
-    merged: Floats = weights + left @ right
-    if magnitude:
-        with np.errstate(divide="ignore", invalid="ignore"):  # a row of zeros has no direction: NaN, which is refused
+    with np.errstate(all="ignore"):  # a row of zeros has no direction: NaN, which is refused, as infinities are
+        merged: Floats = weights + left @ right
+        if magnitude:
             merged *= magnitude[0] / np.linalg.norm(merged, axis=1, keepdims=True)
     return merged

@@ -15,7 +15,7 @@ from .adapter import CONFIG_NAME, EMBEDDING, Changes, check_rank, number, rank
 from .low_rank import Factor, LowRank
 
 TENSOR = re.compile(r"(.+)\.(lora_a|lora_b|m)")
-LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
+LAYER = re.compile(r"model\.layers\.(\d{1,9})\.(.+)", re.ASCII)
 PARTS = {"lora": {"lora_a", "lora_b"}, "dora": {"lora_a", "lora_b", "m"}}
 PARAMETERS = {"rank", "scale", "dropout", "keys"}
 
@@ -41,9 +41,9 @@ def read(config: Mapping[str, object], entries: Mapping[str, TensorEntry], sourc
         if match is None:
             raise CheckpointError(f"the adapter's tensor {shown(name)} is none of lora_a, lora_b and m")
         parts[match[1]][match[2]] = entry
-    first = _first_layer(config, source)
+    first, keys = _first_layer(config, source), _keys(parameters)
     for path, found in parts.items():
-        _check_place(path, set(found) ^ PARTS[kind], found, parameters.get("keys"), first)
+        _check_place(path, set(found) ^ PARTS[kind], found, keys, first)
     return Changes({f"{path}.weight": _update(path, found, parameters) for path, found in parts.items()}, {}, base)
 
 
@@ -56,14 +56,22 @@ def _first_layer(config: Mapping[str, object], source: Source) -> int:
     return max(n_layers - count, 0) if count > 0 else 0
 
 
-def _check_place(path: str, wrong: set[str], found: Mapping[str, object], keys: object, first: int) -> None:
+def _keys(parameters: Mapping[str, object]) -> frozenset[str] | None:
+    """Return the names of the modules that have an adapter; None for the usual ones."""
+    keys = parameters.get("keys")
+    if keys is not None and not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
+        raise ConfigError(f"{CONFIG_NAME}: lora_parameters.keys is {shown(repr(keys))}; a list of names is expected")
+    return None if keys is None else frozenset(keys)
+
+
+def _check_place(
+    path: str, wrong: set[str], found: Mapping[str, object], keys: frozenset[str] | None, first: int
+) -> None:
     if wrong:
         part = min(wrong)
         raise CheckpointError(
             f"the adapter's tensor {shown(f'{path}.{part}')} is {'not expected' if part in found else 'missing'}"
         )
-    if keys is not None and not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
-        raise ConfigError(f"{CONFIG_NAME}: lora_parameters.keys is {shown(repr(keys))}; a list of names is expected")
     match = LAYER.fullmatch(path)
     named = keys is None if match is None else (keys is None or match[2] in keys) and int(match[1]) >= first
     if not (named or (keys is not None and path in keys)):

@@ -94,6 +94,8 @@ def block_inputs(source: Source, texts: Sequence[Window], progress: BlocksDone) 
 def _text(path: Path) -> str:
     """Return the text of the file at `path`, at most its first MAX_NBYTES."""
     try:
+        if path.exists() and not path.is_file():
+            raise OptionError(f"the calibration text {shown(str(path))} is not a regular file")
         with path.open("rb") as file:
             content = file.read(MAX_NBYTES)
         text = getincrementaldecoder("utf-8-sig")().decode(content, final=len(content) < MAX_NBYTES)

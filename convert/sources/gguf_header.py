@@ -54,15 +54,18 @@ class GGUFHeader:
 
     metadata: Mapping[str, Value]
     tensors: tuple[GGUFTensor, ...]
+    items: int  # tensors, pairs and what is in arrays
 
 
-def read_gguf_header(path: Path) -> GGUFHeader:
+def read_gguf_header(path: Path, *, items: int = 0) -> GGUFHeader:
     """Return the header of the GGUF file at `path`, checked against the file's true size.
+
+    `items` are those of other parts, read before.
 
     Raises CheckpointError if the file is no GGUF of version 2 or 3, is cut short, or contradicts itself.
     """
     with path.open("rb") as file:
-        cursor = _Cursor(file, path)
+        cursor = _Cursor(file, path, items)
         magic, version = cursor.take(4), cursor.number("<I")
         if magic != b"GGUF" or version not in (2, 3):
             what = f"GGUF version {version}" if magic == b"GGUF" else "not a GGUF file"
@@ -79,7 +82,7 @@ def read_gguf_header(path: Path) -> GGUFHeader:
             raise cursor.bad(f"has the impossible general.alignment {shown(alignment)}")
         described = [cursor.tensor() for _ in range(n_tensors)]
         data_start = -(-cursor.offset // alignment) * alignment
-    return GGUFHeader(metadata, _placed(described, data_start, cursor))
+    return GGUFHeader(metadata, _placed(described, data_start, cursor), cursor.items)
 
 
 def _placed(described: list[GGUFTensor], data_start: int, cursor: "_Cursor") -> tuple[GGUFTensor, ...]:
@@ -99,10 +102,10 @@ def _placed(described: list[GGUFTensor], data_start: int, cursor: "_Cursor") -> 
 class _Cursor:
     """Reads one value after another and never past the end of the file."""
 
-    def __init__(self, file: BufferedReader, path: Path) -> None:
+    def __init__(self, file: BufferedReader, path: Path, items: int) -> None:
         self.file, self.path, self.offset = file, path, 0
         self.size = path.stat().st_size
-        self.items = 0  # those that were claimed so far
+        self.items = items  # those that were claimed so far
 
     def bad(self, what: str) -> CheckpointError:
         return CheckpointError(f"{shown(self.path.name)} {what}")

@@ -42,7 +42,9 @@ def read_parts(path: Path) -> list[tuple[Path, GGUFHeader]]:
         others = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise CheckpointError(f"{shown(missing[0])}{others} is missing; the GGUF file has {count} parts")
     files = [folder.file(name) for name in names]
-    parts = [(file, read_gguf_header(file)) for file in files]
+    parts: list[tuple[Path, GGUFHeader]] = []
+    for file in files:
+        parts.append((file, read_gguf_header(file, items=parts[-1][1].items if parts else 0)))
     _check(parts)
     return parts
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mistral_mlx.args import Packing
+from mistral_mlx.args import MAX_SIZE, Packing
 from mistral_mlx.convert.source import FLOAT_KINDS, SourceTensor
 from mistral_mlx.errors import CheckpointError, ConfigError, ConversionError, shown
 from mistral_mlx.tensor_files import TensorEntry
@@ -82,11 +82,11 @@ def _layout(rule: Rule) -> _Layout:
 def _grouped(path: str, entries: Entries, layout: _Layout) -> SourceTensor:
     kind, bits, _, has_order = layout
     qweight = _part(path, "qweight", entries, ("I32", "U32"))
-    if len(qweight.shape) != 2 or not qweight.nbytes:
-        raise CheckpointError(f"tensor {shown(qweight.name)} has the impossible shape {list(qweight.shape)}")
     per_word = 32 // bits
-    n_in, n_out = qweight.shape
+    n_in, n_out = qweight.shape if len(qweight.shape) == 2 else (0, 0)
     n_in, n_out = (n_in, n_out * per_word) if kind == AWQ else (n_in * per_word, n_out)
+    if not (0 < n_in <= MAX_SIZE and 0 < n_out <= MAX_SIZE):
+        raise CheckpointError(f"tensor {shown(qweight.name)} has the impossible shape {list(qweight.shape)}")
     group_size = n_in if layout.group_size == -1 else layout.group_size
     n_groups = -(-n_in // group_size)
     beside = [
@@ -139,10 +139,11 @@ def _is_scattered(order: TensorEntry, n_in: int, n_groups: int, group_size: int)
         raise CheckpointError(
             f"tensor {shown(order.name)} names groups from {found.min()} to {found.max()}; there are {n_groups}"
         )
-    return not np.array_equal(found, np.arange(n_in) // group_size)
+    return not np.array_equal(found, np.arange(n_in) // min(group_size, n_in))
 
 
 def _check_bias(entry: TensorEntry) -> None:
     """Raise CheckpointError unless all is zero: old versions of AutoGPTQ wrote biases where there are none."""
-    if np.fromfile(entry.file, np.uint8, entry.nbytes, offset=entry.start).any():
+    is_vector = len(entry.shape) == 1 and entry.shape[0] <= MAX_SIZE
+    if not is_vector or np.fromfile(entry.file, np.uint8, entry.nbytes, offset=entry.start).any():
         raise CheckpointError(f"tensor {shown(entry.name)} is a bias, which a Mistral model does not have")
