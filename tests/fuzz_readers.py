@@ -14,7 +14,8 @@ import mlx.core as mx
 import numpy as np
 from conftest import TINY
 from convert_sources import CONFIG, write_native
-from hostile import join, split, tiny_tekken
+from hostile import tiny_tekken
+from hostile_tensors import join, split
 from mutations import NUMBERS, TEXTS, damaged, dumped, mutated
 from tiny_folder import train_tokenizer, write_tiny_folder
 from tokenizer_files import CHATML, byte_level_json, piece_json

@@ -21,6 +21,10 @@ RUN = "complete"  # `info` names a bad tokenizer among its facts, `convert` copi
 USE = "convert complete"
 GGUF = "convert"
 CHAT = "chat"
+MERGE = "merge"
+CALIBRATE = "calibrate"
+NOTHING = ""  # refused by no command: what is wrong is never looked at, or does not matter
+WEIGHTS = "model.safetensors"
 ESCAPES = "\x1b]52;c;aGk=\x07\x1b[2J\x9b31m[bold]x[/bold]\r\n"
 PICKLE = b"\x80\x04cposix\nsystem\n(S'touch pwned'\ntR."
 CODE = "raise SystemExit('pwned')"
@@ -74,60 +78,6 @@ def raw(name: str, old: str, new: str) -> Change:
 def cut(name: str, nbytes: int) -> Change:
     """Cut off the last bytes of a file; with a negative number all but so many."""
     return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size - nbytes if nbytes > 0 else -nbytes)
-
-
-def header(change: Callable[[dict], object], name: str = "model.safetensors") -> Change:
-    """Change the header of a safetensors file."""
-
-    def apply(folder: Path) -> None:
-        text, data = split(folder / name)
-        value = json.loads(text)
-        change(value)
-        join(folder / name, json.dumps(value).encode(), data)
-
-    return apply
-
-
-def split(path: Path) -> tuple[bytes, bytes]:
-    """Return the header and the data of a safetensors file."""
-    content = path.read_bytes()
-    end = 8 + struct.unpack("<Q", content[:8])[0]
-    return content[8:end], content[end:]
-
-
-def join(path: Path, text: bytes, data: bytes) -> None:
-    """Write a safetensors file."""
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-
-
-def raw_header(old: bytes, new: bytes) -> Change:
-    """Replace bytes in the header of model.safetensors."""
-
-    def apply(folder: Path) -> None:
-        text, data = split(folder / "model.safetensors")
-        assert old in text, old
-        join(folder / "model.safetensors", text.replace(old, new, 1), data)
-
-    return apply
-
-
-def retyped(name: str, dtype: str) -> Change:
-    """Store a float32 tensor in two bytes a number, the rest of the file being as it was."""
-
-    def apply(folder: Path) -> None:
-        text, data = split(folder / "model.safetensors")
-        value, parts, end = json.loads(text), [], 0
-        value.pop("__metadata__", None)
-        for key, entry in sorted(value.items(), key=lambda item: item[1]["data_offsets"]):
-            start, stop = entry["data_offsets"]
-            part = data[start:stop][: (stop - start) // 2] if key == name else data[start:stop]
-            entry["data_offsets"] = [end, end + len(part)]
-            entry["dtype"] = dtype if key == name else entry["dtype"]
-            end += len(part)
-            parts.append(part)
-        join(folder / "model.safetensors", json.dumps(value).encode(), b"".join(parts))
-
-    return apply
 
 
 def sparse(name: str, nbytes: int, start: bytes = b"") -> Change:
@@ -219,3 +169,13 @@ def tiny_tekken() -> dict[str, object]:
     vocab = [{"rank": i, "token_bytes": base64.b64encode(token).decode()} for i, token in enumerate(tokens)]
     config = {"pattern": TEKKEN_PATTERN, "num_vocab_tokens": 258, "default_vocab_size": 278, "version": "v3"}
     return {"config": config | {"default_num_special_tokens": 20}, "vocab": vocab}
+
+
+def rule(**values: object) -> Change:
+    """Set keys of what config.json says of quantization."""
+    return edit("config.json", lambda value: value["quantization_config"].update(values))
+
+
+def pair(key: str, form: str, *values: object) -> bytes:
+    """A key and its value as GGUF has them; the first value is the number of the type."""
+    return text(key) + struct.pack(f"<{form}", *values)

@@ -8,33 +8,35 @@ from hostile import (
     CODE,
     ESCAPES,
     GGUF,
+    NOTHING,
     PICKLE,
     RUN,
     USE,
+    WEIGHTS,
     Case,
     both,
     config,
     cut,
     edit,
     gguf,
-    header,
     instead,
     nested,
     outside,
     place,
     put,
     raw,
-    raw_header,
     remove,
-    retyped,
     sparse,
 )
+from hostile_adapters import ADAPTER_CASES, TEXT_CASES
+from hostile_gguf import KINDS_CASES, PARTS_CASES
+from hostile_stored import STORED_CASES
+from hostile_tensors import header, raw_header, retyped
 from hostile_texts import GGUF_CASES, SESSION_CASES, TEKKEN_CASES, TEMPLATE_CASES, TOKENIZER_CASES
 
 HEAD, NORM, EMBED = "lm_head.weight", "model.norm.weight", "model.embed_tokens.weight"
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
 HUGE = 1 << 63
-NOTHING = ""  # refused by no command: what is wrong is never looked at
 
 CODE_CASES = [
     Case("pickles beside a good model", "plain", put("pytorch_model.bin", PICKLE), NOTHING),
@@ -143,7 +145,7 @@ CONFIG_CASES = [
           "sliding_window": (-1, 0, 2**31, 1.5, True, [], [None, 0], "8"), "rms_norm_eps": (0, -1e-5, "x", True),
           "rope_theta": (0, -1, None, [1]), "max_position_embeddings": (0, -1, 2**70, 1e6),
           "eos_token_id": (-1, 1.5, "2", [None]), "tie_word_embeddings": (1, "no"), "layer_types": ([], [[]], 7, "x"),
-          "model_type": ("gpt2", 7, None, ["mistral"], ESCAPES), "quantization": ({"bits": 4}, [1], "x",
+          "model_type": ("gpt2", 7, None, ["mistral"], ESCAPES), "quantization": ({"bits": 7}, [1], "x",
               {"bits": 4.0, "group_size": 64.0}, {"bits": True, "group_size": 64}, {"bits": [4], "group_size": {}}),
           "rope_scaling": ({"type": "yarn"}, 7), "text_config": ([1], "x"), "num_experts": (8,),
       }.items() for value in values if (key, value) != ("rope_theta", None)),
@@ -197,7 +199,7 @@ PACKED_CASES = [
     Case("packed weights of another dtype", "packed", header(lambda h: h[f"{Q}.weight"].update(dtype="I32")), ALL),
     Case("scales that are missing", "packed", header(lambda h: h.update(x=h.pop(f"{Q}.scales"))), ALL),
     *(Case(f"packed as {rule}", "packed", config(quantization=rule, quantization_config=rule), ALL,
-        "quantiz|implies|has scales|cannot be packed")
+        "quantiz|implies|has scales|cannot be packed|does not use")
       for rule in (
           None, {"bits": 4, "group_size": 64}, {"bits": 8, "group_size": 32}, {"bits": 7, "group_size": 32},
           {"bits": -4, "group_size": 32}, {"bits": 4, "group_size": 0}, {"bits": 4, "group_size": 48},
@@ -207,7 +209,6 @@ PACKED_CASES = [
 ]  # fmt: skip
 CASES = [
     *CODE_CASES, *PATH_CASES, *FILE_CASES, *NO_FILE_CASES, *SAFETENSORS_CASES, *CONFIG_CASES, *PACKED_CASES,
-        *NATIVE_CASES,
-        *TEMPLATE_CASES,
-    *TOKENIZER_CASES, *GGUF_CASES, *TEKKEN_CASES, *SESSION_CASES,
+    *NATIVE_CASES, *TEMPLATE_CASES, *TOKENIZER_CASES, *GGUF_CASES, *TEKKEN_CASES, *SESSION_CASES, *STORED_CASES,
+    *PARTS_CASES, *KINDS_CASES, *ADAPTER_CASES, *TEXT_CASES,
 ]  # fmt: skip

@@ -22,37 +22,21 @@ from pathlib import Path
 
 import mlx.core as mx
 import typer
-from conftest import tiny_config, tiny_weights, write_folder
-from convert_sources import with_tokenizer, write_native
-from hostile import tiny_tekken
+from hostile_bases import BASES, write_bases
 from hostile_cases import CASES
-from tiny_folder import write_tiny_folder
-from tokenizer_files import CHATML, byte_level_json
 
-from mistral_mlx import saved_session
-from mistral_mlx.args import ModelArgs
 from mistral_mlx.cli import app
-from mistral_mlx.convert import convert
-from mistral_mlx.loading import load
-from mistral_mlx.session import Session
 
 COMMANDS = {
     "convert": ["convert", "{folder}", "{target}", "--group-size", "32", "--quiet"],
+    "carry": ["convert", "{folder}", "{target}", "--quiet"],
     "info": ["info", "{folder}"],
     "complete": ["complete", "-m", "{folder}", "--max-tokens", "2", "--temperature", "0", "--quiet", "Hello"],
     "export": ["export", "{folder}", "{target}.gguf", "--quiet"],
     "eval": ["eval", "-m", "{folder}", "--text", "{home}/text", "--context", "32", "--quiet"],
     "chat": ["chat", "-m", "{folder}", "--resume", "s", "--quiet"],
-}
-BASES = {
-    "plain": ("convert", "info", "complete"),
-    "sharded": ("convert", "info", "complete"),
-    "json": ("convert", "info", "complete"),
-    "packed": ("info", "complete", "export", "eval"),
-    "native": ("convert",),
-    "tekken": ("convert", "info", "complete"),
-    "gguf": ("convert",),
-    "session": ("chat",),
+    "merge": ["convert", "{base}", "{target}", "--adapter", "{folder}", "--quiet"],
+    "calibrate": ["convert", "{folder}", "{target}", "--group-size", "32", "--calibrate", "{home}/text", "--quiet"],
 }
 ADDRESS_SPACE = 2 << 30  # more than there was before the first case: chats leave the stacks of their threads
 
@@ -83,51 +67,14 @@ def watch(event: str, args: tuple[object, ...]) -> None:
             seen.append(f"{event} {name}")
 
 
-def write_bases(place: Path) -> None:
-    """Write the good folders that the cases are copies of."""
-    plain = write_tiny_folder(place / "plain" / "model")
-    (plain / "generation_config.json").write_text('{"eos_token_id": 2}')
-    (plain / "tokenizer_config.json").write_text('{"add_bos_token": true}')
-    sharded = place / "sharded" / "model"
-    shutil.copytree(plain, sharded)
-    weights = dict(mx.load(str(sharded / "model.safetensors")).items())
-    (sharded / "model.safetensors").unlink()
-    names = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(weights)}
-    for file in sorted(set(names.values())):
-        mx.save_safetensors(str(sharded / file), {name: weights[name] for name in weights if names[name] == file})
-    (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-    (place / "native").mkdir()
-    write_native(place / "native" / "model", shards=2)
-    (place / "packed").mkdir()
-    convert(plain, place / "packed" / "model", group_size=32)
-    config = tiny_config(vocab_size=600)
-    settings = {"eos_token": "<|im_end|>", "chat_template": CHATML}
-    tokenizer = {"tokenizer.json": json.loads(byte_level_json()), "tokenizer_config.json": settings}
-    write_folder(place / "json" / "model", config, tiny_weights(ModelArgs.from_config(config)), files=tokenizer)
-    for name in ("special_tokens_map.json", "added_tokens.json"):
-        (place / "json" / "model" / name).write_text("{}")
-    config = tiny_config(vocab_size=278)
-    write_folder(place / "tekken" / "model", config, tiny_weights(ModelArgs.from_config(config)))
-    (place / "tekken" / "model" / "tekken.json").write_text(json.dumps(tiny_tekken()))
-    (place / "gguf" / "model").mkdir(parents=True)
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"etaoinshr"]
-    kinds = [2, 3, 3, *[6] * 256, *[1] * 10]
-    with_tokenizer(place / "gguf" / "model" / "model.gguf", "llama", tokens, kinds, scores=[0.0] * len(tokens))
-    shutil.copytree(place / "plain", place / "session")
-    session = Session(*load(place / "session" / "model"))
-    for _ in session.ask("Hello", max_tokens=3):
-        pass
-    (place / "session" / "home" / "sessions").mkdir(parents=True)
-    saved_session.save(session, place / "session" / "home" / "sessions" / "s.json", {"model": "tiny", "top_k": 3})
-
-
 def run(command: str, place: Path) -> dict[str, object]:
     """Run a command on the folder in `place` and return what came of it."""
     global seen
-    places = {"folder": place / "model", "target": place / "target", "home": place / "home"}
+    places = {name: place / name for name in ("target", "home", "base")} | {"folder": place / "model"}
     words = [word.format(**places) for word in COMMANDS[command]]
     os.environ["MISTRAL_MLX_HOME"] = str(place / "home")
-    own[:] = [str(place / name) for name in ("model", "home", "target", ".target")]
+    own[:] = [str(place / name) for name in ("model", "home", "base", "tmp", "target", ".target")]
+    tempfile.tempdir = str(place / "tmp")
     before, modules = listing(place), set(sys.modules)
     Path("/proc/self/clear_refs").write_text("5")  # forget the highest memory so far
     sys.argv = ["mistral-mlx", *words]
@@ -143,9 +90,14 @@ def run(command: str, place: Path) -> dict[str, object]:
         "stderr": output[1],
         "happened": [*happened, *(f"import {file}" for file in files if file.startswith(tuple(own)))],
         "seconds": round(seconds, 3),
-        "memory": int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024,
+        "memory": peak_nbytes(Path("/proc/self/status").read_text()),
         "changed": sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)),
     }
+
+
+def peak_nbytes(status: str) -> int:
+    """Return the most memory that the process was given which has this /proc/self/status."""
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024
 
 
 def exit_status() -> object:
@@ -212,6 +164,7 @@ def main() -> None:
             place = work / f"{number}-{command}"
             shutil.copytree(work / "bases" / base, place)
             (place / "home").mkdir(exist_ok=True)
+            (place / "tmp").mkdir()
             (place / "home" / "said-slow-kernels").touch()
             (place / "home" / "text").write_text("The capital of a country is where its government sits. " * 9)
             if change is not None:
