@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -286,6 +287,25 @@ def test_an_existing_file_stays_without_force_and_only_a_gguf_is_replaced(tmp_pa
     assert len(tensors(target)) == 21
     with pytest.raises(OptionError, match="outtype is q3"):
         export_gguf(folder, target, outtype="q3", force=True)
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("kind", ["FIFO", "link", "dangling link", "directory"])
+def test_what_is_no_plain_file_is_never_replaced(tmp_path: Path, folder: Path, kind: str, force: bool) -> None:
+    (tmp_path / "old.gguf").write_bytes(b"GGUF of old")
+    target = tmp_path / "x.gguf"
+    leads_to = {"link": "old.gguf", "dangling link": "gone.gguf"}
+    if kind == "FIFO":
+        os.mkfifo(target)
+    elif kind == "directory":
+        target.mkdir()
+    else:
+        target.symlink_to(leads_to[kind])
+    before, there = target.lstat(), sorted(tmp_path.iterdir())
+    with pytest.raises(ConversionError, match="is never replaced" if force else "exists"):
+        export_gguf(folder, target, force=force)
+    assert (target.lstat().st_ino, target.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert sorted(tmp_path.iterdir()) == there and (tmp_path / "old.gguf").read_bytes() == b"GGUF of old"
 
 
 def test_a_full_disk_leaves_the_old_file_and_says_so(
