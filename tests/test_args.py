@@ -120,6 +120,7 @@ def test_quantization_may_differ_by_module():
         ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
         ({"vocab_size": "many"}, "vocab_size"),
         ({"rms_norm_eps": 0}, "rms_norm_eps"),
+        ({"rope_theta": 10**400}, "rope_theta"),
         ({"rope_theta": float("inf")}, "rope_theta"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
         ({"eos_token_id": -1}, "eos_token_id"),
