@@ -31,8 +31,8 @@ def computed_by() -> str:
     return kernels.names().partition(",")[0]
 
 
-def write_cache(file: BinaryIO, layers: Sequence[RollingBufferCache]) -> int:
-    """Write the slots in use and return the CRC-32 of the file."""
+def write_cache(file: BinaryIO, layers: Sequence[RollingBufferCache], ids: Sequence[int]) -> int:
+    """Write the slots in use and return the CRC-32 of the file and the `ids` it is about."""
     tensors = {f"{i}.{part}": _in_use(layer, part) for i, layer in enumerate(layers) for part in PARTS}
     header: dict[str, object] = {}
     end = 0
@@ -45,17 +45,19 @@ def write_cache(file: BinaryIO, layers: Sequence[RollingBufferCache]) -> int:
     for data in (struct.pack("<Q", len(text)), text, *map(_bytes, tensors.values())):
         file.write(data)
         crc = zlib.crc32(data, crc)
-    return crc
+    return _with_ids(ids, crc)
 
 
-def read_cache(path: Path, args: ModelArgs, offset: int, crc: int) -> list[RollingBufferCache] | None:
-    """Return the cache of `offset` tokens that `write_cache` has put into `path`; None if it is of another dtype.
+def read_cache(path: Path, args: ModelArgs, ids: Sequence[int], crc: int) -> list[RollingBufferCache] | None:
+    """Return the cache of the tokens `ids` that `write_cache` has put into `path`; None if it is of another dtype.
 
-    Raises SessionError if the file is damaged, or not the cache of such a model.
+    Raises SessionError if the file is damaged, or not the cache of such a model and of these tokens: behind a window
+    its shape does not tell how many they were.
     """
+    offset = len(ids)
     try:
         entries = read_header(path)
-        if _crc32(path) != crc:
+        if _with_ids(ids, _crc32(path)) != crc:
             raise SessionError(f"{shown(path.name)} is damaged: its checksum differs; {_remedy(path)}")
         arrays = mx.load(str(path), format="safetensors")
         assert isinstance(arrays, dict)
@@ -89,6 +91,10 @@ def _in_use(layer: RollingBufferCache, part: str) -> mx.array:
 
 def _bytes(tensor: mx.array) -> bytes:
     return np.array(mx.contiguous(tensor).view(mx.uint8)).tobytes()
+
+
+def _with_ids(ids: Sequence[int], crc: int) -> int:
+    return zlib.crc32(json.dumps([*ids]).encode(), crc)
 
 
 def _crc32(path: Path) -> int:

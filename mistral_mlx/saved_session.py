@@ -147,7 +147,7 @@ def _save_cache(session: Session, path: Path, cache_id: str, max_nbytes: int) ->
     if session.is_answering or not session.ids or saved_nbytes(session.cache) > max_nbytes:
         return None
     with _new_file(_cache_path(path, cache_id)) as file:
-        crc = write_cache(file, session.cache)
+        crc = write_cache(file, session.cache, session.ids)
     return {"id": cache_id, "crc32": crc, "computed_by": computed_by(), "ids": session.ids}
 
 
@@ -251,6 +251,6 @@ def _load_cache(session: Session, saved: object, path: Path) -> None:
     ids = checked_ids(saved.get("ids"), path, session.model.args.vocab_size)
     file = _cache_path(path, cache_id)
     if saved.get("computed_by") == computed_by() and file.is_file():
-        layers = read_cache(file, session.model.args, len(ids), crc)
+        layers = read_cache(file, session.model.args, ids, crc)
         if layers is not None:
             session.cached.take_up(ids, layers)

@@ -281,6 +281,16 @@ def test_a_damaged_cache_is_refused_and_can_be_removed(path, what):
     check(reload(session, path), "ask", "why")
 
 
+@pytest.mark.parametrize("change", [lambda ids: ids.pop(), lambda ids: ids.append(5), lambda ids: ids.reverse()])
+def test_a_cache_is_that_of_its_own_tokens_or_is_refused(session, path, change):
+    save(talk(session), path, SETTINGS)
+    document = json.loads(path.read_text())
+    change(document["cache"]["ids"])
+    path.write_text(json.dumps(document))
+    with pytest.raises(SessionError, match=r"delete .*, and the conversation is read again"):
+        reload(session, path)
+
+
 def test_an_answer_without_text_can_be_saved(path):
     session = new_session(24)
     list(session.ask("why", sampler=Scripted([2])))
