@@ -47,8 +47,8 @@ def repack(block: Block, tensor: SourceTensor, dtype: npt.DTypeLike) -> Packed:
 
     Raises CheckpointError naming the tensor if a scale is not finite or a bias does not fit `dtype`.
     """
-    packed = affine(block, tensor.kind)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        packed = affine(block, tensor.kind)
         packed = Packed(packed.weight, packed.scales.astype(dtype), packed.biases.astype(dtype))
     if not (np.isfinite(packed.scales).all() and np.isfinite(packed.biases).all()):
         raise CheckpointError(
