@@ -8,6 +8,7 @@ from pathlib import Path
 from mistral_mlx.errors import ConversionError, TokenizerError, shown
 from mistral_mlx.folder import ModelFolder, read_json
 from mistral_mlx.tokenizer import MAX_MODEL_BYTES, load_tokenizer
+from mistral_mlx.tokenizer_tekken import MAX_BYTES, parse_tekken
 
 # Anything else stays behind: above all *.py, which other programs would run.
 KNOWN_FILES = re.compile(
@@ -68,11 +69,11 @@ def check_vocabulary(tokenizer_ids: int | None, vocab_size: int) -> None:
 def _ids(path: Path) -> int:
     if path.suffix != ".json":
         return _sentencepiece_ids(path)
-    content = read_json(path)
     if path.name == "tekken.json":
-        config = content.get("config")
+        config = parse_tekken(ModelFolder(path.parent).text(path.name, limit=MAX_BYTES)).get("config")
         count = config.get("default_vocab_size") if isinstance(config, dict) else None
         return _largest(path, [count - 1] if type(count) is int else [])  # the vocabulary is cut there
+    content = read_json(path)
     if path.name == "vocab.json":
         return _largest(path, content.values())
     model = content.get("model")

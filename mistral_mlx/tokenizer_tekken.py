@@ -19,7 +19,7 @@ from .tokenizer_settings import TokenizerSettings
 
 NAME = "tekken.json"
 MAX_BYTES = 32 * 1024 * 1024  # real ones have 15 to 20 MB
-MAX_PUNCTUATION = 1_500_000  # real ones have 1.1 million; what bounds the memory that parsing takes
+MAX_PUNCTUATION = 1_300_000  # real ones have 1.1 million; what bounds the memory that parsing takes
 # Every tekken.json of Mistral's has this pattern, and an unknown one might take forever.
 TEKKEN_PATTERN = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
