@@ -14,6 +14,8 @@ import mlx.core as mx
 import numpy as np
 from conftest import TINY
 from convert_sources import CONFIG, write_native
+from fuzz_reader import Reader
+from fuzz_sources import SOURCE_READERS
 from hostile import tiny_tekken
 from hostile_tensors import join, split
 from mutations import NUMBERS, TEXTS, damaged, dumped, mutated
@@ -28,7 +30,6 @@ from mistral_mlx.convert.checkpoint import open_source
 from mistral_mlx.convert.choice import Choice
 from mistral_mlx.convert.plan import make_plan
 from mistral_mlx.convert.sources.gguf_source import open_gguf
-from mistral_mlx.errors import MistralMLXError
 from mistral_mlx.folder import ModelFolder, parse_json
 from mistral_mlx.generation import stream_generate
 from mistral_mlx.loading import load
@@ -38,18 +39,6 @@ from mistral_mlx.tensor_files import INDEX_NAME, find_tensors, read_header
 from mistral_mlx.tokenizer import load_tokenizer
 
 MAX_INT32 = (1 << 31) - 1
-
-
-class Reader:
-    """`place` is a folder of its own."""
-
-    expected: tuple[type[BaseException], ...] = (MistralMLXError,)
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-
-    def __call__(self, rng: Random) -> None:
-        raise NotImplementedError
 
 
 class Header(Reader):
@@ -422,4 +411,5 @@ READERS: dict[str, type[Reader]] = {
     "folder": Folder,
     "model": Model,
     "kernels": Kernels,
+    **SOURCE_READERS,
 }

@@ -119,6 +119,8 @@ KINDS_CASES = [
     *(Case(f"{kind} of all ones", "k-quants", of_kind(kind, 0xFF), CONVERT, "NaN|not finite")
       for kind in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S", "IQ2_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0",
           "MXFP4")),
+    *(Case(f"{kind} of signalling NaN", "k-quants", of_kind(kind, 0x7D), CONVERT, "NaN|not finite")
+      for kind in ("Q8_0", "Q5_1", "Q4_K", "Q6_K")),
     *(Case(f"{kind} of the largest", "k-quants", of_kind(kind, 0x7B), CONVERT, "more than F16")
       for kind in ("Q6_K", "IQ3_S")),
     *(Case(f"{kind} of zeros", "k-quants", of_kind(kind, 0), NOTHING) for kind in ("Q4_K", "IQ1_M", "MXFP4", "TQ2_0")),

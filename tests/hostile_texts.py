@@ -85,6 +85,10 @@ TEKKEN_CASES = [
         lambda t: t["vocab"][7].update(token_bytes="?")), USE),
     Case("tekken without bytes", "tekken", edit("tekken.json", lambda t: t["vocab"].pop(7)), USE, "tekken"),
     Case("tekken is a link out", "tekken", outside("tekken.json"), USE, "link out of"),
+    Case("tekken of many keys", "tekken", put("tekken.json", '{"a": {' + ",".join(f'"{i}":0' for i in range(2_000_000))
+        + "}}"), USE, "entries"),
+    Case("tekken of as many keys as may be", "tekken", put("tekken.json", '{"a": {' + ",".join(
+        f'"{i}":0' for i in range(649_990)) + "}}"), USE, "config|ids"),
     Case("tekken of lists", "tekken", put("tekken.json", '{"a": [' + "[]," * 5_000_000 + "[]]}"), USE,
         "items|entries"),
 ]  # fmt: skip
