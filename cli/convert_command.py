@@ -40,8 +40,9 @@ def convert(
     method: Annotated[
         str | None,
         typer.Option(
-            metavar="nearest|search|compensate",
-            help="How weights are rounded; nearest by default, search with --target-bpw, compensate with --calibrate.",
+            metavar="nearest|search|compensate|awq|gptq|dwq",
+            help="How weights are rounded; nearest by default, search with --target-bpw, compensate with --calibrate; "
+            "the last three by mlx-lm.",
         ),
     ] = None,
     calibrate: Annotated[
@@ -83,9 +84,13 @@ def convert(
     for other bits. An MLX folder that is quantized already is quantized again by these, and unpacked by --dequantize.
     """
     from mistral_mlx.convert import convert as run
+    from mistral_mlx.convert.learned.method import cpu_remark
 
     from . import convert as command
+    from .terminal import note
 
+    if (remark := cpu_remark(method)) and not quiet:
+        note(remark)
     with command.progress_bar(quiet=quiet) as progress:
         report = run(
             source,

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from shutil import copyfile, disk_usage
+from shutil import copyfile, disk_usage, rmtree
 from typing import Literal
 
 import mlx.core as mx
@@ -19,8 +20,10 @@ from .calibration.rounding import NEAREST, SEARCH, Rounding, make_rounding
 from .calibration.sensitivity import sensitivities, usual_sensitivities
 from .checkpoint import open_source
 from .choice import Choice, make_choice
+from .learned.method import Learned, check_learned, make_learned
+from .learned.process import PLAIN, run_mlx_lm
 from .outlook import usual_choices
-from .plan import Plan, make_plan
+from .plan import Plan, make_plan, with_packed
 from .quantize import run_step
 from .report import Report
 from .staging import RESERVE_NBYTES, check_space, check_target, staged
@@ -30,6 +33,7 @@ from .writer import SHARD_NBYTES, ShardWriter, config_bytes, split_into_shards, 
 
 __all__ = ["Report", "convert"]
 
+WORK = "work"  # in the folder that becomes the target: what mlx-lm reads and makes
 CACHE_NBYTES = 64 * 1024 * 1024  # with none at all, asking the system for memory takes a third of the time
 
 Progress = Callable[[str, int, int], None]
@@ -67,9 +71,10 @@ def convert(
 
     `method` is how weights are rounded: "nearest" as `mx.quantize` does, "search" for scales that lose less, the
     default with `target_bpw`, or "compensate" for errors that make up for one another on the text in the file
-    `calibrate`, the default if there is one. With `target_bpw` bits and group sizes are chosen so that a weight
-    takes at most so many bits and least is lost. `verify_on` is a text, or True for one of our own, on which the
-    result is compared with the source.
+    `calibrate`, the default if there is one. With "awq", "gptq" and "dwq" mlx-lm does it, learning from that text,
+    in a process of its own that holds the whole model. With `target_bpw` bits and group sizes are chosen so that a
+    weight takes at most so many bits and least is lost. `verify_on` is a text, or True for one of our own, on which
+    the result is compared with the source.
 
     `progress` is called with a tensor's name, the bytes read so far and the bytes there are.
 
@@ -87,22 +92,32 @@ def convert(
         dequantize=dequantize,
         target_bpw=target_bpw,
     )
+    learns = check_learned(method, choice, calibrate, dry_run=dry_run)
     opened = open_source(source)
-    plan = make_plan(opened if adapter is None else with_adapter(opened, adapter), choice, dtype)
+    plan = make_plan(
+        opened if adapter is None else with_adapter(opened, adapter),
+        make_choice(dequantize=True) if learns else choice,  # mlx-lm is given a plain copy
+        dtype,
+    )
+    learned = make_learned(plan, choice, learns) if learns else None
     usual = NEAREST if target_bpw is None else SEARCH
-    rounding = make_rounding(plan.source, method, calibrate, usual=usual)
+    rounding = Rounding() if learned else make_rounding(plan.source, method, calibrate, usual=usual)
     plan = rounding.applied(plan)
     if target_bpw is not None:
         with _small_cache():
             plan = _allocated(plan, choice, rounding, progress)
     text = check_text(plan.source, verify_on) if verify_on else None
-    needed, free = _needed_nbytes(plan), disk_usage(place.parent).free
+    needed, free = _needed_nbytes(plan) * (2 if learned else 1), disk_usage(place.parent).free
     errors: dict[str, float] = {}
     if not dry_run:
         check_space(needed, free, place.parent)
         with _small_cache(), staged(place, force=force) as folder:
+            if learned:
+                plan = _learned(plan, learned, folder / WORK, allow_nonfinite, progress)
             errors = _write_weights(plan, rounding, folder, allow_nonfinite, progress)
             _write_files(plan, folder)
+            if learned:
+                rmtree(folder / WORK)
     verified = verify(plan.source, place, text, progress) if text and not dry_run else None
     return Report(
         source=str(source),
@@ -122,6 +137,18 @@ def convert(
         seconds=time.monotonic() - started,
         choices=usual_choices(plan.source) if dry_run else [],
     )
+
+
+def _learned(plan: Plan, learned: Learned, work: Path, allow_nonfinite: bool, progress: Progress | None) -> Plan:
+    """Return the plan to take over what mlx-lm makes of the plain weights of `plan`, in the new folder `work`."""
+    plain = work / PLAIN
+    plain.mkdir(parents=True)
+    _write_weights(plan, Rounding(), plain, allow_nonfinite, progress)
+    write_file(plain / "config.json", config_bytes(plan.config))
+    packed = run_mlx_lm(learned, work, progress)
+    rmtree(plain)
+    taken = with_packed(plan, open_source(packed))
+    return replace(taken, notes=(*taken.notes, learned.note))
 
 
 def _allocated(plan: Plan, choice: Choice, rounding: Rounding, progress: Progress | None) -> Plan:

@@ -16,6 +16,7 @@ from .tokenizer_files import check_vocabulary, is_vocabulary
 from .weights import HEAD, check_weights, is_norm
 from .writer import OutputTensor
 
+NOTHING_TO_UNPACK = "the source has nothing to unpack"
 DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 
 
@@ -96,6 +97,18 @@ def with_packings(plan: Plan, packings: Mapping[str, Packing]) -> Plan:
     """Return `plan` with other packings of the modules named."""
     steps = tuple(replace(step, packing=packings.get(step.path, step.packing)) for step in plan.steps)
     return replace(plan, steps=steps, config=_target_config(plan.source, steps, plan.dtype))
+
+
+def with_packed(plan: Plan, packed: Source) -> Plan:
+    """Return `plan`, that of a plain copy, for what the copy was packed into: that is taken over as it is.
+
+    Raises CheckpointError if `packed` is not the same model.
+    """
+    tensors, _ = check_weights(packed.tensors, ModelArgs.from_config(plan.config))
+    steps = tuple(_carry(tensor, None) if tensor.packing else _keep_stored(tensor, None) for tensor in tensors)
+    notes = tuple(note for note in plan.notes if note != NOTHING_TO_UNPACK)
+    config = _target_config(plan.source, steps, plan.dtype)
+    return replace(plan, steps=steps, config=config, notes=notes)
 
 
 def _step(source: Source, tensor: SourceTensor, choice: Choice, args: ModelArgs, dtype: str | None) -> Step:
@@ -189,7 +202,7 @@ def _notes(source: Source, steps: tuple[Step, ...], choice: Choice) -> Iterator[
             "the original weights would give a better model"
         )
     if choice.dequantize:
-        yield f"the source's {_kinds(packed)} weights are unpacked" if packed else "the source has nothing to unpack"
+        yield f"the source's {_kinds(packed)} weights are unpacked" if packed else NOTHING_TO_UNPACK
     elif not any(step.packing for step in steps):
         yield "nothing could be quantized"
     if source.config.get("tie_word_embeddings") is True and HEAD in source.tensors:

@@ -198,7 +198,7 @@ def test_what_is_no_text_ends_in_one_line(source: Path, tmp_path: Path, content:
     ("options", "message"),
     [
         ({"method": "compensate"}, "--calibrate"),
-        ({"method": "best"}, "nearest, search or compensate"),
+        ({"method": "best"}, "nearest, search, compensate, awq, gptq or dwq"),
         ({"target_bpw": 4.5, "bits": 4}, "leave it out"),
         ({"target_bpw": float("nan")}, "2.25 to 9"),
         ({"target_bpw": 1.0}, "2.25 to 9"),

@@ -22,6 +22,7 @@ from convert_sources import (
 )
 from grouped_folders import AWQ, GPTQ, packed_folder
 from mlx.utils import tree_flatten, tree_unflatten
+from tokenizer_files import byte_level_json, write_json
 
 from mistral_mlx.convert import convert
 from mistral_mlx.loading import load_model
@@ -188,3 +189,38 @@ def test_a_rebuilt_sentencepiece_tokenizer_loads(tmp_path: Path) -> None:
     tokenizer = mlx_lm.utils.load_tokenizer(tmp_path / "target")
     assert tokenizer.encode("a aab") == [1, 259, 259, 261, 3 + ord("b")]
     assert tokenizer.eos_token_ids == {2}
+
+
+@pytest.mark.parametrize(
+    ("method", "exceptions"),
+    [
+        ("awq", {key: {"group_size": 32, "bits": 4, "mode": "affine"} for key in ("model.embed_tokens", "lm_head")}),
+        ("gptq", {"model.embed_tokens": {"group_size": 64, "bits": 6, "mode": "affine"}}),
+        ("dwq", {}),
+    ],
+)
+def test_what_mlx_lm_learns_is_a_target_like_any_other(
+    tmp_path: Path, method: str, exceptions: dict[str, object]
+) -> None:
+    tokenizer = json.loads(byte_level_json())
+    config = {**CONFIG, "vocab_size": 1 + max(tokenizer["model"]["vocab"].values()), "max_position_embeddings": 32}
+    source = write_folder(tmp_path / "source", config)
+    write_json(source, "tokenizer.json", tokenizer)
+    (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 8)
+    report = convert(source, tmp_path / "ours", method=method, calibrate=tmp_path / "text.txt")
+    convert(source, tmp_path / "nearest", bits=4)
+
+    assert report.notes[-1].startswith(f"quantized by mlx-lm's {method.upper()}, which learned from ")
+    assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == [
+        "config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json"
+    ]  # fmt: skip
+    found = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert found["quantization"] == {"group_size": 64, "bits": 4, "mode": "affine", **exceptions}
+    ours, nearest = (mx.load(str(tmp_path / name / "model.safetensors")) for name in ("ours", "nearest"))
+    assert set(ours) == set(nearest)
+    learned = "scales" if method == "dwq" else "weight"  # DWQ trains scales and biases
+    assert not mx.array_equal(*(t[f"model.layers.0.mlp.down_proj.{learned}"] for t in (ours, nearest)))
+    expected = logits(tmp_path / "ours")
+    np.testing.assert_allclose(
+        np.array(load_model(tmp_path / "ours")(IDS)), expected, atol=3e-3 * np.abs(expected).max()
+    )

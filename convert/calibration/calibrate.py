@@ -51,8 +51,8 @@ class Inputs:
         return np.concatenate([np.diag(part) for part in self.parts])
 
 
-def calibration_windows(source: Source, path: Path) -> list[Window]:
-    """Return at most N_WINDOWS windows, spread evenly over the text file at `path`, in the source's own ids.
+def calibration_windows(source: Source, path: Path, limit: int = N_WINDOWS) -> list[Window]:
+    """Return at most `limit` windows, spread evenly over the text file at `path`, in the source's own ids.
 
     Raises OptionError if the text is not one or too short, ModelError if the source has no tokenizer.
     """
@@ -61,10 +61,10 @@ def calibration_windows(source: Source, path: Path) -> list[Window]:
     if len(ids) < context:
         raise OptionError(
             f"the calibration text {shown(str(path))} has {len(ids)} tokens; at least {context} are needed, "
-            f"and {N_WINDOWS * context:,} are used"
+            f"and {limit * context:,} are used"
         )
     found = windows(ids, context=context, bos_id=bos_id)
-    chosen = np.linspace(0, len(found) - 1, min(len(found), N_WINDOWS)).round().astype(int)
+    chosen = np.linspace(0, len(found) - 1, min(len(found), limit)).round().astype(int)
     return [found[i] for i in chosen]
 
 

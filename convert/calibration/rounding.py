@@ -6,6 +6,7 @@ from os import PathLike
 from pathlib import Path
 
 from mistral_mlx.convert.choice import AFFINE
+from mistral_mlx.convert.learned.method import LEARNED
 from mistral_mlx.convert.plan import Plan, Step
 from mistral_mlx.convert.source import Source
 from mistral_mlx.errors import OptionError, shown
@@ -52,7 +53,8 @@ def make_rounding(
     if method is None:
         method = usual if calibrate is None else COMPENSATE
     if method not in METHODS:
-        raise OptionError(f"method is {shown(method)}; {', '.join(METHODS[:-1])} or {METHODS[-1]} is expected")
+        known = (*METHODS, *LEARNED)
+        raise OptionError(f"method is {shown(method)}; {', '.join(known[:-1])} or {known[-1]} is expected")
     if method == COMPENSATE and calibrate is None:
         raise OptionError("method compensate needs a text of the kind the model will read; name one with --calibrate")
     if method == NEAREST and calibrate is not None:
