@@ -3,37 +3,26 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
 from os import PathLike
 from pathlib import Path
-from shutil import copyfile, disk_usage, rmtree
+from shutil import disk_usage
 from typing import Literal
 
 import mlx.core as mx
 
-from mistral_mlx.args import ModelArgs
-
 from .adapters.adapter import with_adapter
-from .calibration.allocate import allocate
-from .calibration.rounding import NEAREST, SEARCH, Rounding, make_rounding
-from .calibration.sensitivity import sensitivities, usual_sensitivities
 from .checkpoint import open_source
-from .choice import Choice, make_choice
-from .learned.method import Learned, check_learned, make_learned
-from .learned.process import PLAIN, run_mlx_lm
+from .choice import make_choice
+from .job import make_job
 from .outlook import usual_choices
-from .plan import Plan, make_plan, with_packed
-from .quantize import run_step
 from .report import Report
-from .staging import RESERVE_NBYTES, check_space, check_target, staged
+from .staging import check_space, check_target, staged
+from .target import write_target
 from .tokenizer_files import is_vocabulary
 from .verify import check_text, verify
-from .writer import SHARD_NBYTES, ShardWriter, config_bytes, split_into_shards, sync_file, write_file
 
 __all__ = ["Report", "convert"]
 
-WORK = "work"  # in the folder that becomes the target: what mlx-lm reads and makes
 CACHE_NBYTES = 64 * 1024 * 1024  # with none at all, asking the system for memory takes a third of the time
 
 Progress = Callable[[str, int, int], None]
@@ -92,33 +81,20 @@ def convert(
         dequantize=dequantize,
         target_bpw=target_bpw,
     )
-    learns = check_learned(method, choice, calibrate, dry_run=dry_run)
     opened = open_source(source)
-    plan = make_plan(
-        opened if adapter is None else with_adapter(opened, adapter),
-        make_choice(dequantize=True) if learns else choice,  # mlx-lm is given a plain copy
-        dtype,
-    )
-    learned = make_learned(plan, choice, learns) if learns else None
-    usual = NEAREST if target_bpw is None else SEARCH
-    rounding = Rounding() if learned else make_rounding(plan.source, method, calibrate, usual=usual)
-    plan = rounding.applied(plan)
-    if target_bpw is not None:
-        with _small_cache():
-            plan = _allocated(plan, choice, rounding, progress)
-    text = check_text(plan.source, verify_on) if verify_on else None
-    needed, free = _needed_nbytes(plan) * (2 if learned else 1), disk_usage(place.parent).free
-    errors: dict[str, float] = {}
-    if not dry_run:
-        check_space(needed, free, place.parent)
-        with _small_cache(), staged(place, force=force) as folder:
-            if learned:
-                plan = _learned(plan, learned, folder / WORK, allow_nonfinite, progress)
-            errors = _write_weights(plan, rounding, folder, allow_nonfinite, progress)
-            _write_files(plan, folder)
-            if learned:
-                rmtree(folder / WORK)
-    verified = verify(plan.source, place, text, progress) if text and not dry_run else None
+    if adapter is not None:
+        opened = with_adapter(opened, adapter)
+    text = check_text(opened, verify_on) if verify_on else None
+    with _small_cache():
+        job = make_job(
+            opened, choice, dtype=dtype, method=method, calibrate=calibrate, dry_run=dry_run, progress=progress
+        )
+        plan, errors, free = job.plan, dict[str, float](), disk_usage(place.parent).free
+        if not dry_run:
+            check_space(job.needed_nbytes, free, place.parent)
+            with staged(place, force=force) as folder:
+                plan, errors = write_target(job, folder, allow_nonfinite=allow_nonfinite, progress=progress)
+    verified = verify(opened, place, text, progress) if text and not dry_run else None
     return Report(
         source=str(source),
         target=str(target),
@@ -130,79 +106,13 @@ def convert(
         errors=sorted(errors.items(), key=lambda item: -item[1]),
         tokenizer=any(is_vocabulary(name) for name in plan.source.files),
         notes=list(plan.notes),
-        needed_bytes=needed,
+        needed_bytes=job.needed_nbytes,
         free_bytes=free,
         dry_run=dry_run,
         verified=verified,
         seconds=time.monotonic() - started,
-        choices=usual_choices(plan.source) if dry_run else [],
+        choices=usual_choices(opened) if dry_run else [],
     )
-
-
-def _learned(plan: Plan, learned: Learned, work: Path, allow_nonfinite: bool, progress: Progress | None) -> Plan:
-    """Return the plan to take over what mlx-lm makes of the plain weights of `plan`, in the new folder `work`."""
-    plain = work / PLAIN
-    plain.mkdir(parents=True)
-    _write_weights(plan, Rounding(), plain, allow_nonfinite, progress)
-    write_file(plain / "config.json", config_bytes(plan.config))
-    packed = run_mlx_lm(learned, work, progress)
-    rmtree(plain)
-    taken = with_packed(plan, open_source(packed))
-    return replace(taken, notes=(*taken.notes, learned.note))
-
-
-def _allocated(plan: Plan, choice: Choice, rounding: Rounding, progress: Progress | None) -> Plan:
-    """Return `plan` with the packings that fit the choice's bits per weight best."""
-    total = sum(step.tensor.nbytes for step in plan.steps)
-
-    def on_block(n: int, of: int) -> None:
-        if progress:
-            progress(f"tried block {n} of {of}", 0, total)
-
-    if rounding.texts:
-        return allocate(plan, choice, rounding, sensitivities(plan.source, rounding.texts, on_block))
-    return allocate(plan, choice, rounding, usual_sensitivities(ModelArgs.from_config(plan.source.config)))
-
-
-def _write_weights(
-    plan: Plan, rounding: Rounding, folder: Path, allow_nonfinite: bool, progress: Progress | None
-) -> dict[str, float]:
-    """Write all shards and their index; return the error of each tensor that was quantized."""
-    errors: dict[str, float] = {}
-    done, total = 0, sum(step.tensor.nbytes for step in plan.steps)
-    writer = ShardWriter(folder, split_into_shards(plan.outputs, SHARD_NBYTES))
-
-    def show(name: str, nbytes: int = 0) -> None:
-        if progress:
-            progress(name, done + nbytes, total)
-
-    try:
-        for steps, inputs in rounding.rounds(plan, lambda n, of: show(f"calibrated block {n} of {of}")):
-            for step in steps:
-                on_block = partial(show, step.tensor.name)
-                error = run_step(step, writer, allow_nonfinite=allow_nonfinite, on_block=on_block, inputs=inputs)
-                if error is not None:
-                    errors[step.tensor.name] = error
-                done += step.tensor.nbytes
-        writer.finish(plan.parameters)
-    finally:
-        writer.close()
-    return errors
-
-
-def _write_files(plan: Plan, folder: Path) -> None:
-    write_file(folder / "config.json", config_bytes(plan.config))
-    for name, content in plan.source.files.items():
-        if isinstance(content, bytes):
-            write_file(folder / name, content)
-        else:
-            copyfile(content, folder / name)
-            sync_file(folder / name)
-
-
-def _needed_nbytes(plan: Plan) -> int:
-    files = sum(len(c) if isinstance(c, bytes) else c.stat().st_size for c in plan.source.files.values())
-    return plan.nbytes + files + RESERVE_NBYTES
 
 
 @contextmanager

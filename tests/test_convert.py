@@ -9,7 +9,6 @@ import pytest
 from convert_sources import CONFIG, random_weights, write_folder
 from tokenizer_files import byte_level_json, tekken_document, tekken_folder, write_json
 
-import mistral_mlx.convert
 from mistral_mlx.convert import convert
 from mistral_mlx.errors import ConversionError, ModelError, OptionError, TokenizerError
 from mistral_mlx.loading import load
@@ -96,7 +95,7 @@ def test_blocks_of_rows_give_the_bits_of_the_whole(
 
 def test_shards_are_cut_at_the_limit_and_indexed(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     convert(source, tmp_path / "one")
-    monkeypatch.setattr(mistral_mlx.convert, "SHARD_NBYTES", 50_000)
+    monkeypatch.setattr("mistral_mlx.convert.target.SHARD_NBYTES", 50_000)
     report = convert(source, tmp_path / "many")
     assert_same_bits(arrays(tmp_path / "many"), arrays(tmp_path / "one"))
     index = json.loads((tmp_path / "many" / "model.safetensors.index.json").read_text())
