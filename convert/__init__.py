@@ -19,7 +19,7 @@ from .report import Report
 from .staging import check_space, check_target, staged
 from .target import write_target
 from .tokenizer_files import is_vocabulary
-from .verify import check_text, verify
+from .verify import verification_windows, verify
 
 __all__ = ["Report", "convert"]
 
@@ -84,7 +84,7 @@ def convert(
     opened = open_source(source)
     if adapter is not None:
         opened = with_adapter(opened, adapter)
-    text = check_text(opened, verify_on) if verify_on else None
+    cut = verification_windows(opened, verify_on) if verify_on else None
     with _small_cache():
         job = make_job(
             opened, choice, dtype=dtype, method=method, calibrate=calibrate, dry_run=dry_run, progress=progress
@@ -94,7 +94,7 @@ def convert(
             check_space(job.needed_nbytes, free, place.parent)
             with staged(place, force=force) as folder:
                 plan, errors = write_target(job, folder, allow_nonfinite=allow_nonfinite, progress=progress)
-    verified = verify(opened, place, text, progress) if text and not dry_run else None
+    verified = verify(opened, place, cut, progress) if cut and not dry_run else None
     return Report(
         source=str(source),
         target=str(target),

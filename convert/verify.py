@@ -5,48 +5,48 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
+from mistral_mlx.args import ModelArgs
 from mistral_mlx.errors import OptionError, shown
-from mistral_mlx.evaluation import DEFAULT_CONTEXT, evaluate, model_logits, windows
+from mistral_mlx.evaluation import DEFAULT_CONTEXT, MIN_CONTEXT, Window, evaluate, model_logits, windows
 from mistral_mlx.loading import load_model
 from mistral_mlx.scores import Evaluation
-from mistral_mlx.tokenizer import load_tokenizer
 
 from .calibration.streamed import source_logits
 from .sample_text import TEXT
 from .source import Source
+from .text import read_text, source_tokenizer
 
 MAX_WINDOWS = 40  # a source of 7 billion weights takes some ten seconds for each
 
 Progress = Callable[[str, int, int], None]
 
 
-def check_text(source: Source, text: str | PathLike[str] | Literal[True]) -> str:
-    """Return what is to be verified on, before anything is written.
+def verification_windows(source: Source, text: str | PathLike[str] | Literal[True]) -> list[Window]:
+    """Return the windows of a text file, or of our own text, to verify `source` on.
 
-    Raises OptionError if it cannot be read, or the source has no tokenizer to read it with.
+    The protocol is that of `evaluation`, with a smaller window if the text does not fill one, or the model was not
+    trained for one. To be asked for before anything is written.
+
+    Raises OptionError if the text cannot be read or is too short, or the source has no tokenizer to read it with.
     """
     if source.tokenizer_ids is None:
         raise OptionError("the source has no tokenizer to verify it with")
-    if text is True:
-        return TEXT
-    try:
-        return Path(text).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"the text {shown(str(text))} cannot be read ({shown(str(error))})") from error
-
-
-def verify(source: Source, folder: Path, text: str, progress: Progress | None) -> Evaluation:
-    """Return how the model in `folder` differs from its `source` on `text`.
-
-    The protocol is that of `evaluation`, with a smaller window if the text does not fill one. The source is run block
-    by block, so that it takes no more memory than its largest block; the result is loaded.
-
-    Raises OptionError if the text is too short.
-    """
-    tokenizer = load_tokenizer(folder)
-    ids = tokenizer.encode(text, bos=tokenizer.add_bos)
+    content = TEXT if text is True else read_text(Path(text))
+    tokenizer = source_tokenizer(source)
+    ids = tokenizer.encode(content, bos=tokenizer.add_bos)
+    if len(ids) < MIN_CONTEXT:
+        raise OptionError(f"the text {shown(str(text))} has {len(ids)} tokens; give a longer one to verify on")
+    trained = ModelArgs.from_config(source.config).max_position_embeddings
+    context = max(min(DEFAULT_CONTEXT, trained, len(ids)), MIN_CONTEXT)
     bos_id = tokenizer.bos_id if tokenizer.add_bos else None
-    cut = windows(ids, context=min(DEFAULT_CONTEXT, len(ids)), bos_id=bos_id, limit=MAX_WINDOWS)
+    return windows(ids, context=context, bos_id=bos_id, limit=MAX_WINDOWS)
+
+
+def verify(source: Source, folder: Path, cut: list[Window], progress: Progress | None) -> Evaluation:
+    """Return how the model in `folder` differs from its `source` on the windows `cut`.
+
+    The source is run block by block, so that it takes no more memory than its largest block; the result is loaded.
+    """
 
     def on_source(done: int, total: int) -> None:
         if progress:

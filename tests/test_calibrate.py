@@ -13,6 +13,7 @@ from tokenizer_files import byte_level_json, write_json
 from mistral_mlx import kernels
 from mistral_mlx.args import Packing
 from mistral_mlx.convert import convert
+from mistral_mlx.convert import text as convert_text
 from mistral_mlx.convert.calibration import calibrate
 from mistral_mlx.convert.calibration.calibrate import Inputs
 from mistral_mlx.convert.calibration.compensate import DAMPING, compensated
@@ -213,7 +214,7 @@ def test_options_that_cannot_be_end_in_one_line(
 
 
 def test_a_long_text_is_read_as_far_as_it_counts(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "MAX_NBYTES", 301)
+    monkeypatch.setattr(convert_text, "MAX_NBYTES", 301)
     (tmp_path / "long").write_bytes("é".encode() * 1000 + b"\xff")  # the 301st byte is half a letter
     (tmp_path / "short").write_bytes("é".encode() * 150)
     long, short = (calibrate.calibration_windows(open_source(source), tmp_path / name) for name in ("long", "short"))

@@ -50,15 +50,22 @@ def test_a_dry_run_verifies_nothing(tmp_path: Path, source: Path, text: Path) ->
     assert convert(source, tmp_path / "target", verify_on=text, dry_run=True).verified is None
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
-def test_a_text_that_cannot_be_read_is_said_before_anything_is_written(
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b" ", b"x"])
+def test_a_text_that_cannot_be_used_is_said_before_anything_is_written(
     tmp_path: Path, source: Path, content: bytes | None
 ) -> None:
     if content is not None:
         (tmp_path / "bad.txt").write_bytes(content)
-    with pytest.raises(OptionError, match=r"bad\.txt.*cannot be read"):
+    with pytest.raises(OptionError, match=r"bad\.txt (cannot be read|is no text|is empty|has 1 tokens)"):
         convert(source, tmp_path / "target", verify_on=tmp_path / "bad.txt")
     assert not (tmp_path / "target").exists()
+
+
+def test_a_window_is_no_longer_than_the_model_was_trained_for(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "short", {**CONFIG, "vocab_size": 600, "max_position_embeddings": 128})
+    (source / "tokenizer.json").write_text(byte_level_json())
+    found = convert(source, tmp_path / "target", verify_on=True).verified
+    assert found is not None and found.n_tokens == 63 * found.n_windows
 
 
 def test_without_a_tokenizer_there_is_nothing_to_verify_with(tmp_path: Path) -> None:

@@ -1,27 +1,22 @@
 """What the weights of a source are multiplied with, measured on a text the user gives."""
 
-import tempfile
-from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from shutil import copyfile
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from mistral_mlx.convert.source import Source
+from mistral_mlx.convert.text import read_text, source_tokenizer
 from mistral_mlx.convert.weights import HEAD
-from mistral_mlx.convert.writer import config_bytes
 from mistral_mlx.errors import CheckpointError, OptionError, shown
 from mistral_mlx.evaluation import Window, windows
-from mistral_mlx.tokenizer import load_tokenizer
 
 from .streamed import Streamed
 
 CONTEXT = 512  # tokens of a window, where the model was trained for so many
 N_WINDOWS = 32  # 16,384 tokens
-MAX_NBYTES = 4 * 1024 * 1024  # of the text: more would only take longer to tokenize
 WIDTH = 4096  # columns of a part of X^T X: 64 MB
 
 Floats = npt.NDArray[np.float32]
@@ -56,14 +51,15 @@ def calibration_windows(source: Source, path: Path, limit: int = N_WINDOWS) -> l
 
     Raises OptionError if the text is not one or too short, ModelError if the source has no tokenizer.
     """
-    ids, bos_id = _ids(source, _text(path))
+    text, tokenizer = read_text(path), source_tokenizer(source)
+    ids = tokenizer.encode(text)
     context = min(CONTEXT, Streamed(source).args.max_position_embeddings)
     if len(ids) < context:
         raise OptionError(
             f"the calibration text {shown(str(path))} has {len(ids)} tokens; at least {context} are needed, "
             f"and {limit * context:,} are used"
         )
-    found = windows(ids, context=context, bos_id=bos_id)
+    found = windows(ids, context=context, bos_id=tokenizer.bos_id if tokenizer.add_bos else None)
     chosen = np.linspace(0, len(found) - 1, min(len(found), limit)).round().astype(int)
     return [found[i] for i in chosen]
 
@@ -89,39 +85,3 @@ def block_inputs(source: Source, texts: Sequence[Window], progress: BlocksDone) 
         for x in states:
             last.add(np.asarray(norm(x).astype(mx.float32))[0])
         yield {model.head.path: last}
-
-
-def _text(path: Path) -> str:
-    """Return the text of the file at `path`, at most its first MAX_NBYTES."""
-    try:
-        if path.exists() and not path.is_file():
-            raise OptionError(f"the calibration text {shown(str(path))} is not a regular file")
-        with path.open("rb") as file:
-            content = file.read(MAX_NBYTES)
-        text = getincrementaldecoder("utf-8-sig")().decode(content, final=len(content) < MAX_NBYTES)
-    except OSError as error:
-        raise OptionError(
-            f"the calibration text {shown(str(path))} cannot be read ({error.strerror or error})"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise OptionError(
-            f"the calibration text {shown(str(path))} is no text in UTF-8 (byte {error.start}); give a plain text file"
-        ) from error
-    if not text.strip():
-        raise OptionError(f"the calibration text {shown(str(path))} is empty")
-    return text
-
-
-def _ids(source: Source, text: str) -> tuple[list[int], int | None]:
-    """Return the ids of `text` by the tokenizer that the target will have, and what a text begins with."""
-    with tempfile.TemporaryDirectory(prefix="mistral-mlx-") as name:
-        folder = Path(name)
-        (folder / "config.json").write_bytes(config_bytes(source.config))
-        for file, content in source.files.items():
-            if isinstance(content, bytes):
-                (folder / file).write_bytes(content)
-            else:
-                copyfile(content, folder / file)  # a link out of its folder is refused
-        tokenizer = load_tokenizer(folder)
-    ids = tokenizer.encode(text)
-    return ids, tokenizer.bos_id if tokenizer.add_bos else None
