@@ -25,6 +25,7 @@ class Rule:
     text: str
     pattern: re.Pattern[str]
     packing: Packing | None
+    names_group: bool = False  # its group size was given, and holds where it does not divide a row, too
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class Choice:
         packing = rule.packing if rule is not None and rule.packing else self._usual(path, n_layers)
         if columns % packing.group_size == 0:
             return packing, ""
-        if self.group_size is None and rule is None and packing.mode == AFFINE and columns % SMALLEST_GROUP == 0:
+        names_group = rule.names_group if rule is not None else self.group_size is not None
+        if not names_group and packing.mode == AFFINE and columns % SMALLEST_GROUP == 0:
             return packing._replace(group_size=SMALLEST_GROUP), ""
         return None, f"its {columns} columns are no multiple of the group size {packing.group_size}"
 
@@ -110,9 +112,11 @@ def _rule(text: str) -> Rule:
     """Parse ``REGEX=BITS``, ``REGEX=BITS:GROUP``, ``REGEX=MODE`` or ``REGEX=none``."""
     regex, found, how = text.rpartition("=")
     try:
-        if not found or not regex:
+        if not found:
             raise ValueError("it has no '='")
-        return Rule(text, re.compile(regex), None if how == KEEP else _packing(how))
+        if not regex:
+            raise ValueError("nothing is before its '='")
+        return Rule(text, re.compile(regex), None if how == KEEP else _packing(how), ":" in how)
     except (ValueError, re.error) as error:
         floats = "|".join(mode for mode in MODES if mode != AFFINE)
         raise OptionError(

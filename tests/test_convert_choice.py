@@ -56,6 +56,7 @@ def test_a_group_that_does_not_divide_becomes_smaller_unless_it_was_asked_for() 
     assert make_choice(bits=5).of("a", 288, 1)[0] == Packing(5, 32)
     assert make_choice(bits=5, group_size=64).of("a", 288, 1)[0] is None
     assert make_choice(rules=["a=4:128"]).of("a", 288, 1)[0] is None
+    assert make_choice(group_size=128, rules=["a=8"]).of("a", 288, 1)[0] == Packing(8, 32)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_a_group_that_does_not_divide_becomes_smaller_unless_it_was_asked_for() 
         ({"recipe": "mixed_9"}, "mixed_2_6, mixed_3_4, mixed_3_6, mixed_4_6 are expected"),
         ({"recipe": "mixed_4_6", "bits": 4}, "exclude each other"),
         ({"rules": ["lm_head"]}, "it has no '='"),
-        ({"rules": ["=8"]}, "it has no '='"),
+        ({"rules": ["=8"]}, "nothing is before its '='"),
         ({"rules": ["lm_head=7"]}, "7 is no packing"),
         ({"rules": ["lm_head=8:16"]}, "8:16 is no packing"),
         ({"rules": ["(=8"]}, "rule (=8 is not understood"),
