@@ -221,6 +221,15 @@ def test_a_long_text_is_read_as_far_as_it_counts(source: Path, tmp_path: Path, m
     assert long == short
 
 
+@pytest.mark.parametrize("options", [{"dequantize": True}, {"mode": "mxfp4"}, {"rules": [".=none"]}])
+@pytest.mark.parametrize("method", ["search", "compensate"])
+def test_a_method_that_would_change_nothing_is_a_mistake(
+    source: Path, text: Path, tmp_path: Path, options: dict[str, object], method: str
+) -> None:
+    with pytest.raises(OptionError, match=f"method {method} rounds affine codes, and none are made here"):
+        convert(source, tmp_path / "target", method=method, calibrate=text, **options)
+
+
 def test_nearest_uses_no_text(source: Path, text: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="uses no text"):
         convert(source, tmp_path / "target", method="nearest", calibrate=text)

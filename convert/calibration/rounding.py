@@ -25,10 +25,16 @@ class Rounding:
     texts: tuple[Window, ...] = ()
 
     def applied(self, plan: Plan) -> Plan:
-        """Return `plan` whose steps know what was asked for."""
+        """Return `plan` whose steps know what was asked for. Raises OptionError if this would change none of them."""
         if self.method == NEAREST:
             return plan
-        return replace(plan, steps=tuple(self._applied(step) for step in plan.steps))
+        steps = tuple(self._applied(step) for step in plan.steps)
+        if not any(step.search for step in steps):
+            raise OptionError(
+                f"method {self.method} rounds affine codes, and none are made here; leave out method and calibrate, "
+                "or give bits"
+            )
+        return replace(plan, steps=steps)
 
     def _applied(self, step: Step) -> Step:
         rounded = step.packing is not None and step.packing.mode == AFFINE and not step.carried
