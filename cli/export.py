@@ -25,4 +25,5 @@ def _lines(report: ExportReport) -> Iterator[str]:
     kinds = ", ".join(f"{count} {kind}" for kind, count in report.kinds.items())
     yield f"{report.source} became {report.target} in {report.seconds:.1f} s"
     yield f"  size          {report.nbytes / 1e6:.1f} MB"
-    yield f"  tensors       {kinds}" + (f"; {report.carried} carried over without loss" if report.carried else "")
+    loss = "" if report.rounding else " without loss"
+    yield f"  tensors       {kinds}" + (f"; {report.carried} carried over{loss}" if report.carried else "")

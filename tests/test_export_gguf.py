@@ -120,7 +120,7 @@ def test_eight_bits_with_a_bias_of_their_own_become_float16_and_this_is_said(tmp
     convert(folder, tmp_path / "packed", bits=8, dtype="float16")
     report = export_gguf(tmp_path / "packed", tmp_path / "x.gguf")
     assert report.kinds == {"F16": 16, "F32": 5} and report.carried == 0
-    assert report.notes[1].startswith("16 packed tensors (8 bits) have no form in GGUF and are written as F16")
+    assert report.notes[1].startswith("16 packed tensors (8 bits) are in no form that is carried over and become F16")
 
 
 def test_scales_that_are_not_exact_in_float16_are_rounded_and_the_bound_holds(tmp_path: Path, folder: Path) -> None:

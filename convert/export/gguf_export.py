@@ -42,7 +42,7 @@ class ExportReport:
     target: str
     nbytes: int  # of the file
     kinds: dict[str, int]  # how many tensors are stored how, the most frequent first
-    carried: int  # tensors that were packed and are the very same weights
+    carried: int  # tensors that were packed and are the very same weights, but for `rounding`
     rounding: float  # how far a carried weight moved at most, where its scale is not exact in float16
     notes: list[str]  # one-line remarks for the user
     seconds: float
@@ -202,7 +202,7 @@ def _notes(steps: list[_Step], outtype: str) -> Iterator[str]:
     if made and outtype == "auto":
         forms = sorted({f"{s.form.packing.bits} bits" for s in made if s.form.packing})
         yield (
-            f"{len(made)} packed tensors ({', '.join(forms)}) have no form in GGUF and are written as F16; "
+            f"{len(made)} packed tensors ({', '.join(forms)}) are in no form that is carried over and become F16; "
             "--outtype q8_0 is smaller and rounds them once more"
         )
     odd = [s for s in steps if s.output.kind == "F16" and s.tensor.columns % BLOCK and outtype.startswith("q")]
