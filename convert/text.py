@@ -5,7 +5,7 @@ from codecs import getincrementaldecoder
 from pathlib import Path
 from shutil import copyfile
 
-from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.errors import OptionError, TokenizerError, shown
 from mistral_mlx.tokenizer import Tokenizer, load_tokenizer
 
 from .source import Source
@@ -38,6 +38,8 @@ def read_text(path: Path) -> str:
 
 def source_tokenizer(source: Source) -> Tokenizer:
     """Return the tokenizer that the target will have. Raises ModelError if there is none."""
+    if source.tokenizer_ids is None:
+        raise TokenizerError("the source has no tokenizer to read a text with")
     with tempfile.TemporaryDirectory(prefix="mistral-mlx-") as name:
         folder = Path(name)
         (folder / "config.json").write_bytes(config_bytes(source.config))

@@ -237,7 +237,7 @@ def test_nearest_uses_no_text(source: Path, text: Path, tmp_path: Path) -> None:
 
 def test_without_a_tokenizer_there_is_nothing_to_calibrate_with(source: Path, text: Path, tmp_path: Path) -> None:
     (source / "tokenizer.json").unlink()
-    with pytest.raises(TokenizerError, match="has no tokenizer"):
+    with pytest.raises(TokenizerError, match="the source has no tokenizer"):
         convert(source, tmp_path / "target", calibrate=text)
 
 
