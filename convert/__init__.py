@@ -111,7 +111,7 @@ def convert(
         dry_run=dry_run,
         verified=verified,
         seconds=time.monotonic() - started,
-        choices=usual_choices(opened) if dry_run else [],
+        choices=usual_choices(opened, dtype) if dry_run else [],
     )
 
 

@@ -37,19 +37,19 @@ class Outlook:
     memory_bytes: int  # of the weights, and of a cache of N_TOKENS
 
 
-def usual_choices(source: Source) -> list[Outlook]:
-    """Return what each of CHOICES makes of `source`, one that makes the same as an earlier one left out."""
+def usual_choices(source: Source, dtype: str | None = None) -> list[Outlook]:
+    """Return what each of CHOICES makes of `source` in `dtype`, without those that make the same as an earlier one."""
     found: dict[int, Outlook] = {}
-    for outlook in _outlooks(source):
+    for outlook in _outlooks(source, dtype):
         found.setdefault(outlook.nbytes, outlook)
     return sorted(found.values(), key=lambda outlook: -outlook.nbytes)
 
 
-def _outlooks(source: Source) -> Iterator[Outlook]:
+def _outlooks(source: Source, dtype: str | None) -> Iterator[Outlook]:
     args = ModelArgs.from_config(source.config)
     for options, wanted in CHOICES.items():
         try:
-            plan = make_plan(source, make_choice(**wanted), None)  # type: ignore[arg-type]
+            plan = make_plan(source, make_choice(**wanted), dtype)  # type: ignore[arg-type]
         except MistralMLXError:  # not every source takes every choice
             continue
         cache = cache_nbytes(args, N_TOKENS, itemsize=ITEM_NBYTES["F16"])

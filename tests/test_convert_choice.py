@@ -118,3 +118,5 @@ def test_a_dry_run_says_what_else_there_is(source: Path, tmp_path: Path) -> None
     assert kept.bits_per_weight == 32 and 9 < eight.bits_per_weight < 9.1  # float32 scales
     assert eight.memory_bytes > eight.nbytes
     assert eight.nbytes == convert(source, tmp_path / "eight", bits=8).target_bytes
+    half = convert(source, tmp_path / "target", dtype="float16", dry_run=True).choices
+    assert {choice.options: choice.bits_per_weight for choice in half}["--dequantize"] == 16
