@@ -18,9 +18,11 @@ from .terminal import note, write_text
 
 N_SHOWN = 5  # rows of a list
 
+Progress = Callable[[str, int, int], None]
+
 
 @contextmanager
-def progress_bar(*, quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
     """Give what shows progress on a terminal: the tensor, a bar, and an estimate of the time left."""
     if quiet or not sys.stderr.isatty():
         yield None
@@ -37,6 +39,21 @@ def progress_bar(*, quiet: bool) -> Iterator[Callable[[str, int, int], None] | N
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None, tensor="")
         yield lambda tensor, done, total: bar.update(task, completed=done, total=total, tensor=inert(tensor))
+
+
+def remarking(remark: str | None, progress: Progress | None) -> Progress | None:
+    """Return what says `remark` when the work begins, no option having been refused, and then shows progress."""
+    if remark is None:
+        return progress
+    left = [remark]
+
+    def show(tensor: str, done: int, total: int) -> None:
+        if left:
+            note(left.pop())
+        if progress:
+            progress(tensor, done, total)
+
+    return show
 
 
 def default_target(source: Path, how: str) -> Path:

@@ -9,7 +9,9 @@ from . import options
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A folder of safetensors, or a GGUF file.")],
+    source: Annotated[
+        Path, typer.Argument(help="A folder (Hugging Face's or Mistral's layout, AWQ, GPTQ, FP8, MLX), or a GGUF file.")
+    ],
     target: Annotated[Path | None, typer.Argument(help="The folder to write; by default beside the source.")] = None,
     bits: Annotated[int | None, typer.Option(metavar="2|3|4|5|6|8", help="Bits per weight; 4 by default.")] = None,
     group_size: Annotated[
@@ -87,10 +89,7 @@ def convert(
     from mistral_mlx.convert.learned.method import cpu_remark
 
     from . import convert as command
-    from .terminal import note
 
-    if (remark := cpu_remark(method)) and not quiet:
-        note(remark)
     with command.progress_bar(quiet=quiet) as progress:
         report = run(
             source,
@@ -110,7 +109,7 @@ def convert(
             force=force,
             dry_run=dry_run,
             allow_nonfinite=allow_nonfinite,
-            progress=progress,
+            progress=command.remarking(None if quiet else cpu_remark(method), progress),
         )
     command.show(report, as_json=as_json, quiet=quiet)
 

@@ -16,6 +16,7 @@ from .sample_text import TEXT
 from .source import Source
 from .text import read_text, source_tokenizer
 
+MIN_TOKENS = 64  # fewer say nothing
 MAX_WINDOWS = 40  # a source of 7 billion weights takes some ten seconds for each
 
 Progress = Callable[[str, int, int], None]
@@ -34,8 +35,10 @@ def verification_windows(source: Source, text: str | PathLike[str] | Literal[Tru
     content = TEXT if text is True else read_text(Path(text))
     tokenizer = source_tokenizer(source)
     ids = tokenizer.encode(content, bos=tokenizer.add_bos)
-    if len(ids) < MIN_CONTEXT:
-        raise OptionError(f"the text {shown(str(text))} has {len(ids)} tokens; give a longer one to verify on")
+    if len(ids) < MIN_TOKENS:
+        raise OptionError(
+            f"the text {shown(str(text))} has {len(ids)} tokens; give one of at least {MIN_TOKENS} to verify on"
+        )
     trained = ModelArgs.from_config(source.config).max_position_embeddings
     context = max(min(DEFAULT_CONTEXT, trained, len(ids)), MIN_CONTEXT)
     bos_id = tokenizer.bos_id if tokenizer.add_bos else None

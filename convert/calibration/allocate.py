@@ -12,18 +12,18 @@ from itertools import islice
 
 from mistral_mlx import kernels
 from mistral_mlx.args import MODES, Packing
-from mistral_mlx.convert.choice import AFFINE, MAX_BPW, Choice
+from mistral_mlx.convert.choice import AFFINE, Choice
 from mistral_mlx.convert.decode import plain
 from mistral_mlx.convert.plan import Plan, Step, with_packings
 from mistral_mlx.convert.source import read_blocks
 from mistral_mlx.errors import OptionError
 
-from .rounding import COMPENSATE, NEAREST, Rounding
+from .rounding import COMPENSATE, NEAREST, SEARCH, Rounding
 from .sensitivity import PROBE
 
 SAMPLE_ROWS = 64  # of a weight, by which its errors are known
 # Of the error of nearest rounding, what is left of the cost in nats: measured on stories15M at 4 bits in groups of 32.
-LEFT = {NEAREST: 1.0, "search": 0.6, COMPENSATE: 0.15}
+LEFT = {NEAREST: 1.0, SEARCH: 0.6, COMPENSATE: 0.15}
 
 Options = list[tuple[int, float, Packing]]  # (bytes, cost, how)
 
@@ -37,7 +37,8 @@ def allocate(plan: Plan, choice: Choice, rounding: Rounding, costs: Mapping[str,
 
     Raises OptionError if even the smallest packings take more, or nothing may be packed.
     """
-    target = choice.target_bpw or MAX_BPW
+    target = choice.target_bpw
+    assert target is not None
     free = [step for step in plan.steps if step.packing and choice.rule(step.path) is None]
     ways = {step.path: _hull(_options(step, choice, rounding, costs)) for step in free}
     budget = math.floor(target * plan.parameters / 8) - plan.nbytes + sum(_nbytes(s, s.packing) for s in free)
@@ -90,7 +91,7 @@ def _options(step: Step, choice: Choice, rounding: Rounding, costs: Mapping[str,
     ways = [Packing(bits, group) for group in groups for bits in numbers]
     errors = _errors(step, [PROBE, *ways])
     compensates = step.compensate and step.path != "model.embed_tokens"
-    left = LEFT[rounding.method if compensates or not step.compensate else "search"]
+    left = LEFT[rounding.method if compensates or not step.compensate else SEARCH]
     weight = costs[step.path] / (errors[0] or 1.0) * left
     return [(_nbytes(step, way), weight * error, way) for way, error in zip(ways, errors[1:], strict=True)]
 
