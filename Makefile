@@ -30,7 +30,7 @@ demo: $(BIN)/.installed
 
 test: $(BIN)/.installed-test
 	@$(BIN)/mistral-mlx pull demo || echo "The demo model could not be fetched: the tests that need it are skipped."
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 CASES ?= 120000
 SEED ?= 1

@@ -97,7 +97,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(
     source: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mistral_mlx.convert.check_space", lambda *_: None)
-    with pytest.raises(ConversionError, match=r"the disk is full; .*target is as it was before"):
+    with pytest.raises(ConversionError, match=r"the disk is full; .* is as it was before"):  # a long path is shortened
         convert(source, small_disk / "target")
     assert names(small_disk) == []
 
