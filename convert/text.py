@@ -11,7 +11,7 @@ from mistral_mlx.tokenizer import Tokenizer, load_tokenizer
 from .source import Source
 from .writer import config_bytes
 
-MAX_NBYTES = 4 * 1024 * 1024  # of a text: more would only take longer to tokenize
+MAX_NBYTES = 1024 * 1024  # of a text: 131,072 tokens are the most that is used of one
 
 
 def read_text(path: Path) -> str:
