@@ -4,12 +4,13 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mistral_mlx.convert import Report
 from mistral_mlx.convert.outlook import N_TOKENS, Outlook
+from mistral_mlx.convert.progress import Progress
 from mistral_mlx.memory import available_memory
 from mistral_mlx.scores import Evaluation
 
@@ -17,8 +18,6 @@ from .sanitize import inert
 from .terminal import note, write_text
 
 N_SHOWN = 5  # rows of a list
-
-Progress = Callable[[str, int, int], None]
 
 
 @contextmanager

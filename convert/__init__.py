@@ -1,7 +1,7 @@
 """The converter: a checkpoint in, an MLX model folder out; reads and writes files, and never prints."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -15,6 +15,7 @@ from .checkpoint import open_source
 from .choice import make_choice
 from .job import make_job
 from .outlook import usual_choices
+from .progress import Progress
 from .report import Report
 from .staging import check_space, check_target, staged
 from .target import write_target
@@ -24,8 +25,6 @@ from .verify import verification_windows, verify
 __all__ = ["Report", "convert"]
 
 CACHE_NBYTES = 64 * 1024 * 1024  # with none at all, asking the system for memory takes a third of the time
-
-Progress = Callable[[str, int, int], None]
 
 
 def convert(

@@ -1,6 +1,5 @@
 """A conversion decided to the end, before a byte of the target is written."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 
@@ -12,10 +11,10 @@ from .calibration.sensitivity import sensitivities, usual_sensitivities
 from .choice import Choice, make_choice
 from .learned.method import Learned, check_learned, make_learned
 from .plan import Plan, make_plan
+from .progress import Progress
 from .source import Source
 from .staging import RESERVE_NBYTES
 
-Progress = Callable[[str, int, int], None]
 StrPath = str | PathLike[str]
 
 

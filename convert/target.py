@@ -1,6 +1,5 @@
 """Writing what was decided: the weights in the order their rounding wants, and the small files beside them."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,12 +11,11 @@ from .job import Job
 from .learned.method import Learned
 from .learned.process import PLAIN, run_mlx_lm
 from .plan import Plan, with_packed
+from .progress import Progress
 from .quantize import run_step
 from .writer import SHARD_NBYTES, ShardWriter, config_bytes, split_into_shards, sync_file, write_file
 
 WORK = "work"  # in the folder that becomes the target: what mlx-lm reads and makes
-
-Progress = Callable[[str, int, int], None]
 
 
 def write_target(

@@ -1,6 +1,5 @@
 """What a conversion cost, measured: the predictions of the result against those of the source, on a text."""
 
-from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -12,14 +11,13 @@ from mistral_mlx.loading import load_model
 from mistral_mlx.scores import Evaluation
 
 from .calibration.streamed import source_logits
+from .progress import Progress
 from .sample_text import TEXT
 from .source import Source
 from .text import read_text, source_tokenizer
 
 MIN_TOKENS = 64  # fewer say nothing
 MAX_WINDOWS = 40  # a source of 7 billion weights takes some ten seconds for each
-
-Progress = Callable[[str, int, int], None]
 
 
 def verification_windows(source: Source, text: str | PathLike[str] | Literal[True]) -> list[Window]:

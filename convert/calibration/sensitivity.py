@@ -17,7 +17,7 @@ from mistral_mlx.evaluation import Window
 from mistral_mlx.kernels.packing import decode, host
 
 from .calibrate import BlocksDone, Floats
-from .streamed import INPUTS, Change, States, Streamed
+from .streamed import EMBEDDING, INPUTS, Change, States, Streamed
 
 PROBE = Packing(4, 32)  # every group size that a weight may have is a multiple of it
 N_WINDOWS = 2
@@ -37,7 +37,7 @@ def sensitivities(source: Source, texts: Sequence[Window], progress: BlocksDone)
     """Return the KL divergence, in nats, that packing each matrix like PROBE costs, by its module's path."""
     model = Streamed(source)
     base = model.embed(texts[:N_WINDOWS])
-    n_layers, embedding = model.args.n_layers, model.tensors["model.embed_tokens.weight"]
+    n_layers, embedding = model.args.n_layers, model.tensors[EMBEDDING]
     trials: dict[str, States] = {embedding.path: model.embed(texts[:N_WINDOWS], _probe)}
     for layer in range(n_layers):
         block, probed = model.block(layer), model.block(layer, _probe)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
@@ -11,6 +11,7 @@ from shutil import disk_usage
 
 from mistral_mlx.args import ModelArgs, QuantizationArgs, expected_shapes
 from mistral_mlx.convert.pipeline import ahead
+from mistral_mlx.convert.progress import Progress
 from mistral_mlx.convert.quantize import LARGEST
 from mistral_mlx.convert.source import Block, Bytes, SourceTensor, Stored, read_blocks
 from mistral_mlx.convert.sources.gguf_header import Value
@@ -30,8 +31,6 @@ OUTTYPES = ("auto", "f32", "f16", "bf16", "q8_0", "q4_1")
 FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "BF16": 32}
 ENDS = ("token_embd.weight", "output.weight")  # 4 bits hurt these most
 GGUF_NAMES = {theirs: ours for ours, theirs in (GLOBAL_NAMES | BLOCK_NAMES).items()}
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

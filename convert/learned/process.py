@@ -9,12 +9,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from mistral_mlx.convert.progress import Progress
 from mistral_mlx.errors import ConversionError, shown
 
 from .method import Learned
@@ -22,8 +22,6 @@ from .method import Learned
 COMMAND = (sys.executable, "-m", "mistral_mlx.convert.learned.child")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 PLAIN, PACKED, JOB, SAMPLES, LOG, CACHE = "plain", "packed", "job.json", "samples.npy", "log.txt", "cache"
-
-Progress = Callable[[str, int, int], None]
 
 
 def run_mlx_lm(learned: Learned, folder: Path, progress: Progress | None) -> Path:
