@@ -16,7 +16,8 @@ from .chat_input import is_terminal
 from .terminal import Interrupted, PrefillProgress, write_raw, write_text
 
 if TYPE_CHECKING:
-    from mistral_mlx.generation import GenerationResponse, OnPrefill
+    from mistral_mlx.generation import GenerationResponse
+    from mistral_mlx.progress import Progress
     from mistral_mlx.session import Answer
 
 
@@ -48,7 +49,7 @@ def writer(*, plain: bool) -> Writer:
 
 
 def show_answer(
-    start: Callable[[OnPrefill], Answer],
+    start: Callable[[Progress], Answer],
     writer: Writer,
     *,
     entered: float,
@@ -62,15 +63,15 @@ def show_answer(
     """
     last: GenerationResponse | None = None
     ttft_s = 0.0
-    progress = PrefillProgress(sys.stderr, quiet=quiet)
+    line = PrefillProgress(sys.stderr, quiet=quiet)
 
-    def on_prefill(done: int, total: int) -> None:
+    def progress(what: str, done: int, total: int) -> None:
         if done == 0:
             on_start()
-        progress(done, total)
+        line(what, done, total)
 
-    with progress, _interrupts(at_once=lambda: last is None) as is_interrupted:
-        stream = start(on_prefill)
+    with line, _interrupts(at_once=lambda: last is None) as is_interrupted:
+        stream = start(progress)
         try:
             for last in stream:
                 ttft_s = ttft_s or time.perf_counter() - entered

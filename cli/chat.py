@@ -25,7 +25,7 @@ from .terminal import Interrupted, note
 from .toolbar import Status
 
 if TYPE_CHECKING:
-    from mistral_mlx.generation import GenerationResponse
+    from mistral_mlx.generation import AnswerOptions, GenerationResponse
     from mistral_mlx.sampling import Sampler
     from mistral_mlx.session import Answer, Session
 
@@ -126,21 +126,25 @@ class Chat:
         edit, self.edit = self.edit, None
         if edit:
             n = edit[0]
-            is_answered = self.stream(lambda **options: session.edit(n, text, **options))
+            is_answered = self.stream(lambda options: session.edit(n, text, options))
         else:
-            is_answered = self.stream(lambda **options: session.ask(text, **options))
+            is_answered = self.stream(lambda options: session.ask(text, options))
         if is_answered:
             self.attachments = []
 
-    def stream(self, start: Callable[..., Answer]) -> bool:
+    def stream(self, start: Callable[[AnswerOptions], Answer]) -> bool:
         """Show the answer that `start` begins, and save the turn; return whether there is any."""
+        from mistral_mlx.generation import AnswerOptions
+
         try:
             last = show_answer(
-                lambda on_prefill: start(
-                    sampler=self.sampler,
-                    max_tokens=self.settings.max_tokens,
-                    stop=self.settings.stop,
-                    on_prefill=on_prefill,
+                lambda progress: start(
+                    AnswerOptions(
+                        sampler=self.sampler,
+                        max_tokens=self.settings.max_tokens,
+                        stop=self.settings.stop,
+                        progress=progress,
+                    )
                 ),
                 writer(plain=self.settings.plain),
                 entered=self.entered,

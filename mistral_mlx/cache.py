@@ -124,6 +124,21 @@ class RollingBufferCache:
         """Take up what another cache held in its slots ``[:n_slots]`` after `offset` tokens."""
         self.keys, self.values, self.offset, self.reserved = keys, values, offset, offset
 
+    @property
+    def n_allocated(self) -> int:
+        """How many slots are allocated."""
+        return 0 if self.keys is None else self.keys.shape[2]
+
+    def shrink(self, offset: int, n_slots: int) -> None:
+        """Go back to `offset` and to the first `n_slots` slots, which may hold later keys and values than they should.
+
+        The cost of a step is the same then as it was at `offset`, which is all that a measurement needs.
+        """
+        assert self.keys is not None and self.values is not None
+        keys, values = (mx.contiguous(part[:, :, :n_slots]) for part in (self.keys, self.values))
+        mx.eval(keys, values)
+        self.restore(keys, values, offset)
+
     def _reserve(self, keys: mx.array, values: mx.array, end: int) -> None:
         slots = -(-end // GROWTH_STEP) * GROWTH_STEP
         if self.window is not None:

@@ -253,4 +253,4 @@ def _load_cache(session: Session, saved: object, path: Path) -> None:
     if saved.get("computed_by") == computed_by() and file.is_file():
         layers = read_cache(file, session.model.args, ids, crc)
         if layers is not None:
-            session.cached.take_up(ids, layers)
+            session.timeline.restore(ids, layers)

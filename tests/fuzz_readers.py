@@ -31,7 +31,7 @@ from mistral_mlx.convert.choice import Choice
 from mistral_mlx.convert.plan import make_plan
 from mistral_mlx.convert.sources.gguf_source import open_gguf
 from mistral_mlx.folder import ModelFolder, parse_json
-from mistral_mlx.generation import stream_generate
+from mistral_mlx.generation import AnswerOptions, stream_generate
 from mistral_mlx.loading import load
 from mistral_mlx.sampling import Sampler
 from mistral_mlx.session import Session
@@ -280,7 +280,7 @@ class Saved(Reader):
         self.file = place / "s.json"
         self.model = load(write_tiny_folder(place / "model"))
         session = Session(*self.model)
-        for _ in session.ask("Hello", max_tokens=3):
+        for _ in session.ask("Hello", AnswerOptions(max_tokens=3)):
             pass
         saved_session.save(session, self.file, {"model": "tiny", **vars(Settings())})
         self.document = json.loads(self.file.read_text())

@@ -20,6 +20,7 @@ from tokenizer_files import CHATML, byte_level_json
 from mistral_mlx import saved_session
 from mistral_mlx.args import ModelArgs
 from mistral_mlx.convert import convert
+from mistral_mlx.generation import AnswerOptions
 from mistral_mlx.loading import load
 from mistral_mlx.session import Session
 
@@ -119,7 +120,7 @@ def _gguf(folder: Path) -> None:
 def _session(plain: Path, place: Path) -> None:
     shutil.copytree(plain, place / "model")
     session = Session(*load(place / "model"))
-    for _ in session.ask("Hello", max_tokens=3):
+    for _ in session.ask("Hello", AnswerOptions(max_tokens=3)):
         pass
     (place / "home" / "sessions").mkdir(parents=True)
     saved_session.save(session, place / "home" / "sessions" / "s.json", {"model": "tiny", "top_k": 3})

@@ -15,7 +15,8 @@ ORDER = """
     tokenizer_settings  chat_template
     errors  detokenizer  tokenizer_base
     errors  template_budget  template_sandbox  chat_template  instruct  session
-    cache  snapshots  session_cache  session
+    cache  snapshots  timeline  generation  session
+    model  progress  timeline  evaluation
     errors  turns  context_use  session
     args  context_use
     instruct  model  fingerprint  session
@@ -25,15 +26,14 @@ ORDER = """
     tokenizer_base  instruct
     errors  filters  penalties  sampling  generation  session
     filters  tokenizer_base  dry  sampling
-    sampling  samples  cli
-    errors  logprobs  generation  samples
+    detokenizer  stop  generation
+    logprobs  generation  cli
     errors  tokenizer_base  infill  cli
-    cache  samples
     tokenizer  model  generation
     kernels  memory  generation
-    generation  benchmark  cli
+    timeline  generation  benchmark  cli
     errors  scores  evaluation  cli
-    cache  model  evaluation
+    timeline  model  evaluation
     evaluation  convert
     loading  session  version  __init__  convert  cli
 """

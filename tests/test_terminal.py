@@ -44,12 +44,12 @@ def test_progress_appears_after_a_while_and_is_wiped_at_the_end_and_by_an_interr
     monkeypatch.setattr(PrefillProgress, "DELAY_S", 0.0)
     screen = Screen()
     with PrefillProgress(screen) as progress:
-        progress(0, 2000)
+        progress("reading the prompt", 0, 2000)
         while "0 of 2000" not in screen.getvalue():
             time.sleep(0.001)
-        progress(512, 2000)
+        progress("reading the prompt", 512, 2000)
         if last == 2000:
-            progress(last, 2000)
+            progress("reading the prompt", last, 2000)
     first, second = (f"reading the prompt: {n} of 2000 tokens" for n in (0, 512))
     assert screen.getvalue() == f"\r{first}\r{second}\r{' ' * len(second)}\r"
 
@@ -57,8 +57,8 @@ def test_progress_appears_after_a_while_and_is_wiped_at_the_end_and_by_an_interr
 def test_a_short_prefill_shows_nothing():
     screen = Screen()
     with PrefillProgress(screen) as progress:
-        progress(0, 20)
-        progress(20, 20)
+        progress("reading the prompt", 0, 20)
+        progress("reading the prompt", 20, 20)
     assert screen.getvalue() == ""
 
 
@@ -67,9 +67,9 @@ def test_progress_is_silent_in_a_pipe_and_when_quiet(monkeypatch, stream, quiet)
     monkeypatch.setattr(PrefillProgress, "DELAY_S", 0.0)
     output = stream()
     with PrefillProgress(output, quiet=quiet) as progress:
-        progress(0, 2000)
+        progress("reading the prompt", 0, 2000)
         time.sleep(0.05)
-        progress(512, 2000)
+        progress("reading the prompt", 512, 2000)
     assert output.getvalue() == ""
 
 
