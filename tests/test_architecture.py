@@ -33,7 +33,7 @@ ORDER = """
     kernels  memory  generation
     timeline  generation  benchmark  cli
     errors  scores  evaluation  cli
-    timeline  model  evaluation
+    timeline  evaluation
     evaluation  convert
     loading  session  version  __init__  convert  cli
 """
