@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from .blocks import BLOCK, EMBEDDING, FINAL_NORM, HEAD, module_path
 from .errors import ConfigError, shown
 
 Config = Mapping[str, object]
@@ -156,22 +157,17 @@ class ModelArgs:
 
 def expected_shapes(args: ModelArgs) -> dict[str, tuple[int, ...]]:
     """Return the shape of every unpacked weight by its HF name, the untied ``lm_head.weight`` included."""
-    q_dim, kv_dim = args.n_heads * args.head_dim, args.n_kv_heads * args.head_dim
-    block = {
-        "self_attn.q_proj": (q_dim, args.dim),
-        "self_attn.k_proj": (kv_dim, args.dim),
-        "self_attn.v_proj": (kv_dim, args.dim),
-        "self_attn.o_proj": (args.dim, q_dim),
-        "mlp.gate_proj": (args.hidden_dim, args.dim),
-        "mlp.up_proj": (args.hidden_dim, args.dim),
-        "mlp.down_proj": (args.dim, args.hidden_dim),
-        "input_layernorm": (args.dim,),
-        "post_attention_layernorm": (args.dim,),
+    sizes = {
+        "dim": args.dim,
+        "hidden": args.hidden_dim,
+        "queries": args.n_heads * args.head_dim,
+        "keys": args.n_kv_heads * args.head_dim,
     }
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (args.vocab_size, args.dim)}
+    block = [(m, (sizes[m.rows],) if m.columns is None else (sizes[m.rows], sizes[m.columns])) for m in BLOCK]
+    shapes: dict[str, tuple[int, ...]] = {f"{EMBEDDING}.weight": (args.vocab_size, args.dim)}
     for layer in range(args.n_layers):
-        shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in block.items()}
-    return shapes | {"model.norm.weight": (args.dim,), "lm_head.weight": (args.vocab_size, args.dim)}
+        shapes |= {f"{module_path(layer, module)}.weight": shape for module, shape in block}
+    return shapes | {f"{FINAL_NORM}.weight": (args.dim,), f"{HEAD}.weight": (args.vocab_size, args.dim)}
 
 
 def _text_part(config: Config) -> Config:

@@ -9,7 +9,8 @@ import pytest
 # A module may import what stands to the left of it, on any line, and all that those may import. A folder is one word.
 ORDER = """
     errors  folder  tensor_files  args  cache  model  loading
-    args  layers
+    blocks  args  layers
+    blocks  model
     kernels  cache  layers  model
     errors  folder  tokenizer_settings  tokenizer_base  tokenizer_tekken  tokenizer_hf  tokenizer_sp  tokenizer  loading
     tokenizer_settings  chat_template
