@@ -86,13 +86,17 @@ class Chat:
         n_interrupts, failed = 0, None
         while n_interrupts < 2:
             try:
-                text = reader.read(self.edit[1] if self.edit else "")
+                n, replaced = self.edit or (0, "")
+                text = reader.read(replaced, mode=f"edit {n}" if n else "")
                 n_interrupts = 0
                 with self._may_be_interrupted():
                     self.handle(text)
             except KeyboardInterrupt:
+                if self.edit:
+                    self.edit = None
+                    self.say("nothing is changed")
+                    continue
                 n_interrupts += 1
-                self.edit = None
                 if n_interrupts == 1:
                     self.say("Ctrl-C again, or Ctrl-D, leaves")
             except (EOFError, Leave):

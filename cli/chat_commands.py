@@ -64,6 +64,7 @@ def _system(chat: "Chat", rest: str) -> None:
 
 def _undo(chat: "Chat", rest: str) -> None:
     removed = chat.session.undo(position(rest, "turns"))
+    chat.edit = None  # its number counts from the end
     chat.save()
     chat.say(f"taken back: {shown(removed[0])}" + (f" and {len(removed) - 1} more" if len(removed) > 1 else ""))
 
@@ -78,7 +79,7 @@ def _edit(chat: "Chat", rest: str) -> None:
     if n > len(asked):
         raise OptionError(f"there are {len(asked)} messages to edit, and {n} was asked for; 1 is the last one")
     chat.edit = (n, asked[-n])
-    chat.say("the next message takes its place, and what followed it goes; Ctrl-C keeps all as it is")
+    chat.say("the next message replaces it and removes the turns after it; Ctrl-C changes nothing")
 
 
 def _continue(chat: "Chat", rest: str) -> None:

@@ -21,11 +21,16 @@ Complete = Callable[[str], Iterable[str]]  # what is typed to what its last word
 
 
 class Reader(Protocol):
-    """Reads messages. `read` raises EOFError at the end, KeyboardInterrupt for Ctrl-C on an empty line."""
+    """Reads messages."""
 
     is_interactive: bool
 
-    def read(self, default: str = "") -> str: ...
+    def read(self, default: str = "", *, mode: str = "") -> str:
+        """Return the next message; `default` is in the line already, and the prompt names the `mode`.
+
+        Raises EOFError at the end, KeyboardInterrupt for Ctrl-C: in a mode always, otherwise on an empty line.
+        """
+        ...
 
 
 class PlainReader:
@@ -34,8 +39,8 @@ class PlainReader:
     def __init__(self) -> None:
         self.is_interactive = sys.stdin.isatty()
 
-    def read(self, default: str = "") -> str:
-        line = self._line("> ")
+    def read(self, default: str = "", *, mode: str = "") -> str:
+        line = self._line(f"{mode}> ")
         if not line.lstrip().startswith(QUOTES):
             return line
         lines = [line]
@@ -76,12 +81,13 @@ class TerminalReader:
         from prompt_toolkit.output import ColorDepth
 
         self._on_shown = on_shown
+        self._mode = ""
         self._prompt: PromptSession[str] = PromptSession(
-            "> ",
+            lambda: f"{self._mode}> ",
             multiline=True,
             prompt_continuation=lambda width, line, wraps: "  " if wraps else "… ",
             history=_history(history),
-            key_bindings=_keys(),
+            key_bindings=_keys(clears=lambda: not self._mode),
             completer=_completer(complete),
             complete_while_typing=False,
             enable_history_search=False,  # Ctrl-R searches
@@ -91,7 +97,8 @@ class TerminalReader:
         )
         self._prompt.app.after_render += lambda app: self._shown()
 
-    def read(self, default: str = "") -> str:
+    def read(self, default: str = "", *, mode: str = "") -> str:
+        self._mode = mode
         return unquoted(as_text(self._prompt.prompt(default=default)))
 
     def refresh(self) -> None:
@@ -165,7 +172,8 @@ def as_text(typed: str) -> str:
     return typed.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _keys() -> "KeyBindings":
+def _keys(*, clears: Callable[[], bool]) -> "KeyBindings":
+    """Return the keys of the prompt; Ctrl-C empties a line that holds text if `clears()` is true."""
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
     keys = KeyBindings()
@@ -173,7 +181,7 @@ def _keys() -> "KeyBindings":
     @keys.add("c-c")
     @keys.add("<sigint>")
     def clear_or_leave(event: KeyPressEvent) -> None:
-        if event.current_buffer.text:
+        if event.current_buffer.text and clears():
             event.current_buffer.reset()
         else:
             event.app.exit(exception=KeyboardInterrupt)

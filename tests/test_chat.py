@@ -14,7 +14,11 @@ import pytest
 from test_cli import PROGRAM, one_line, run
 from tiny_folder import repeat_forever, write_tiny_folder
 
-from mistral_mlx.cli.chat import COMMANDS
+from mistral_mlx.cli.background import Background
+from mistral_mlx.cli.chat import COMMANDS, Chat
+from mistral_mlx.cli.chat_opening import Conversation, Opener, open_session
+from mistral_mlx.cli.chat_settings import Settings
+from mistral_mlx.cli.saved import Store
 
 PROMPT = ">"
 SIX = ("--temperature", "0", "--max-tokens", "6")
@@ -235,14 +239,58 @@ def test_a_message_is_written_in_the_editor(endless, home, tmp_path, monkeypatch
 
 def test_edit_puts_the_message_into_the_prompt(endless, home):
     child = terminal(endless, "--max-tokens", "2")
-    for keys, remark in (("one\r", "stopped at 2 tokens"), ("/edit\r", "the next message takes its place")):
+    for keys, remark in (("one\r", "stopped at 2 tokens"), ("/edit\r", "the next message replaces it")):
         child.send(keys)
         child.expect(remark)
-    child.expect("> .*one")
+    child.expect("edit 1> .*one")
     child.send("more\r")
     child.expect("stopped at 2 tokens")
     leave(child)
     assert asked(home) == ["onemore"]
+
+
+def test_one_ctrl_c_leaves_edit_mode_and_the_next_message_is_a_new_one(endless, home):
+    """The first Ctrl-C used to empty the line only: the next message replaced message N, and all after it was gone."""
+    child = terminal(endless, "--max-tokens", "2")
+    for keys, remark in (("one\r", "stopped at"), ("two\r", "stopped at"), ("/edit 2\r", "the next message replaces")):
+        child.send(keys)
+        child.expect(remark)
+    child.expect("edit 2> .*one")
+    child.send("\x03")
+    child.expect("nothing is changed")
+    child.expect(PROMPT)
+    child.send("three\r")
+    child.expect("stopped at 2 tokens")
+    leave(child)
+    assert asked(home) == ["one", "two", "three"]
+
+
+class Typed:
+    """A reader of lines that are typed already; None is Ctrl-C."""
+
+    is_interactive = True
+
+    def __init__(self, *lines):
+        self.lines, self.modes = list(lines), []
+
+    def read(self, default="", *, mode=""):
+        self.modes.append((mode, default))
+        if not self.lines:
+            raise EOFError
+        line = self.lines.pop(0)
+        if line is None:
+            raise KeyboardInterrupt
+        return line
+
+
+def test_ctrl_c_in_edit_mode_does_not_count_as_the_first_of_two(endless, home):
+    reader = Typed("one", "two", "/edit 2", None, "three", "/edit", "/undo", "four", None, "five")
+    opener = Opener(str(endless), "auto", 0, force=False, quiet=True)
+    wanted = Conversation(Store(home / "sessions"), Settings(max_tokens=2, temperature=0.0))
+    chat = Chat(Background(lambda: open_session(opener, wanted)), opener, wanted.settings, wanted.store, quiet=True)
+    assert chat.run(reader) is None
+    assert asked(home) == ["one", "two", "four", "five"]
+    assert [mode for mode in reader.modes if mode[0]] == [("edit 2", "one"), ("edit 1", "three")]
 
 
 def test_a_killed_program_loses_at_most_the_answer(endless, home):
