@@ -3,6 +3,7 @@
 import io
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -84,6 +85,14 @@ def test_a_broken_registry_is_named(tmp_path, home):
     (home / "models.json").write_text(json.dumps(["a"]))
     with pytest.raises(ModelError, match=r"models\.json"):
         registered()
+
+
+def test_names_that_are_registered_at_once_are_all_kept(tmp_path):
+    """Each used to write what it had read before the others wrote: a name was lost."""
+    names = [f"model-{n}" for n in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: register(name, tmp_path), names))
+    assert sorted(registered()) == sorted(names)
 
 
 def test_a_target_is_called_after_its_source(tmp_path):
