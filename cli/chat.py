@@ -166,12 +166,20 @@ class Chat:
         """Save the conversation if that is wanted and it has begun; what goes wrong is said and nothing more."""
         if self.store.autosave and (self.store.name or self.session.transcript):
             try:
-                self.store.save(self.session, self.saved_settings())
+                self.save_as(None)
             except MistralMLXError as error:
                 note(f"error: {error}")
 
-    def saved_settings(self) -> dict[str, object]:
-        return {**asdict(self.settings), "model": self.model}
+    def save_as(self, name: str | None) -> str:
+        """Save the conversation as `name`, by default under the name it has, and return its name from now on.
+
+        Raises OptionError or SessionError as `Store.save` does.
+        """
+        wanted = name or self.store.name
+        saved = self.store.save(self.session, {**asdict(self.settings), "model": self.model}, name)
+        if wanted and saved != wanted:
+            self.say(f"another program has changed the session {wanted}; this conversation is saved as {saved}")
+        return saved
 
     def say(self, text: str) -> None:
         """Write a remark, unless the chat is quiet."""
@@ -186,7 +194,10 @@ class Chat:
 
     def begin_anew(self) -> None:
         """Forget what was said of a conversation; the next one is saved under a name of its own."""
-        self.store.name = None
+        self.store.forget()
+        self._forget_remarks()
+
+    def _forget_remarks(self) -> None:
         self.attachments, self.edit, self.n_dropped = [], None, 0
         self.said_wrapped = self.said_untrained = False
 
@@ -194,8 +205,7 @@ class Chat:
         """Go on with the saved session `name`. Raises SessionError if it is damaged or another model's."""
         session = self.session
         self._take(load_session(self.store, name, self.model, (session.model, session.tokenizer)))
-        self.begin_anew()
-        self.store.name = name
+        self._forget_remarks()
         self.say(recap(self.opened))
 
     def switch(self, name: str) -> None:

@@ -19,7 +19,7 @@ SPEAKERS = {"user": "You", "assistant": "Model", "system": "System"}
 
 
 def _save(chat: "Chat", rest: str) -> None:
-    chat.say(f"saved as {chat.store.save(chat.session, chat.saved_settings(), rest or None)}")
+    chat.say(f"saved as {chat.save_as(rest or None)}")
 
 
 def _load(chat: "Chat", rest: str) -> None:
@@ -29,14 +29,16 @@ def _load(chat: "Chat", rest: str) -> None:
 
 
 def _sessions(chat: "Chat", rest: str) -> None:
-    infos = chat.store.infos()
-    if not infos:
+    sessions = chat.store.found()
+    if not any(sessions):
         chat.say("no session is saved yet")
-    for info in infos:
+    for info in sessions.whole:
         when = info.saved_at.astimezone().strftime("%Y-%m-%d %H:%M")
         mark = "*" if info.name == chat.store.name else " "
         turns = f"{info.turns} turn{'s'[: info.turns != 1]}"
         show(f"{mark} {when}  {turns:>9}  {shown(info.name)}  ({shown(info.model)})")
+    for bad in sessions.damaged:
+        show(f"  {'damaged':<27}  {shown(bad.name)}  ({bad.reason})")
 
 
 def _read(chat: "Chat", rest: str) -> None:

@@ -71,7 +71,7 @@ def open_session(opener: Opener, wanted: Conversation) -> Opened:
     wanted.settings.check()
     opener.use_device(quiet=opener.quiet)
     if wanted.resumes:
-        name = opener.model or _model_of(wanted.store, wanted.resumes)
+        name = opener.model or wanted.store.model_of(wanted.resumes)
         opened = load_session(wanted.store, wanted.resumes, name, opener.open(name), template=wanted.template)
         if wanted.system is not None:
             opened.session.set_system(wanted.system)
@@ -88,9 +88,7 @@ def load_session(
     store: Store, name: str, model_name: str, model: tuple[Mistral, Tokenizer], *, template: str | None = None
 ) -> Opened:
     """Return the saved session `name`. Raises SessionError if it is damaged or another model's."""
-    from mistral_mlx import saved_session
-
-    session, settings = saved_session.load(store.path(name), *model, template=template)
+    session, settings = store.load(name, *model, template=template)
     return Opened(session, model_name, settings)
 
 
@@ -113,11 +111,6 @@ def recap(opened: Opened) -> str:
     n_turns = sum(message["role"] == "user" for message in messages)
     last = f"; last: {shown(messages[-1]['content'])}" if messages else ""
     return f"resumed, {n_turns} turn{'s'[: n_turns != 1]} with {shown(opened.model)}{last}"
-
-
-def _model_of(store: Store, name: str) -> str:
-    """Return the model that the session was saved with; empty if that is not known."""
-    return next((info.model for info in store.infos() if info.name == name), "")
 
 
 def _check_chats(tokenizer: Tokenizer, template: str | None) -> None:

@@ -17,7 +17,6 @@ def run(opener: Opener, wanted: Conversation, *, given: frozenset[str], history:
     """Chat until the input ends; return the last error. Raises what opening the model raised."""
     loading = Background(lambda: open_session(opener, wanted))
     chat = Chat(loading, opener, wanted.settings, wanted.store, given, quiet=opener.quiet)
-    wanted.store.name = wanted.resumes
     if is_terminal():
         reader = _terminal_reader(chat, history, is_resumed=wanted.resumes is not None)
     else:

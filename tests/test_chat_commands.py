@@ -1,18 +1,21 @@
 """The slash commands: whole transcripts from a pipe."""
 
+import datetime
 import json
 import os
 import re
 import stat
+from pathlib import Path
 
 import pytest
-from test_chat import SIX, chat, said
-from test_cli import run
+from test_chat import SIX, chat, leave, said, terminal
+from test_cli import one_line, run
 from tiny_folder import repeat_forever, write_tiny_folder
 
 from mistral_mlx.cli.chat import COMMANDS
 from mistral_mlx.cli.chat_completion import candidates
 from mistral_mlx.cli.chat_settings import NAMES, Settings
+from mistral_mlx.cli.saved import Store
 from mistral_mlx.cli.toolbar import Status, line
 from mistral_mlx.errors import OptionError
 
@@ -208,6 +211,68 @@ def test_another_models_session_is_one_clear_line(endless, home, tmp_path):
     result = run("chat", "-m", other, "--resume", "mine", input=b"two\n")
     assert result.returncode == 3
     assert len(result.stderr.splitlines()) == 1 and b"another model" in result.stderr
+
+
+def test_a_session_that_another_chat_has_changed_is_saved_under_a_new_name(endless, home):
+    """The last of two chats to save used to win, and what was said in the other one was gone."""
+    first = terminal(endless, "--max-tokens", "2")
+
+    def say(text, remark):
+        first.send(f"{text}\r")
+        first.expect(remark)
+
+    say("one", "stopped at")
+    say("/save shared", "saved as shared")
+    run("chat", "--resume", "shared", "--quiet", "--max-tokens", "2", input=b"two\n")
+    say("three", "changed the session shared; this conversation is saved as shared-2")
+    first.expect("stopped at")
+    say("four", "stopped at")
+    leave(first)
+    assert first.logfile_read.getvalue().count("this conversation is saved as") == 1
+    folder = home / "sessions"
+    assert spoken_in(folder / "shared.json")[::2] == ["one", "two"]
+    assert spoken_in(folder / "shared-2.json")[::2] == ["one", "three", "four"]
+    assert not (folder / "shared-3.json").exists()
+
+
+def test_a_damaged_session_is_named_and_listed(endless, home):
+    """It used to be `which model?` when resumed, and missing in the list."""
+    chat(endless, "one\n")
+    (broken := home / "sessions" / "broken.json").write_text('{"format": ')
+    os.utime(broken, (0, 0))
+    result = run("chat", "--resume", "broken", input=b"two\n")
+    assert (result.returncode, result.stdout) == (3, b"")
+    expected = rf"error: the session {broken} is damaged: .*line 1 .*; delete the file or take another session"
+    assert re.fullmatch(expected, one_line(result.stderr).removeprefix("mistral-mlx: "))
+    listed = said(run("chat", "-c", "--quiet", input=b"/sessions\n"))
+    assert len(listed) == 2 and re.match(r" +damaged +broken +\(the session .*broken\.json is damaged: ", listed[1])
+
+
+def test_a_session_has_a_name_after_a_thousand_others_of_its_day_and_words(endless, home):
+    """The thousandth used to be an error without a text."""
+    (folder := home / "sessions").mkdir()
+    stem = f"{datetime.date.today().isoformat()}-one"
+    for name in (stem, *(f"{stem}-{n}" for n in range(2, 1001))):
+        (folder / f"{name}.json").touch()
+    assert chat(endless, "one\n", "--quiet").stderr == b""
+    assert spoken_in(folder / f"{stem}-1001.json")[0] == "one"
+
+
+def test_names_are_listed_while_another_program_removes_sessions(tmp_path, monkeypatch):
+    """A file that was removed between two looks at it used to be an error."""
+    (gone := tmp_path / "gone.json").touch()
+    status_of = Path.stat
+
+    def last_look(path, **options):
+        status = status_of(path, **options)
+        if path == gone:
+            os.unlink(gone)
+        return status
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", last_look)
+        names = Store(tmp_path).names()
+    assert names == ["gone"]
 
 
 def test_nothing_is_saved_where_that_is_not_wanted(endless, home):
