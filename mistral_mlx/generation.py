@@ -145,7 +145,7 @@ def stream_generate(
     """
     cache = make_cache(model.args) if cache is None else cache
     if isinstance(sampler, Sampler):
-        sampler.bind(tokenizer)
+        sampler = sampler.bound(tokenizer)
     is_start = cache[0].offset == 0  # a text that goes on has its bos already
     ids = tokenizer.encode(prompt, bos=tokenizer.add_bos and is_start) if isinstance(prompt, str) else list(prompt)
     continues = isinstance(prompt, str) if continues is None else continues
