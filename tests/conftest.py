@@ -154,6 +154,16 @@ class LetterTokenizer(Tokenizer):
     _encode_behind = _spell = _encode_plain
 
 
+class ThumbTokenizer(LetterTokenizer):
+    """Its last four ids are the bytes of one character."""
+
+    THUMB = tuple(range(6 + len(LetterTokenizer.LETTERS) - 4, 6 + len(LetterTokenizer.LETTERS)))
+
+    def detokenizer(self, *, continues=False):
+        pieces = [None] * 6 + list(self.LETTERS[:-4]) + [bytes([byte]) for byte in "👍".encode()]
+        return PieceDetokenizer(pieces, leading=LeadingSpace.KEPT)
+
+
 class Scripted:
     """A sampler that has its mind made up."""
 
