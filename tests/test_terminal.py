@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -53,6 +54,42 @@ def test_progress_appears_after_a_while_and_is_wiped_at_the_end_and_by_an_interr
             progress(last, 2000)
     first, second = (f"reading the prompt: {n} of 2000 tokens" for n in (0, 512))
     assert screen.getvalue() == f"\r{first}\r{second}\r{' ' * len(second)}\r"
+
+
+class SlowScreen(Screen):
+    """Says when a write has begun, and ends it when that is allowed."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
+    def write(self, text):
+        self.begun.set()
+        self.may_end.wait(10)
+        return super().write(text)
+
+
+def test_progress_never_appears_after_its_end(monkeypatch):
+    """The line was written by a timer that the end did not wait for, into the answer, and never wiped."""
+    monkeypatch.setattr(PrefillProgress, "DELAY_S", 0.0)
+    screen = SlowScreen()
+    with PrefillProgress(screen) as progress:
+        progress(0, 10)
+        screen.begun.wait(10)
+        threading.Timer(0.05, screen.may_end.set).start()
+        progress(10, 10)
+        print("ANSWER", file=screen)
+    text = "reading the prompt: 0 of 10 tokens"
+    assert screen.getvalue() == f"\r{text}\r{' ' * len(text)}\rANSWER\n"
+
+
+def test_a_timer_that_is_late_shows_nothing():
+    screen = Screen()
+    with PrefillProgress(screen) as progress:
+        progress(0, 10)
+        progress(10, 10)
+        progress._timer.function()
+    assert screen.getvalue() == ""
 
 
 def test_a_short_prefill_shows_nothing():
