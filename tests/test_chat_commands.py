@@ -235,6 +235,13 @@ def test_a_session_that_another_chat_has_changed_is_saved_under_a_new_name(endle
     assert not (folder / "shared-3.json").exists()
 
 
+@pytest.mark.parametrize("command", ["/plain", "/set plain on"])
+def test_plain_is_saved_with_the_session(endless, home, command):
+    """/plain used to change the setting without saving it."""
+    chat(endless, f"one\n{command}\n", "--quiet")
+    assert saved(home)["settings"]["plain"] is True
+
+
 def test_a_damaged_session_is_named_and_listed(endless, home):
     """It used to be `which model?` when resumed, and missing in the list."""
     chat(endless, "one\n")
