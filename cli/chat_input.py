@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,11 +13,11 @@ from mistral_mlx.errors import shown
 from .terminal import Interrupted, note
 
 if TYPE_CHECKING:
+    from prompt_toolkit.completion import Completer
     from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings
 
 QUOTES = '"""'
-Complete = Callable[[str], Iterable[str]]  # what is typed to what its last word may become
 
 
 class Reader(Protocol):
@@ -73,7 +73,7 @@ class TerminalReader:
         self,
         *,
         history: Path | None,
-        complete: Complete,
+        completer: "Completer",
         toolbar: Callable[[int], str],
         on_shown: Callable[[], None],
     ) -> None:
@@ -88,7 +88,7 @@ class TerminalReader:
             prompt_continuation=lambda width, line, wraps: "  " if wraps else "… ",
             history=_history(history),
             key_bindings=_keys(clears=lambda: not self._mode),
-            completer=_completer(complete),
+            completer=completer,
             complete_while_typing=False,
             enable_history_search=False,  # Ctrl-R searches
             reserve_space_for_menu=4,
@@ -202,17 +202,3 @@ def _keys(*, clears: Callable[[], bool]) -> "KeyBindings":
         event.current_buffer.newline(copy_margin=False)
 
     return keys
-
-
-def _completer(complete: Complete):  # type: ignore[no-untyped-def]  # its base class is imported here
-    from prompt_toolkit.completion import CompleteEvent, Completer, Completion
-    from prompt_toolkit.document import Document
-
-    class LastWord(Completer):
-        def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-            text = document.text_before_cursor
-            if "\n" not in text and document.is_cursor_at_the_end:
-                word = text.rpartition(" ")[2]
-                yield from (Completion(candidate, -len(word)) for candidate in complete(text))
-
-    return LastWord()

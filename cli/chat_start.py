@@ -7,7 +7,6 @@ from mistral_mlx.errors import MistralMLXError
 from . import registry, toolbar
 from .background import Background
 from .chat import COMMANDS, Chat
-from .chat_completion import candidates
 from .chat_input import PlainReader, Reader, TerminalReader, is_terminal
 from .chat_opening import Conversation, Opener, open_session, recap
 from .chat_settings import NAMES
@@ -30,15 +29,17 @@ def run(opener: Opener, wanted: Conversation, *, given: frozenset[str], history:
 
 
 def _terminal_reader(chat: Chat, history: Path | None, *, is_resumed: bool) -> Reader:
+    from .chat_completion import CommandCompleter
+
     words = {
         "sessions": chat.store.names,
-        "settings": lambda: NAMES,
+        "settings": lambda: list(NAMES),
         "models": lambda: sorted(registry.registered()),
     }
     kinds = {name: command.completes for name, command in COMMANDS.items()}
     reader = TerminalReader(
         history=history,
-        complete=lambda text: candidates(text, kinds, words),
+        completer=CommandCompleter(kinds, words),
         toolbar=lambda columns: toolbar.line(chat.status(), columns),
         on_shown=chat.loading.start,  # importing MLX would hold up the first prompt
     )

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import stat
-import time
 
 import pexpect
 import pytest
@@ -179,8 +178,8 @@ def leave(child):
     assert child.exitstatus == 0
 
 
-def asked(home):
-    (path,) = (home / "sessions").glob("*.json")
+def asked(home, name="*"):
+    (path,) = (home / "sessions").glob(f"{name}.json")
     return [m["content"] for m in json.loads(path.read_text())["messages"] if m["role"] == "user"]
 
 
@@ -204,12 +203,20 @@ def test_an_error_of_loading_is_shown_as_soon_as_it_is_known(endless, tmp_path):
     assert child.exitstatus == 3
 
 
-def test_the_prompt_does_not_wait_for_the_model(endless):
-    started = time.monotonic()
-    slow = "import time, mistral_mlx.cli.chat_opening as o\nopened = o.Opener.open\n"
-    child = terminal(endless, setup=slow + "o.Opener.open = lambda *args: time.sleep(3) or opened(*args)\n")
-    assert time.monotonic() - started < 3
+def test_the_prompt_does_not_wait_for_the_model(endless, tmp_path):
+    may_load = tmp_path / "may load"
+    slow = f"""
+import os, time, mistral_mlx.cli.chat_opening as o
+opened = o.Opener.open
+def open_later(*args):
+    while not os.path.exists({str(may_load)!r}):
+        time.sleep(0.01)
+    return opened(*args)
+o.Opener.open = open_later
+"""
+    child = terminal(endless, setup=slow)
     child.send("/stats\r")  # waits
+    may_load.touch()
     child.expect("there is no answer yet")
     leave(child)
 
@@ -302,6 +309,27 @@ def test_a_killed_program_loses_at_most_the_answer(endless, home):
     assert asked(home) == ["Hello"]
     again = run("chat", "-c", *SIX, "--quiet", input=b"/retry\n")
     assert again.stdout == b"the the the the the the\n"
+
+
+def test_a_session_that_another_chat_has_changed_is_saved_under_a_new_name(endless, home):
+    """The last of two chats to save used to win, and what was said in the other one was gone."""
+    first = terminal(endless, "--max-tokens", "2")
+
+    def say(text, remark):
+        first.send(f"{text}\r")
+        first.expect(remark)
+
+    say("one", "stopped at")
+    say("/save shared", "saved as shared")
+    run("chat", "--resume", "shared", "--quiet", "--max-tokens", "2", input=b"two\n")
+    say("three", "changed the session shared; this conversation is saved as shared-2")
+    first.expect("stopped at")
+    say("four", "stopped at")
+    leave(first)
+    assert first.logfile_read.getvalue().count("this conversation is saved as") == 1
+    assert asked(home, "shared") == ["one", "two"]
+    assert asked(home, "shared-2") == ["one", "three", "four"]
+    assert not list((home / "sessions").glob("shared-3*"))
 
 
 def test_a_second_turn_and_a_resize_while_it_is_written(endless):

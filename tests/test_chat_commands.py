@@ -8,12 +8,14 @@ import stat
 from pathlib import Path
 
 import pytest
-from test_chat import SIX, chat, leave, said, terminal
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+from test_chat import SIX, chat, said
 from test_cli import one_line, run
 from tiny_folder import repeat_forever, write_tiny_folder
 
 from mistral_mlx.cli.chat import COMMANDS
-from mistral_mlx.cli.chat_completion import candidates
+from mistral_mlx.cli.chat_completion import CommandCompleter
 from mistral_mlx.cli.chat_settings import NAMES, Settings
 from mistral_mlx.cli.saved import Store
 from mistral_mlx.cli.toolbar import Status, line
@@ -213,28 +215,6 @@ def test_another_models_session_is_one_clear_line(endless, home, tmp_path):
     assert len(result.stderr.splitlines()) == 1 and b"another model" in result.stderr
 
 
-def test_a_session_that_another_chat_has_changed_is_saved_under_a_new_name(endless, home):
-    """The last of two chats to save used to win, and what was said in the other one was gone."""
-    first = terminal(endless, "--max-tokens", "2")
-
-    def say(text, remark):
-        first.send(f"{text}\r")
-        first.expect(remark)
-
-    say("one", "stopped at")
-    say("/save shared", "saved as shared")
-    run("chat", "--resume", "shared", "--quiet", "--max-tokens", "2", input=b"two\n")
-    say("three", "changed the session shared; this conversation is saved as shared-2")
-    first.expect("stopped at")
-    say("four", "stopped at")
-    leave(first)
-    assert first.logfile_read.getvalue().count("this conversation is saved as") == 1
-    folder = home / "sessions"
-    assert spoken_in(folder / "shared.json")[::2] == ["one", "two"]
-    assert spoken_in(folder / "shared-2.json")[::2] == ["one", "three", "four"]
-    assert not (folder / "shared-3.json").exists()
-
-
 @pytest.mark.parametrize("command", ["/plain", "/set plain on"])
 def test_plain_is_saved_with_the_session(endless, home, command):
     """/plain used to change the setting without saving it."""
@@ -348,16 +328,20 @@ def test_commands_paths_and_names_are_completed(tmp_path, monkeypatch):
     (tmp_path / "nothing").mkdir()
     (tmp_path / ".hidden").touch()
     kinds = {name: command.completes for name, command in COMMANDS.items()}
-    words = {"sessions": lambda: ["mine"], "settings": lambda: NAMES, "models": lambda: ["demo"]}
+    words = {"sessions": lambda: ["mine"], "settings": lambda: list(NAMES), "models": lambda: ["demo"]}
 
     def complete(text):
-        return candidates(text, kinds, words)
+        found = list(CommandCompleter(kinds, words).get_completions(Document(text), CompleteEvent()))
+        assert {c.start_position for c in found} <= {-len(text.rpartition(" ")[2])}
+        return [c.text for c in found]
 
     assert complete("/re") == ["/retry", "/read"]
     assert complete("/read no") == ["notes\\ one.txt", "nothing/"]
+    assert complete("/read ") == ["notes\\ one.txt", "nothing/"]
+    assert complete("/read nothing/x .h") == [".hidden"]
     assert complete("/load m") == ["mine"]
     assert complete("/set top") == ["top_p", "top_k"]
-    assert complete("/set top_p 0") == complete("hello /re") == complete("/nope x") == []
+    assert complete("/set top_p 0") == complete("hello /re") == complete("/nope x") == complete("/re\n/re") == []
 
 
 def test_the_toolbar_fits_and_drops_what_matters_least():
