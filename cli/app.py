@@ -169,9 +169,15 @@ def chat(
         plain=plain,
     )
     failed = chat_start.run(
-        chat_opening.Opener(model, device, threads, force, quiet),
-        chat_opening.Conversation(store, settings, system, template, resumes),
-        given=frozenset(key for key in NAMES if options.is_given(context, key)),
+        chat_opening.ChatSetup(
+            chat_opening.Opener(model, device, threads, force, quiet),
+            store,
+            settings,
+            frozenset(key for key in NAMES if options.is_given(context, key)),
+            system,
+            template,
+            resumes,
+        ),
         history=registry.home() / "history" if history else None,
     )
     if failed and not sys.stdin.isatty():  # a script has to know

@@ -13,9 +13,11 @@ import pytest
 from test_cli import PROGRAM, one_line, run
 from tiny_folder import repeat_forever, write_tiny_folder
 
+from mistral_mlx.cli import chat_loop
 from mistral_mlx.cli.background import Background
-from mistral_mlx.cli.chat import COMMANDS, Chat
-from mistral_mlx.cli.chat_opening import Conversation, Opener, open_session
+from mistral_mlx.cli.chat import Chat
+from mistral_mlx.cli.chat_loop import COMMANDS
+from mistral_mlx.cli.chat_opening import ChatSetup, Opener, open_session
 from mistral_mlx.cli.chat_settings import Settings
 from mistral_mlx.cli.saved import Store
 
@@ -293,9 +295,9 @@ class Typed:
 def test_ctrl_c_in_edit_mode_does_not_count_as_the_first_of_two(endless, home):
     reader = Typed("one", "two", "/edit 2", None, "three", "/edit", "/undo", "four", None, "five")
     opener = Opener(str(endless), "auto", 0, force=False, quiet=True)
-    wanted = Conversation(Store(home / "sessions"), Settings(max_tokens=2, temperature=0.0))
-    chat = Chat(Background(lambda: open_session(opener, wanted)), opener, wanted.settings, wanted.store, quiet=True)
-    assert chat.run(reader) is None
+    setup = ChatSetup(opener, Store(home / "sessions"), Settings(max_tokens=2, temperature=0.0))
+    chat = Chat(setup, Background(lambda: open_session(setup)), setup.settings)
+    assert chat_loop.run(chat, reader) is None
     assert asked(home) == ["one", "two", "four", "five"]
     assert [mode for mode in reader.modes if mode[0]] == [("edit 2", "one"), ("edit 1", "three")]
 

@@ -14,8 +14,8 @@ from test_chat import SIX, chat, said
 from test_cli import one_line, run
 from tiny_folder import repeat_forever, write_tiny_folder
 
-from mistral_mlx.cli.chat import COMMANDS
 from mistral_mlx.cli.chat_completion import CommandCompleter
+from mistral_mlx.cli.chat_loop import COMMANDS
 from mistral_mlx.cli.chat_settings import NAMES, Settings
 from mistral_mlx.cli.saved import Store
 from mistral_mlx.cli.toolbar import Status, line
