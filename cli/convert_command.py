@@ -106,7 +106,7 @@ def convert(
             dequantize=dequantize,
             adapter=adapter,
             verify_on=verify_text or (True if verify else None),
-            force=force,
+            overwrite=force,
             dry_run=dry_run,
             allow_nonfinite=allow_nonfinite,
             progress=command.remarking(None if quiet else cpu_remark(method), progress),

@@ -43,7 +43,7 @@ def convert(
     method: str | None = None,
     target_bpw: float | None = None,
     verify_on: str | PathLike[str] | Literal[True] | None = None,
-    force: bool = False,
+    overwrite: bool = False,
     dry_run: bool = False,
     allow_nonfinite: bool = False,
     progress: Progress | None = None,
@@ -70,7 +70,7 @@ def convert(
     everything that keeps the target from being written; then the target is as it was before.
     """
     started = time.monotonic()
-    place = check_target(target, Path(source), force=force)
+    place = check_target(target, Path(source), overwrite=overwrite)
     choice = make_choice(
         bits=bits,
         group_size=group_size,
@@ -91,7 +91,7 @@ def convert(
         plan, errors, free = job.plan, dict[str, float](), disk_usage(place.parent).free
         if not dry_run:
             check_space(job.needed_nbytes, free, place.parent)
-            with staged(place, force=force) as folder:
+            with staged(place, overwrite=overwrite) as folder:
                 plan, errors = write_target(job, folder, allow_nonfinite=allow_nonfinite, progress=progress)
     verified = verify(opened, place, cut, progress) if cut and not dry_run else None
     return Report(

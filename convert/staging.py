@@ -27,21 +27,21 @@ RESERVE_NBYTES = 4 * 1024 * 1024  # headers, index, config and the file system's
 LOCK, NEW, OLD = "lock", "new", "old"  # in a working folder
 
 
-def check_target(target: str | os.PathLike[str], source: Path, *, force: bool) -> Path:
+def check_target(target: str | os.PathLike[str], source: Path, *, overwrite: bool) -> Path:
     """Return the absolute path of `target` after making sure that a folder can be put there.
 
-    Raises ConversionError if something is there (with `force`: something other than a model folder), if it lies in
+    Raises ConversionError if something is there (with `overwrite`: something other than a model folder), if it lies in
     `source` or around it, or if its parent folder is missing or read-only.
     """
     path = _check_place(target, source)
-    _check_folder(path, force=force)
+    _check_folder(path, overwrite=overwrite)
     return path
 
 
-def check_file_target(target: str | os.PathLike[str], source: Path, *, force: bool) -> Path:
+def check_file_target(target: str | os.PathLike[str], source: Path, *, overwrite: bool) -> Path:
     """Return the absolute path of `target` after making sure that a GGUF file can be put there; see `check_target`."""
     path = _check_place(target, source)
-    _check_file(path, force=force)
+    _check_file(path, overwrite=overwrite)
     return path
 
 
@@ -69,30 +69,30 @@ def check_space(needed: int, free: int, folder: Path) -> None:
 
 
 @contextmanager
-def staged(target: Path, *, force: bool) -> Iterator[Path]:
-    """Give an empty folder that becomes `target` at the end; with `force`, it replaces a model folder.
+def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give an empty folder that becomes `target` at the end; with `overwrite`, it replaces a model folder.
 
     Whatever goes wrong, the new folder is removed and the old target is where it was. Raises ConversionError for what
     the operating system refuses; anything else passes through.
     """
     with _working(target) as work:
-        _check_folder(target, force=force)  # a target that a killed process had set aside may be back
+        _check_folder(target, overwrite=overwrite)  # a target that a killed process had set aside may be back
         new = work / NEW
         new.mkdir()
         yield new
         _sync(new)
-        _check_folder(target, force=force)  # a target that appeared meanwhile must not be lost
+        _check_folder(target, overwrite=overwrite)  # a target that appeared meanwhile must not be lost
         if target.exists():
             target.rename(work / OLD)
         new.rename(target)
 
 
 @contextmanager
-def staged_file(target: Path, *, force: bool) -> Iterator[Path]:
+def staged_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give the path of a file to be made that becomes `target` at the end; as `staged` in everything else."""
     with _working(target) as work:
         yield work / NEW
-        _check_file(target, force=force)  # a target that appeared meanwhile must not be lost
+        _check_file(target, overwrite=overwrite)  # a target that appeared meanwhile must not be lost
         (work / NEW).replace(target)
 
 
@@ -113,19 +113,19 @@ def _working(target: Path) -> Iterator[Path]:
         _sync(target.parent)
 
 
-def _check_folder(path: Path, *, force: bool) -> None:
-    _check_replaceable(path, _is_model_folder, "a plain model folder", force=force)
+def _check_folder(path: Path, *, overwrite: bool) -> None:
+    _check_replaceable(path, _is_model_folder, "a plain model folder", overwrite=overwrite)
 
 
-def _check_file(path: Path, *, force: bool) -> None:
-    _check_replaceable(path, _is_gguf, "a GGUF file", force=force)
+def _check_file(path: Path, *, overwrite: bool) -> None:
+    _check_replaceable(path, _is_gguf, "a GGUF file", overwrite=overwrite)
 
 
-def _check_replaceable(path: Path, is_ours: Callable[[Path], bool], what: str, *, force: bool) -> None:
+def _check_replaceable(path: Path, is_ours: Callable[[Path], bool], what: str, *, overwrite: bool) -> None:
     if not os.path.lexists(path):
         return
-    if not force:
-        raise ConversionError(f"the target {shown(str(path))} exists; name another one, or replace it with --force")
+    if not overwrite:
+        raise ConversionError(f"the target {shown(str(path))} exists; name another one, or replace it with --overwrite")
     if path.is_symlink() or not is_ours(path):
         raise ConversionError(f"{shown(str(path))} is not {what} and is never replaced; remove it yourself")
 

@@ -30,7 +30,7 @@ def progress(name, done, total):
 try:
     if "limit" in sys.argv:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-    convert(sys.argv[1], sys.argv[2], force="force" in sys.argv, progress=progress)
+    convert(sys.argv[1], sys.argv[2], overwrite="overwrite" in sys.argv, progress=progress)
 except MistralMLXError as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """
@@ -134,7 +134,7 @@ def test_ctrl_c_leaves_everything_as_it_was(tmp_path: Path, source: Path, exists
     if exists:
         convert(source, tmp_path / "target", bits=8)
     before = names(tmp_path), content(tmp_path / "target") if exists else None
-    process = stopped_halfway(source, tmp_path / "target", "force")
+    process = stopped_halfway(source, tmp_path / "target", "overwrite")
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert error.endswith("KeyboardInterrupt\n") and process.returncode != 0
@@ -156,7 +156,7 @@ def test_the_work_of_a_process_whose_number_is_unknown_here_stays(
             convert(source, tmp_path / "target")
         assert names(tmp_path) == sorted([*before, "target"])
         process.kill()
-    convert(source, tmp_path / "target", bits=8, force=True)
+    convert(source, tmp_path / "target", bits=8, overwrite=True)
     assert names(tmp_path) == ["source", "target"]
 
 
@@ -190,13 +190,13 @@ def test_a_target_set_aside_by_a_killed_process_comes_back(tmp_path: Path, sourc
     assert (names(tmp_path), content(tmp_path / "target")) == (["source", "target"], before)
 
 
-def test_an_existing_target_stays_without_force_and_is_replaced_with_it(tmp_path: Path, source: Path) -> None:
+def test_an_existing_target_stays_without_overwrite_and_is_replaced_with_it(tmp_path: Path, source: Path) -> None:
     convert(source, tmp_path / "target", bits=8)
     before = content(tmp_path / "target")
-    with pytest.raises(ConversionError, match="exists; name another one, or replace it with --force"):
+    with pytest.raises(ConversionError, match="exists; name another one, or replace it with --overwrite"):
         convert(source, tmp_path / "target")
     assert content(tmp_path / "target") == before
-    convert(source, tmp_path / "target", bits=4, force=True)
+    convert(source, tmp_path / "target", bits=4, overwrite=True)
     convert(source, tmp_path / "fresh", bits=4)
     assert content(tmp_path / "target") == content(tmp_path / "fresh")
     assert names(tmp_path) == ["fresh", "source", "target"]
@@ -216,7 +216,7 @@ def test_a_rename_that_fails_puts_the_old_target_back(
 
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(ConversionError, match="Operation not permitted"):
-        convert(source, tmp_path / "target", force=True)
+        convert(source, tmp_path / "target", overwrite=True)
     assert (names(tmp_path), content(tmp_path / "target")) == (["source", "target"], before)
 
 
@@ -231,7 +231,7 @@ def test_a_target_that_appears_meanwhile_is_not_lost(tmp_path: Path, source: Pat
 
 
 @pytest.mark.parametrize("what", ["file", "folder without a config", "folder with folders", "link"])
-def test_force_replaces_nothing_but_a_model_folder(tmp_path: Path, source: Path, what: str) -> None:
+def test_overwrite_replaces_nothing_but_a_model_folder(tmp_path: Path, source: Path, what: str) -> None:
     target = tmp_path / "target"
     if what == "file":
         target.write_text("mine")
@@ -244,7 +244,7 @@ def test_force_replaces_nothing_but_a_model_folder(tmp_path: Path, source: Path,
             (target / "config.json").write_text("{}")
             (target / "photos").mkdir()
     with pytest.raises(ConversionError, match="not a plain model folder and is never replaced"):
-        convert(source, target, force=True)
+        convert(source, target, overwrite=True)
     assert names(tmp_path) == ["source", "target"]
 
 
@@ -252,7 +252,7 @@ def test_force_replaces_nothing_but_a_model_folder(tmp_path: Path, source: Path,
 def test_a_target_in_or_around_the_source_is_refused(source: Path, target: str) -> None:
     before = content(source)
     with pytest.raises(ConversionError, match="lie inside one another"):
-        convert(source, source / target, force=True)
+        convert(source, source / target, overwrite=True)
     assert content(source) == before
 
 

@@ -275,23 +275,23 @@ def test_nan_leaves_nothing(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad"]
 
 
-def test_an_existing_file_stays_without_force_and_only_a_gguf_is_replaced(tmp_path: Path, folder: Path) -> None:
+def test_an_existing_file_stays_without_overwrite_and_only_a_gguf_is_replaced(tmp_path: Path, folder: Path) -> None:
     target = tmp_path / "x.gguf"
     target.write_bytes(b"mine")
-    for force, message in ((False, "exists"), (True, "is not a GGUF file and is never replaced")):
+    for overwrite, message in ((False, "exists"), (True, "is not a GGUF file and is never replaced")):
         with pytest.raises(ConversionError, match=message):
-            export_gguf(folder, target, force=force)
+            export_gguf(folder, target, overwrite=overwrite)
     assert target.read_bytes() == b"mine"
     target.write_bytes(b"GGUF of old")
-    export_gguf(folder, target, force=True)
+    export_gguf(folder, target, overwrite=True)
     assert len(tensors(target)) == 21
     with pytest.raises(OptionError, match="outtype is q3"):
-        export_gguf(folder, target, outtype="q3", force=True)
+        export_gguf(folder, target, outtype="q3", overwrite=True)
 
 
-@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("kind", ["FIFO", "link", "dangling link", "directory"])
-def test_what_is_no_plain_file_is_never_replaced(tmp_path: Path, folder: Path, kind: str, force: bool) -> None:
+def test_what_is_no_plain_file_is_never_replaced(tmp_path: Path, folder: Path, kind: str, overwrite: bool) -> None:
     (tmp_path / "old.gguf").write_bytes(b"GGUF of old")
     target = tmp_path / "x.gguf"
     leads_to = {"link": "old.gguf", "dangling link": "gone.gguf"}
@@ -302,8 +302,8 @@ def test_what_is_no_plain_file_is_never_replaced(tmp_path: Path, folder: Path, k
     else:
         target.symlink_to(leads_to[kind])
     before, there = target.lstat(), sorted(tmp_path.iterdir())
-    with pytest.raises(ConversionError, match="is never replaced" if force else "exists"):
-        export_gguf(folder, target, force=force)
+    with pytest.raises(ConversionError, match="is never replaced" if overwrite else "exists"):
+        export_gguf(folder, target, overwrite=overwrite)
     assert (target.lstat().st_ino, target.lstat().st_mode) == (before.st_ino, before.st_mode)
     assert sorted(tmp_path.iterdir()) == there and (tmp_path / "old.gguf").read_bytes() == b"GGUF of old"
 
@@ -318,7 +318,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(
 
     monkeypatch.setattr(writer_module, "write_all", full)
     with pytest.raises(ConversionError, match="the disk is full"):
-        export_gguf(folder, tmp_path / "x.gguf", force=True)
+        export_gguf(folder, tmp_path / "x.gguf", overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["plain", "x.gguf"]
     assert (tmp_path / "x.gguf").read_bytes() == b"GGUF of old"
 

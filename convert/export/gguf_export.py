@@ -82,7 +82,7 @@ def export_gguf(
     target: str | PathLike[str],
     *,
     outtype: str = "auto",
-    force: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Write the model folder `model` as the GGUF file `target`.
@@ -97,7 +97,7 @@ def export_gguf(
     started = time.monotonic()
     if outtype not in OUTTYPES:
         raise OptionError(f"outtype is {shown(outtype)}; {', '.join(OUTTYPES)} are expected")
-    place = check_file_target(target, Path(model), force=force)
+    place = check_file_target(target, Path(model), overwrite=overwrite)
     folder = ModelFolder(model)
     args, entries = inspect_model(folder)
     notes: list[str] = []
@@ -107,7 +107,7 @@ def export_gguf(
     notes += _notes(steps, outtype)
     writer = GGUFWriter(metadata, [step.output for step in steps])
     check_space(writer.nbytes + RESERVE_NBYTES, disk_usage(place.parent).free, place.parent)
-    with staged_file(place, force=force) as partial:
+    with staged_file(place, overwrite=overwrite) as partial:
         _write(steps, writer, partial, progress)
     return ExportReport(
         source=str(model),
