@@ -21,17 +21,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mistral_mlx.errors import ConversionError, shown
+from mistral_mlx.errors import ConversionError, ModelError, shown
+from mistral_mlx.folder import read_json
 
 RESERVE_NBYTES = 4 * 1024 * 1024  # headers, index, config and the file system's own needs
+# What a folder may hold that is replaced: the files that this program, mlx-lm and the hubs write.
+MODEL_FILES = re.compile(
+    r".*\.(safetensors|json|jinja|model)|tokenizer.*|(merges|vocab)\.txt|(README|LICENSE|NOTICE)[\w.-]*|\.gitattributes",
+    re.DOTALL,
+)
 LOCK, NEW, OLD = "lock", "new", "old"  # in a working folder
 
 
 def check_target(target: str | os.PathLike[str], source: Path, *, overwrite: bool) -> Path:
     """Return the absolute path of `target` after making sure that a folder can be put there.
 
-    Raises ConversionError if something is there (with `overwrite`: something other than a model folder), if it lies in
-    `source` or around it, or if its parent folder is missing or read-only.
+    Raises ConversionError if the target exists (with `overwrite`: if it is something other than a model folder), if it
+    lies in `source` or around it, or if its parent folder is missing or read-only.
     """
     path = _check_place(target, source)
     _check_folder(path, overwrite=overwrite)
@@ -114,31 +120,49 @@ def _working(target: Path) -> Iterator[Path]:
 
 
 def _check_folder(path: Path, *, overwrite: bool) -> None:
-    _check_replaceable(path, _is_model_folder, "a plain model folder", overwrite=overwrite)
+    _check_replaceable(path, _why_no_model_folder, overwrite=overwrite)
 
 
 def _check_file(path: Path, *, overwrite: bool) -> None:
-    _check_replaceable(path, _is_gguf, "a GGUF file", overwrite=overwrite)
+    _check_replaceable(path, _why_no_gguf, overwrite=overwrite)
 
 
-def _check_replaceable(path: Path, is_ours: Callable[[Path], bool], what: str, *, overwrite: bool) -> None:
+def _check_replaceable(path: Path, why_not: Callable[[Path], str | None], *, overwrite: bool) -> None:
     if not os.path.lexists(path):
         return
     if not overwrite:
         raise ConversionError(f"the target {shown(str(path))} exists; name another one, or replace it with --overwrite")
-    if path.is_symlink() or not is_ours(path):
-        raise ConversionError(f"{shown(str(path))} is not {what} and is never replaced; remove it yourself")
+    if reason := why_not(path):
+        raise ConversionError(f"{shown(str(path))} {reason}, so it is never replaced; remove it yourself")
 
 
-def _is_model_folder(path: Path) -> bool:
-    return (path / "config.json").is_file() and not any(p.is_dir() for p in path.iterdir())
+def _why_no_model_folder(path: Path) -> str | None:
+    """Return what makes `path` something else than a folder with a model and nothing else; None if it is one."""
+    if path.is_symlink() or not path.is_dir():
+        return "is not a model folder"
+    found = sorted(path.iterdir())
+    for entry in found:
+        if not MODEL_FILES.fullmatch(entry.name) or not entry.is_file():
+            return f"holds {shown(entry.name)}, which no model folder has"
+    if not _names_model_type(path / "config.json"):
+        return "is not a model folder (it has no config.json with a model_type)"
+    if not any(entry.suffix == ".safetensors" for entry in found):
+        return "is not a model folder (it holds no *.safetensors)"
+    return None
 
 
-def _is_gguf(path: Path) -> bool:
-    if not path.is_file():
+def _names_model_type(path: Path) -> bool:
+    try:
+        return isinstance(read_json(path).get("model_type"), str)
+    except (ModelError, OSError):
         return False
+
+
+def _why_no_gguf(path: Path) -> str | None:
+    if path.is_symlink() or not path.is_file():
+        return "is not a GGUF file"
     with path.open("rb") as file:
-        return file.read(4) == b"GGUF"
+        return None if file.read(4) == b"GGUF" else "is not a GGUF file"
 
 
 def _make_work(target: Path) -> tuple[Path, int]:

@@ -230,22 +230,62 @@ def test_a_target_that_appears_meanwhile_is_not_lost(tmp_path: Path, source: Pat
     assert names(tmp_path) == ["source", "target"] and names(tmp_path / "target") == []
 
 
-@pytest.mark.parametrize("what", ["file", "folder without a config", "folder with folders", "link"])
-def test_overwrite_replaces_nothing_but_a_model_folder(tmp_path: Path, source: Path, what: str) -> None:
+@pytest.mark.parametrize("what", ["file", "link"])
+def test_overwrite_replaces_no_file_and_no_link(tmp_path: Path, source: Path, what: str) -> None:
     target = tmp_path / "target"
     if what == "file":
         target.write_text("mine")
-    elif what == "link":
-        target.symlink_to(tmp_path / "elsewhere")
     else:
-        target.mkdir()
-        (target / "mine").write_text("mine")
-        if what == "folder with folders":
-            (target / "config.json").write_text("{}")
-            (target / "photos").mkdir()
-    with pytest.raises(ConversionError, match="not a plain model folder and is never replaced"):
+        target.symlink_to(source)
+    with pytest.raises(ConversionError, match=r"is not a model folder, so it is never replaced|lie inside one another"):
         convert(source, target, overwrite=True)
     assert names(tmp_path) == ["source", "target"]
+
+
+MODEL = {"config.json": '{"model_type": "mistral"}', "model.safetensors": ""}
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"mine": ""}, "holds mine, which no model folder has"),
+        ({**MODEL, "thesis.txt": ""}, "holds thesis.txt, which no model folder has"),
+        ({**MODEL, "app.js": ""}, "holds app.js, which no model folder has"),
+        ({**MODEL, "photos/a.json": ""}, "holds photos, which no model folder has"),
+        ({**MODEL, "photos.json/a": ""}, "holds photos.json, which no model folder has"),
+        ({**MODEL, "config.json": '{"port": 80}'}, "no config.json with a model_type"),
+        ({**MODEL, "config.json": "["}, "no config.json with a model_type"),
+        ({"model.safetensors": ""}, "no config.json with a model_type"),
+        ({"config.json": MODEL["config.json"]}, r"holds no \*\.safetensors"),
+    ],
+)
+def test_overwrite_replaces_nothing_but_a_model_folder(
+    tmp_path: Path, source: Path, files: dict[str, str], reason: str
+) -> None:
+    """Any folder without subfolders that held a config.json was replaced, whatever else was in it."""
+    for name, text in files.items():
+        (tmp_path / "target" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "target" / name).write_text(text)
+    with pytest.raises(ConversionError, match=rf"{reason}.*, so it is never replaced; remove it yourself"):
+        convert(source, tmp_path / "target", overwrite=True)
+    assert sorted(str(p.relative_to(tmp_path / "target")) for p in (tmp_path / "target").rglob("*") if p.is_file()) == (
+        sorted(files)
+    )
+
+
+def test_overwrite_replaces_a_folder_as_the_hub_gives_it(tmp_path: Path, source: Path) -> None:
+    convert(source, tmp_path / "target", bits=8)
+    for name in (
+        ".gitattributes",
+        "README.md",
+        "LICENSE.txt",
+        "merges.txt",
+        "tokenizer.model.v3",
+        "chat_template.jinja",
+    ):
+        (tmp_path / "target" / name).write_text("")
+    convert(source, tmp_path / "target", overwrite=True)
+    assert names(tmp_path / "target") == WHOLE
 
 
 @pytest.mark.parametrize("target", [".", "inside", "../source", ".."])

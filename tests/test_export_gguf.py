@@ -278,7 +278,7 @@ def test_nan_leaves_nothing(tmp_path: Path) -> None:
 def test_an_existing_file_stays_without_overwrite_and_only_a_gguf_is_replaced(tmp_path: Path, folder: Path) -> None:
     target = tmp_path / "x.gguf"
     target.write_bytes(b"mine")
-    for overwrite, message in ((False, "exists"), (True, "is not a GGUF file and is never replaced")):
+    for overwrite, message in ((False, "exists"), (True, "is not a GGUF file, so it is never replaced")):
         with pytest.raises(ConversionError, match=message):
             export_gguf(folder, target, overwrite=overwrite)
     assert target.read_bytes() == b"mine"
