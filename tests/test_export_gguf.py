@@ -223,6 +223,39 @@ def test_a_byte_level_vocabulary_comes_back_with_the_name_of_its_cut(tmp_path: P
     assert report.notes == []
 
 
+def test_a_byte_level_vocabulary_without_merges_comes_back(tmp_path: Path) -> None:
+    """It ended as a bug, an IndexError: the type of a list in a GGUF file was that of its first item."""
+    tokens = [*bytes_to_unicode(), "aa"]
+    path = with_tokenizer(tmp_path / "a.gguf", "gpt2", tokens, [1] * 257, merges=["a a"], pre="gpt-2")
+    convert(path, tmp_path / "folder")
+    file = tmp_path / "folder" / "tokenizer.json"
+    document = json.loads(file.read_text())
+    document["model"]["merges"] = []
+    file.write_text(json.dumps(document))
+    export_gguf(tmp_path / "folder", tmp_path / "b.gguf")
+    convert(tmp_path / "b.gguf", tmp_path / "back")
+    assert json.loads((tmp_path / "back" / "tokenizer.json").read_text())["model"] == document["model"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("rope_theta", 1e300), ("rms_norm_eps", 1e-60)])
+def test_a_number_that_a_gguf_cannot_store_is_refused_by_its_key(tmp_path: Path, key: str, value: float) -> None:
+    """It ended as a bug, an OverflowError, or was written as 0."""
+    with pytest.raises(ConversionError, match=rf"{key} is 1e[-+]\d+, which a GGUF file cannot store"):
+        export_gguf(write_folder(tmp_path / "model", {**CONFIG, key: value}), tmp_path / "x.gguf")
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_stop_id_that_no_row_has_is_left_out(tmp_path: Path) -> None:
+    """It ended as a bug, a struct.error, if it was too large for the file."""
+    tokens = [*bytes_to_unicode(), "aa"]
+    path = with_tokenizer(tmp_path / "a.gguf", "gpt2", tokens, [1] * 257, merges=["a a"], pre="gpt-2")
+    convert(path, tmp_path / "folder")
+    file = tmp_path / "folder" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token_id": [7, 10**12]}))
+    export_gguf(tmp_path / "folder", tmp_path / "b.gguf")
+    assert metadata(tmp_path / "b.gguf")["tokenizer.ggml.eos_token_id"] == 7
+
+
 def test_a_cut_without_a_name_is_said(tmp_path: Path) -> None:
     tokens = [*bytes_to_unicode(), "aa"]
     path = with_tokenizer(tmp_path / "a.gguf", "gpt2", tokens, [1] * 257, merges=["a a"], pre="llama-bpe")
