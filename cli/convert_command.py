@@ -112,6 +112,8 @@ def convert(
             progress=command.remarking(None if quiet else cpu_remark(method), progress),
         )
     command.show(report, as_json=as_json, quiet=quiet)
+    if report.unverified is not None:
+        raise typer.Exit(command.UNVERIFIED)
 
 
 def _size(bits: int | None, target_bpw: float | None) -> str:
