@@ -212,7 +212,7 @@ def export(
     from .convert import progress_bar
 
     with progress_bar(quiet=quiet) as progress:
-        report = export_gguf(registry.resolve(model), target, outtype=outtype, force=force, progress=progress)
+        report = export_gguf(registry.resolve(model), target, outtype=outtype, overwrite=force, progress=progress)
     command.show(report, as_json=as_json, quiet=quiet)
 
 
