@@ -108,7 +108,8 @@ NB_MODULE(_ext, m) {
         "biases"_a, "search"_a = false, "importance"_a = nb::none(),
         "Fill the bytes of weight, scales and biases; return (error, norm, largest, finite), see quantize.h.");
   m.def("name", [] { return kernels::active().name; });
-  m.def("select", &kernels::select, "name"_a, "Use the kernels of that name; False if this CPU cannot run them.");
+  m.def("sets", &kernels::sets, "The names of the sets of kernels that this CPU can run, the best one first.");
+  m.def("select", &kernels::select, "name"_a, "Use the kernels of that name; False if it is not one of `sets`.");
   m.def("threads", &kernels::threads);
   m.def("set_threads", &kernels::set_threads, "n"_a, "0 is the default: physical cores that this process may use.");
   m.def("set_planes", &kernels::set_planes, "n"_a, "Round many rows to 16 bits (2, the default) or 8 bits (1).");

@@ -108,8 +108,7 @@ std::vector<float> normal(int64_t n) {
 }
 
 Comparison::Comparison(const char* what, double limit) : what_(what), limit_(limit) {
-  for (const char* set : {"portable", "avx2", "avx-vnni", "avx512", "neon-dotprod", "neon-i8mm"})
-    if (select(set)) found_.push_back({set, 0, true});
+  for (const std::string& set : sets()) found_.push_back({set, 0, true});
 }
 
 void Comparison::run(const std::vector<double>& expected, const std::function<void(float*)>& compute) {
@@ -130,7 +129,7 @@ void Comparison::run(const std::vector<double>& expected, const std::function<vo
 bool Comparison::report() const {
   bool right = true;
   for (const Found& found : found_) {
-    std::printf("%-12s %-12s %.1e of the largest result%s\n", what_, found.set, found.worst,
+    std::printf("%-12s %-12s %.1e of the largest result%s\n", what_, found.set.c_str(), found.worst,
                 found.same_bits ? "" : ", but other bits with other numbers of threads");
     right = right && found.worst <= limit_ && found.same_bits;
   }
