@@ -9,6 +9,7 @@
 
 #include <stdexcept>
 
+#include "cpus.h"
 #include "kernels.h"
 #include "mapped.h"
 #include "pool.h"
@@ -112,6 +113,15 @@ NB_MODULE(_ext, m) {
   m.def("select", &kernels::select, "name"_a, "Use the kernels of that name; False if it is not one of `sets`.");
   m.def("threads", &kernels::threads);
   m.def("set_threads", &kernels::set_threads, "n"_a, "0 is the default: physical cores that this process may use.");
+  m.def("cpu_quota", &kernels::cpu_quota, "process"_a = "/proc/self/cgroup", "mount"_a = "/sys/fs/cgroup",
+        "Whole CPUs that the control groups listed in the file `process` allow.");
+  m.def("run_pieces", [](int64_t n, const nb::callable& piece) {
+    nb::gil_scoped_release release;
+    kernels::parallel(n, [&](int64_t i) {
+      nb::gil_scoped_acquire acquire;
+      piece(i);
+    });
+  }, "n"_a, "piece"_a, "Call piece(i) for i in [0, n) on all threads; for tests of the threads.");
   m.def("set_planes", &kernels::set_planes, "n"_a, "Round many rows to 16 bits (2, the default) or 8 bits (1).");
   m.def("read_bandwidth", &kernels::read_bandwidth, "nbytes"_a, "repeats"_a, nb::call_guard<nb::gil_scoped_release>(),
         "Bytes per second that all threads read together.");

@@ -5,10 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
+#include <stdexcept>
 
 #include "pool.h"
 #include "products.h"
@@ -136,6 +138,26 @@ bool Comparison::report() const {
   return right;
 }
 
+bool jobs() {
+  bool right = true;
+  for (int i = 0; i < 200; ++i) {  // on more and on fewer threads, every third job with pieces that fail
+    set_threads(1 + i % MAX_THREADS);
+    std::atomic<int> done{0};
+    bool threw = false;
+    try {
+      parallel(50, [&](int64_t piece) {
+        ++done;
+        if (i % 3 == 0 && piece % 7 == 3) throw std::runtime_error("a piece that fails");
+      });
+    } catch (const std::runtime_error&) {
+      threw = true;
+    }
+    right = right && done == 50 && threw == (i % 3 == 0);
+  }
+  std::printf("jobs         %s\n", right ? "all pieces are run once, and an exception arrives" : "wrong");
+  return right;
+}
+
 bool products() {
   Comparison comparison("products", 2e-5);
   for (const int bits : {2, 3, 4, 5, 6, 8})
@@ -158,6 +180,6 @@ bool products() {
 int main() {
   using namespace kernels::check;
   bool right = true;
-  for (const auto check : {products, attention, small_steps}) right = check() && right;
+  for (const auto check : {jobs, products, attention, small_steps}) right = check() && right;
   return right ? 0 : 1;
 }

@@ -51,6 +51,7 @@ class Comparison {
   std::vector<Found> found_;
 };
 
+bool jobs();
 bool products();
 bool attention();
 bool small_steps();
