@@ -10,6 +10,7 @@ import pytest
 ORDER = """
     errors  folder  tensor_files  args  cache  model  loading
     args  layers
+    kernels  rope  model
     errors  kernels  cache  layers  model
     errors  folder  tokenizer_settings  tokenizer_base  tokenizer_tekken  tokenizer_hf  tokenizer_sp  tokenizer  loading
     tokenizer_settings  chat_template

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from . import Norm, Weight
+from . import Norm, Rotation, Weight
 
 def products(x: mx.array, weights: Sequence[Weight], norm: Norm | None = None) -> list[mx.array]: ...
 def add_product(residual: mx.array, x: mx.array, weight: Weight) -> mx.array: ...
@@ -17,14 +17,14 @@ def block_token(
     weights: Sequence[Weight],
     norms: Sequence[Norm],
     *,
+    rotation: Rotation,
     slot: int,
     seen: int,
     position: int,
-    base: float,
     scale: float,
 ) -> tuple[mx.array, mx.array, mx.array]: ...
 def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array: ...
-def rope(x: mx.array, *, base: float, offset: int) -> mx.array: ...
+def rope(x: mx.array, rotation: Rotation, *, offset: int) -> mx.array: ...
 def map_tensors(fd: int, parts: list[tuple[int, tuple[int, ...], mx.Dtype]]) -> list[mx.array]: ...
 def quantize(
     rows: NDArray[np.uint8],
