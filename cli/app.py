@@ -169,9 +169,15 @@ def chat(
         plain=plain,
     )
     failed = chat_start.run(
-        chat_opening.Opener(model, device, threads, force, quiet),
-        chat_opening.Conversation(store, settings, system, template, resumes),
-        given=frozenset(key for key in NAMES if options.is_given(context, key)),
+        chat_opening.ChatSetup(
+            chat_opening.Opener(model, device, threads, force, quiet),
+            store,
+            settings,
+            frozenset(key for key in NAMES if options.is_given(context, key)),
+            system,
+            template,
+            resumes,
+        ),
         history=registry.home() / "history" if history else None,
     )
     if failed and not sys.stdin.isatty():  # a script has to know
@@ -206,7 +212,7 @@ def export(
     from .convert import progress_bar
 
     with progress_bar(quiet=quiet) as progress:
-        report = export_gguf(registry.resolve(model), target, outtype=outtype, force=force, progress=progress)
+        report = export_gguf(registry.resolve(model), target, outtype=outtype, overwrite=force, progress=progress)
     command.show(report, as_json=as_json, quiet=quiet)
 
 

@@ -96,13 +96,14 @@ def stream(
     """Yield the text that follows `ids`, piece by piece, up to a stop id, a stop string, or a limit.
 
     `ids` are the whole text so far. What the timeline holds of them is not evaluated again. Stop ids are those of the
-    config, the generation config and the tokenizer together; neither they nor the stop strings are part of the text.
+    config, the generation config and the tokenizer together; neither they nor the stop strings are part of the text,
+    nor is a character that a limit cuts in two.
 
     Raises OptionError for invalid ids, ContextError if they do not fit.
     """
     sampler = options.sampler or Sampler()
     if isinstance(sampler, Sampler):
-        sampler.bind(tokenizer)
+        sampler = sampler.bound(tokenizer)
     meter = _read(timeline, ids, options)
     if options.fork:
         timeline = timeline.fork()
@@ -113,7 +114,9 @@ def stream(
         is_stop_id = decoded.token in stop_ids
         piece = "" if is_stop_id else text.add(decoded.token)
         reason = "stop" if is_stop_id or text.stopped else decoded.finish_reason
-        yield meter.response(decoded, piece + text.finish() if reason else piece, reason)
+        if reason:
+            piece += text.finish(cut=reason != "stop")
+        yield meter.response(decoded, piece, reason)
         if reason:
             return
 

@@ -16,11 +16,11 @@ class StoppedText:
         """Return the text that `token` releases."""
         return self._release(self._detokenizer.add(token))
 
-    def finish(self) -> str:
-        """Return the text still held back; nothing after a stop string."""
+    def finish(self, *, cut: bool) -> str:
+        """Return the text still held back; nothing after a stop string, and no half character if it was `cut` off."""
         if self.stopped:
             return ""
-        return self._release(self._detokenizer.flush()) + ("" if self.stopped else self._held)
+        return self._release(self._detokenizer.flush(cut=cut)) + ("" if self.stopped else self._held)
 
     def _release(self, text: str) -> str:
         self._held += text
