@@ -135,8 +135,6 @@ def load_template(name: str) -> UserTemplate:
     except OSError as error:
         raise OptionError(f"the template {shown(str(path), limit=200)} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        if isinstance(error, OptionError):
-            raise
         raise OptionError(f"the template {shown(str(path), limit=200)} is not TOML: {error}") from error
 
 
@@ -147,7 +145,7 @@ def list_templates() -> None:
         try:
             values = tomllib.loads(_path(name).read_text(encoding="utf-8"))
             write_text(f"{name}\t{' '.join(str(values.get('description', '')).split())}\n")
-        except (OSError, ValueError):
+        except (OSError, ValueError, OptionError):
             write_text(f"{name}\t(cannot be read)\n")
     if not _names() and sys.stderr.isatty():
         note("there are no templates; 'mistral-mlx templates edit NAME' makes one")

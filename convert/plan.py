@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from mistral_mlx.args import ModelArgs, Packing
+from mistral_mlx.args import ModelArgs
 from mistral_mlx.errors import ConversionError, OptionError, shown
+from mistral_mlx.packing import Packing
 
 from .choice import Choice
 from .source import FLOAT_KINDS, Source, SourceTensor

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mistral_mlx.args import Packing
 from mistral_mlx.errors import CheckpointError, shown
+from mistral_mlx.packing import Packing
 
 from .adapters.low_rank import LowRank
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .args import ModelArgs, QuantizationArgs
+    from .args import ModelArgs
     from .cache import RollingBufferCache, make_cache
     from .detokenizer import StreamingDetokenizer
     from .errors import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .instruct import encode_chat
     from .loading import load, load_model
     from .model import Mistral
+    from .packing import QuantizationArgs
     from .sampling import Sampler
     from .session import Session
     from .tokenizer import Tokenizer, load_tokenizer

@@ -4,7 +4,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from . import kernels
-from .args import Packing
+from .packing import Packing
 
 
 class RMSNorm(nn.Module):

@@ -13,12 +13,14 @@ import mlx.core as mx
 from mlx.utils import tree_unflatten
 
 from . import kernels
-from .args import TEXT_PREFIX, ModelArgs, Packing, QuantizationArgs, expected_shapes
+from .args import ModelArgs, expected_shapes
+from .blocks import TEXT_PREFIX
 from .cache import cache_nbytes
 from .errors import CheckpointError, ModelError, TokenizerError, shown
 from .folder import ModelFolder
 from .kernels.float_modes import HELD_BITS, unpack
 from .model import Mistral
+from .packing import Packing, QuantizationArgs
 from .tensor_files import TensorEntry, find_tensors, native_message
 from .tokenizer import Tokenizer, load_tokenizer
 

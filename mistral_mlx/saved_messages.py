@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .errors import SessionError, shown
-from .instruct import ROLES
+from .messages import ROLES
 from .tokenizer import Tokenizer
 from .turns import Message
 

@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 
 from .errors import OptionError, SessionError, shown
 from .fingerprint import Fingerprints
-from .folder import parse_json
+from .hardened_json import parse_json
 from .model import Mistral
 from .saved_cache import computed_by, read_cache, saved_nbytes, write_cache
 from .saved_messages import checked_ids, checked_messages, checked_text, damaged

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import CheckpointError, shown
-from .folder import ModelFolder, parse_json
+from .folder import ModelFolder
+from .hardened_json import parse_json
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"

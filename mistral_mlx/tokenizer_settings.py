@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import ModelError, TokenizerError, shown
-from .folder import MAX_JSON_BYTES, ModelFolder, parse_json
+from .folder import ModelFolder
+from .hardened_json import MAX_JSON_BYTES, parse_json
 
 MAX_TEMPLATE_CHARS = 100_000  # of a hundred real ones none has more than 7,000
 MAX_ADDED_TOKENS = 100_000

@@ -13,7 +13,7 @@ from tokenizers import Regex, pre_tokenizers
 
 from .detokenizer import ByteLevelDetokenizer
 from .errors import TokenizerError, shown
-from .folder import parse_json
+from .hardened_json import parse_json
 from .tokenizer_base import Tokenizer, make_traits
 from .tokenizer_settings import TokenizerSettings
 

@@ -30,8 +30,9 @@ from mistral_mlx.convert.checkpoint import open_source
 from mistral_mlx.convert.choice import Choice
 from mistral_mlx.convert.plan import make_plan
 from mistral_mlx.convert.sources.gguf_source import open_gguf
-from mistral_mlx.folder import ModelFolder, parse_json
+from mistral_mlx.folder import ModelFolder
 from mistral_mlx.generation import AnswerOptions, stream_generate
+from mistral_mlx.hardened_json import parse_json
 from mistral_mlx.loading import load
 from mistral_mlx.sampling import Sampler
 from mistral_mlx.session import Session

@@ -8,7 +8,9 @@ import pytest
 
 # A module may import what stands to the left of it, on any line, and all that those may import. A folder is one word.
 ORDER = """
-    errors  folder  tensor_files  args  cache  model  loading
+    errors  hardened_json  folder  tensor_files  args  cache  model  loading
+    errors  blocks  packing  args
+    packing  layers
     blocks  args  layers
     blocks  model
     kernels  rope  model
@@ -16,7 +18,12 @@ ORDER = """
     errors  folder  tokenizer_settings  tokenizer_base  tokenizer_tekken  tokenizer_hf  tokenizer_sp  tokenizer  loading
     tokenizer_settings  chat_template
     errors  detokenizer  tokenizer_base
-    errors  template_budget  template_sandbox  chat_template  instruct  session
+    errors  template_budget  template_sandbox  chat_template  disguise  instruct  session
+    errors  messages  mistral_formats  instruct
+    messages  disguise
+    messages  saved_messages
+    tokenizer_base  mistral_formats
+    tokenizer_base  disguise
     cache  snapshots  timeline  generation  session
     model  progress  timeline  evaluation
     errors  turns  context_use  session

@@ -3,8 +3,9 @@
 import pytest
 from conftest import tiny_config
 
-from mistral_mlx.args import ModelArgs, QuantizationArgs, expected_shapes
+from mistral_mlx.args import ModelArgs, expected_shapes
 from mistral_mlx.errors import ConfigError
+from mistral_mlx.packing import QuantizationArgs
 
 
 def parse(**changes):

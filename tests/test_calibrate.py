@@ -11,7 +11,6 @@ from convert_sources import CONFIG, random_weights, write_folder
 from tokenizer_files import byte_level_json, write_json
 
 from mistral_mlx import kernels
-from mistral_mlx.args import Packing
 from mistral_mlx.convert import convert
 from mistral_mlx.convert import text as convert_text
 from mistral_mlx.convert.calibration import calibrate
@@ -24,6 +23,7 @@ from mistral_mlx.errors import CheckpointError, OptionError, TokenizerError
 from mistral_mlx.evaluation import evaluate, model_logits, windows
 from mistral_mlx.kernels.packing import Quantized, decode, floats
 from mistral_mlx.loading import load
+from mistral_mlx.packing import Packing
 
 TOKENIZER = json.loads(byte_level_json())
 VOCABULARY = 1 + max(TOKENIZER["model"]["vocab"].values())

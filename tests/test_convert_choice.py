@@ -8,12 +8,13 @@ from convert_sources import CONFIG, random_weights, write_folder
 from test_convert import arrays
 from test_convert_gguf import plain
 
-from mistral_mlx.args import ModelArgs, Packing
+from mistral_mlx.args import ModelArgs
 from mistral_mlx.convert import convert
 from mistral_mlx.convert.choice import RECIPES, make_choice
 from mistral_mlx.errors import OptionError
 from mistral_mlx.folder import ModelFolder
 from mistral_mlx.loading import load_model
+from mistral_mlx.packing import Packing
 
 N_LAYERS = 32
 

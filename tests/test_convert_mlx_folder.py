@@ -9,7 +9,6 @@ import pytest
 from convert_sources import CONFIG, random_weights, write_folder
 from typer.testing import CliRunner
 
-from mistral_mlx.args import Packing
 from mistral_mlx.cli.app import app
 from mistral_mlx.convert import convert
 from mistral_mlx.convert.decode import plain
@@ -17,6 +16,7 @@ from mistral_mlx.convert.source import SourceTensor, Stored
 from mistral_mlx.convert.sources.mlx_source import KIND
 from mistral_mlx.errors import ConversionError, MistralMLXError, OptionError
 from mistral_mlx.loading import load_model
+from mistral_mlx.packing import Packing
 
 IDS = mx.array([[1, 5, 9, 33, 7]])
 USUAL = Packing(4, 64)

@@ -10,9 +10,9 @@ import pytest
 from conftest import tiny_model
 
 from mistral_mlx import kernels as mistral_kernels
-from mistral_mlx.args import Packing
 from mistral_mlx.cache import RollingBufferCache
 from mistral_mlx.kernels import Norm, Weight, native
+from mistral_mlx.packing import Packing
 
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native kernels: {native.missing}")
 

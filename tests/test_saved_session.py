@@ -332,6 +332,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from session_steps import GREEDY, TEXTS, new_session, perform
+from mistral_mlx.generation import AnswerOptions
 from mistral_mlx.saved_session import save
 import mlx.core as mx
 mx.set_default_device(mx.cpu)

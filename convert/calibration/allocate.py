@@ -11,12 +11,12 @@ from dataclasses import replace
 from itertools import islice
 
 from mistral_mlx import kernels
-from mistral_mlx.args import MODES, Packing
 from mistral_mlx.convert.choice import AFFINE, Choice
 from mistral_mlx.convert.decode import plain
 from mistral_mlx.convert.plan import Plan, Step, with_packings
 from mistral_mlx.convert.source import read_blocks
 from mistral_mlx.errors import OptionError
+from mistral_mlx.packing import MODES, Packing
 
 from .rounding import COMPENSATE, NEAREST, SEARCH, Rounding
 from .sensitivity import PROBE

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mistral_mlx import kernels
-from mistral_mlx.args import Packing
 from mistral_mlx.kernels.packing import Quantized, decode, floats, largest_finite, pack
+from mistral_mlx.packing import Packing
 
 from .calibrate import Floats, Inputs
 

@@ -11,10 +11,11 @@ import mlx.core as mx
 import numpy as np
 
 from mistral_mlx import kernels
-from mistral_mlx.args import ModelArgs, Packing
+from mistral_mlx.args import ModelArgs
 from mistral_mlx.convert.source import Source
 from mistral_mlx.evaluation import Window
 from mistral_mlx.kernels.packing import decode, host
+from mistral_mlx.packing import Packing
 
 from .calibrate import BlocksDone, Floats
 from .streamed import EMBEDDING, INPUTS, Change, States, Streamed

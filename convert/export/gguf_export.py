@@ -12,7 +12,7 @@ from shutil import disk_usage
 
 import numpy as np
 
-from mistral_mlx.args import ModelArgs, QuantizationArgs, expected_shapes
+from mistral_mlx.args import ModelArgs, expected_shapes
 from mistral_mlx.convert.pipeline import ahead
 from mistral_mlx.convert.progress import Progress
 from mistral_mlx.convert.quantize import LARGEST
@@ -24,6 +24,7 @@ from mistral_mlx.errors import CheckpointError, ConversionError, OptionError, sh
 from mistral_mlx.folder import ModelFolder
 from mistral_mlx.kernels.packing import largest_finite
 from mistral_mlx.loading import inspect_model
+from mistral_mlx.packing import QuantizationArgs
 from mistral_mlx.tensor_files import TensorEntry
 
 from .gguf_pack import BLOCK, PLAIN_KINDS, Form, carried, permuted, rounded, survey, unpacked

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from mistral_mlx.args import either
 from mistral_mlx.convert.calibration.calibrate import N_WINDOWS, calibration_windows
 from mistral_mlx.convert.choice import AFFINE, DEFAULT_BITS, DEFAULT_GROUP_SIZE, SMALLEST_GROUP, Choice
 from mistral_mlx.convert.plan import Plan
 from mistral_mlx.convert.weights import is_norm
-from mistral_mlx.errors import OptionError
+from mistral_mlx.errors import OptionError, either
 
 AWQ, GPTQ, DWQ = LEARNED = ("awq", "gptq", "dwq")
 BITS = {AWQ: (2, 3, 4, 5, 6, 8), GPTQ: (2, 4, 8), DWQ: (2, 3, 4, 5, 6)}  # 8 bits have nothing that DWQ would train

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mistral_mlx.args import Packing
 from mistral_mlx.convert.source import FLOAT_KINDS, Source, SourceTensor, Stored
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
+from mistral_mlx.packing import Packing
 
 from .gguf_header import GGUFHeader, GGUFTensor, Value
 from .gguf_split import read_parts

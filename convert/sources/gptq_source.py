@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mistral_mlx.args import MAX_SIZE, Packing
+from mistral_mlx.args import MAX_SIZE
 from mistral_mlx.convert.source import FLOAT_KINDS, SourceTensor
 from mistral_mlx.errors import CheckpointError, ConfigError, ConversionError, shown
+from mistral_mlx.packing import Packing
 from mistral_mlx.tensor_files import TensorEntry
 
 from .entries import plain_tensor, stored

@@ -6,10 +6,10 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from mistral_mlx.args import Packing, QuantizationArgs
 from mistral_mlx.convert.source import FLOAT_KINDS, Block, Bytes, SourceTensor
 from mistral_mlx.errors import CheckpointError, shown
 from mistral_mlx.kernels.packing import decode
+from mistral_mlx.packing import Packing, QuantizationArgs
 from mistral_mlx.tensor_files import TensorEntry
 
 from .entries import plain_tensor, stored

@@ -20,9 +20,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mistral_mlx.args import Packing
 from mistral_mlx.convert.source import Block, Bytes, SourceTensor
 from mistral_mlx.errors import CheckpointError, shown
+from mistral_mlx.packing import Packing
 
 GROUP = 32
 PRODUCT_KINDS = ("Q4_K", "Q5_K")  # float16 holds their scales only after rounding: to 11 bits, by 2^-11 at most
