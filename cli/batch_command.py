@@ -1,6 +1,5 @@
 """The options of ``batch``; heavy imports stand inside."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +7,7 @@ import typer
 
 from . import options, registry
 from .complete_command import split_settings
+from .reading import read_file, read_stdin
 from .sampling import with_sampling
 
 
@@ -41,7 +41,7 @@ def batch(
 
     settings, limit, stops = split_settings(context, sampling, {})
     defaults = command.Defaults(settings, limit, stops, system=system, template=template, raw=raw)
-    tasks = command.read_tasks(sys.stdin.buffer.read() if str(source) == "-" else command.read_file(source))
+    tasks = command.read_tasks(read_stdin() if str(source) == "-" else read_file(source, "file of prompts"))
     with command.Results(output, tasks, model or "") as results:
         if results.remaining:
             use_device(device)

@@ -11,6 +11,7 @@ from pathlib import Path
 from mistral_mlx.convert import Report
 from mistral_mlx.convert.outlook import N_TOKENS, Outlook
 from mistral_mlx.convert.progress import Progress
+from mistral_mlx.errors import counted
 from mistral_mlx.memory import available_memory
 from mistral_mlx.scores import Evaluation
 
@@ -101,7 +102,7 @@ def _verified(found: Evaluation) -> Iterator[str]:
     yield (
         f"                perplexity {compared.reference_perplexity.value:.4g} -> {found.perplexity.value:.4g} "
         f"({compared.perplexity_ratio.value - 1:+.2%} ± {compared.perplexity_ratio.error:.2%}), "
-        f"{found.n_tokens:,} tokens"
+        f"{counted(found.n_tokens, 'token')}"
     )
 
 
@@ -122,7 +123,8 @@ def _by_layer(kept: list[tuple[str, str]]) -> Iterator[str]:
     """Yield one line for tensors that differ in nothing but the number of their layer."""
     kinds = Counter((re.sub(r"\.\d+\.", ".*.", name), reason) for name, reason in kept)
     for (name, reason), n_layers in kinds.items():
-        yield f"{name}{f' ({n_layers} layers)' if '*' in name else ''}: {reason}"
+        where = f" ({counted(n_layers, 'layer')})" if "*" in name else ""
+        yield f"{name}{where}: {reason}"
 
 
 def _table(title: str, rows: list[str]) -> Iterator[str]:

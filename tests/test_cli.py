@@ -364,6 +364,12 @@ def test_info_says_what_the_cache_will_take(folder):
     assert "4 query heads share 2 key/value heads of 8" in text
 
 
+def test_info_names_the_packing_mode(folder, tmp_path):
+    """Every packing used to be called affine."""
+    assert run("convert", folder, tmp_path / "out", "--mode", "mxfp4").returncode == 0
+    assert "(mxfp4 4-bit, group 32" in run("info", tmp_path / "out").stdout.decode()
+
+
 def test_convert_names_what_it_keeps_and_the_result_runs(tmp_path):
     folder = write_tiny_folder(tmp_path / "odd", intermediate_size=72)
     result = run("convert", folder, tmp_path / "out", "--bits", "4", "--group-size", "32")
