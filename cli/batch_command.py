@@ -18,9 +18,11 @@ def batch(
     model: options.Model = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Append here, and go on where an earlier run ended."),
+        options.output_option(
+            "--output", "-o", metavar="FILE", help="Append here, and go on where an earlier run ended."
+        ),
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Continue the texts, without instruct format.")] = False,
+    raw: Annotated[bool, options.prompt_option("--raw", help="Continue the texts, without instruct format.")] = False,
     system: options.System = None,
     template: options.Template = None,
     max_tokens: options.MaxTokens = options.MAX_TOKENS,
@@ -28,7 +30,7 @@ def batch(
     quiet: options.Quiet = False,
     device: options.Device = "auto",
     threads: options.Threads = 0,
-    force: options.Force = False,
+    ignore_memory: options.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
     """Answer many prompts, one after the other, as JSON lines in their order.
@@ -46,6 +48,6 @@ def batch(
         if results.remaining:
             use_device(device)
             use_threads(threads, quiet=quiet)
-            opened = open_model(registry.resolve(model), force=force, quiet=quiet)
+            opened = open_model(registry.resolve(model), ignore_memory=ignore_memory, quiet=quiet)
             command.run(results, defaults, *opened, quiet=quiet)
         command.leave(results, quiet=quiet)

@@ -18,10 +18,10 @@ from .sanitize import inert
 from .terminal import write_text
 
 
-def run(path: Path, workload: Workload, *, force: bool, quiet: bool) -> Measurement:
+def run(path: Path, workload: Workload, *, ignore_memory: bool, quiet: bool) -> Measurement:
     """Return how fast the model at `path` is. Raises ContextError before it is read if the workload does not fit."""
     workload.check(read_args(ModelFolder(path)))
-    model = open_weights(path, workload.n_tokens, force=force, quiet=quiet)
+    model = open_weights(path, workload.n_tokens, ignore_memory=ignore_memory, quiet=quiet)
     with _progress_bar(quiet=quiet) as on_progress:
         return measure(model, workload, on_progress=on_progress)
 

@@ -50,18 +50,18 @@ class Protocol:
             raise ContextError(f"--context is {self.context}, and the model's context {limit}; take a smaller one")
 
 
-def run(path: Path, reference: Path | None, protocol: Protocol, *, force: bool, quiet: bool) -> Evaluation:
+def run(path: Path, reference: Path | None, protocol: Protocol, *, ignore_memory: bool, quiet: bool) -> Evaluation:
     """Return what the text says about the model at `path`, and how that differs from the reference.
 
     Raises ContextError if a window is too long, ModelError if the two do not share a vocabulary.
     """
     protocol.check(path)
-    model, tokenizer = open_model(path, protocol.context, force=force, quiet=quiet)
+    model, tokenizer = open_model(path, protocol.context, ignore_memory=ignore_memory, quiet=quiet)
     cut = protocol.windows(tokenizer)
     against = None
     if reference is not None:
         protocol.check(reference)
-        other, its_tokenizer = open_model(reference, protocol.context, force=force, quiet=quiet)
+        other, its_tokenizer = open_model(reference, protocol.context, ignore_memory=ignore_memory, quiet=quiet)
         n, its_n = model.args.vocab_size, other.args.vocab_size
         if n != its_n:
             raise ModelError(f"the models have {n} and {its_n} tokens; --against takes one of the same vocabulary")

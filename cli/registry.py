@@ -73,13 +73,18 @@ def located(model: str) -> Path:
 
     Raises ModelError for a registered name whose folder was deleted.
     """
-    names = {} if os.sep in model else registered()
-    if model not in names:
+    if not is_name(model):
         return Path(model).expanduser()
+    names = registered()
     if not names[model].is_dir():
         remedy = f"fetch it again with 'mistral-mlx pull {model}'" if model in PULLABLE else "give the new path"
         raise ModelError(f"the folder of {shown(model)}, {shown(str(names[model]), limit=200)}, is gone; {remedy}")
     return names[model]
+
+
+def is_name(model: str) -> bool:
+    """Whether `model` is a registered name. Every text with a slash is a path."""
+    return os.sep not in model and model in registered()
 
 
 def first_time(remark: str) -> bool:

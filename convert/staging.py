@@ -116,7 +116,7 @@ def _check_replaceable(path: Path, is_ours: Callable[[Path], bool], what: str, *
     if not os.path.lexists(path):
         return
     if not force:
-        raise ConversionError(f"the target {shown(str(path))} exists; name another one, or replace it with --force")
+        raise ConversionError(f"the target {shown(str(path))} exists; name another one, or replace it with --overwrite")
     if path.is_symlink() or not is_ours(path):
         raise ConversionError(f"{shown(str(path))} is not {what} and is never replaced; remove it yourself")
 

@@ -167,7 +167,7 @@ def test_a_target_set_aside_by_a_killed_process_comes_back(tmp_path: Path, sourc
 def test_an_existing_target_stays_without_force_and_is_replaced_with_it(tmp_path: Path, source: Path) -> None:
     convert(source, tmp_path / "target", bits=8)
     before = content(tmp_path / "target")
-    with pytest.raises(ConversionError, match="exists; name another one, or replace it with --force"):
+    with pytest.raises(ConversionError, match="exists; name another one, or replace it with --overwrite"):
         convert(source, tmp_path / "target")
     assert content(tmp_path / "target") == before
     convert(source, tmp_path / "target", bits=4, force=True)
