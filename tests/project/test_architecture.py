@@ -1,0 +1,78 @@
+"""Who may import whom, read from the source of every module. Imports run in one direction, so there is no circle."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# For each package, its modules and folders from the lowest to the highest: each may import those to its left.
+ORDER = {
+    "mistral_mlx": "version errors kernels files tokenizer model prompt sampling generation session measure __init__ "
+    "convert cli",
+}
+NOT_FOR_THE_ENGINE = {"typer", "rich", "prompt_toolkit", "transformers", "mlx_lm"}
+TERMINAL_CALLS = {"print", "input", "exit", "quit"}
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = {"mistral_mlx": "mistral_mlx", "mistral_mlx.convert": "convert", "mistral_mlx.cli": "cli"}
+MODULES = {
+    ".".join((package, *path.relative_to(ROOT / folder).with_suffix("").parts)): ast.parse(path.read_text("utf-8"))
+    for package, folder in FOLDERS.items()
+    for path in sorted((ROOT / folder).rglob("*.py"))  # does not follow the links mistral_mlx/cli and /convert
+}
+ENGINE = [name for name in MODULES if not name.startswith(("mistral_mlx.convert.", "mistral_mlx.cli."))]
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_imports_run_one_way(package: str) -> None:
+    order = ORDER[package].split()
+    wrong = [
+        f"{module} imports {name}"
+        for module in MODULES
+        for name in imports(module)
+        if (pair := children(package, module, name)) and order.index(pair[0]) < order.index(pair[1])
+    ]
+    assert wrong == []
+
+
+def test_every_module_has_its_place_in_the_order() -> None:
+    for package, order in ORDER.items():
+        assert sorted(order.split()) == sorted({child(package, m) for m in MODULES if m.startswith(f"{package}.")})
+
+
+@pytest.mark.parametrize("module", ENGINE)
+def test_engine_does_not_know_it_has_a_command_line(module: str) -> None:
+    assert {name.split(".")[0] for name in imports(module)} & NOT_FOR_THE_ENGINE == set()
+    calls = [node.func for node in ast.walk(MODULES[module]) if isinstance(node, ast.Call)]
+    assert {call.id for call in calls if isinstance(call, ast.Name)} & TERMINAL_CALLS == set()
+
+
+def test_cli_and_convert_are_only_known_below_mistral_mlx() -> None:
+    assert [m for m in MODULES for name in imports(m) if name.split(".")[0] in ("cli", "convert", "tests")] == []
+
+
+def children(package: str, module: str, name: str) -> tuple[str, str] | None:
+    """Return the children of `package` that import and are imported; None if one lies outside or both are the same."""
+    if not (module.startswith(f"{package}.") and name.startswith(f"{package}.")):
+        return None
+    pair = child(package, module), child(package, name)
+    return pair if pair[0] != pair[1] else None
+
+
+def child(package: str, module: str) -> str:
+    """Return the part of a module's dotted name that follows its package's."""
+    return module.split(".")[package.count(".") + 1]
+
+
+def imports(module: str) -> Iterator[str]:
+    """Yield the full dotted name of every module that a module imports, inside functions too."""
+    for node in ast.walk(MODULES[module]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = module.split(".")[: -node.level] if node.level else []
+            base = ".".join((*above, *filter(None, [node.module])))
+            for alias in node.names:
+                names = f"{base}.{alias.name}", f"{base}.{alias.name}.__init__", base, f"{base}.__init__"
+                yield next((name for name in names if name in MODULES), base)
