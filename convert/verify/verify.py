@@ -10,7 +10,7 @@ from mistral_mlx.convert.progress import Progress
 from mistral_mlx.convert.rounding.streamed import source_logits
 from mistral_mlx.convert.rounding.text import read_text, source_tokenizer
 from mistral_mlx.convert.sources.source import Source
-from mistral_mlx.errors import MistralMLXError, OptionError, shown
+from mistral_mlx.errors import MistralMLXError, OptionError, counted, shown
 from mistral_mlx.measure.evaluation import DEFAULT_CONTEXT, MIN_CONTEXT, Window, evaluate, model_logits, windows
 from mistral_mlx.measure.scores import Evaluation
 from mistral_mlx.model.args import ModelArgs
@@ -40,7 +40,8 @@ def verification_windows(source: Source, text: str | PathLike[str] | Literal[Tru
     ids = tokenizer.encode(content, bos=tokenizer.add_bos)
     if len(ids) < MIN_TOKENS:
         raise OptionError(
-            f"the text {shown(str(text))} has {len(ids)} tokens; give one of at least {MIN_TOKENS} to verify on"
+            f"the text {shown(str(text))} has {counted(len(ids), 'token')}; "
+            f"give one of at least {MIN_TOKENS} to verify on"
         )
     trained = ModelArgs.from_config(source.config).max_position_embeddings
     context = max(min(DEFAULT_CONTEXT, trained, len(ids)), MIN_CONTEXT)
