@@ -15,7 +15,8 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType, quants
 
 from mistral_mlx.convert.sources.source import Block, Bytes
-from mistral_mlx.kernels.fallback.packing import MLX_DTYPES, decode, floats
+from mistral_mlx.kernels.dtypes import MLX_DTYPES
+from mistral_mlx.kernels.fallback.packing import decode, floats
 from mistral_mlx.model.packing import Packing
 
 BLOCK = 32

@@ -22,7 +22,8 @@ from mistral_mlx.convert.sources.mlx import KIND as MLX_KIND
 from mistral_mlx.convert.sources.source import Block, Bytes, read_blocks
 from mistral_mlx.convert.storage.decode import plain, repack
 from mistral_mlx.errors import CheckpointError, ConversionError, shown
-from mistral_mlx.kernels.fallback.packing import MLX_DTYPES, Quantized, decode, floats, host, largest_finite
+from mistral_mlx.kernels.dtypes import MLX_DTYPES
+from mistral_mlx.kernels.fallback.packing import Quantized, decode, floats, host, largest_finite
 
 NUMPY_DTYPES = {"F16": np.float16, "F32": np.float32}
 LARGEST = {"F16": 65504.0, "BF16": float.fromhex("0x1.fep127"), "F32": math.inf}

@@ -15,7 +15,7 @@ from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.progress import Progress
 
-from .scores import Evaluation, Floats, Row, evaluation, score
+from .scores import SCORE, Evaluation, Row, Scores, evaluation, score
 
 DEFAULT_CONTEXT = 512  # llama-perplexity's
 MIN_CONTEXT = 3  # one token is scored
@@ -76,22 +76,22 @@ class Scoring:
 
     def __init__(self, logits: Logits, against: Logits | None = None) -> None:
         self._logits, self._against = logits, against
-        self._tables: list[Floats] = []
+        self._windows: list[Scores] = []
 
     @property
     def n_windows(self) -> int:
         """How many windows are scored."""
-        return len(self._tables)
+        return len(self._windows)
 
     def add(self, window: Window) -> None:
         """Score one more window. Raises ModelError if logits are not finite."""
-        self._tables.append(_scores(window, self._logits, self._against))
+        self._windows.append(_scores(window, self._logits, self._against))
 
     def result(self) -> Evaluation:
         """Return the figures of the windows so far. Raises OptionError if there is none."""
-        if not self._tables:
+        if not self._windows:
             raise OptionError("there is no window to evaluate")
-        return evaluation(self._tables, compared=self._against is not None)
+        return evaluation(self._windows, compared=self._against is not None)
 
 
 def evaluate(
@@ -123,12 +123,12 @@ def model_logits(model: Mistral) -> Logits:
     return logits
 
 
-def _scores(window: Window, logits: Logits, against: Logits | None) -> Floats:
-    """Return the TokenScores of a window, ``[n, 5]``."""
+def _scores(window: Window, logits: Logits, against: Logits | None) -> Scores:
+    """Return the scores of a window."""
     predictions = _rows(logits(window))
     references = iter([None] * len(window.targets)) if against is None else _rows(against(window))
     triples = zip(window.targets, predictions, references, strict=True)
-    return np.array([score(position, *triple) for position, triple in enumerate(triples, window.first + 1)])
+    return np.array([score(position, *triple) for position, triple in enumerate(triples, window.first + 1)], SCORE)
 
 
 def _rows(blocks: Iterator[mx.array]) -> Iterator[Row]:

@@ -13,10 +13,10 @@ import numpy as np
 from mistral_mlx import kernels
 from mistral_mlx.errors import CheckpointError, SessionError, shown
 from mistral_mlx.files.safetensors import read_header
+from mistral_mlx.kernels.dtypes import DTYPE_NAMES, MLX_DTYPES
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.cache import RollingBufferCache, make_cache
 
-DTYPES = {mx.float16: "F16", mx.bfloat16: "BF16", mx.float32: "F32"}
 PARTS = ("keys", "values")
 BLOCK_BYTES = 1 << 20
 
@@ -38,7 +38,7 @@ def write_cache(file: BinaryIO, layers: Sequence[RollingBufferCache], ids: Seque
     end = 0
     for name, tensor in tensors.items():
         start, end = end, end + tensor.nbytes
-        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": tensor.shape, "data_offsets": [start, end]}
+        header[name] = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": tensor.shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     crc = 0
@@ -72,7 +72,7 @@ def read_cache(path: Path, args: ModelArgs, ids: Sequence[int], crc: int) -> lis
     dtypes = {entry.dtype for entry in entries.values()}
     if {name: entry.shape for name, entry in entries.items()} != expected or len(dtypes) != 1:
         raise SessionError(f"{shown(path.name)} does not hold the cache of this model; {_remedy(path)}")
-    if not dtypes <= set(DTYPES.values()):
+    if not dtypes <= set(MLX_DTYPES):
         return None
     for i, layer in enumerate(layers):
         layer.restore(arrays[f"{i}.keys"], arrays[f"{i}.values"], offset)
