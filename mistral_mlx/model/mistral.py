@@ -19,6 +19,9 @@ from .rope import plain_rotation
 
 MATRICES = [tuple(module.path.split(".")) for module in blocks.MATRICES]
 NORMS = [module.path for module in blocks.NORMS]
+INPUTS = blocks.inputs()
+
+Observe = Callable[[tuple[str, ...], mx.array], None]  # (paths of modules, their inputs [B, S, K])
 
 
 class Attention(nn.Module):
@@ -87,6 +90,21 @@ class TransformerBlock(nn.Module):
         """Return the same by attention and feed-forward, one after the other."""
         x = self.self_attn(x, self.input_layernorm, cache)
         return self.mlp(x, self.post_attention_layernorm)
+
+    def observed(self, x: mx.array, cache: RollingBufferCache, observe: Observe) -> mx.array:
+        """Return the same product by product; `observe` sees the inputs of the matrices in the order of the table."""
+        attention, mlp = self.self_attn, self.mlp
+        h = self.input_layernorm(x)
+        observe(INPUTS[0], h)
+        q, k, v = kernels.products(h, [attention.q_proj.parts, attention.k_proj.parts, attention.v_proj.parts])
+        h = attention.attend(q, k, v, cache)
+        observe(INPUTS[1], h)
+        x = kernels.add_product(x, h, attention.o_proj.parts)
+        h = self.post_attention_layernorm(x)
+        observe(INPUTS[2], h)
+        h = kernels.swiglu(h, mlp.gate_proj.parts, mlp.up_proj.parts)
+        observe(INPUTS[3], h)
+        return kernels.add_product(x, h, mlp.down_proj.parts)
 
     def _token(self, x: mx.array, cache: RollingBufferCache) -> mx.array:
         """Return the same for one token, in one step of the native kernels."""
