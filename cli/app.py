@@ -10,6 +10,20 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from mistral_mlx.cli.answers import prompt_templates
+from mistral_mlx.cli.commands import config
+from mistral_mlx.cli.commands.batch import batch
+from mistral_mlx.cli.commands.complete import complete
+from mistral_mlx.cli.commands.completion import completion
+from mistral_mlx.cli.commands.convert import convert
+from mistral_mlx.cli.commands.evaluate import evaluate
+from mistral_mlx.cli.commands.models import models
+from mistral_mlx.cli.commands.tokens import tokens
+from mistral_mlx.cli.models import registry
+from mistral_mlx.cli.options import shared, sources
+from mistral_mlx.cli.options.help import Application
+from mistral_mlx.cli.options.sampling import with_sampling
+from mistral_mlx.cli.terminal.streams import Interrupted, OutputError, note, prepare_streams, raise_on_signals
 from mistral_mlx.errors import (
     ContextError,
     ConversionError,
@@ -20,18 +34,6 @@ from mistral_mlx.errors import (
     shown,
 )
 from mistral_mlx.version import __version__
-
-from . import config, options, registry, settings, templates
-from .batch_command import batch
-from .complete_command import complete
-from .completion import completion
-from .convert_command import convert
-from .evaluate_command import evaluate
-from .help import Application
-from .models import models
-from .sampling import with_sampling
-from .terminal import Interrupted, OutputError, note, prepare_streams, raise_on_signals
-from .tokens import tokens
 
 # docs/cli.md lists them; those of signals are in `terminal`.
 INTERNAL, USAGE, MODEL, CONTEXT, OUTPUT = 1, 2, 3, 4, 5
@@ -116,24 +118,24 @@ def common(
         print(context.get_help())
     elif context.invoked_subcommand not in config.SILENT and not {"-h", "--help"} & set(sys.argv):
         command = context.invoked_subcommand
-        context.default_map = {command: settings.defaults(context.command, command)}
+        context.default_map = {command: sources.defaults(context.command, command)}
 
 
 app.command()(complete)
 app.command()(batch)
-app.add_typer(templates.app, name="templates")
+app.add_typer(prompt_templates.app, name="templates")
 
 
 @app.command()
 @with_sampling
 def chat(
     context: typer.Context,
-    model: options.Model = None,
-    system: options.System = None,
-    template: options.Template = None,
-    max_tokens: options.MaxTokens = options.MAX_TOKENS,
-    stop: options.Stop = None,
-    stats: options.Stats = False,
+    model: shared.Model = None,
+    system: shared.System = None,
+    template: shared.Template = None,
+    max_tokens: shared.MaxTokens = shared.MAX_TOKENS,
+    stop: shared.Stop = None,
+    stats: shared.Stats = False,
     plain: Annotated[bool, typer.Option("--plain", help="Show answers as they are written, not as Markdown.")] = False,
     on_overflow: Annotated[
         str, typer.Option(metavar="drop-turns|stop", help="When the context is full: forget the oldest turns, or stop.")
@@ -143,16 +145,16 @@ def chat(
     last: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the last saved session.")] = False,
     save: Annotated[bool, typer.Option(help="Save the conversation after every turn.")] = True,
     history: Annotated[bool, typer.Option(help="Remember what was typed, in a file only you can read.")] = True,
-    quiet: options.Quiet = False,
-    device: options.Device = "auto",
-    threads: options.Threads = 0,
-    force: options.Force = False,
+    quiet: shared.Quiet = False,
+    device: shared.Device = "auto",
+    threads: shared.Threads = 0,
+    force: shared.Force = False,
     **sampling: Any,
 ) -> None:
     """Talk to a model; /help inside lists the commands."""
-    from . import chat_opening, chat_start
-    from .chat_settings import NAMES, Settings
-    from .saved import Store
+    from mistral_mlx.cli.chat import opening, start
+    from mistral_mlx.cli.chat.settings import NAMES, Settings
+    from mistral_mlx.cli.chat.store import Store
 
     if name and not resume:
         raise OptionError(f"{shown(name)} is no option; a model is named with --model, a session with --resume")
@@ -160,7 +162,7 @@ def chat(
     resumes = store.existing(name) if resume or last else None
     if model or not resumes:
         registry.resolve(model)  # a wrong name need not wait for the prompt
-    settings = Settings(
+    sources = Settings(
         **sampling,
         max_tokens=max_tokens,
         stop=stop or [],
@@ -168,12 +170,12 @@ def chat(
         stats=stats,
         plain=plain,
     )
-    failed = chat_start.run(
-        chat_opening.ChatSetup(
-            chat_opening.Opener(model, device, threads, force, quiet),
+    failed = start.run(
+        opening.ChatSetup(
+            opening.Opener(model, device, threads, force, quiet),
             store,
-            settings,
-            frozenset(key for key in NAMES if options.is_given(context, key)),
+            sources,
+            frozenset(key for key in NAMES if shared.is_given(context, key)),
             system,
             template,
             resumes,
@@ -199,17 +201,16 @@ def export(
         ),
     ] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Write a model as a GGUF file, for llama.cpp and what is built on it.
 
     Weights packed to 2, 3, 4 or 5 bits, and to 8 bits by convert from a GGUF file, are the very same in it.
     """
+    from mistral_mlx.cli.reports import export as command
+    from mistral_mlx.cli.reports.convert import progress_bar
     from mistral_mlx.convert.export.gguf_export import export_gguf
-
-    from . import export as command
-    from .convert import progress_bar
 
     with progress_bar(quiet=quiet) as progress:
         report = export_gguf(registry.resolve(model), target, outtype=outtype, force=force, progress=progress)
@@ -219,33 +220,32 @@ def export(
 @app.command()
 def info(
     name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A model folder, or a registered name.")] = None,
-    model: options.Model = None,
-    as_json: options.Json = False,
+    model: shared.Model = None,
+    as_json: shared.Json = False,
 ) -> None:
     """Show what a model is, and what running it takes."""
-    from . import info as command
+    from mistral_mlx.cli.reports import info as command
 
     command.show(command.describe(registry.resolve(name or model)), as_json=as_json)
 
 
 @app.command()
 def bench(
-    model: options.Model = None,
-    n_prompt: options.NPrompt = options.N_PROMPT,
-    n_gen: options.NGen = options.N_GEN,
-    depth: options.Depth = options.DEPTH,
-    repeats: options.Repeats = options.REPEATS,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    device: options.Device = "auto",
-    threads: options.Threads = 0,
-    force: options.Force = False,
+    model: shared.Model = None,
+    n_prompt: shared.NPrompt = shared.N_PROMPT,
+    n_gen: shared.NGen = shared.N_GEN,
+    depth: shared.Depth = shared.DEPTH,
+    repeats: shared.Repeats = shared.REPEATS,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    device: shared.Device = "auto",
+    threads: shared.Threads = 0,
+    force: shared.Force = False,
 ) -> None:
     """Measure how fast a model reads a prompt and writes an answer here."""
-    from mistral_mlx.benchmark import Workload
-
-    from . import bench as command
-    from .opening import use_device, use_threads
+    from mistral_mlx.cli.models.opening import use_device, use_threads
+    from mistral_mlx.cli.reports import bench as command
+    from mistral_mlx.measure.benchmark import Workload
 
     workload = Workload(n_prompt=n_prompt, n_gen=n_gen, depth=depth, repeats=repeats)
     use_device(device)
@@ -260,10 +260,10 @@ app.command("eval")(evaluate)
 @app.command()
 def pull(
     name: Annotated[str, typer.Argument(metavar="demo", help="The model to fetch; there is one so far.")],
-    quiet: options.Quiet = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Fetch a small real chat model and register it under its name."""
-    from .pull import NAME, pull_demo
+    from mistral_mlx.cli.models.pull import NAME, pull_demo
 
     if name != NAME:
         raise OptionError(f"there is no model {name!r} to pull; {NAME!r} is")
