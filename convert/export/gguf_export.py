@@ -1,5 +1,6 @@
 """A model folder into a GGUF file that llama.cpp reads: what becomes of each tensor, and the doing of it."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from os import PathLike
 from pathlib import Path
 from shutil import disk_usage
 
+import numpy as np
+
 from mistral_mlx.convert.files.pipeline import ahead
 from mistral_mlx.convert.files.staging import RESERVE_NBYTES, check_file_target, check_space, staged_file
 from mistral_mlx.convert.progress import Progress
@@ -16,7 +19,7 @@ from mistral_mlx.convert.sources.gguf.header import Value
 from mistral_mlx.convert.sources.gguf.source import BLOCK_NAMES, GLOBAL_NAMES
 from mistral_mlx.convert.sources.source import Block, Bytes, SourceTensor, Stored, read_blocks
 from mistral_mlx.convert.write.quantize import LARGEST
-from mistral_mlx.errors import CheckpointError, ConversionError, OptionError, shown
+from mistral_mlx.errors import CheckpointError, ConversionError, OptionError, counted, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.files.safetensors import TensorEntry
 from mistral_mlx.kernels.fallback.packing import largest_finite
@@ -82,7 +85,7 @@ def export_gguf(
     target: str | PathLike[str],
     *,
     outtype: str = "auto",
-    force: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Write the model folder `model` as the GGUF file `target`.
@@ -97,7 +100,7 @@ def export_gguf(
     started = time.monotonic()
     if outtype not in OUTTYPES:
         raise OptionError(f"outtype is {shown(outtype)}; {', '.join(OUTTYPES)} are expected")
-    place = check_file_target(target, Path(model), force=force)
+    place = check_file_target(target, Path(model), overwrite=overwrite)
     folder = ModelFolder(model)
     args, entries = inspect_model(folder)
     notes: list[str] = []
@@ -107,7 +110,7 @@ def export_gguf(
     notes += _notes(steps, outtype)
     writer = GGUFWriter(metadata, [step.output for step in steps])
     check_space(writer.nbytes + RESERVE_NBYTES, disk_usage(place.parent).free, place.parent)
-    with staged_file(place, force=force) as partial:
+    with staged_file(place, overwrite=overwrite) as partial:
         _write(steps, writer, partial, progress)
     return ExportReport(
         source=str(model),
@@ -180,9 +183,9 @@ def _metadata(folder: ModelFolder, args: ModelArgs, steps: list[_Step], notes: l
         "llama.attention.head_count_kv": args.n_kv_heads,
         "llama.attention.key_length": args.head_dim,
         "llama.attention.value_length": args.head_dim,
-        "llama.attention.layer_norm_rms_epsilon": args.norm_eps,
+        "llama.attention.layer_norm_rms_epsilon": _single(args.norm_eps, "rms_norm_eps"),
         "llama.rope.dimension_count": args.head_dim,
-        "llama.rope.freq_base": args.rope_theta,
+        "llama.rope.freq_base": _single(args.rope_theta, "rope_theta"),
         "llama.vocab_size": args.vocab_size,
     }
     windows = [window for window in args.sliding_window if window is not None]
@@ -196,17 +199,28 @@ def _metadata(folder: ModelFolder, args: ModelArgs, steps: list[_Step], notes: l
     return metadata
 
 
+def _single(value: float, key: str) -> float:
+    """Return a positive number of config.json. Raises ConversionError if float32, in which GGUF stores it, cannot."""
+    with np.errstate(over="ignore", under="ignore"):
+        stored = float(np.float32(value))
+    if not 0 < stored < math.inf:
+        raise ConversionError(f"config.json: {key} is {value:g}, which a GGUF file cannot store (it has float32)")
+    return value
+
+
 def _notes(steps: list[_Step], outtype: str) -> Iterator[str]:
     made = [step for step in steps if step.form.packing and not step.carried]
     if made and outtype == "auto":
         forms = sorted({f"{s.form.packing.bits} bits" for s in made if s.form.packing})
         yield (
-            f"{len(made)} packed tensors ({', '.join(forms)}) are in no form that is carried over and become F16; "
+            f"{counted(len(made), 'packed tensor')} ({', '.join(forms)}) are in no form that is carried over "
+            "and become F16; "
             "--outtype q8_0 is smaller and rounds them once more"
         )
     odd = [s for s in steps if s.output.kind == "F16" and s.tensor.columns % BLOCK and outtype.startswith("q")]
     if odd:
-        yield f"{len(odd)} tensors are written as F16: their rows are no multiple of {BLOCK}"
+        are, their = ("is", "its") if len(odd) == 1 else ("are", "their")
+        yield f"{counted(len(odd), 'tensor')} {are} written as F16: {their} rows are no multiple of {BLOCK}"
     if rounding := max(step.rounding for step in steps):
         yield f"scales were rounded to float16, which moves a weight by at most {rounding:.3g}"
 

@@ -14,6 +14,7 @@ from helpers.tiny_folder import repeat_forever, write_tiny_folder
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
+from mistral_mlx.cli.chat import attachments
 from mistral_mlx.cli.chat.loop import COMMANDS
 from mistral_mlx.cli.chat.settings import NAMES, Settings
 from mistral_mlx.cli.chat.store import Store
@@ -163,7 +164,13 @@ def test_files_go_with_the_next_message_and_only_with_that(endless, home, tmp_pa
     message, _, second, _ = spoken(home)
     assert message == f"--- File: {tmp_path}/a b.txt ---\nfirst\n\n--- File: {tmp_path}/c.txt ---\nsecond\n\nask"
     assert second == "more"
-    assert "not text in UTF-8" in lines and "is a binary file" in lines
+    assert "is not UTF-8 text" in lines and "is a binary file" in lines
+
+
+def test_a_byte_order_mark_is_no_part_of_an_attached_file(tmp_path):
+    """Some editors write one; it used to go into the message."""
+    (tmp_path / "a.py").write_bytes("\ufeffx = 1\n".encode())
+    assert attachments.read(str(tmp_path / "a.py")).text == "x = 1\n"
 
 
 def test_a_file_that_is_too_large_is_refused(endless, tmp_path):

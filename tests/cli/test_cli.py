@@ -230,15 +230,15 @@ def test_a_prompt_beyond_the_context_has_its_own_status(tmp_path):
 def test_a_model_larger_than_the_memory_is_refused_unless_forced(folder):
     code = PROGRAM[2].replace(
         "; main()",
-        "; from mistral_mlx.cli.commands.models import opening; opening.available_memory = lambda: 1000; main()",
+        "; from mistral_mlx.cli.models import opening; opening.available_memory = lambda: 1000; main()",
     )
     refused = subprocess.run(
         [sys.executable, "-c", code, "complete", "-m", folder, "x"], capture_output=True, input=b""
     )
     assert refused.returncode == 3
-    assert "GB are available; convert it to fewer bits, or add --force" in one_line(refused.stderr)
+    assert "GB are available; convert it to fewer bits, or add --ignore-memory" in one_line(refused.stderr)
     forced = subprocess.run(
-        [sys.executable, "-c", code, "complete", "--force", "-m", folder, "x"], capture_output=True, input=b""
+        [sys.executable, "-c", code, "complete", "--ignore-memory", "-m", folder, "x"], capture_output=True, input=b""
     )
     assert forced.returncode == 0
 
@@ -352,6 +352,12 @@ def test_info_says_what_the_cache_will_take(folder):
     assert "4 query heads share 2 key/value heads of 8" in text
 
 
+def test_info_names_the_packing_mode(folder, tmp_path):
+    """Every packing used to be called affine."""
+    assert run("convert", folder, tmp_path / "out", "--mode", "mxfp4").returncode == 0
+    assert "(mxfp4 4-bit, group 32" in run("info", tmp_path / "out").stdout.decode()
+
+
 def test_convert_names_what_it_keeps_and_the_result_runs(tmp_path):
     folder = write_tiny_folder(tmp_path / "odd", intermediate_size=72)
     result = run("convert", folder, tmp_path / "out", "--bits", "4", "--group-size", "32")
@@ -361,6 +367,26 @@ def test_convert_names_what_it_keeps_and_the_result_runs(tmp_path):
     assert run("complete", "-q", "-m", tmp_path / "out", *GREEDY, "Hello").returncode == 0
     again = run("convert", folder, tmp_path / "out")
     assert again.returncode == 5
+
+
+def test_commands_about_a_model_take_it_as_an_argument_or_an_option(folder, tmp_path):
+    """convert used to know no names, bench no argument, and info to ignore one of two models."""
+    from mistral_mlx.cli.models.registry import register
+
+    register("tiny", folder)
+    dry = ("--dry-run", "--dequantize", "--json")
+    for args in (("tiny",), ("-m", "tiny"), (folder,)):
+        assert run("info", *args).returncode == 0
+        assert run("convert", *args, *dry, cwd=tmp_path).returncode == 0
+    made = run("convert", "tiny", *dry, cwd=tmp_path)
+    assert json.loads(made.stdout)["target"] == str(tmp_path / "tiny-mlx")
+    for args in (("tiny", "a.gguf"), ("-m", "tiny", "b.gguf")):
+        assert run("export", *args, "-q", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+    assert run("bench", "tiny", "-p", "2", "-n", "1", "--repeats", "1", "-q").returncode == 0
+    for command in ("info", "bench"):
+        refused = run(command, folder, "-m", "tiny")
+        assert (refused.returncode, "two models are given" in one_line(refused.stderr)) == (2, True)
 
 
 def test_convert_json_is_the_report(folder, tmp_path):
