@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mistral_mlx.args import ModelArgs
 from mistral_mlx.cache import cache_nbytes
 from mistral_mlx.errors import MistralMLXError
 from mistral_mlx.kernels import ITEM_NBYTES
@@ -46,11 +45,10 @@ def usual_choices(source: Source, dtype: str | None = None) -> list[Outlook]:
 
 
 def _outlooks(source: Source, dtype: str | None) -> Iterator[Outlook]:
-    args = ModelArgs.from_config(source.config)
     for options, wanted in CHOICES.items():
         try:
             plan = make_plan(source, make_choice(**wanted), dtype)  # type: ignore[arg-type]
         except MistralMLXError:  # not every source takes every choice
             continue
-        cache = cache_nbytes(args, N_TOKENS, itemsize=ITEM_NBYTES["F16"])
+        cache = cache_nbytes(source.args, N_TOKENS, itemsize=ITEM_NBYTES["F16"])
         yield Outlook(options, plan.nbytes, plan.nbytes * 8 / plan.parameters, plan.nbytes + cache)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from mistral_mlx.args import ModelArgs, Packing
+from mistral_mlx.args import Packing
 from mistral_mlx.errors import ConversionError, OptionError, shown
 
 from .choice import Choice
@@ -44,18 +44,17 @@ class Plan:
         return sum(step.tensor.size for step in self.steps)
 
 
-def make_plan(source: Source, choice: Choice, dtype: str | None) -> Plan:
+def make_plan(source: Source, choice: Choice, dtype: str | None, *, allow_nonfinite: bool = False) -> Plan:
     """Decide on every tensor of `source`. What is packed already is carried over if `choice` does not speak of it.
 
-    Raises OptionError, ConfigError, CheckpointError or ConversionError if this cannot be done.
+    Raises OptionError, CheckpointError or ConversionError if this cannot be done.
     """
     if dtype is not None and dtype not in DTYPES:
         raise OptionError(f"dtype is {shown(dtype)}; {', '.join(DTYPES)} are expected")
-    args = ModelArgs.from_config(source.config)
-    tensors, notes = check_weights(source.tensors, args)
-    check_vocabulary(source.tokenizer_ids, args.vocab_size)
+    tensors, notes = check_weights(source.tensors, source.args)
+    check_vocabulary(source.tokenizer_ids, source.args.vocab_size)
     choice.check_rules([tensor.path for tensor in tensors if not is_norm(tensor)])
-    steps = tuple(_step(source, tensor, choice, args, dtype) for tensor in tensors)
+    steps = tuple(replace(_step(source, tensor, choice, dtype), allow_nonfinite=allow_nonfinite) for tensor in tensors)
     notes = [*source.notes, *notes, *remarks(source, steps, choice)]
     return Plan(source, steps, _target_config(source, steps, dtype), tuple(notes), dtype)
 
@@ -71,8 +70,9 @@ def with_packed(plan: Plan, packed: Source) -> Plan:
 
     Raises CheckpointError if `packed` is not the same model.
     """
-    tensors, _ = check_weights(packed.tensors, ModelArgs.from_config(plan.config))
-    steps = tuple(_as_stored(tensor) for tensor in tensors)
+    tensors, _ = check_weights(packed.tensors, packed.args)
+    allowed = {step.tensor.name: step.allow_nonfinite for step in plan.steps}
+    steps = tuple(replace(_as_stored(tensor), allow_nonfinite=allowed[tensor.name]) for tensor in tensors)
     notes = tuple(note for note in plan.notes if note != NOTHING_TO_UNPACK)
     config = _target_config(plan.source, steps, plan.dtype)
     return replace(plan, steps=steps, config=config, notes=notes)
@@ -84,7 +84,7 @@ def _as_stored(tensor: SourceTensor) -> Step:
     return Step(tensor, _scales_dtype(tensor, None), tensor.storage.exact, carried=True)
 
 
-def _step(source: Source, tensor: SourceTensor, choice: Choice, args: ModelArgs, dtype: str | None) -> Step:
+def _step(source: Source, tensor: SourceTensor, choice: Choice, dtype: str | None) -> Step:
     storage = tensor.storage
     if source.is_packed and choice.carries(tensor.path):
         if storage.is_target_form and not (source.adapted or choice.rules):
@@ -98,17 +98,17 @@ def _step(source: Source, tensor: SourceTensor, choice: Choice, args: ModelArgs,
             return Step(tensor, _scales_dtype(tensor, dtype), storage.nearest)
         if storage.is_plain:
             return _keep_stored(tensor, dtype)
-    stored = DTYPES[dtype] if dtype else _own_dtype(source, args)
+    stored = DTYPES[dtype] if dtype else _own_dtype(source)
     kept = storage.dtype if storage.is_plain and source.keeps_dtypes and dtype is None else None
     if is_norm(tensor):
         return Step(tensor, kept or stored, None)
-    packing, reason = choice.of(tensor.path, tensor.columns, args.n_layers)
+    packing, reason = choice.of(tensor.path, tensor.columns, source.args.n_layers)
     return Step(tensor, stored if packing else kept or stored, packing, reason=reason)
 
 
-def _own_dtype(source: Source, args: ModelArgs) -> str:
+def _own_dtype(source: Source) -> str:
     """Return the dtype the source was made in: what its config says, else that of its embedding."""
-    return DTYPES.get(args.dtype or "", source.tensors["model.embed_tokens.weight"].storage.dtype or "F16")
+    return DTYPES.get(source.args.dtype or "", source.tensors["model.embed_tokens.weight"].storage.dtype or "F16")
 
 
 def _scales_dtype(tensor: SourceTensor, dtype: str | None) -> str:

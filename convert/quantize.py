@@ -31,7 +31,6 @@ def run_step(
     step: Step,
     writer: ShardWriter,
     *,
-    allow_nonfinite: bool,
     on_block: Callable[[int], None],
     inputs: Mapping[str, Inputs] | None = None,
 ) -> float | None:
@@ -53,10 +52,10 @@ def run_step(
             if step.carried:
                 _append(step, writer, chunk[0].affine(step.dtype).parts)
             elif step.packing is None:
-                _append(step, writer, (_cast(chunk[0], step, allow_nonfinite),))
+                _append(step, writer, (_cast(chunk[0], step),))
             else:
                 packed = _compensate(chunk, step, seen) if seen and step.compensate else _pack(chunk[0], step, squares)
-                _check(packed.largest, packed.finite, step, allow_nonfinite)
+                _check(packed.largest, packed.finite, step)
                 biases = () if packed.biases is None else (packed.biases,)
                 _append(step, writer, (packed.weight, packed.scales, *biases))
                 error += packed.error
@@ -91,15 +90,15 @@ def _compensate(chunk: list[Rows], step: Step, inputs: Inputs) -> Quantized:
     return compensated(weights, inputs, step.packing, step.dtype)
 
 
-def _cast(rows: Rows, step: Step, allow_nonfinite: bool) -> Bytes:
+def _cast(rows: Rows, step: Step) -> Bytes:
     weights = rows.weights().array()
-    _check(*largest_finite(floats(weights)), step, allow_nonfinite)
+    _check(*largest_finite(floats(weights)), step)
     return host(weights.astype(MLX_DTYPES[step.dtype]))
 
 
-def _check(largest: float, finite: bool, step: Step, allow_nonfinite: bool) -> None:
+def _check(largest: float, finite: bool, step: Step) -> None:
     """Raise what is to be raised for weights whose `largest` finite magnitude this is."""
-    if not finite and not allow_nonfinite:
+    if not finite and not step.allow_nonfinite:
         raise CheckpointError(
             f"tensor {shown(step.tensor.name)} holds NaN or infinity, so the source is damaged; fetch it again, "
             "or convert it all the same with --allow-nonfinite"

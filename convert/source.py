@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mistral_mlx.args import ModelArgs
+
 from .storage.rows import Rows, Storage
 
 BLOCK_WEIGHTS = 1024 * 1024  # 2 MB in bfloat16: the few blocks that are held at a time stay in the processor's cache
@@ -62,6 +64,7 @@ class Source:
 
     path: Path
     config: Mapping[str, object]  # as in Hugging Face's config.json
+    args: ModelArgs  # what it says
     tensors: Mapping[str, SourceTensor]
     files: Mapping[str, Path | bytes]  # tokenizer and other small files for the target
     tokenizer_ids: int | None  # one more than the largest token id; None without a tokenizer

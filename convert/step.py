@@ -19,6 +19,7 @@ class Step:
     reason: str = ""  # why a matrix is kept
     search: bool = False  # for better scales and biases than those of mx.quantize
     compensate: bool = False  # errors, where the inputs of the product are known
+    allow_nonfinite: bool = False  # weights that are NaN or infinite are no error
 
     @property
     def outputs(self) -> list[OutputTensor]:

@@ -6,7 +6,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-from mistral_mlx.args import ModelArgs
 from mistral_mlx.errors import MistralMLXError, OptionError, shown
 from mistral_mlx.evaluation import DEFAULT_CONTEXT, MIN_CONTEXT, Window, evaluate, model_logits, windows
 from mistral_mlx.loading import load_model
@@ -42,7 +41,7 @@ def verification_windows(source: Source, text: str | PathLike[str] | Literal[Tru
         raise OptionError(
             f"the text {shown(str(text))} has {len(ids)} tokens; give one of at least {MIN_TOKENS} to verify on"
         )
-    trained = ModelArgs.from_config(source.config).max_position_embeddings
+    trained = source.args.max_position_embeddings
     context = max(min(DEFAULT_CONTEXT, trained, len(ids)), MIN_CONTEXT)
     bos_id = tokenizer.bos_id if tokenizer.add_bos else None
     return windows(ids, context=context, bos_id=bos_id, limit=MAX_WINDOWS)

@@ -10,7 +10,6 @@ import mlx.core as mx
 import numpy as np
 
 from mistral_mlx import kernels
-from mistral_mlx.args import ModelArgs
 from mistral_mlx.cache import make_cache
 from mistral_mlx.convert.source import Source, SourceTensor
 from mistral_mlx.convert.weights import HEAD
@@ -36,7 +35,7 @@ class Streamed:
     """A source as a model that is run block by block."""
 
     def __init__(self, source: Source) -> None:
-        self.args = ModelArgs.from_config(source.config)
+        self.args = source.args
         self.tensors = source.tensors
         self.head = source.tensors.get(HEAD, source.tensors[EMBEDDING])
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mistral_mlx.args import ModelArgs
 from mistral_mlx.convert.source import Source, SourceTensor
 from mistral_mlx.convert.storage.gguf import KINDS, Gguf
 from mistral_mlx.convert.storage.plain import Plain
@@ -69,9 +70,11 @@ def open_gguf(path: Path) -> Source:
                 raise CheckpointError(f"tensor {shown(tensor.name)} is in two parts of the GGUF file")
             tensors[name] = _tensor(name, tensor, file, config)
     tokenizer = rebuild_tokenizer(metadata, notes)
+    config |= tokenizer.ids
     return Source(
         path=path,
-        config=config | tokenizer.ids,
+        config=config,
+        args=ModelArgs.from_config(config),
         tensors=tensors,
         files=tokenizer.files,
         tokenizer_ids=tokenizer.size,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from mistral_mlx.args import ModelArgs
 from mistral_mlx.convert.source import Source, SourceTensor
 from mistral_mlx.convert.tokenizer_files import find_files, largest_vocabulary
 from mistral_mlx.errors import ConversionError, shown
@@ -27,9 +28,11 @@ def open_folder(folder: ModelFolder) -> Source:
     notes = list(_notes(folder, config))
     tensors = _tensors(config, entries, notes)
     files = find_files(folder)
+    config = {key: value for key, value in config.items() if key not in (*CODE_KEYS, *RULE_KEYS)}
     return Source(
         path=folder.path,
-        config={key: value for key, value in config.items() if key not in (*CODE_KEYS, *RULE_KEYS)},
+        config=config,
+        args=ModelArgs.from_config(config),
         tensors=tensors,
         files=files,
         tokenizer_ids=largest_vocabulary(files),

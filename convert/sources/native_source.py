@@ -7,6 +7,7 @@ vLLM (transformers_utils/configs/mistral.py).
 import re
 from collections.abc import Iterator, Mapping
 
+from mistral_mlx.args import ModelArgs
 from mistral_mlx.convert.source import Source
 from mistral_mlx.convert.tokenizer_files import find_files, largest_vocabulary
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
@@ -66,6 +67,7 @@ def open_native(folder: ModelFolder) -> Source:
     return Source(
         path=folder.path,
         config=config,
+        args=ModelArgs.from_config(config),
         tensors=fp8.scaled_tensors(named, block, notes, lambda name: head_dim if name.endswith(ROTARY) else None),
         files=files,
         tokenizer_ids=largest_vocabulary(files),
