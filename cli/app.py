@@ -5,7 +5,6 @@ Heavy imports stand inside the commands: ``--help`` needs neither MLX nor a toke
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -21,7 +20,7 @@ from mistral_mlx.errors import (
 )
 from mistral_mlx.version import __version__
 
-from . import config, options, registry, settings, templates
+from . import complete_command, config, convert_command, evaluate_command, options, registry, templates
 from .batch_command import batch
 from .complete_command import complete
 from .completion import completion
@@ -57,10 +56,11 @@ def run() -> NoReturn:
     """Run the program and exit with its status."""
     raise_on_signals()
     prepare_streams()
+    found: dict[str, object] = {}  # by `common`
     try:
-        status = app(prog_name="mistral-mlx", standalone_mode=False)
+        status = app(prog_name="mistral-mlx", standalone_mode=False, obj=found)
     except (Exception, Interrupted) as error:
-        if "--debug" in sys.argv or os.environ.get("MISTRAL_MLX_DEBUG"):
+        if found.get("debug") or os.environ.get("MISTRAL_MLX_DEBUG"):
             raise
         status = _report(error)
     sys.exit(status)
@@ -112,19 +112,17 @@ def common(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Mistral models in the terminal: chat, completion and conversion, on Apple silicon and on any CPU."""
+    context.ensure_object(dict)["debug"] = debug
     if context.invoked_subcommand is None:
         print(context.get_help())
-    elif context.invoked_subcommand not in config.SILENT and not {"-h", "--help"} & set(sys.argv):
-        command = context.invoked_subcommand
-        context.default_map = {command: settings.defaults(context.command, command)}
 
 
-app.command()(complete)
+app.command(epilog=complete_command.EXAMPLES)(complete)
 app.command()(batch)
 app.add_typer(templates.app, name="templates")
 
 
-@app.command()
+@app.command(epilog="mistral-mlx chat -m demo\nmistral-mlx chat -m demo --system 'Be brief.' --dry-multiplier 0.8")
 @with_sampling
 def chat(
     context: typer.Context,
@@ -134,7 +132,9 @@ def chat(
     max_tokens: options.MaxTokens = options.MAX_TOKENS,
     stop: options.Stop = None,
     stats: options.Stats = False,
-    plain: Annotated[bool, typer.Option("--plain", help="Show answers as they are written, not as Markdown.")] = False,
+    plain: Annotated[
+        bool, options.output_option("--plain", help="Show answers as they are written, not as Markdown.")
+    ] = False,
     on_overflow: Annotated[
         str, typer.Option(metavar="drop-turns|stop", help="When the context is full: forget the oldest turns, or stop.")
     ] = "drop-turns",
@@ -146,7 +146,7 @@ def chat(
     quiet: options.Quiet = False,
     device: options.Device = "auto",
     threads: options.Threads = 0,
-    force: options.Force = False,
+    ignore_memory: options.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
     """Talk to a model; /help inside lists the commands."""
@@ -169,30 +169,41 @@ def chat(
         plain=plain,
     )
     failed = chat_start.run(
-        chat_opening.Opener(model, device, threads, force, quiet),
-        chat_opening.Conversation(store, settings, system, template, resumes),
-        given=frozenset(key for key in NAMES if options.is_given(context, key)),
+        chat_opening.ChatSetup(
+            chat_opening.Opener(model, device, threads, ignore_memory, quiet),
+            store,
+            settings,
+            frozenset(key for key in NAMES if options.is_given(context, key)),
+            system,
+            template,
+            resumes,
+        ),
         history=registry.home() / "history" if history else None,
     )
     if failed and not sys.stdin.isatty():  # a script has to know
         raise typer.Exit(status_of(failed))
 
 
-app.command()(convert)
+app.command(epilog=convert_command.EXAMPLES)(convert)
 
 
-@app.command()
+@app.command(
+    epilog="mistral-mlx export demo demo.gguf\n"
+    "mistral-mlx export ~/models/Mistral-7B-Instruct-v0.3 mistral.gguf --outtype q8_0"
+)
 def export(
-    model: Annotated[str, typer.Argument(help="A model folder, or a registered name.")],
-    target: Annotated[Path, typer.Argument(metavar="FILE", help="The GGUF file to write.")],
+    context: typer.Context,
+    name: options.ModelName = None,
+    target: Annotated[str | None, typer.Argument(metavar="FILE", help="The GGUF file to write.")] = None,
+    model: options.TypedModel = None,
     outtype: Annotated[
         str,
-        typer.Option(
+        options.weights_option(
             metavar="auto|f32|f16|bf16|q8_0|q4_1",
             help="How matrices are stored; auto carries packed ones over where GGUF has their form.",
         ),
     ] = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -205,25 +216,32 @@ def export(
     from . import export as command
     from .convert import progress_bar
 
+    model, target = options.model_and_target(context, name, target, model)
+    path = registry.resolve(model)
+    if target is None:
+        raise OptionError("which file? Give the GGUF file to write")
     with progress_bar(quiet=quiet) as progress:
-        report = export_gguf(registry.resolve(model), target, outtype=outtype, overwrite=force, progress=progress)
+        report = export_gguf(path, target, outtype=outtype, overwrite=overwrite, progress=progress)
     command.show(report, as_json=as_json, quiet=quiet)
 
 
-@app.command()
+@app.command(epilog="mistral-mlx info demo")
 def info(
-    name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A model folder, or a registered name.")] = None,
+    context: typer.Context,
+    name: options.ModelName = None,
     model: options.Model = None,
     as_json: options.Json = False,
 ) -> None:
     """Show what a model is, and what running it takes."""
     from . import info as command
 
-    command.show(command.describe(registry.resolve(name or model)), as_json=as_json)
+    command.show(command.describe(registry.resolve(options.named_model(context, name, model))), as_json=as_json)
 
 
-@app.command()
+@app.command(epilog="mistral-mlx bench demo -p 512 -n 128 --depth 4096")
 def bench(
+    context: typer.Context,
+    name: options.ModelName = None,
     model: options.Model = None,
     n_prompt: options.NPrompt = options.N_PROMPT,
     n_gen: options.NGen = options.N_GEN,
@@ -233,7 +251,7 @@ def bench(
     quiet: options.Quiet = False,
     device: options.Device = "auto",
     threads: options.Threads = 0,
-    force: options.Force = False,
+    ignore_memory: options.IgnoreMemory = False,
 ) -> None:
     """Measure how fast a model reads a prompt and writes an answer here."""
     from mistral_mlx.benchmark import Workload
@@ -242,16 +260,17 @@ def bench(
     from .opening import use_device, use_threads
 
     workload = Workload(n_prompt=n_prompt, n_gen=n_gen, depth=depth, repeats=repeats)
+    model = options.named_model(context, name, model)
     use_device(device)
     use_threads(threads, quiet=quiet)
-    measurement = command.run(registry.resolve(model), workload, force=force, quiet=quiet)
+    measurement = command.run(registry.resolve(model), workload, ignore_memory=ignore_memory, quiet=quiet)
     command.show(model or "", workload, measurement, as_json=as_json)
 
 
-app.command("eval")(evaluate)
+app.command("eval", epilog=evaluate_command.EXAMPLES)(evaluate)
 
 
-@app.command()
+@app.command(epilog="mistral-mlx pull demo")
 def pull(
     name: Annotated[str, typer.Argument(metavar="demo", help="The model to fetch; there is one so far.")],
     quiet: options.Quiet = False,
@@ -264,7 +283,11 @@ def pull(
     pull_demo(quiet=quiet)
 
 
-app.command()(models)
-app.command()(tokens)
+app.command(
+    epilog="mistral-mlx models\nmistral-mlx models --json | jq -r '.[].name'",
+)(models)
+app.command(
+    epilog="mistral-mlx tokens -m demo 'Hello there'\nmistral-mlx tokens -m demo --chat --system 'Be brief.' Hi"
+)(tokens)
 app.add_typer(config.app, name="config")
-app.command()(completion)
+app.command(epilog="source <(mistral-mlx completion bash)\nmistral-mlx completion fish | source")(completion)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from mistral_mlx.errors import OptionError, shown
 
+from .reading import decode, read_file
+
 MAX_FILE_BYTES = 1_000_000  # some 250,000 tokens: more than any model here takes
 MAX_BYTES = 4_000_000
 MAX_FILES = 100
@@ -26,9 +28,7 @@ def read(path: str) -> Attachment:
             raise OptionError(f"there is no file {name}" if not file.exists() else f"{name} is not a file")
         if file.stat().st_size > MAX_FILE_BYTES:
             raise OptionError(f"{name} has {file.stat().st_size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
-        text = file.read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        raise OptionError(f"{name} is not text in UTF-8") from None
+        text = decode(read_file(file, "file"), path)
     except OSError as error:
         raise OptionError(f"{name} cannot be read: {error.strerror}") from error
     if "\0" in text:

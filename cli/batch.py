@@ -12,18 +12,18 @@ from dataclasses import dataclass, field, replace
 import typer
 
 from mistral_mlx.cache import make_cache
-from mistral_mlx.errors import ContextError, OptionError, TokenizerError
+from mistral_mlx.errors import ContextError, OptionError, TokenizerError, counted
 from mistral_mlx.generation import GenerationResponse, check_prompt, stream_generate
 from mistral_mlx.model import Mistral
 from mistral_mlx.sampling import MAX_SEED, Sampler
 from mistral_mlx.tokenizer import Tokenizer
 
 from .answer_settings import checked_settings
-from .batch_files import Results, Task, read_file, read_tasks
+from .batch_files import Results, Task, read_tasks
 from .prompt import Prompt
 from .terminal import Interrupted, note
 
-__all__ = ["Defaults", "Results", "leave", "read_file", "read_tasks", "run"]
+__all__ = ["Defaults", "Results", "leave", "read_tasks", "run"]
 
 SOME_FAILED = 8  # exit status, see docs/cli.md
 OWN_KEYS = ("id", "prompt", "messages", "system", "prefill")
@@ -115,17 +115,18 @@ def run(results: Results, defaults: Defaults, model: Mistral, tokenizer: Tokeniz
             return
     if not quiet:
         going_on = "; the same command goes on from there" if results.can_resume else ""
-        note(f"interrupted after {results.n_done} of {results.n_tasks} lines{going_on}")
+        note(f"interrupted after {results.n_done} of {counted(results.n_tasks, 'line')}{going_on}")
     raise typer.Exit(interrupted.status)
 
 
 def leave(results: Results, *, quiet: bool) -> None:
     """Say what came of it. Raises typer.Exit with the documented status if a line failed."""
     if results.n_failed:
-        note(f"error: {results.n_failed} of {results.n_tasks} lines could not be answered; their results say why")
+        n_failed = f"{results.n_failed} of {counted(results.n_tasks, 'line')}"
+        note(f"error: {n_failed} could not be answered; the results say why")
         raise typer.Exit(SOME_FAILED)
     if results.can_resume and not quiet:
-        note(f"{results.n_tasks} lines answered, {results.n_kept} of them by an earlier run")
+        note(f"{counted(results.n_tasks, 'line')} answered, {results.n_kept} of them by an earlier run")
 
 
 def _result(decoder: Decoder, task: Task, defaults: Defaults) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """The options of ``batch``; heavy imports stand inside."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +7,7 @@ import typer
 
 from . import options, registry
 from .complete_command import split_settings
+from .reading import read_file, read_stdin
 from .sampling import with_sampling
 
 
@@ -18,9 +18,11 @@ def batch(
     model: options.Model = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Append here, and go on where an earlier run ended."),
+        options.output_option(
+            "--output", "-o", metavar="FILE", help="Append here, and go on where an earlier run ended."
+        ),
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Continue the texts, without instruct format.")] = False,
+    raw: Annotated[bool, options.prompt_option("--raw", help="Continue the texts, without instruct format.")] = False,
     system: options.System = None,
     template: options.Template = None,
     max_tokens: options.MaxTokens = options.MAX_TOKENS,
@@ -28,7 +30,7 @@ def batch(
     quiet: options.Quiet = False,
     device: options.Device = "auto",
     threads: options.Threads = 0,
-    force: options.Force = False,
+    ignore_memory: options.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
     """Answer many prompts, one after the other, as JSON lines in their order.
@@ -41,11 +43,11 @@ def batch(
 
     settings, limit, stops = split_settings(context, sampling, {})
     defaults = command.Defaults(settings, limit, stops, system=system, template=template, raw=raw)
-    tasks = command.read_tasks(sys.stdin.buffer.read() if str(source) == "-" else command.read_file(source))
+    tasks = command.read_tasks(read_stdin() if str(source) == "-" else read_file(source, "file of prompts"))
     with command.Results(output, tasks, model or "") as results:
         if results.remaining:
             use_device(device)
             use_threads(threads, quiet=quiet)
-            opened = open_model(registry.resolve(model), force=force, quiet=quiet)
+            opened = open_model(registry.resolve(model), ignore_memory=ignore_memory, quiet=quiet)
             command.run(results, defaults, *opened, quiet=quiet)
         command.leave(results, quiet=quiet)

@@ -45,14 +45,6 @@ class Task:
         return value.get("id") if isinstance(value, dict) else None
 
 
-def read_file(path: Path) -> bytes:
-    """Return the bytes of the input. Raises OptionError if it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise OptionError(f"the prompts {shown(str(path), limit=200)} cannot be read: {error.strerror}") from error
-
-
 def read_tasks(data: bytes) -> list[Task]:
     """Return the lines that are not blank. Raises OptionError if there is none."""
     lines = [(number, line.strip()) for number, line in enumerate(data.split(b"\n"), start=1)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mistral_mlx import kernels
 from mistral_mlx.benchmark import Measurement, OnProgress, Workload, measure
+from mistral_mlx.errors import counted
 from mistral_mlx.folder import ModelFolder
 from mistral_mlx.loading import read_args
 
@@ -17,10 +18,10 @@ from .sanitize import inert
 from .terminal import write_text
 
 
-def run(path: Path, workload: Workload, *, force: bool, quiet: bool) -> Measurement:
+def run(path: Path, workload: Workload, *, ignore_memory: bool, quiet: bool) -> Measurement:
     """Return how fast the model at `path` is. Raises ContextError before it is read if the workload does not fit."""
     workload.check(read_args(ModelFolder(path)))
-    model = open_weights(path, workload.n_tokens, force=force, quiet=quiet)
+    model = open_weights(path, workload.n_tokens, ignore_memory=ignore_memory, quiet=quiet)
     with _progress_bar(quiet=quiet) as on_progress:
         return measure(model, workload, on_progress=on_progress)
 
@@ -43,11 +44,11 @@ def _rows(workload: Workload, m: Measurement) -> Iterator[tuple[str, str]]:
     at_depth = f" after {workload.depth:,}" if workload.depth else ""
     if m.prompt_tps is not None:
         speed = _speed(m.prompt_tps, m.prompt_tps_spread)
-        yield "prefill", f"{speed} tok/s, {workload.n_prompt:,} tokens{at_depth}"
+        yield "prefill", f"{speed} tok/s, {counted(workload.n_prompt, 'token')}{at_depth}"
         yield "first token", f"after {m.ttft_s:.3f} s"
     if m.generation_tps is not None:
         speed = _speed(m.generation_tps, m.generation_tps_spread)
-        yield "decode", f"{speed} tok/s, {workload.n_gen:,} tokens{at_depth}"
+        yield "decode", f"{speed} tok/s, {counted(workload.n_gen, 'token')}{at_depth}"
         yield "reads", _reads(m)
     yield "memory", f"{m.peak_memory_gb:.2f} GB at most"
     yield "kernels", kernels.names()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import typer
 
-from mistral_mlx.errors import OptionError
+from mistral_mlx.errors import OptionError, counted
 from mistral_mlx.generation import GenerationResponse, check_prompt
 from mistral_mlx.model import Mistral
 from mistral_mlx.samples import stream_samples
@@ -23,9 +23,9 @@ from .terminal import Interrupted, PrefillProgress, note
 CUT_SHORT, NO_BLOCK = 6, 7  # exit statuses, see docs/cli.md
 MAX_SAMPLES = 1000
 NOTES = {
-    "length": "stopped at the limit of {generation_tokens} tokens (--max-tokens); the answer may go on",
-    "context": "stopped because the model's context is full, after {generation_tokens} tokens",
-    "interrupt": "interrupted after {generation_tokens} tokens",
+    "length": "stopped at the limit of {tokens} (--max-tokens); the answer may go on",
+    "context": "stopped because the model's context is full, after {tokens}",
+    "interrupt": "interrupted after {tokens}",
 }
 
 
@@ -161,7 +161,7 @@ def _remark(job: Job, answer: Answer, n_trained: int) -> None:
     last = answer.last
     n_answered, n_tokens = (last.generation_tokens, last.prompt_tokens + last.generation_tokens) if last else (0, 0)
     if answer.finish_reason in NOTES and not job.quiet:
-        note(NOTES[answer.finish_reason].format(generation_tokens=n_answered))
+        note(NOTES[answer.finish_reason].format(tokens=counted(n_answered, "token")))
     if n_tokens > n_trained and not job.quiet:
         note(untrained_position(n_tokens, n_trained))
     if job.stats and last:

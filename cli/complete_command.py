@@ -13,6 +13,11 @@ from . import options, registry
 from .sampling import sampler_settings, with_sampling
 
 STARTED = time.perf_counter()
+EXAMPLES = """\
+mistral-mlx complete -m demo "What is the capital of France?"
+git diff | mistral-mlx complete -m demo "Write the commit message for this diff."
+mistral-mlx complete -m demo --raw --temperature 0 --max-tokens 40 'Once upon a time'
+"""
 
 
 @with_sampling
@@ -20,47 +25,61 @@ def complete(
     context: typer.Context,
     prompt: Annotated[str | None, typer.Argument(help="The prompt; joined after what is piped in.")] = None,
     model: options.Model = None,
-    prompt_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the prompt from a file.")] = None,
+    prompt_file: Annotated[
+        Path | None, options.prompt_option(metavar="FILE", help="Read the prompt from a file.")
+    ] = None,
     file: Annotated[
-        list[Path] | None, typer.Option("--file", "-f", metavar="FILE", help="Add a file by name; may be repeated.")
+        list[Path] | None,
+        options.prompt_option("--file", "-f", metavar="FILE", help="Add a file by name; may be repeated."),
     ] = None,
     prompt_template: Annotated[
         str | None,
-        typer.Option("--prompt-template", "-t", metavar="NAME", help="Put the prompt into a template of yours."),
+        options.prompt_option(
+            "--prompt-template", "-t", metavar="NAME", help="Put the prompt into a template of yours."
+        ),
     ] = None,
     var: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Value of a template's variable; may be repeated.")
+        list[str] | None,
+        options.prompt_option(metavar="NAME=VALUE", help="Value of a template's variable; may be repeated."),
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without instruct format.")] = False,
+    raw: Annotated[
+        bool, options.prompt_option("--raw", help="Continue the text as it is, without instruct format.")
+    ] = False,
     fim_prefix: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Fill in the middle: what is before it; else the prompt is.")
+        str | None,
+        options.prompt_option(metavar="TEXT", help="Fill in the middle: what is before it; else the prompt is."),
     ] = None,
     fim_suffix: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Fill in the middle: what is behind it.")
+        str | None, options.prompt_option(metavar="TEXT", help="Fill in the middle: what is behind it.")
     ] = None,
-    prefill: Annotated[str, typer.Option(metavar="TEXT", help="Begin the answer with this text.")] = "",
+    prefill: Annotated[str, options.prompt_option(metavar="TEXT", help="Begin the answer with this text.")] = "",
     system: options.System = None,
     template: options.Template = None,
     max_tokens: options.MaxTokens = options.MAX_TOKENS,
-    samples: Annotated[int, typer.Option(metavar="K", help="Write this many answers, of seeds that follow.")] = 1,
+    samples: Annotated[
+        int, options.output_option(metavar="K", help="Write this many answers, of seeds that follow.")
+    ] = 1,
     stop: options.Stop = None,
     extract: Annotated[
-        bool, typer.Option("--extract", "-x", help="Write only the first code block, and stop behind it.")
+        bool, options.output_option("--extract", "-x", help="Write only the first code block, and stop behind it.")
     ] = False,
-    stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Write while the model does.")] = True,
+    stream: Annotated[bool, options.output_option("--stream/--no-stream", help="Write while the model does.")] = True,
     as_json: options.Json = False,
-    as_jsonl: Annotated[bool, typer.Option("--jsonl", help="A JSON object per event, while it happens.")] = False,
+    as_jsonl: Annotated[
+        bool, options.output_option("--jsonl", help="A JSON object per event, while it happens.")
+    ] = False,
     logprobs: Annotated[
-        int | None, typer.Option(metavar="K", help="Log probabilities of each token and the K likeliest, in JSON.")
+        int | None,
+        options.output_option(metavar="K", help="Log probabilities of each token and the K likeliest, in JSON."),
     ] = None,
     fail_on_length: Annotated[
-        bool, typer.Option("--fail-on-length", help="Exit with 6 if a limit cut the answer short.")
+        bool, options.output_option("--fail-on-length", help="Exit with 6 if a limit cut the answer short.")
     ] = False,
     stats: options.Stats = False,
     quiet: options.Quiet = False,
     device: options.Device = "auto",
     threads: options.Threads = 0,
-    force: options.Force = False,
+    ignore_memory: options.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
     """Answer a prompt, or continue a text, on stdout.
@@ -112,7 +131,7 @@ def complete(
     )
     use_device(device)
     use_threads(threads, quiet=quiet)
-    command.run(job, *open_model(registry.resolve(model), force=force, quiet=quiet))
+    command.run(job, *open_model(registry.resolve(model), ignore_memory=ignore_memory, quiet=quiet))
 
 
 def split_settings(

@@ -13,21 +13,22 @@ import typer
 from mistral_mlx.errors import OptionError, shown
 
 from . import options
+from .help import Command, commands_of, warn_of_variables
 from .sanitize import inert
-from .settings import Option, Setting, config_path, options_of, read_config, settings
+from .settings import Option, Setting, config_path, read_config
 from .terminal import note, write_text
 
 app = typer.Typer(rich_markup_mode=None)
-SILENT = ("config", "completion")  # commands whose options are not settings: they must run whatever the file says
 
 
 @app.callback(invoke_without_command=True)
 def config(context: typer.Context, as_json: options.Json = False) -> None:
     """Show what every option is set to, and where that comes from."""
     if context.invoked_subcommand is None:
-        known = settable(context)
-        tables = read_config(config_path(), known)
-        found = {command: list(settings(command, of, tables)) for command, of in known.items()}
+        warn_of_variables(context)
+        commands = context.find_root().command.commands.items()  # type: ignore[attr-defined]  # it is a group
+        settings = {name: list(of.settings(context)) for name, of in commands if isinstance(of, Command)}
+        found = {name: of for name, of in settings.items() if of}
         write_text(_as_json(found) if as_json else "".join(map(_table, found.items())))
 
 
@@ -43,19 +44,13 @@ def edit(
     editor: Annotated[str | None, typer.Option(metavar="COMMAND", help="By default $VISUAL, $EDITOR or vi.")] = None,
 ) -> None:
     """Open the config file in an editor, and check it afterwards."""
-    file, known = config_path(), settable(context)
+    file, known = config_path(), commands_of(context)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(_draft(known), encoding="utf-8")
     _run_editor(editor or os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi", file)
     read_config(file, known)
     note(f"{file} is fine")
-
-
-def settable(context: typer.Context) -> dict[str, list[Option]]:
-    """Return the options that can be set, by command."""
-    program = context.find_root().command
-    return {name: of for name, of in options_of(program).items() if of and name not in SILENT}
 
 
 def _run_editor(command: str, file: Path) -> None:
@@ -98,5 +93,6 @@ def _draft(known: dict[str, list[Option]]) -> str:
     """Return a config file in which everything is commented out."""
     lines = ["# Settings of mistral-mlx. Take away the # of a table's name and of what is to be changed in it.", ""]
     for command, of in known.items():
-        lines += [f"# [{command}]", *(f"# {o.key} = {_toml(o.default) or '…'}  # {o.help}" for o in of), ""]
+        rows = [f"# {o.key} = {_toml(o.default) or '…'}  # {o.parameter.help}" for o in of if o.settable]
+        lines += [f"# [{command}]", *rows, ""] if rows else []
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from pathlib import Path
 from mistral_mlx.convert import Report
 from mistral_mlx.convert.outlook import N_TOKENS, Outlook
 from mistral_mlx.convert.progress import Progress
-from mistral_mlx.errors import shown
+from mistral_mlx.errors import counted, shown
 from mistral_mlx.memory import available_memory
 from mistral_mlx.scores import Evaluation
 
@@ -105,7 +105,7 @@ def _verified(found: Evaluation, verdict: str) -> Iterator[str]:
     yield f"                KL divergence {kl.value:.4g} ± {kl.error:.2g} (99 %: {kl_99:.3g})"
     yield (
         f"                perplexity {compared.reference_perplexity.value:.4g} -> {found.perplexity.value:.4g} "
-        f"({change}), {found.n_tokens:,} tokens"
+        f"({change}), {counted(found.n_tokens, 'token')}"
     )
 
 
@@ -126,7 +126,8 @@ def _by_layer(kept: list[tuple[str, str]]) -> Iterator[str]:
     """Yield one line for tensors that differ in nothing but the number of their layer."""
     kinds = Counter((re.sub(r"\.\d+\.", ".*.", name), reason) for name, reason in kept)
     for (name, reason), n_layers in kinds.items():
-        yield f"{name}{f' ({n_layers} layers)' if '*' in name else ''}: {reason}"
+        where = f" ({counted(n_layers, 'layer')})" if "*" in name else ""
+        yield f"{name}{where}: {reason}"
 
 
 def _table(title: str, rows: list[str]) -> Iterator[str]:

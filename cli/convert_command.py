@@ -5,43 +5,64 @@ from typing import Annotated
 
 import typer
 
-from . import options
+from mistral_mlx.errors import OptionError
+
+from . import options, registry
+
+EXAMPLES = """\
+mistral-mlx convert ~/models/Mistral-7B-Instruct-v0.3
+mistral-mlx convert model.Q4_K_M.gguf mistral-8bit --bits 8
+mistral-mlx convert ~/models/Mistral-7B-Instruct-v0.3 --target-bpw 4.8 --calibrate sample.txt
+mistral-mlx convert mistral-8bit mistral-plain --dequantize --dtype bfloat16
+"""
 
 
 def convert(
+    context: typer.Context,
     source: Annotated[
-        Path, typer.Argument(help="A folder (Hugging Face's or Mistral's layout, AWQ, GPTQ, FP8, MLX), or a GGUF file.")
-    ],
-    target: Annotated[Path | None, typer.Argument(help="The folder to write; by default beside the source.")] = None,
-    bits: Annotated[int | None, typer.Option(metavar="2|3|4|5|6|8", help="Bits per weight; 4 by default.")] = None,
+        str | None,
+        typer.Argument(
+            help="A folder (Hugging Face's or Mistral's layout, AWQ, GPTQ, FP8, MLX), a GGUF file, or a name."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Argument(help="The folder to write; by default next to the source, or here if that is a name."),
+    ] = None,
+    model: options.TypedModel = None,
+    bits: Annotated[
+        int | None, options.weights_option(metavar="2|3|4|5|6|8", help="Bits per weight; 4 by default.")
+    ] = None,
     group_size: Annotated[
-        int | None, typer.Option(metavar="32|64|128", help="Weights that share a scale; 64 by default.")
+        int | None, options.weights_option(metavar="32|64|128", help="Weights that share a scale; 64 by default.")
     ] = None,
     mode: Annotated[
         str | None,
-        typer.Option(metavar="affine|mxfp4|mxfp8|nvfp4", help="How numbers are packed; affine by default."),
+        options.weights_option(metavar="affine|mxfp4|mxfp8|nvfp4", help="How numbers are packed; affine by default."),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
+        options.weights_option(
             metavar="NAME",
             help="Few bits, and more where they count: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6, as in mlx-lm.",
         ),
     ] = None,
     rule: Annotated[
         list[str] | None,
-        typer.Option(
+        options.weights_option(
             metavar="REGEX=BITS[:GROUP]",
             help="Pack modules whose name matches otherwise, or keep them (=none); may be repeated, the last one wins.",
         ),
     ] = None,
     target_bpw: Annotated[
         float | None,
-        typer.Option(metavar="BITS", help="Bits per weight of the whole model; bits and groups are chosen for it."),
+        options.weights_option(
+            metavar="BITS", help="Bits per weight of the whole model; bits and groups are chosen for it."
+        ),
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(
+        options.weights_option(
             metavar="nearest|search|compensate|awq|gptq|dwq",
             help="How weights are rounded; nearest by default, search with --target-bpw, compensate with --calibrate; "
             "the last three by mlx-lm.",
@@ -49,33 +70,38 @@ def convert(
     ] = None,
     calibrate: Annotated[
         Path | None,
-        typer.Option(metavar="TEXT", help="A text of the kind the model will read, to lose least there."),
+        options.weights_option(metavar="TEXT", help="A text of the kind the model will read, to lose least there."),
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option(
+        options.weights_option(
             metavar="float16|bfloat16|float32", help="Dtype of all that is not packed; by default the source's."
         ),
     ] = None,
     dequantize: Annotated[
-        bool, typer.Option("--dequantize", help="Pack nothing, and unpack what the source has packed.")
+        bool, options.weights_option("--dequantize", help="Pack nothing, and unpack what the source has packed.")
     ] = False,
     adapter: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Merge this LoRA or DoRA adapter, a folder as PEFT or mlx-lm writes it."),
+        options.weights_option(
+            metavar="DIR", help="Merge this LoRA or DoRA adapter, a folder as PEFT or mlx-lm writes it."
+        ),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare the result with the source on a text, and say what was lost.")
+        bool,
+        options.weights_option("--verify", help="Compare the result with the source on a text, and say what was lost."),
     ] = False,
     verify_text: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Verify on this text, and not on a short one of our own.")
+        Path | None,
+        options.weights_option(metavar="FILE", help="Verify on this text, and not on a short one of our own."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the target if it exists.")] = False,
+    overwrite: options.Overwrite = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be written and what else there is; write nothing.")
+        bool,
+        options.output_option("--dry-run", help="Say what would be written and what else there is; write nothing."),
     ] = False,
     allow_nonfinite: Annotated[
-        bool, typer.Option("--allow-nonfinite", help="Convert weights that are NaN or infinite, too.")
+        bool, options.weights_option("--allow-nonfinite", help="Convert weights that are NaN or infinite, too.")
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -90,10 +116,15 @@ def convert(
 
     from . import convert as command
 
+    source, target = options.model_and_target(context, source, target, model)
+    if source is None:
+        raise OptionError("which model? Give a folder, a GGUF file or a name to convert")
+    path = registry.located(source)
+    beside = Path(source) if registry.is_name(source) else path
     with command.progress_bar(quiet=quiet) as progress:
         report = run(
-            source,
-            target or command.default_target(source, recipe or mode or _size(bits, target_bpw)),
+            path,
+            target or command.default_target(beside, recipe or mode or _size(bits, target_bpw)),
             bits=bits,
             group_size=group_size,
             mode=mode,
@@ -106,7 +137,7 @@ def convert(
             dequantize=dequantize,
             adapter=adapter,
             verify_on=verify_text or (True if verify else None),
-            overwrite=force,
+            overwrite=overwrite,
             dry_run=dry_run,
             allow_nonfinite=allow_nonfinite,
             progress=command.remarking(None if quiet else cpu_remark(method), progress),

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mistral_mlx import kernels
-from mistral_mlx.errors import ContextError, ModelError
+from mistral_mlx.errors import ContextError, ModelError, counted
 from mistral_mlx.evaluation import OnProgress, Window, evaluate, model_logits, windows
 from mistral_mlx.folder import ModelFolder
 from mistral_mlx.loading import read_args
@@ -50,18 +50,18 @@ class Protocol:
             raise ContextError(f"--context is {self.context}, and the model's context {limit}; take a smaller one")
 
 
-def run(path: Path, reference: Path | None, protocol: Protocol, *, force: bool, quiet: bool) -> Evaluation:
+def run(path: Path, reference: Path | None, protocol: Protocol, *, ignore_memory: bool, quiet: bool) -> Evaluation:
     """Return what the text says about the model at `path`, and how that differs from the reference.
 
     Raises ContextError if a window is too long, ModelError if the two do not share a vocabulary.
     """
     protocol.check(path)
-    model, tokenizer = open_model(path, protocol.context, force=force, quiet=quiet)
+    model, tokenizer = open_model(path, protocol.context, ignore_memory=ignore_memory, quiet=quiet)
     cut = protocol.windows(tokenizer)
     against = None
     if reference is not None:
         protocol.check(reference)
-        other, its_tokenizer = open_model(reference, protocol.context, force=force, quiet=quiet)
+        other, its_tokenizer = open_model(reference, protocol.context, ignore_memory=ignore_memory, quiet=quiet)
         n, its_n = model.args.vocab_size, other.args.vocab_size
         if n != its_n:
             raise ModelError(f"the models have {n} and {its_n} tokens; --against takes one of the same vocabulary")
@@ -104,7 +104,7 @@ def _rows(protocol: Protocol, result: Evaluation) -> Iterator[tuple[str, str]]:
     yield "perplexity", _shown(result.perplexity, 4)
     yield "nll", f"{_shown(result.nll, 5)} per token"
     scored = "the second half of each" if protocol.stride is None else f"the last {protocol.stride:,} of each"
-    windows = f"{result.n_windows:,} windows of {protocol.context:,}"
+    windows = f"{counted(result.n_windows, 'window')} of {protocol.context:,}"
     yield "tokens", f"{result.n_tokens:,} scored in {windows}, {scored}"
 
 
@@ -151,7 +151,7 @@ def _watched(n_windows: int, *, quiet: bool) -> Iterator[OnProgress | None]:
             interrupted = interruption
     if last is not None and not quiet:  # the bar is gone
         done, so_far = last
-        note(f"after {done} of {n_windows} windows: perplexity {_shown(so_far().perplexity, 4)}")
+        note(f"after {done} of {counted(n_windows, 'window')}: perplexity {_shown(so_far().perplexity, 4)}")
     raise interrupted
 
 

@@ -1,72 +1,84 @@
-"""How ``--help`` reads: options in sections, and examples at the end. The parser's own text, in plain characters."""
+"""The class of all commands: where the values of their options come from, and how ``--help`` shows them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
-SECTIONS = {
-    "Prompt": "prompt_file raw system template stop prefill fim_prefix fim_suffix file use_template variable".split(),
-    "Sampling": "temperature top_p top_k min_p typical_p xtc_probability xtc_threshold repetition_penalty "
-    "repetition_context_size presence_penalty frequency_penalty logit_bias dry_multiplier dry_base dry_allowed_length "
-    "dry_penalty_last_n dry_sequence_breaker seed".split(),
-    "Evaluation": "text against context stride chunks".split(),
-    "Output": "as_json jsonl stats quiet no_stream stream extract logprobs plain fail_on_length".split(),
-    "Weights": "bits group_size mode recipe rule target_bpw method calibrate dtype dequantize adapter verify "
-    "verify_text allow_nonfinite".split(),
-    "Machine": "device threads force".split(),
-}
-EXAMPLES = {
-    "complete": [
-        'mistral-mlx complete -m demo "What is the capital of France?"',
-        'git diff | mistral-mlx complete -m demo "Write the commit message for this diff."',
-        "mistral-mlx complete -m demo --raw --temperature 0 --max-tokens 40 'Once upon a time'",
-    ],
-    "chat": [
-        "mistral-mlx chat -m demo",
-        "mistral-mlx chat -m demo --system 'Be brief.' --dry-multiplier 0.8",
-    ],
-    "convert": [
-        "mistral-mlx convert ~/models/Mistral-7B-Instruct-v0.3",
-        "mistral-mlx convert model.Q4_K_M.gguf mistral-8bit --bits 8",
-        "mistral-mlx convert ~/models/Mistral-7B-Instruct-v0.3 --target-bpw 4.8 --calibrate sample.txt",
-        "mistral-mlx convert mistral-8bit mistral-plain --dequantize --dtype bfloat16",
-    ],
-    "export": [
-        "mistral-mlx export demo demo.gguf",
-        "mistral-mlx export ~/models/Mistral-7B-Instruct-v0.3 mistral.gguf --outtype q8_0",
-    ],
-    "info": ["mistral-mlx info demo"],
-    "bench": ["mistral-mlx bench -m demo -p 512 -n 128 --depth 4096"],
-    "eval": [
-        "mistral-mlx eval -m demo --text wiki.test.raw --chunks 40",
-        "mistral-mlx eval -m mistral-4bit --against mistral-8bit --text wiki.test.raw --json",
-    ],
-    "pull": ["mistral-mlx pull demo"],
-    "models": ["mistral-mlx models", "mistral-mlx models --json | jq -r '.[].name'"],
-    "tokens": ["mistral-mlx tokens -m demo 'Hello there'", "mistral-mlx tokens -m demo --chat --system 'Be brief.' Hi"],
-    "completion": [
-        "source <(mistral-mlx completion bash)",
-        "mistral-mlx completion fish | source",
-    ],
-}
+from mistral_mlx.errors import OptionError, shown
+
+from .options import PANELS
+from .settings import Option, Setting, config_path, in_file, options_of, read_config, unknown_variables
+from .terminal import note
+
+SOURCES = {"ENVIRONMENT": "environment", "DEFAULT_MAP": "config file", "DEFAULT": "default"}  # typer's names, and ours
 ELSEWHERE = "A default can be set by MISTRAL_MLX_<OPTION> (MISTRAL_MLX_TOP_P for --top-p) or in the config file;"
 ELSEWHERE_TOO = "'mistral-mlx config' shows all. Exit statuses: docs/cli.md."
+REPLACED = {"--force": ("--ignore-memory", "--overwrite")}  # flags of earlier versions
 
 
 class Command(TyperCommand):
-    """A command whose options stand in sections."""
+    """A command whose options have variables and keys in the config file, and are shown in sections."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.options = list(options_of(self))
+        for option in self.options:
+            option.bind_variable()
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse a command line; see click. Raises OptionError, with its origin, for a value of the wrong type."""
+        given: dict[str, Any] = {}
+        try:
+            if self.options and not ctx.resilient_parsing:  # as a shell's completion is
+                given = self.make_parser(ctx).parse_args(args=list(args))[0]
+                if not given.get("help"):
+                    ctx.default_map = {name: value for name, (value, _) in self._in_file(ctx).items()}
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            self._refuse_type(error, ctx, given)
+            raise
+        except typer.TyperException as error:
+            flags = {flag for option in self.options for flag in option.flags}
+            for flag in flags.intersection(REPLACED.get(getattr(error, "option_name", ""), ())):
+                raise OptionError(f"--force is called {flag} in this command") from error
+            raise
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. Raises OptionError, which names the origin of a value out of range."""
+        warn_of_variables(ctx)
+        try:
+            return super().invoke(ctx)
+        except OptionError as error:
+            text = str(error)
+            for option in self.options:
+                for name in (*option.flags, option.key):
+                    if text.startswith(f"{name} is ") and (origin := self._origin(option, ctx)):
+                        raise OptionError(origin + text.removeprefix(name)) from error
+            raise
+
+    def settings(self, parent: Any) -> Iterator[Setting]:
+        """Yield the value of each option that can be set, for a command line that gives none. Raises OptionError."""
+        ctx = self.make_context(self.name, [], parent=parent, resilient_parsing=True)
+        in_file = self._in_file(ctx)
+        ctx.default_map = {name: value for name, (value, _) in in_file.items()}
+        for option in (option for option in self.options if option.settable):
+            value, source = option.parameter.consume_value(ctx, {})
+            ctx.set_parameter_source(option.name, source)
+            where = in_file[option.name][1] if source.name == "DEFAULT_MAP" else None
+            if source.name == "ENVIRONMENT":
+                value, where = self._from_environment(option, value, ctx), option.variable
+            yield Setting(option, option.default if source.name == "DEFAULT" else value, SOURCES[source.name], where)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write arguments, then options by section; what belongs to none comes first."""
-        section_of = {name: title for title, names in SECTIONS.items() for name in names}
-        rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": [], **{title: [] for title in SECTIONS}}
+        """Write arguments, then options by section; those without a section come first."""
+        rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": [], **{panel: [] for panel in PANELS}}
         for parameter in self.get_params(ctx):
             row = parameter.get_help_record(ctx)
             if row is not None:
-                is_option = parameter.param_type_name == "option"
-                rows[section_of.get(parameter.name, "Options") if is_option else "Arguments"].append(row)
+                is_option = isinstance(parameter, TyperOption)
+                rows[parameter.rich_help_panel or "Options" if is_option else "Arguments"].append(row)
         for title, of in rows.items():
             if of:
                 with formatter.section(title):
@@ -74,15 +86,55 @@ class Command(TyperCommand):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples as they are, and where else options can be set."""
-        examples = EXAMPLES.get(self.name or "", [])
-        if examples:
-            formatter.write("\nExamples:\n" + "".join(f"  {line}\n" for line in examples))
+        if self.epilog:
+            formatter.write("\nExamples:\n" + "".join(f"  {line}\n" for line in self.epilog.splitlines()))
         formatter.write(f"\n{ELSEWHERE}\n{ELSEWHERE_TOO}\n")
+
+    def _in_file(self, ctx: Any) -> dict[str, tuple[object, str]]:
+        """Return the values that the config file gives to options, each with its key there. Raises OptionError."""
+        tables = read_config(config_path(), commands_of(ctx))
+        found = {option.name: in_file(self.name or "", option, tables) for option in self.options}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _origin(self, option: Option, ctx: Any) -> str:
+        """Return the place that gave an option its value; empty for the command line and the default."""
+        source = ctx.get_parameter_source(option.name)
+        if source.name == "DEFAULT_MAP":
+            return f"{shown(str(config_path()), limit=200)}: {self._in_file(ctx)[option.name][1]}"
+        return option.variable if source.name == "ENVIRONMENT" else ""
+
+    def _refuse_type(self, error: typer.BadParameter, ctx: Any, given: dict[str, Any]) -> None:
+        """Raise OptionError in place of typer's error for a value of the wrong type."""
+        for option in (option for option in self.options if option.parameter is error.param):
+            value, _ = option.parameter.consume_value(ctx, given)
+            if value is not None:  # it is not just missing
+                name = self._origin(option, ctx) or option.flags[0]
+                raise OptionError(f"{name} is {shown(repr(value))}; it must be {option.allowed}") from error
+
+    def _from_environment(self, option: Option, value: Any, ctx: Any) -> object:
+        try:
+            return value if option.is_path else option.parameter.process_value(ctx, value)
+        except typer.BadParameter as error:
+            self._refuse_type(error, ctx, {})
+            raise
 
 
 class Application(typer.Typer):
-    """The program: its commands are of the kind above."""
+    """The program: its commands are of the class above."""
 
     def command(self, *args: Any, **settings: Any) -> Callable[[Any], Any]:
         """Register a command; see typer.Typer."""
         return super().command(*args, **{"cls": Command, **settings})
+
+
+def commands_of(ctx: Any) -> dict[str, list[Option]]:
+    """Return the options of every command of the program that has settings."""
+    commands = getattr(ctx.find_root().command, "commands", {})
+    return {name: command.options for name, command in commands.items() if isinstance(command, Command)}
+
+
+def warn_of_variables(ctx: Any) -> None:
+    """Say in one line which variables begin like ours and have no effect, unless --quiet is given."""
+    remark = unknown_variables([option for options in commands_of(ctx).values() for option in options])
+    if remark and not ctx.params.get("quiet"):
+        note(remark)

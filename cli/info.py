@@ -8,7 +8,7 @@ from pathlib import Path
 from mistral_mlx import kernels
 from mistral_mlx.args import ModelArgs, expected_shapes
 from mistral_mlx.cache import cache_nbytes
-from mistral_mlx.errors import TokenizerError
+from mistral_mlx.errors import TokenizerError, counted
 from mistral_mlx.folder import ModelFolder
 from mistral_mlx.instruct import chat_format
 from mistral_mlx.loading import cache_itemsize, inspect_model, memory_needed
@@ -128,8 +128,12 @@ def _window_text(facts: dict[str, object]) -> str:
     kinds = Counter(windows)
     if set(kinds) == {None}:
         return "none: every token sees all before it; the cache grows up to the context"
-    parts = [f"{n} layers " + (f"see the last {w:,} tokens" if w else "see everything") for w, n in kinds.items()]
+    parts = [_layers(n) + (f" the last {w:,} tokens" if w else " everything") for w, n in kinds.items()]
     return "; ".join(parts) + "; the cache of a windowed layer stops growing there"
+
+
+def _layers(n: int) -> str:
+    return counted(n, "layer") + (" sees" if n == 1 else " see")
 
 
 def _cache_text(facts: dict[str, object]) -> str:
@@ -145,8 +149,8 @@ def _stored(facts: dict[str, object]) -> str:
         assert isinstance(dtypes, dict)
         return ", ".join(dtypes)
     exceptions = len(quantization["exceptions"])
-    also = f", {exceptions} modules otherwise" if exceptions else ""
-    return f"affine {quantization['bits']}-bit, group {quantization['group_size']}{also}"
+    also = f", {counted(exceptions, 'module')} otherwise" if exceptions else ""
+    return f"{quantization['mode']} {quantization['bits']}-bit, group {quantization['group_size']}{also}"
 
 
 def _tokenizer_text(tokenizer: object) -> str:

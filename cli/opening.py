@@ -42,31 +42,33 @@ def use_threads(n: int, *, quiet: bool) -> None:
         note(f"--threads has no effect here; the kernels are {kernels.names()}")
 
 
-def open_model(path: Path, n_tokens: int = CHAT_TOKENS, *, force: bool, quiet: bool) -> tuple[Mistral, Tokenizer]:
+def open_model(
+    path: Path, n_tokens: int = CHAT_TOKENS, *, ignore_memory: bool, quiet: bool
+) -> tuple[Mistral, Tokenizer]:
     """Return the model and tokenizer at `path`, for a cache of `n_tokens`.
 
-    Raises ModelError if they do not fit into memory, unless `force` says to try all the same.
+    Raises ModelError if they do not fit into memory, unless `ignore_memory`.
     """
-    _prepare(path, n_tokens, force=force, quiet=quiet)
+    _prepare(path, n_tokens, ignore_memory=ignore_memory, quiet=quiet)
     return load(path)
 
 
-def open_weights(path: Path, n_tokens: int, *, force: bool, quiet: bool) -> Mistral:
+def open_weights(path: Path, n_tokens: int, *, ignore_memory: bool, quiet: bool) -> Mistral:
     """Return the model at `path`, which needs no tokenizer, for a cache of `n_tokens`.
 
-    Raises ModelError if they do not fit into memory, unless `force` says to try all the same.
+    Raises ModelError if they do not fit into memory, unless `ignore_memory`.
     """
-    _prepare(path, n_tokens, force=force, quiet=quiet)
+    _prepare(path, n_tokens, ignore_memory=ignore_memory, quiet=quiet)
     return load_model(path)
 
 
-def _prepare(path: Path, n_tokens: int, *, force: bool, quiet: bool) -> None:
+def _prepare(path: Path, n_tokens: int, *, ignore_memory: bool, quiet: bool) -> None:
     """Compare the memory needed with the memory there, and say what there is to say of it and the kernels."""
     needed, available = memory_needed(ModelFolder(path), n_tokens), available_memory()
     if available is not None and needed > 0.9 * available:
         text = f"the model needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available"
-        if needed > available and not force:
-            raise ModelError(f"{text}; convert it to fewer bits, or add --force")
+        if needed > available and not ignore_memory:
+            raise ModelError(f"{text}; convert it to fewer bits, or add --ignore-memory")
         if not quiet:
             note(text)
     if (remark := kernels.note()) and not quiet and first_time("slow-kernels"):

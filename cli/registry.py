@@ -9,8 +9,11 @@ import platformdirs
 
 from mistral_mlx.errors import ModelError, OptionError, shown
 
+from .folder_lock import locked
+
 HOME_VARIABLE = "MISTRAL_MLX_HOME"
 MODEL_VARIABLE = "MISTRAL_MLX_MODEL"
+PULLABLE = ("demo",)  # the models that `pull` fetches
 
 
 def home() -> Path:
@@ -40,11 +43,12 @@ def model_names() -> list[str]:
 
 def register(name: str, path: Path) -> None:
     """Make `name` mean the folder `path`, from now on."""
-    names = {key: str(value) for key, value in (registered() | {name: path.resolve()}).items()}
     _file().parent.mkdir(parents=True, exist_ok=True)
-    draft = _file().with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps(names, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    draft.replace(_file())
+    with locked(_file().parent):  # or two that register at once lose one name
+        names = {key: str(value) for key, value in (registered() | {name: path.resolve()}).items()}
+        draft = _file().with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps(names, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        draft.replace(_file())
 
 
 def resolve(model: str | None) -> Path:
@@ -54,22 +58,36 @@ def resolve(model: str | None) -> Path:
     """
     if not model:
         raise OptionError(f"which model? Give --model with a folder or a name, or set {MODEL_VARIABLE}")
-    is_path = os.sep in model
-    names = {} if is_path else registered()
-    path = names.get(model, Path(model).expanduser())
+    path = located(model)
     if path.is_dir():
         return path
-    if model in names:
-        raise ModelError(
-            f"the folder of {shown(model)}, {shown(str(path), limit=200)}, is gone; "
-            "fetch it again with 'mistral-mlx pull'"
-        )
     if path.is_file():
         raise ModelError(f"{shown(model, limit=200)} is a file, and a model is a folder; convert a GGUF file first")
-    known = ", ".join(sorted(names)) or "none; 'mistral-mlx pull demo' fetches one"
+    if os.sep in model:
+        raise ModelError(f"no such model directory: {shown(model, limit=200)}")
+    known = ", ".join(sorted(registered())) or f"none; 'mistral-mlx pull {PULLABLE[0]}' fetches one"
     raise ModelError(
         f"no such model directory or registered name: {shown(model, limit=200)} (registered: {shown(known)})"
     )
+
+
+def located(model: str) -> Path:
+    """Return the path that `model`, a registered name or a path, means, whether it exists or not.
+
+    Raises ModelError for a registered name whose folder was deleted.
+    """
+    if not is_name(model):
+        return Path(model).expanduser()
+    names = registered()
+    if not names[model].is_dir():
+        remedy = f"fetch it again with 'mistral-mlx pull {model}'" if model in PULLABLE else "give the new path"
+        raise ModelError(f"the folder of {shown(model)}, {shown(str(names[model]), limit=200)}, is gone; {remedy}")
+    return names[model]
+
+
+def is_name(model: str) -> bool:
+    """Whether `model` is a registered name. Every text with a slash is a path."""
+    return os.sep not in model and model in registered()
 
 
 def first_time(remark: str) -> bool:

@@ -1,5 +1,6 @@
 """What several commands say about an answer; knows nothing of where it is said."""
 
+from mistral_mlx.errors import counted
 from mistral_mlx.generation import GenerationResponse
 
 
@@ -11,7 +12,7 @@ def untrained_position(n_tokens: int, n_trained: int) -> str:
 def statistics(last: GenerationResponse, seed: int, reason: str) -> str:
     """Return counts, speeds and memory in one line."""
     return (
-        f"prompt {last.prompt_tokens} tokens ({last.cached_tokens} cached) {last.prompt_tps:.1f} tok/s, "
-        f"answer {last.generation_tokens} tokens {last.generation_tps:.1f} tok/s ({reason}), "
+        f"prompt {counted(last.prompt_tokens, 'token')} ({last.cached_tokens} cached) {last.prompt_tps:.1f} tok/s, "
+        f"answer {counted(last.generation_tokens, 'token')} {last.generation_tps:.1f} tok/s ({reason}), "
         f"peak memory {last.peak_memory_gb:.2f} GB, seed {seed}, first token after {last.ttft_s:.2f} s"
     )

@@ -4,8 +4,6 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import typer
-
 from mistral_mlx.errors import OptionError, shown
 
 from . import options
@@ -24,23 +22,30 @@ OPTIONS: dict[str, tuple[Any, object]] = {
     "typical_p": (
         Annotated[
             float,
-            typer.Option(metavar="P", help="Keep the tokens of most typical surprise that together reach P; 1 is off."),
+            options.sampling_option(
+                metavar="P", help="Keep the tokens of most typical surprise that together reach P; 1 is off."
+            ),
         ],
         1.0,
     ),
     "xtc_probability": (
-        Annotated[float, typer.Option(metavar="P", help="How often XTC leaves out the likeliest tokens; 0 is off.")],
+        Annotated[
+            float, options.sampling_option(metavar="P", help="How often XTC leaves out the likeliest tokens; 0 is off.")
+        ],
         0.0,
     ),
     "xtc_threshold": (
-        Annotated[float, typer.Option(metavar="P", help="XTC: of the tokens at least this likely the last one stays.")],
+        Annotated[
+            float,
+            options.sampling_option(metavar="P", help="XTC: of the tokens at least this likely the last one stays."),
+        ],
         0.1,
     ),
     "repetition_penalty": (options.RepetitionPenalty, options.REPETITION_PENALTY),
     "repetition_context_size": (
         Annotated[
             int,
-            typer.Option(
+            options.sampling_option(
                 "--repetition-context-size",
                 "--repeat-last-n",
                 metavar="N",
@@ -50,17 +55,22 @@ OPTIONS: dict[str, tuple[Any, object]] = {
         64,
     ),
     "presence_penalty": (
-        Annotated[float, typer.Option(metavar="X", help="Taken from the logit of a token that was there; 0 is off.")],
+        Annotated[
+            float,
+            options.sampling_option(metavar="X", help="Taken from the logit of a token that was there; 0 is off."),
+        ],
         0.0,
     ),
     "frequency_penalty": (
-        Annotated[float, typer.Option(metavar="X", help="The same, for each time that it was there; 0 is off.")],
+        Annotated[
+            float, options.sampling_option(metavar="X", help="The same, for each time that it was there; 0 is off.")
+        ],
         0.0,
     ),
     "logit_bias": (
         Annotated[
             list[str] | None,
-            typer.Option(
+            options.sampling_option(
                 metavar="ID(+/-)BIAS", help="Added to the logit of a token, as 1234-2.5 or 1234-inf; may be repeated."
             ),
         ],
@@ -68,26 +78,33 @@ OPTIONS: dict[str, tuple[Any, object]] = {
     ),
     "dry_multiplier": (
         Annotated[
-            float, typer.Option(metavar="X", help="Weight of the penalty for repeating a whole sequence; 0 is off.")
+            float,
+            options.sampling_option(
+                metavar="X", help="Weight of the penalty for repeating a whole sequence; 0 is off."
+            ),
         ],
         0.0,
     ),
     "dry_base": (
-        Annotated[float, typer.Option(metavar="X", help="DRY: how the penalty grows with each token repeated.")],
+        Annotated[
+            float, options.sampling_option(metavar="X", help="DRY: how the penalty grows with each token repeated.")
+        ],
         1.75,
     ),
     "dry_allowed_length": (
-        Annotated[int, typer.Option(metavar="N", help="DRY: how many tokens may be repeated for the weight alone.")],
+        Annotated[
+            int, options.sampling_option(metavar="N", help="DRY: how many tokens may be repeated for the weight alone.")
+        ],
         2,
     ),
     "dry_penalty_last_n": (
-        Annotated[int, typer.Option(metavar="N", help="DRY: how far back it looks; -1 is everything.")],
+        Annotated[int, options.sampling_option(metavar="N", help="DRY: how far back it looks; -1 is everything.")],
         -1,
     ),
     "dry_sequence_breaker": (
         Annotated[
             list[str] | None,
-            typer.Option(
+            options.sampling_option(
                 metavar="TEXT",
                 help="DRY: no repetition reaches over this; may be repeated. By default line feed, colon, quote and "
                 "asterisk; 'none' is none.",

@@ -1,15 +1,15 @@
 """``tokens``: what a text, or a chat, is to a model: ids, pieces, control tokens, and the prompt as it is sent."""
 
 import json
-import sys
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mistral_mlx.errors import OptionError
+from mistral_mlx.errors import OptionError, counted
 
 from . import options, registry
+from .reading import STDIN, decode, read_stdin
 from .sanitize import inert
 from .terminal import write_text
 
@@ -31,7 +31,7 @@ def tokens(
     if (system is not None or template is not None) and not chat:
         raise OptionError("--system and --template need --chat")
     tokenizer = load_tokenizer(registry.resolve(model))
-    text = _read_stdin() if text is None else text
+    text = decode(read_stdin(), STDIN).removesuffix("\n") if text is None else text
     record = describe(tokenizer, _encode(tokenizer, text, chat=chat, system=system, template=template))
     write_text(json.dumps(record, ensure_ascii=False) + "\n" if as_json else _table(record))
 
@@ -68,15 +68,6 @@ def _text(tokenizer: "Tokenizer", ids: list[int]) -> str:
     return "".join([*map(stream.add, ids), stream.flush()])
 
 
-def _read_stdin() -> str:
-    if sys.stdin.isatty():
-        raise OptionError("there is no text: give it as an argument or on standard input")
-    try:
-        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise OptionError(f"standard input is not UTF-8 text: byte {error.start}") from error
-
-
 def _table(record: dict[str, object]) -> str:
     """Return a line a token, and the prompt; texts in JSON's quotes, so that every space and line feed is seen."""
     ids, pieces, control = record["ids"], record["pieces"], record["control"]
@@ -87,7 +78,8 @@ def _table(record: dict[str, object]) -> str:
         for token, piece, is_control in zip(ids, pieces, control, strict=True)
     ]
     n_control = sum(control)
-    return "\n".join([*rows, f"{len(ids)} tokens, {n_control} control", f"prompt: {_quoted(record['prompt'])}", ""])
+    total = f"{counted(len(ids), 'token')}, {n_control} control"
+    return "\n".join([*rows, total, f"prompt: {_quoted(record['prompt'])}", ""])
 
 
 def _quoted(text: object) -> str:

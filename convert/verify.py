@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-from mistral_mlx.errors import MistralMLXError, OptionError, shown
+from mistral_mlx.errors import MistralMLXError, OptionError, counted, shown
 from mistral_mlx.evaluation import DEFAULT_CONTEXT, MIN_CONTEXT, Window, evaluate, model_logits, windows
 from mistral_mlx.loading import load_model
 from mistral_mlx.scores import Evaluation
@@ -39,7 +39,8 @@ def verification_windows(source: Source, text: str | PathLike[str] | Literal[Tru
     ids = tokenizer.encode(content, bos=tokenizer.add_bos)
     if len(ids) < MIN_TOKENS:
         raise OptionError(
-            f"the text {shown(str(text))} has {len(ids)} tokens; give one of at least {MIN_TOKENS} to verify on"
+            f"the text {shown(str(text))} has {counted(len(ids), 'token')}; "
+            f"give one of at least {MIN_TOKENS} to verify on"
         )
     trained = source.args.max_position_embeddings
     context = max(min(DEFAULT_CONTEXT, trained, len(ids)), MIN_CONTEXT)

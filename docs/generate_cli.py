@@ -6,7 +6,6 @@ from pathlib import Path
 
 import typer.main
 
-from mistral_mlx.cli import help as sections
 from mistral_mlx.cli.app import app
 from mistral_mlx.cli.settings import Option, options_of
 
@@ -24,8 +23,7 @@ def render(page: str) -> str:
 def commands() -> str:
     """Return a section for every command."""
     program = typer.main.get_command(app)
-    options = options_of(program)
-    return "\n".join(_command(name, command, options[name]) for name, command in program.commands.items())
+    return "\n".join(_command(name, command, list(options_of(command))) for name, command in program.commands.items())
 
 
 def _command(name: str, command: typer.core.TyperCommand, options: list[Option]) -> str:
@@ -37,20 +35,21 @@ def _command(name: str, command: typer.core.TyperCommand, options: list[Option])
     lines += [f"- `{name} {sub.name}`: {inspect.cleandoc(sub.help)}" for sub in subcommands]
     lines += [""] if arguments or subcommands else []
     lines += ["| option | variable | default | |", "|---|---|---|---|"] if options else []
-    parameters = {p.name: p for p in command.params}
-    lines += [_row(option, parameters[option.name]) for option in options]
-    examples = [f"    {example}" for example in sections.EXAMPLES.get(name, [])]
+    lines += [_row(option) for option in options]
+    examples = [f"    {example}" for example in (command.epilog or "").splitlines()]
     return "\n".join([*lines, *([""] if options else []), *examples, *([""] if examples else [])]) + "\n"
 
 
-def _row(option: Option, parameter: typer.core.TyperOption) -> str:
+def _row(option: Option) -> str:
+    parameter = option.parameter
     flags = ", ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
     metavar = "" if option.kind is bool else f" {parameter.metavar}"
     if option.kind is bool:
         default = "on" if option.default else ""
     else:
         default = "" if option.default is None else f"`{option.default}`"
-    cells = (flags + metavar, f"`{option.variable}`", default, option.help)
+    variable = f"`{parameter.envvar}`" if parameter.envvar else ""
+    cells = (flags + metavar, variable, default, parameter.help)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

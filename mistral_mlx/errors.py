@@ -24,6 +24,7 @@ __all__ = [
     "OptionError",
     "SessionError",
     "TokenizerError",
+    "counted",
     "shown",
 ]
 
@@ -69,3 +70,8 @@ def shown(value: object, *, limit: int = 80) -> str:
     text = value if isinstance(value, str) else repr(value)
     short = text if len(text) <= limit else text[:limit] + "…"
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in short)
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number and its noun, in the plural unless `n` is 1: "1 line", "2,000 lines"."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")

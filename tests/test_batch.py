@@ -119,6 +119,19 @@ def test_no_prompts_and_no_file_are_usage_errors(tmp_path):
         invoke("batch", tmp_path / "nowhere", "-m", "x")
 
 
+def test_a_byte_order_mark_before_the_first_line_is_ignored(folder, tmp_path):
+    """The line used to be refused as no JSON."""
+    (tmp_path / "in").write_bytes(b'\xef\xbb\xbf"the king"\n')
+    result = invoke("batch", tmp_path / "in", "-m", folder, *GREEDY)
+    assert "text" in json.loads(result.output)
+
+
+def test_one_line_is_counted_in_the_singular(folder, tmp_path):
+    """It used to be "1 of 1 lines"."""
+    (tmp_path / "in").write_text("1\n")
+    assert "1 of 1 line could not be answered" in invoke("batch", tmp_path / "in", "-m", folder, *GREEDY).stderr
+
+
 def test_a_line_has_the_defaults_that_it_does_not_change():
     request = asked({"prompt": "a", "system": "b", "prefill": "c ", "temperature": 1, "stop": ["x"]}, system="d")
     assert (request.prompt.system, request.prompt.prefill, request.max_tokens, request.stop) == ("b", "c", 9, ["x"])

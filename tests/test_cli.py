@@ -251,9 +251,9 @@ def test_a_model_larger_than_the_memory_is_refused_unless_forced(folder):
         [sys.executable, "-c", code, "complete", "-m", folder, "x"], capture_output=True, input=b""
     )
     assert refused.returncode == 3
-    assert "GB are available; convert it to fewer bits, or add --force" in one_line(refused.stderr)
+    assert "GB are available; convert it to fewer bits, or add --ignore-memory" in one_line(refused.stderr)
     forced = subprocess.run(
-        [sys.executable, "-c", code, "complete", "--force", "-m", folder, "x"], capture_output=True, input=b""
+        [sys.executable, "-c", code, "complete", "--ignore-memory", "-m", folder, "x"], capture_output=True, input=b""
     )
     assert forced.returncode == 0
 
@@ -332,6 +332,19 @@ def test_a_conversion_that_is_ended_leaves_nothing_and_says_so(tmp_path, number)
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 
 
+def test_programs_that_tests_start_obey_signals():
+    code = "import signal; print(signal.SIG_IGN in map(signal.getsignal, (signal.SIGINT, signal.SIGHUP)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30).stdout == b"False\n"
+
+
+def test_the_tests_pass_where_signals_are_ignored():
+    """Under nohup, or with `&` in a script, programs ignored the signals that tests sent to them, and tests hung."""
+    test = f"{__file__}::{test_programs_that_tests_start_obey_signals.__name__}"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test]
+    result = subprocess.run(["sh", "-c", 'trap "" INT HUP; exec "$@"', "sh", *command], capture_output=True, timeout=60)
+    assert result.returncode == 0, result.stdout.decode()
+
+
 # Registered names and other commands
 
 
@@ -364,6 +377,12 @@ def test_info_says_what_the_cache_will_take(folder):
     assert "4 query heads share 2 key/value heads of 8" in text
 
 
+def test_info_names_the_packing_mode(folder, tmp_path):
+    """Every packing used to be called affine."""
+    assert run("convert", folder, tmp_path / "out", "--mode", "mxfp4").returncode == 0
+    assert "(mxfp4 4-bit, group 32" in run("info", tmp_path / "out").stdout.decode()
+
+
 def test_convert_names_what_it_keeps_and_the_result_runs(tmp_path):
     folder = write_tiny_folder(tmp_path / "odd", intermediate_size=72)
     result = run("convert", folder, tmp_path / "out", "--bits", "4", "--group-size", "32")
@@ -373,6 +392,26 @@ def test_convert_names_what_it_keeps_and_the_result_runs(tmp_path):
     assert run("complete", "-q", "-m", tmp_path / "out", *GREEDY, "Hello").returncode == 0
     again = run("convert", folder, tmp_path / "out")
     assert again.returncode == 5
+
+
+def test_commands_about_a_model_take_it_as_an_argument_or_an_option(folder, tmp_path):
+    """convert used to know no names, bench no argument, and info to ignore one of two models."""
+    from mistral_mlx.cli.registry import register
+
+    register("tiny", folder)
+    dry = ("--dry-run", "--dequantize", "--json")
+    for args in (("tiny",), ("-m", "tiny"), (folder,)):
+        assert run("info", *args).returncode == 0
+        assert run("convert", *args, *dry, cwd=tmp_path).returncode == 0
+    made = run("convert", "tiny", *dry, cwd=tmp_path)
+    assert json.loads(made.stdout)["target"] == str(tmp_path / "tiny-mlx")
+    for args in (("tiny", "a.gguf"), ("-m", "tiny", "b.gguf")):
+        assert run("export", *args, "-q", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+    assert run("bench", "tiny", "-p", "2", "-n", "1", "--repeats", "1", "-q").returncode == 0
+    for command in ("info", "bench"):
+        refused = run(command, folder, "-m", "tiny")
+        assert (refused.returncode, "two models are given" in one_line(refused.stderr)) == (2, True)
 
 
 def test_convert_json_is_the_report(folder, tmp_path):

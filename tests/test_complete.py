@@ -35,7 +35,7 @@ def endless(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _ready_stdin(monkeypatch):
     """The runner's standard input is no file, which select would ask for."""
-    monkeypatch.setattr("mistral_mlx.cli.prompt.select.select", lambda r, w, x, s: (r, w, x))
+    monkeypatch.setattr("mistral_mlx.cli.reading.select.select", lambda r, w, x, s: (r, w, x))
 
 
 def invoke(*args, input=""):
@@ -79,6 +79,15 @@ def test_the_parts_of_a_prompt_are_joined_in_the_documented_order(tmp_path, monk
         (tmp_path / name).write_text(f"in {name}\n")
     text = join_prompt("argument", tmp_path / "prompt", [tmp_path / "a.py", tmp_path / "b.txt"])
     assert text == ("piped\n\n--- File: a.py ---\nin a.py\n\n--- File: b.txt ---\nin b.txt\n\nin prompt\n\nargument")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_prompt(tmp_path, monkeypatch):
+    """Some editors write one; it used to become three tokens of the prompt."""
+    monkeypatch.setattr(sys, "stdin", Stdin(b"\xef\xbb\xbfpiped\n"))
+    for name in ("a.py", "prompt"):
+        (tmp_path / name).write_bytes(f"\ufeffin {name}\n".encode())
+    text = join_prompt(None, tmp_path / "prompt", [tmp_path / "a.py"])
+    assert text == "piped\n\n--- File: a.py ---\nin a.py\n\nin prompt"
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

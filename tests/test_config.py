@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_folder import write_tiny_folder
 
 from mistral_mlx.cli import settings
 from mistral_mlx.cli.app import app
-from mistral_mlx.cli.config import SILENT
+from mistral_mlx.cli.help import Command
+from mistral_mlx.cli.options import PANELS
 from mistral_mlx.cli.registry import register
 from mistral_mlx.cli.sampling import OPTIONS, make_sampler
 from mistral_mlx.errors import OptionError
@@ -36,8 +38,12 @@ def config(home):
     return home / "config.toml"
 
 
+def found(program, command="complete"):
+    return program.commands[command].settings(program.make_context("mistral-mlx", [command], resilient_parsing=True))
+
+
 def defaults(program, command="complete"):
-    return settings.defaults(program, command)
+    return {s.option.name: s.value for s in found(program, command) if s.source != "default"}
 
 
 # Precedence
@@ -76,13 +82,13 @@ def test_the_file_stands_in_the_users_config_folder_where_nothing_else_is_said(m
 
 def test_every_option_of_every_command_has_a_twin_in_the_environment(program, monkeypatch):
     samples = {bool: ("yes", True), int: ("7", 7), float: ("0.5", 0.5), str: ("a b", "a b"), Path: ("p", "p")}
-    for command, options in settings.options_of(program).items():
-        for option in options:
+    for command in (name for name, of in program.commands.items() if isinstance(of, Command)):
+        for option in [setting.option for setting in found(program, command)]:
             text, value = samples[option.kind]
             with monkeypatch.context() as patch:
                 patch.setenv(option.variable, text)
-                assert defaults(program, command)[option.name] == ([value] if option.multiple else value)
-    assert {o.name for o in settings.options_of(program)["complete"]} >= OPTIONS.keys()
+                assert defaults(program, command)[option.name] == ([value] if option.parameter.multiple else value)
+    assert {setting.option.name for setting in found(program)} >= OPTIONS.keys()
 
 
 def test_several_values(program, config, monkeypatch):
@@ -99,6 +105,7 @@ def test_several_values(program, config, monkeypatch):
     ("text", "said"),
     [
         ("[complete]\ntemprature = 1", "there is no option complete.temprature; did you mean temperature?"),
+        ("modle = 'demo'", "there is no option modle; did you mean mode or model?"),
         ("[chatt]\na = 1", "there is no command chatt; did you mean chat?"),
         ("zzz = 1", "there is no option zzz; there are adapter, against, allow_nonfinite,"),
         ("[complete]\ntemperature = 'hot'", "complete.temperature is 'hot'; it must be a number"),
@@ -122,6 +129,74 @@ def test_what_is_wrong_with_a_variable_is_one_line_with_its_name_and_value():
     result = run("complete", "x", MISTRAL_MLX_TOP_K="many")
     assert result.stderr == "mistral-mlx: error: MISTRAL_MLX_TOP_K is 'many'; it must be a whole number\n"
     assert run("models", MISTRAL_MLX_JSON="perhaps").returncode == 2
+
+
+def test_a_value_out_of_range_names_its_origin(config, tmp_path):
+    """It used to be called by its flag, which nobody had typed."""
+    config.write_text("device = 'tpu'\n[complete]\ntemperature = -5\n")
+    said = "mistral-mlx: error: {}; it must be {}\n"
+    result = run("complete", "-m", "x", "x")
+    assert result.stderr.startswith(f"mistral-mlx: error: {config}: complete.temperature is -5")
+    result = run("complete", "-m", "x", "--temperature", "0", "x")
+    assert result.stderr == said.format(f"{config}: device is 'tpu'", "auto, cpu or gpu")
+    result = run("complete", "-m", "x", "--temperature", "0", "x", MISTRAL_MLX_DEVICE="npu")
+    assert result.stderr == said.format("MISTRAL_MLX_DEVICE is 'npu'", "auto, cpu or gpu")
+    result = run("complete", "-m", "x", "--temperature", "0", "--device", "cpux", "x", MISTRAL_MLX_DEVICE="npu")
+    assert result.stderr == said.format("--device is 'cpux'", "auto, cpu or gpu")
+
+
+def test_a_value_of_the_wrong_type_on_the_command_line_is_told_in_our_words():
+    """It used to be pydantic's "Input should be a valid number"."""
+    result = run("complete", "--top-p", "x", "hi")
+    assert (result.returncode, result.stderr) == (2, "mistral-mlx: error: --top-p is 'x'; it must be a number\n")
+    assert "--seed is '1.5'; it must be a whole number" in run("complete", "--seed", "1.5", "hi").stderr
+
+
+def test_variables_without_effect_are_named_in_one_line_unless_quiet(tmp_path):
+    """A misspelled variable used to be ignored in silence."""
+    remark = "mistral-mlx: MISTRAL_MLX_TEMPRATURE has no effect; did you mean MISTRAL_MLX_TEMPERATURE?\n"
+    assert run("models", "--json", MISTRAL_MLX_TEMPRATURE="0").stderr == remark
+    assert run("config", "--json", MISTRAL_MLX_TEMPRATURE="0").stderr == remark
+    ours = {"MISTRAL_MLX_KERNELS": "portable", "MISTRAL_MLX_DEBUG": "", "MISTRAL_MLX_TOP_P": "1"}
+    assert run("models", "--json", **ours).stderr == ""
+    result = run("complete", "-q", "-m", "nowhere", "x", MISTRAL_MLX_TEMPRATURE="0")
+    assert "TEMPRATURE" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["convert", "export"])
+def test_only_the_command_line_makes_a_command_replace_its_target(config, command):
+    """One name, force, used to let models load and targets be replaced, wherever it was set."""
+    config.write_text("overwrite = true\n")
+    assert "overwrite cannot be set here: give --overwrite on the command line" in run(command, "x", "y").stderr
+    config.write_text("force = true\n")
+    assert "there is no option force; it is called ignore_memory now" in run(command, "x", "y").stderr
+    config.unlink()
+    said = run(command, "x", "y", MISTRAL_MLX_OVERWRITE="1", MISTRAL_MLX_FORCE="1").stderr
+    assert "MISTRAL_MLX_FORCE has no effect; did you mean MISTRAL_MLX_IGNORE_MEMORY?" in said
+    assert "MISTRAL_MLX_OVERWRITE has no effect; give --overwrite on the command line" in said
+
+
+def test_a_target_stays_whatever_variables_say(tmp_path):
+    """MISTRAL_MLX_FORCE=1, which lets large models load, used to make convert replace a model."""
+    folder = write_tiny_folder(tmp_path / "tiny")
+    assert run("convert", folder, tmp_path / "out", "--dequantize").returncode == 0
+    again = ("convert", folder, tmp_path / "out", "--dequantize")
+    result = run(*again, MISTRAL_MLX_FORCE="1", MISTRAL_MLX_OVERWRITE="1")
+    assert result.returncode == 5 and "replace it with --overwrite" in result.stderr
+    assert run(*again, "--overwrite").returncode == 0
+
+
+@pytest.mark.parametrize(("command", "flag"), [("convert", "--overwrite"), ("bench", "--ignore-memory")])
+def test_the_old_flag_is_answered_with_the_new_one(command, flag):
+    assert run(command, "--force").stderr == f"mistral-mlx: error: --force is called {flag} in this command\n"
+
+
+@pytest.mark.parametrize("value", ["-h", "--help", "--debug"])
+def test_a_value_that_looks_like_a_flag_is_only_a_value(value):
+    """--help as a value dropped all variables and the config file, and --debug as a value showed tracebacks."""
+    result = run("complete", "-m", "x", "--stop", value, "x", MISTRAL_MLX_TEMPERATURE="-1")
+    assert result.stderr.startswith("mistral-mlx: error: MISTRAL_MLX_TEMPERATURE is -1")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_a_broken_file_stops_neither_help_nor_the_commands_that_mend_it(config):
@@ -149,7 +224,7 @@ def test_config_shows_each_value_and_where_it_comes_from(config):
     assert (of["top_p"]["value"], of["top_p"]["where"]) == (0.5, "complete.top_p")
     assert (of["top_k"]["value"], of["top_k"]["where"]) == (5, "top_k")
     assert (of["min_p"]["value"], of["min_p"]["source"]) == (0.0, "default")
-    assert facts["options"].keys().isdisjoint(SILENT)
+    assert facts["options"].keys().isdisjoint(("config", "completion"))
     lines = [line.split() for line in run("config", MISTRAL_MLX_SEED="3").stdout.splitlines()]
     assert ["seed", "3", "environment", "(MISTRAL_MLX_SEED)"] in lines
     assert ["top_p", "0.5", "config", "file", "(complete.top_p)"] in lines
@@ -187,6 +262,15 @@ def test_a_logit_bias_is_an_id_and_a_signed_number(bad):
     values = {name: default for name, (_, default) in OPTIONS.items()}
     with pytest.raises(OptionError, match="--logit-bias"):
         make_sampler(**{**values, "logit_bias": [bad]})
+
+
+def test_every_option_but_the_main_ones_has_a_section_of_the_help(program):
+    """Options that were renamed used to fall out of their section."""
+    main = {"help", "model", "max_tokens", "resume", "last", "on_overflow", "save", "history", "chat", "n_prompt"}
+    main |= {"n_gen", "depth", "repeats"}
+    for command in (of for of in program.commands.values() if isinstance(of, Command)):
+        for option in command.options:
+            assert option.name in main or option.parameter.rich_help_panel in PANELS, option.name
 
 
 def test_help_has_sections_examples_and_no_configured_values(config):

@@ -103,7 +103,7 @@ def test_a_text_that_cannot_be_used_is_said_before_anything_is_written(
 ) -> None:
     if content is not None:
         (tmp_path / "bad.txt").write_bytes(content)
-    with pytest.raises(OptionError, match=r"bad\.txt (cannot be read|is no text|is empty|has 1 tokens)"):
+    with pytest.raises(OptionError, match=r"bad\.txt (cannot be read|is no text|is empty|has 1 token)"):
         convert(source, tmp_path / "target", verify_on=tmp_path / "bad.txt")
     assert not (tmp_path / "target").exists()
 

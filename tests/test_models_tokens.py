@@ -48,6 +48,22 @@ def test_without_models_it_is_said_how_to_get_one():
     assert run("models", "--json").stdout == b"[]\n"
 
 
+def test_names_that_cannot_be_resolved_get_the_advice_that_helps(models, tmp_path):
+    """A path used to be answered with "registered: none", and `pull` to be advised for names that it cannot fetch."""
+    assert b"registered" not in run("info", tmp_path / "nowhere").stderr
+    assert b"(registered: gone, tiny)" in run("info", "nowhere").stderr
+    gone = run("info", "gone").stderr
+    assert b"is gone; give the new path" in gone and b"pull" not in gone
+    register("demo", tmp_path / "gone")
+    assert b"fetch it again with 'mistral-mlx pull demo'" in run("info", "demo").stderr
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(folder):
+    """It used to be tokenized."""
+    plain, marked = (run("tokens", "-m", folder, "--json", input=data) for data in (b"king\n", b"\xef\xbb\xbfking\n"))
+    assert plain.stdout == marked.stdout != b""
+
+
 def test_tokens_are_those_that_a_raw_completion_sends(folder):
     tokenizer = load_tokenizer(folder)
     facts = json.loads(run("tokens", "-m", folder, "--json", "the king [INST]", stdin=-3).stdout)

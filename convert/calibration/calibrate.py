@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mistral_mlx.convert.source import Source
 from mistral_mlx.convert.text import read_text, source_tokenizer
 from mistral_mlx.convert.weights import HEAD
-from mistral_mlx.errors import CheckpointError, OptionError, shown
+from mistral_mlx.errors import CheckpointError, OptionError, counted, shown
 from mistral_mlx.evaluation import Window, windows
 
 from .streamed import Streamed
@@ -56,7 +56,7 @@ def calibration_windows(source: Source, path: Path, limit: int = N_WINDOWS) -> l
     context = min(CONTEXT, source.args.max_position_embeddings)
     if len(ids) < context:
         raise OptionError(
-            f"the calibration text {shown(str(path))} has {len(ids)} tokens; at least {context} are needed, "
+            f"the calibration text {shown(str(path))} has {counted(len(ids), 'token')}; at least {context} are needed, "
             f"and {limit * context:,} are used"
         )
     found = windows(ids, context=context, bos_id=tokenizer.bos_id if tokenizer.add_bos else None)

@@ -24,7 +24,7 @@ from mistral_mlx.convert.staging import RESERVE_NBYTES, check_file_target, check
 from mistral_mlx.convert.storage.heads import pair_rotary
 from mistral_mlx.convert.storage.mlx import Mlx, MlxRows
 from mistral_mlx.convert.storage.rows import FLOAT_KINDS, Bytes, Rows
-from mistral_mlx.errors import CheckpointError, ConversionError, OptionError, shown
+from mistral_mlx.errors import CheckpointError, ConversionError, OptionError, counted, shown
 from mistral_mlx.folder import ModelFolder
 from mistral_mlx.kernels.packing import largest_finite
 from mistral_mlx.loading import inspect_model
@@ -227,12 +227,14 @@ def _notes(steps: list[_Step], outtype: str) -> Iterator[str]:
     if made and outtype == "auto":
         forms = sorted({f"{s.tensor.storage.exact.bits} bits" for s in made if s.tensor.storage.exact})
         yield (
-            f"{len(made)} packed tensors ({', '.join(forms)}) are in no form that is carried over and become F16; "
+            f"{counted(len(made), 'packed tensor')} ({', '.join(forms)}) are in no form that is carried over "
+            "and become F16; "
             "--outtype q8_0 is smaller and rounds them once more"
         )
     odd = [s for s in steps if s.output.kind == "F16" and s.tensor.columns % BLOCK and outtype.startswith("q")]
     if odd:
-        yield f"{len(odd)} tensors are written as F16: their rows are no multiple of {BLOCK}"
+        are, their = ("is", "its") if len(odd) == 1 else ("are", "their")
+        yield f"{counted(len(odd), 'tensor')} {are} written as F16: {their} rows are no multiple of {BLOCK}"
     if rounding := max(step.rounding for step in steps):
         yield f"scales were rounded to float16, which moves a weight by at most {rounding:.3g}"
 
