@@ -1,7 +1,6 @@
 """The cache of a session as a safetensors file: the slots in use of each layer, checked before one is believed."""
 
 import json
-import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from . import kernels
 from .args import ModelArgs
 from .cache import RollingBufferCache, make_cache
 from .errors import CheckpointError, SessionError, shown
-from .tensor_files import read_header
+from .tensor_files import header_bytes, read_header
 
 DTYPES = {mx.float16: "F16", mx.bfloat16: "BF16", mx.float32: "F32"}
 PARTS = ("keys", "values")
@@ -34,15 +33,9 @@ def computed_by() -> str:
 def write_cache(file: BinaryIO, layers: Sequence[RollingBufferCache], ids: Sequence[int]) -> int:
     """Write the slots in use and return the CRC-32 of the file and the `ids` it is about."""
     tensors = {f"{i}.{part}": _in_use(layer, part) for i, layer in enumerate(layers) for part in PARTS}
-    header: dict[str, object] = {}
-    end = 0
-    for name, tensor in tensors.items():
-        start, end = end, end + tensor.nbytes
-        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": tensor.shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    header = header_bytes({name: (DTYPES[tensor.dtype], tensor.shape) for name, tensor in tensors.items()})
     crc = 0
-    for data in (struct.pack("<Q", len(text)), text, *map(_bytes, tensors.values())):
+    for data in (header, *map(_bytes, tensors.values())):
         file.write(data)
         crc = zlib.crc32(data, crc)
     return _with_ids(ids, crc)
