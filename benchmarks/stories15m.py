@@ -23,7 +23,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mistral_mlx.convert.sources.sentencepiece_model import (
+from mistral_mlx.convert.sources.gguf.sentencepiece import (
     BYTE,
     CONTROL,
     NORMAL,

@@ -1,11 +1,12 @@
 """What a safetensors header lists, as tensors of a source; reads no weights."""
 
-from mistral_mlx.convert.source import SourceTensor
 from mistral_mlx.convert.storage.heads import PairedHeads
 from mistral_mlx.convert.storage.plain import Plain
 from mistral_mlx.convert.storage.rows import FLOAT_KINDS, Storage, Stored
 from mistral_mlx.errors import CheckpointError, shown
-from mistral_mlx.tensor_files import TensorEntry
+from mistral_mlx.files.safetensors import TensorEntry
+
+from .source import SourceTensor
 
 
 def plain_tensor(entry: TensorEntry, name: str, head_dim: int | None = None) -> SourceTensor:

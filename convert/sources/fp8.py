@@ -9,13 +9,13 @@ The scales of activations, on the right, are for hardware that multiplies in FP8
 
 from collections.abc import Callable, Mapping
 
-from mistral_mlx.convert.source import SourceTensor
 from mistral_mlx.convert.storage.fp8 import KIND, Fp8
 from mistral_mlx.convert.storage.rows import FLOAT_KINDS, Stored
 from mistral_mlx.errors import CheckpointError, ConfigError, ConversionError, shown
-from mistral_mlx.tensor_files import TensorEntry
+from mistral_mlx.files.safetensors import TensorEntry
 
 from .entries import check_heads, ordered, plain_tensor, stored
+from .source import SourceTensor
 
 SCALES = ("qscale_weight", "weight_scale_inv", "weight_scale")
 ACTIVATION_SCALES = ("qscale_act", "activation_scale", "input_scale", "output_scale", "q_scale", "k_scale", "v_scale")

@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mistral_mlx.args import MAX_SIZE, Packing
-from mistral_mlx.convert.source import SourceTensor
 from mistral_mlx.convert.storage.gptq import AWQ, GPTQ, GPTQ_V2, Gptq
 from mistral_mlx.convert.storage.rows import FLOAT_KINDS
 from mistral_mlx.errors import CheckpointError, ConfigError, ConversionError, shown
-from mistral_mlx.tensor_files import TensorEntry
+from mistral_mlx.files.safetensors import TensorEntry
+from mistral_mlx.model.args import MAX_SIZE, Packing
 
 from .entries import plain_tensor, stored
+from .source import SourceTensor
 
 PARTS = ("qweight", "qzeros", "scales", "g_idx")
 METHODS = ("awq", "gptq")

@@ -1,1 +1,1 @@
-"""How the weights of a source lie in its files, one file for each format, and how they are read and unpacked."""
+"""How weights are stored in a checkpoint, and how they are unpacked."""

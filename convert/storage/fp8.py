@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mistral_mlx.kernels.packing import decode, floats
+from mistral_mlx.kernels.fallback.packing import decode, floats
 
 from .rows import Bytes, Floats, Rows, Storage, Stored, Weights, read, read_whole
 

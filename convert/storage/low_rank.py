@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mistral_mlx.args import Packing
+from mistral_mlx.convert.adapters.rows import Floats, Rows, Weights, Wrapped
 from mistral_mlx.errors import CheckpointError, shown
-from mistral_mlx.kernels.packing import decode, floats
-from mistral_mlx.tensor_files import TensorEntry
-
-from .rows import Floats, Rows, Weights, Wrapped
+from mistral_mlx.files.safetensors import TensorEntry
+from mistral_mlx.kernels.fallback.packing import decode, floats
+from mistral_mlx.model.args import Packing
 
 
 @dataclass(frozen=True)

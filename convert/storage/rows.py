@@ -15,9 +15,9 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from mistral_mlx.args import Packing
 from mistral_mlx.errors import CheckpointError, shown
-from mistral_mlx.kernels.packing import decode, floats
+from mistral_mlx.kernels.fallback.packing import decode, floats
+from mistral_mlx.model.args import Packing
 
 FLOAT_KINDS = ("F32", "F16", "BF16")
 
