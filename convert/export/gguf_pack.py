@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType, quants
 
+from mistral_mlx.convert.storage import bits as bits_of
 from mistral_mlx.convert.storage.mlx import Mlx, MlxRows
 from mistral_mlx.convert.storage.rows import FLOAT_KINDS, Bytes, Floats
-from mistral_mlx.convert.storage.storage import bits as bits_of
 from mistral_mlx.kernels.fallback.packing import MLX_DTYPES
 
 BLOCK = 32

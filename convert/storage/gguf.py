@@ -23,8 +23,8 @@ import numpy as np
 from mistral_mlx.errors import CheckpointError, shown
 from mistral_mlx.model.args import Packing
 
+from . import bits as bits_of
 from .rows import Bytes, Floats, Packed, Rows, Storage, Stored, Weights, read
-from .storage import bits as bits_of
 
 GROUP = 32
 PRODUCT_KINDS = ("Q4_K", "Q5_K")  # float16 holds their scales only after rounding: to 11 bits, by 2^-11 at most

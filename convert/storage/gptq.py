@@ -18,11 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mistral_mlx.convert.sources import bits as bits_of
-from mistral_mlx.convert.sources.rows import Bytes, Floats, Packed, Rows, Storage, Stored, Weights, read_whole
 from mistral_mlx.errors import CheckpointError, shown
 from mistral_mlx.kernels.fallback.packing import decode, floats
 from mistral_mlx.model.args import Packing
+
+from . import bits as bits_of
+from .rows import Bytes, Floats, Packed, Rows, Storage, Stored, Weights, read_whole
 
 AWQ, GPTQ, GPTQ_V2 = KINDS = ("AWQ", "GPTQ", "GPTQ v2")
 COLUMNS = 256  # unpacked at a time

@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mistral_mlx.convert.adapters.rows import Floats, Rows, Weights, Wrapped
 from mistral_mlx.errors import CheckpointError, shown
 from mistral_mlx.files.safetensors import TensorEntry
 from mistral_mlx.kernels.fallback.packing import decode, floats
 from mistral_mlx.model.args import Packing
+
+from .rows import Floats, Rows, Weights, Wrapped
 
 
 @dataclass(frozen=True)
