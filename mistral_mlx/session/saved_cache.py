@@ -1,7 +1,6 @@
 """Saves and loads the cache of a session as a safetensors file: the slots in use of each layer."""
 
 import json
-import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from mistral_mlx import kernels
 from mistral_mlx.errors import CheckpointError, SessionError, shown
-from mistral_mlx.files.safetensors import read_header
+from mistral_mlx.files.safetensors import header_bytes, read_header
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.cache import RollingBufferCache, make_cache
 
@@ -34,15 +33,9 @@ def computed_by() -> str:
 def write_cache(file: BinaryIO, layers: Sequence[RollingBufferCache], ids: Sequence[int]) -> int:
     """Write the slots in use, and return the CRC-32 of the file and of the token ids `ids` in the cache."""
     tensors = {f"{i}.{part}": _in_use(layer, part) for i, layer in enumerate(layers) for part in PARTS}
-    header: dict[str, object] = {}
-    end = 0
-    for name, tensor in tensors.items():
-        start, end = end, end + tensor.nbytes
-        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": tensor.shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    header = header_bytes({name: (DTYPES[tensor.dtype], tensor.shape) for name, tensor in tensors.items()})
     crc = 0
-    for data in (struct.pack("<Q", len(text)), text, *map(_bytes, tensors.values())):
+    for data in (header, *map(_bytes, tensors.values())):
         file.write(data)
         crc = zlib.crc32(data, crc)
     return _with_ids(ids, crc)

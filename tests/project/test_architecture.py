@@ -10,6 +10,9 @@ import pytest
 ORDER = {
     "mistral_mlx": "version errors kernels files tokenizer model prompt sampling generation session measure __init__ "
     "convert cli",
+    "mistral_mlx.convert": "progress files storage sources plan report rounding write verify export run __init__",
+    "mistral_mlx.convert.storage": "__init__ rows bits plain mlx fp8 gptq gguf heads low_rank",
+    "mistral_mlx.convert.plan": "__init__ choice request step notes plan outlook",
 }
 NOT_FOR_THE_ENGINE = {"typer", "rich", "prompt_toolkit", "transformers", "mlx_lm"}
 TERMINAL_CALLS = {"print", "input", "exit", "quit"}
