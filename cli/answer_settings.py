@@ -1,34 +1,40 @@
-"""Settings of an answer that come from a file (a template, a line of a batch) instead of the command line."""
+"""What decides an answer: sampling, the limit, and where it ends; from the command line, a template or a batch line."""
 
-from collections.abc import Mapping
-from typing import get_args, get_type_hints
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from mistral_mlx.errors import OptionError, shown
-from mistral_mlx.sampling import Sampler
-
-EXPECTED = {float: "a number", int: "a whole number", str: "a text", list: "a list of texts"}
-
-
-def setting_types() -> dict[str, type]:
-    """Return what kind of value each setting has: those of the sampler, the limit, and where an answer ends."""
-    hints = get_type_hints(Sampler.__init__)
-    kinds = {name: set(get_args(hint) or (hint,)) & set(EXPECTED) for name, hint in hints.items() if name != "return"}
-    return {name: kind.pop() for name, kind in kinds.items() if kind} | {"max_tokens": int, "stop": list}
+from mistral_mlx.knobs import knob, knobs
+from mistral_mlx.sampling_options import SamplingOptions
 
 
-def checked_settings(values: Mapping[str, object], place: str) -> dict[str, object]:
-    """Return `values`, numbers in the right type. Raises OptionError, naming `place`, for a wrong one."""
-    types = setting_types()
-    for name, value in values.items():
-        if name not in types:
-            raise OptionError(f"{place} sets {shown(name)}, which is none of {', '.join(sorted(types))}")
-        if not _is(value, types[name]):
-            raise OptionError(f"{name} of {place} is {shown(value)}; give {EXPECTED[types[name]]}")
-    return {name: float(str(value)) if types[name] is float else value for name, value in values.items()}
+@dataclass(frozen=True)
+class AnswerOptions(SamplingOptions):
+    """The options of sampling, and those that end an answer. Raises OptionError if a value is out of range."""
+
+    max_tokens: int = knob(2048, least=1)
+    stop: Sequence[str] = knob(())
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "" in self.stop:
+            raise OptionError("a stop string is empty; give at least one character")
 
 
-def _is(value: object, kind: type) -> bool:
-    if kind is list:
-        return isinstance(value, list) and all(isinstance(text, str) for text in value)
-    allowed = (int, float) if kind is float else kind
-    return isinstance(value, allowed) and not isinstance(value, bool)
+def read_values(options: type, values: Mapping[str, object], place: str) -> dict[str, Any]:
+    """Return the fields of `options` that a file sets. Raises OptionError, naming `place`, for a wrong one."""
+    known = knobs(options)
+    for key in values:
+        if key not in known:
+            raise OptionError(f"{place} sets {shown(key)}, which is none of {', '.join(sorted(known))}")
+    try:
+        return from_plain(options, values)
+    except OptionError as error:
+        raise OptionError(f"{place}: {error}") from error
+
+
+def from_plain(options: type, values: Mapping[str, object]) -> dict[str, Any]:
+    """Return the fields of `options` by name, for values by key as users write them. Raises OptionError."""
+    known = knobs(options)
+    return {known[key].name: known[key].from_plain(value) for key, value in values.items()}

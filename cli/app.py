@@ -151,7 +151,8 @@ def chat(
 ) -> None:
     """Talk to a model; /help inside lists the commands."""
     from . import chat_opening, chat_start
-    from .chat_settings import NAMES, Settings
+    from .answer_settings import from_plain
+    from .chat_settings import NAMES, ChatOptions
     from .saved import Store
 
     if name and not resume:
@@ -160,14 +161,9 @@ def chat(
     resumes = store.existing(name) if resume or last else None
     if model or not resumes:
         registry.resolve(model)  # a wrong name need not wait for the prompt
-    settings = Settings(
-        **sampling,
-        max_tokens=max_tokens,
-        stop=stop or [],
-        on_overflow=on_overflow,
-        stats=stats,
-        plain=plain,
-    )
+    shown_how = {"on_overflow": on_overflow, "stats": stats, "plain": plain}
+    plain_values = {**sampling, "max_tokens": max_tokens, "stop": stop, **shown_how}
+    settings = ChatOptions(**from_plain(ChatOptions, plain_values))
     failed = chat_start.run(
         chat_opening.Opener(model, device, threads, ignore_memory, quiet),
         chat_opening.Conversation(store, settings, system, template, resumes),

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from . import options, registry
-from .complete_command import split_settings
+from .complete_command import answer_options
 from .reading import read_file, read_stdin
 from .sampling import with_sampling
 
@@ -41,8 +41,7 @@ def batch(
     from . import batch as command
     from .opening import open_model, use_device, use_threads
 
-    settings, limit, stops = split_settings(context, sampling, {})
-    defaults = command.Defaults(settings, limit, stops, system=system, template=template, raw=raw)
+    defaults = command.Defaults(answer_options(context, sampling, {}), system=system, template=template, raw=raw)
     tasks = command.read_tasks(read_stdin() if str(source) == "-" else read_file(source, "file of prompts"))
     with command.Results(output, tasks, model or "") as results:
         if results.remaining:

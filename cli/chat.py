@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mistral_mlx.errors import MistralMLXError, OptionError, shown
@@ -18,7 +18,7 @@ from .chat_commands import CONVERSATION, Command, Leave, show
 from .chat_files import FILES
 from .chat_input import QUOTES, Reader
 from .chat_opening import Opened, Opener, load_session, recap, switch_model
-from .chat_settings import Settings
+from .chat_settings import ChatOptions
 from .remarks import statistics, untrained_position
 from .saved import Store
 from .terminal import Interrupted, note
@@ -46,7 +46,7 @@ class Chat:
 
     loading: Background[Opened]
     opener: Opener
-    settings: Settings
+    settings: ChatOptions
     store: Store
     given: frozenset[str] = frozenset()  # settings from the command line, which no saved session overrides
     quiet: bool = False
@@ -167,14 +167,14 @@ class Chat:
                 note(f"error: {error}")
 
     def saved_settings(self) -> dict[str, object]:
-        return {**asdict(self.settings), "model": self.model}
+        return {**self.settings.as_saved(), "model": self.model}
 
     def say(self, text: str) -> None:
         """Write a remark, unless the chat is quiet."""
         if not self.quiet:
             note(text)
 
-    def apply(self, settings: Settings) -> None:
+    def apply(self, settings: ChatOptions) -> None:
         """Make `settings` those of all further answers. Raises OptionError if one is out of range."""
         self.sampler = settings.sampler()
         self.settings = settings

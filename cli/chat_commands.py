@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mistral_mlx.errors import OptionError, shown
@@ -147,7 +147,8 @@ def _model(chat: "Chat", rest: str) -> None:
 
 
 def _plain(chat: "Chat", rest: str) -> None:
-    chat.settings.plain = not chat.settings.plain
+    chat.apply(replace(chat.settings, plain=not chat.settings.plain))
+    chat.save()
     chat.say("answers are shown as they are written" if chat.settings.plain else "answers are shown as Markdown")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mistral_mlx.errors import TokenizerError, shown
 
 from . import registry
-from .chat_settings import Settings
+from .chat_settings import ChatOptions
 from .saved import Store
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Conversation:
     """The one to begin, or with `resumes` to go on with."""
 
     store: Store
-    settings: Settings
+    settings: ChatOptions
     system: str | None = None
     template: str | None = None
     resumes: str | None = None
@@ -68,7 +68,6 @@ def open_session(opener: Opener, wanted: Conversation) -> Opened:
 
     Raises OptionError, ModelError or SessionError; TokenizerError if the model has no instruct format.
     """
-    wanted.settings.check()
     opener.use_device(quiet=opener.quiet)
     if wanted.resumes:
         name = opener.model or _model_of(wanted.store, wanted.resumes)

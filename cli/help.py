@@ -77,8 +77,8 @@ class Command(TyperCommand):
         for parameter in self.get_params(ctx):
             row = parameter.get_help_record(ctx)
             if row is not None:
-                is_option = isinstance(parameter, TyperOption)
-                rows[parameter.rich_help_panel or "Options" if is_option else "Arguments"].append(row)
+                panel = parameter.rich_help_panel or "Options" if isinstance(parameter, TyperOption) else "Arguments"
+                rows[panel].append(row)
         for title, of in rows.items():
             if of:
                 with formatter.section(title):

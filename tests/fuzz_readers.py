@@ -25,7 +25,7 @@ from tokenizer_files import CHATML, byte_level_json, piece_json
 from mistral_mlx import kernels, saved_session
 from mistral_mlx.args import ModelArgs, expected_shapes
 from mistral_mlx.chat_template import render_chat
-from mistral_mlx.cli.chat_settings import Settings
+from mistral_mlx.cli.chat_settings import ChatOptions
 from mistral_mlx.convert.checkpoint import open_source
 from mistral_mlx.convert.choice import Choice
 from mistral_mlx.convert.plan import make_plan
@@ -282,7 +282,7 @@ class Saved(Reader):
         session = Session(*self.model)
         for _ in session.ask("Hello", max_tokens=3):
             pass
-        saved_session.save(session, self.file, {"model": "tiny", **vars(Settings())})
+        saved_session.save(session, self.file, {"model": "tiny", **ChatOptions().as_saved()})
         self.document = json.loads(self.file.read_text())
         self.cache = next(place.glob("*.safetensors"))
         self.cached = self.cache.read_bytes()
@@ -293,7 +293,7 @@ class Saved(Reader):
         for info in saved_session.list_sessions(self.place):
             info.saved_at.astimezone()
         session, settings = saved_session.load(self.file, *self.model)
-        Settings().restored(settings, given=frozenset()).sampler()
+        ChatOptions().restored(settings, given=frozenset()).sampler()
         assert session.system is None or isinstance(session.system, str)
 
 

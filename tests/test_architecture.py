@@ -25,6 +25,8 @@ ORDER = """
     tokenizer_base  instruct
     errors  filters  penalties  sampling  generation  session
     filters  tokenizer_base  dry  sampling
+    errors  knobs  sampling_options  sampling
+    sampling_options  cli
     sampling  samples  cli
     errors  logprobs  generation  samples
     errors  tokenizer_base  infill  cli
