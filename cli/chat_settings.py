@@ -30,10 +30,11 @@ class ChatOptions(AnswerOptions):
 
     def changed(self, key: str, value: str) -> "ChatOptions":
         """Return these settings with `key` set to what the text `value` means. Raises OptionError."""
-        option = knobs(ChatOptions).get(key.replace("-", "_"))
-        if option is None:
+        name = key.replace("-", "_")
+        if name not in NAMES:
             raise OptionError(f"there is no setting {shown(key)}; there are {', '.join(NAMES)}")
-        return replace(self, **{option.name: option.from_plain(_parsed(option, value))})
+        plain = _parsed(knobs(ChatOptions)[name], value)
+        return replace(self, **from_plain(ChatOptions, {name: plain}))
 
     def restored(self, saved: dict[str, object], *, given: frozenset[str]) -> "ChatOptions":
         """Return these settings with those `saved` that were not `given` anew; raises OptionError if they are wrong."""

@@ -8,10 +8,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import Any
+from typing import TypeVar
 
 from .errors import OptionError, shown
 
+T = TypeVar("T")
 WANTED = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", list: "a list of texts"}
 
 
@@ -32,12 +33,12 @@ class Knob:
     choices: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()  # on the command line, where they are not just the name
     key: str = ""  # the name for users, where it is not that of the field
-    read: Callable[[list[str]], Any] = tuple
-    spell: Callable[[Any], list[str] | None] = list
+    read: Callable[[list[str]], object] = tuple
+    spell: Callable[[object], list[str] | None] | None = None
     name: str = ""  # this and the rest are the field's
     kind: type = float  # `list` if users write texts
     optional: bool = False  # whether None is a value
-    default: Any = None
+    default: object = None
 
     @property
     def help(self) -> str:
@@ -62,38 +63,55 @@ class Knob:
         if not (self.kind is list or (self.optional and value is None) or self._fits(value)):
             raise OptionError(f"{self.key} is {shown(value)}; it must be {self.expected}")
 
-    def from_plain(self, value: Any) -> Any:
+    def from_plain(self, value: object) -> object:
         """Return the value that is written as `value` in a file or on the command line. Raises OptionError."""
         if self.kind is not list:
             self.check(value)
-            return float(value) if self.kind is float else value
+            return float(value) if self.kind is float and isinstance(value, Real) else value
         if value is None:
             return self.default
         if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
             raise OptionError(f"{self.key} is {shown(value)}; it must be {self.expected}")
         return self.read(list(value))
 
-    def to_plain(self, value: Any) -> object:
+    def to_plain(self, value: object) -> object:
         """Return what a user or a file writes for `value`; the opposite of `from_plain`."""
-        return self.spell(value) if self.kind is list else value
+        if self.spell:
+            return self.spell(value)
+        return list(value) if isinstance(value, tuple | list) else value
 
-    def _fits(self, value: Any) -> bool:
+    def _fits(self, value: object) -> bool:
         if self.kind in (bool, str):
             return isinstance(value, self.kind) and (not self.choices or value in self.choices)
         if isinstance(value, bool) or not isinstance(value, Integral if self.kind is int else Real):
             return False
-        number = float(value)
+        number: float = int(value) if isinstance(value, Integral) else float(value)  # an int is compared exactly
         return (
-            math.isfinite(number)
-            and (self.least is None or value >= self.least)
-            and (self.above is None or value > self.above)
-            and (self.at_most is None or value <= self.at_most)
+            (isinstance(number, int) or math.isfinite(number))
+            and (self.least is None or number >= self.least)
+            and (self.above is None or number > self.above)
+            and (self.at_most is None or number <= self.at_most)
         )
 
 
-def knob(default: Any, metavar: str = "", about: str = "", **how: Any) -> Any:
+def knob(
+    default: T,
+    metavar: str = "",
+    about: str = "",
+    *,
+    off: float | None = None,
+    least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    choices: tuple[str, ...] = (),
+    flags: tuple[str, ...] = (),
+    key: str = "",
+    read: Callable[[list[str]], T] | None = None,
+    spell: Callable[[object], list[str] | None] | None = None,
+) -> T:
     """Return a field of a dataclass that is an option; see Knob."""
-    return field(default=default, metadata={"knob": Knob(about, metavar, **how)})
+    option = Knob(about, metavar, off, least, above, at_most, choices, flags, key, read or tuple, spell)
+    return field(default=default, metadata={"knob": option})
 
 
 def knobs(options: type) -> Mapping[str, Knob]:
@@ -107,7 +125,7 @@ def _knobs(options: type) -> Mapping[str, Knob]:
     return {option.key: option for option in bound}
 
 
-def _bound(option: Knob, name: str, annotation: Any, default: object) -> Knob:
+def _bound(option: Knob, name: str, annotation: object, default: object) -> Knob:
     optional = annotation == int | None
     kind = int if optional else annotation if annotation in (float, int, bool, str) else list
     return replace(option, name=name, key=option.key or name, kind=kind, optional=optional, default=default)

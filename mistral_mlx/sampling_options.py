@@ -32,16 +32,18 @@ def _read_biases(texts: Sequence[str]) -> dict[int, float]:
     return biases
 
 
-def _spell_biases(biases: Mapping[int, float] | None) -> list[str] | None:
-    return [f"{token}{float(bias):+}".removesuffix(".0") for token, bias in (biases or {}).items()] or None
+def _spell_biases(biases: object) -> list[str] | None:
+    pairs = biases.items() if isinstance(biases, Mapping) else ()
+    return [f"{token}{float(bias):+}".removesuffix(".0") for token, bias in pairs] or None
 
 
 def _read_breakers(texts: Sequence[str]) -> tuple[str, ...]:
     return () if NO_BREAKERS in texts else tuple(texts) or DRY_SEQUENCE_BREAKERS
 
 
-def _spell_breakers(breakers: Sequence[str]) -> list[str] | None:
-    return None if tuple(breakers) == DRY_SEQUENCE_BREAKERS else list(breakers) or [NO_BREAKERS]
+def _spell_breakers(breakers: object) -> list[str] | None:
+    texts = tuple(breakers) if isinstance(breakers, Sequence) else ()
+    return None if texts == DRY_SEQUENCE_BREAKERS else list(texts) or [NO_BREAKERS]
 
 
 @dataclass(frozen=True)
