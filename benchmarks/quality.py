@@ -88,7 +88,7 @@ def _options() -> argparse.Namespace:
 def _ours(options: argparse.Namespace, cut: list[Window], work: Path) -> Iterator[Row]:
     reference = model_logits(load_model(options.folder))
     for (family, name), wanted in ours(options.calibrate, options.sizes).items():
-        report = convert(options.folder, work / "target", force=True, dtype="float16", **wanted)
+        report = convert(options.folder, work / "target", overwrite=True, dtype="float16", **wanted)
         found = evaluate(cut, model_logits(load_model(work / "target")), reference)
         assert found.comparison is not None
         row = {

@@ -165,9 +165,15 @@ def chat(
     plain_values = {**sampling, "max_tokens": max_tokens, "stop": stop, **shown_how}
     settings = ChatOptions(**from_plain(ChatOptions, plain_values))
     failed = chat_start.run(
-        chat_opening.Opener(model, device, threads, ignore_memory, quiet),
-        chat_opening.Conversation(store, settings, system, template, resumes),
-        given=frozenset(key for key in NAMES if options.is_given(context, key)),
+        chat_opening.ChatSetup(
+            chat_opening.Opener(model, device, threads, ignore_memory, quiet),
+            store,
+            settings,
+            frozenset(key for key in NAMES if options.is_given(context, key)),
+            system,
+            template,
+            resumes,
+        ),
         history=registry.home() / "history" if history else None,
     )
     if failed and not sys.stdin.isatty():  # a script has to know
@@ -211,7 +217,7 @@ def export(
     if target is None:
         raise OptionError("which file? Give the GGUF file to write")
     with progress_bar(quiet=quiet) as progress:
-        report = export_gguf(path, target, outtype=outtype, force=overwrite, progress=progress)
+        report = export_gguf(path, target, outtype=outtype, overwrite=overwrite, progress=progress)
     command.show(report, as_json=as_json, quiet=quiet)
 
 

@@ -1,46 +1,47 @@
-"""Work that goes on behind a prompt; knows nothing of what it is."""
+"""Work in a daemon thread, and its result as a Future."""
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
+STEP_S = 0.05  # a signal handler runs between two waits
 
 
 class Background(Generic[Result]):
-    """Calls `work` once, in a thread after `start` or else in `result`; `on_end` is then told, in the same thread."""
+    """Calls `work` once, in a thread; `start` and `result` start it. Then calls `on_end` in the same thread."""
 
     def __init__(self, work: Callable[[], Result]) -> None:
-        self._work = work
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._results: list[Result] = []
-        self.error: BaseException | None = None
+        self._future = Future[Result]()
+        # An executor would wait for its thread when the program ends.
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
         self.on_end: Callable[[], None] = lambda: None
 
     @property
     def ended(self) -> bool:
-        return self._ended.is_set()
+        return self._future.done()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What `work` raised; None while it runs."""
+        return self._future.exception() if self.ended else None
 
     def start(self) -> None:
-        """Begin, if that has not been done."""
-        if self._thread is None and not self.ended:
-            self._thread = threading.Thread(target=self._run, daemon=True)
+        """Begin, unless that has been done."""
+        if self._thread.ident is None:
             self._thread.start()
 
     def result(self) -> Result:
         """Return what `work` returned, or raise what it raised; waits in short steps, which a signal can end."""
         self.start()
-        while not self._ended.wait(0.05):
+        while not wait([self._future], STEP_S).done:
             pass
-        if self.error:
-            raise self.error
-        return self._results[0]
+        return self._future.result()
 
-    def _run(self) -> None:
+    def _run(self, work: Callable[[], Result]) -> None:
         try:
-            self._results.append(self._work())
-        except BaseException as error:  # whatever it is, who waits must not wait for ever
-            self.error = error
-        self._ended.set()
+            self._future.set_result(work())
+        except BaseException as error:  # whatever it is: nobody may wait for ever
+            self._future.set_exception(error)
         self.on_end()

@@ -1,60 +1,26 @@
-"""The commands of the chat that turn on the conversation; knows nothing of keys or of how answers are shown."""
+"""The commands of the chat that change or show the conversation."""
 
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from mistral_mlx.errors import OptionError, shown
 
 from . import registry
+from .chat import Chat
+from .chat_command import Command, Leave, position, show
 from .remarks import statistics
 
-if TYPE_CHECKING:
-    from .chat import Chat
 
-
-class Leave(Exception):
-    """Raised by the command that ends the chat."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """A slash command: what follows it, its line of help, what it does with the rest of the line."""
-
-    usage: str
-    help: str
-    do: Callable[["Chat", str], None]
-    completes: str = ""  # see `completion.candidates`
-
-
-def show(text: str) -> None:
-    """Write what a command was asked to show; model text alone goes to stdout."""
-    from .sanitize import inert
-
-    print(inert(text) if sys.stderr.isatty() else text, file=sys.stderr)
-
-
-def position(rest: str, what: str) -> int:
-    """Return the number N that `rest` gives, counted from the last one; 1 if it is empty. Raises OptionError."""
-    if not rest:
-        return 1
-    if not rest.isdecimal() or int(rest) < 1:
-        raise OptionError(f"{shown(rest)} is no number of {what}; 1 is the last one")
-    return int(rest)
-
-
-def _exit(chat: "Chat", rest: str) -> None:
+def _exit(chat: Chat, rest: str) -> None:
     raise Leave
 
 
-def _clear(chat: "Chat", rest: str) -> None:
+def _clear(chat: Chat, rest: str) -> None:
     chat.session.clear()
     chat.begin_anew()
     chat.say("the conversation is cleared")
 
 
-def _system(chat: "Chat", rest: str) -> None:
+def _system(chat: Chat, rest: str) -> None:
     if rest:
         chat.session.set_system(None if rest == "-" else rest)
         chat.save()
@@ -62,30 +28,31 @@ def _system(chat: "Chat", rest: str) -> None:
     chat.say(f"system prompt: {system}" if system else "there is no system prompt")
 
 
-def _undo(chat: "Chat", rest: str) -> None:
+def _undo(chat: Chat, rest: str) -> None:
     removed = chat.session.undo(position(rest, "turns"))
+    chat.edit = None  # its number counts from the end
     chat.save()
     chat.say(f"taken back: {shown(removed[0])}" + (f" and {len(removed) - 1} more" if len(removed) > 1 else ""))
 
 
-def _retry(chat: "Chat", rest: str) -> None:
+def _retry(chat: Chat, rest: str) -> None:
     chat.stream(chat.session.retry)
 
 
-def _edit(chat: "Chat", rest: str) -> None:
+def _edit(chat: Chat, rest: str) -> None:
     n = position(rest, "messages")
     asked = [str(message["content"]) for message in chat.session.messages if message["role"] == "user"]
     if n > len(asked):
         raise OptionError(f"there are {len(asked)} messages to edit, and {n} was asked for; 1 is the last one")
     chat.edit = (n, asked[-n])
-    chat.say("the next message takes its place, and what followed it goes; Ctrl-C keeps all as it is")
+    chat.say("the next message replaces it and removes the turns after it; Ctrl-C changes nothing")
 
 
-def _continue(chat: "Chat", rest: str) -> None:
+def _continue(chat: Chat, rest: str) -> None:
     chat.stream(chat.session.continue_answer)
 
 
-def _set(chat: "Chat", rest: str) -> None:
+def _set(chat: Chat, rest: str) -> None:
     key, _, value = rest.partition(" ")
     if not key:
         show("\n".join(f"  {line}" for line in chat.settings.lines()))
@@ -96,7 +63,7 @@ def _set(chat: "Chat", rest: str) -> None:
     chat.save()
 
 
-def _show(chat: "Chat", rest: str) -> None:
+def _show(chat: Chat, rest: str) -> None:
     session, args = chat.session, chat.session.model.args
     rows = {
         "model": chat.model,
@@ -109,7 +76,7 @@ def _show(chat: "Chat", rest: str) -> None:
     show("\n".join(f"  {line}" for line in chat.settings.lines()))
 
 
-def _context(chat: "Chat", rest: str) -> None:
+def _context(chat: Chat, rest: str) -> None:
     use, n_turns = chat.session.context, sum(message["role"] == "user" for message in chat.session.messages)
     if use.limit is None:
         room = ""
@@ -117,12 +84,12 @@ def _context(chat: "Chat", rest: str) -> None:
         room = f", in a window of {use.limit:,} that rolls on"
     else:
         room = f" of {use.limit:,} ({100 * use.fraction:.0f} %), {max(0, use.limit - use.used):,} left"
-    show(f"  {use.used:,} tokens{room}; {n_turns} turn{'s'[: n_turns != 1]}, {chat.n_dropped} dropped")
+    show(f"  {use.used:,} tokens{room}; {n_turns} turn{'s'[: n_turns != 1]}, {chat.remarks.n_dropped} dropped")
     for attachment in chat.attachments:
         show(f"  goes with the next message: {shown(attachment.name)}, {len(attachment.text):,} characters")
 
 
-def _tokens(chat: "Chat", rest: str) -> None:
+def _tokens(chat: Chat, rest: str) -> None:
     if not rest:
         raise OptionError("which text? /tokens TEXT counts and shows its tokens")
     tokenizer = chat.session.tokenizer
@@ -133,20 +100,20 @@ def _tokens(chat: "Chat", rest: str) -> None:
     )
 
 
-def _stats(chat: "Chat", rest: str) -> None:
+def _stats(chat: Chat, rest: str) -> None:
     if chat.last is None:
         raise OptionError("there is no answer yet")
     show(f"  {statistics(chat.last, chat.sampler.seed, chat.last.finish_reason or 'interrupt')}")
 
 
-def _model(chat: "Chat", rest: str) -> None:
+def _model(chat: Chat, rest: str) -> None:
     if rest:
         chat.switch(rest)
         return
     show(f"  {chat.model} answers; registered: {', '.join(sorted(registry.registered())) or 'none'}")
 
 
-def _plain(chat: "Chat", rest: str) -> None:
+def _plain(chat: Chat, rest: str) -> None:
     chat.apply(replace(chat.settings, plain=not chat.settings.plain))
     chat.save()
     chat.say("answers are shown as they are written" if chat.settings.plain else "answers are shown as Markdown")

@@ -1,40 +1,57 @@
-"""What the word that is being typed in a chat may become: a command, a path, a name, a setting."""
+"""Completes the word that is being typed in a chat: a command, a path, a name or a setting."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter, WordCompleter
+from prompt_toolkit.document import Document
 
 MAX_CANDIDATES = 200
 
 
-def candidates(text: str, commands: Mapping[str, str], kinds: Mapping[str, Callable[[], Iterable[str]]]) -> list[str]:
-    """Return what the last word of `text` may become.
+class CommandCompleter(Completer):
+    """Completes the names of commands, and the first word after a name.
 
-    `commands` tells for each name what follows it: "paths", a key of `kinds`, which gives the words, or nothing.
+    `commands` maps each name to the kind of its argument: "paths", a key of `words`, or "" for no completion; `words`
+    maps each other kind to a function that returns the candidates. NestedCompleter splits a name at its slash.
     """
-    if not text.startswith("/"):
-        return []
-    name, space, rest = text[1:].partition(" ")
-    if not space:
-        return [f"/{command}" for command in commands if command.startswith(name)]
-    kind, word = commands.get(name, ""), rest.rpartition(" ")[2]
-    if kind == "paths":
-        return paths(word)
-    if kind in kinds and " " not in rest:
-        return [candidate for candidate in kinds[kind]() if candidate.startswith(word)]
-    return []
+
+    def __init__(self, commands: Mapping[str, str], words: Mapping[str, Callable[[], list[str]]]) -> None:
+        kinds: dict[str, Completer] = {kind: _whole(get) for kind, get in words.items()}
+        kinds["paths"] = _Paths()
+        self._names = _whole([f"/{name}" for name in commands])
+        self._arguments = {name: kinds[kind] for name, kind in commands.items() if kind}
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        text = document.text_before_cursor
+        if not text.startswith("/") or "\n" in text or not document.is_cursor_at_the_end:
+            return
+        name, space, rest = text[1:].partition(" ")
+        if not space:
+            yield from self._names.get_completions(document, complete_event)
+        elif name in self._arguments:
+            yield from self._arguments[name].get_completions(Document(rest), complete_event)
 
 
-def paths(word: str) -> list[str]:
-    """Return the paths that begin with `word`; folders end with a slash, hidden ones wait for a dot."""
-    folder, start = os.path.split(word)
-    try:
-        entries = sorted(os.scandir(Path(folder or ".").expanduser()), key=lambda entry: entry.name)
-    except OSError:
-        return []
-    found = []
-    for entry in entries:
-        if entry.name.startswith(start) and (start or not entry.name.startswith(".")) and entry.name.isprintable():
-            path = os.path.join(folder, entry.name) + ("/" if entry.is_dir() else "")
-            found.append(path.replace(" ", "\\ "))
-    return found[:MAX_CANDIDATES]
+class _Paths(Completer):
+    """Paths for the last word: folders end with a slash, hidden names only after a dot, spaces after a backslash."""
+
+    def __init__(self) -> None:
+        self._paths = PathCompleter(expanduser=True)
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        word = document.text.rpartition(" ")[2]
+        shows_hidden = os.path.basename(word).startswith(".")
+        found = self._paths.get_completions(Document(word), complete_event)
+        fit = (
+            f for f in found if f.display_text.isprintable() and (shows_hidden or not f.display_text.startswith("."))
+        )
+        for path in itertools.islice(fit, MAX_CANDIDATES):
+            ending = "/" if path.display_text.endswith("/") else ""
+            yield Completion((word + path.text + ending).replace(" ", "\\ "), -len(word))
+
+
+def _whole(words: list[str] | Callable[[], list[str]]) -> Completer:
+    """Return a completer of the whole text: names may hold characters that end a word elsewhere."""
+    return WordCompleter(words, sentence=True)

@@ -5,41 +5,40 @@ import shlex
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mistral_mlx.errors import OptionError, shown
 
 from . import attachments, clipboard
-from .chat_commands import Command, position, show
-
-if TYPE_CHECKING:
-    from .chat import Chat
+from .chat import Chat
+from .chat_command import Command, position, show
 
 SPEAKERS = {"user": "You", "assistant": "Model", "system": "System"}
 
 
-def _save(chat: "Chat", rest: str) -> None:
-    chat.say(f"saved as {chat.store.save(chat.session, chat.saved_settings(), rest or None)}")
+def _save(chat: Chat, rest: str) -> None:
+    chat.say(f"saved as {chat.save_as(rest or None)}")
 
 
-def _load(chat: "Chat", rest: str) -> None:
+def _load(chat: Chat, rest: str) -> None:
     if not rest:
         raise OptionError("which session? /sessions lists them")
     chat.resume(chat.store.existing(rest))
 
 
-def _sessions(chat: "Chat", rest: str) -> None:
-    infos = chat.store.infos()
-    if not infos:
+def _sessions(chat: Chat, rest: str) -> None:
+    sessions = chat.store.found()
+    if not any(sessions):
         chat.say("no session is saved yet")
-    for info in infos:
+    for info in sessions.whole:
         when = info.saved_at.astimezone().strftime("%Y-%m-%d %H:%M")
         mark = "*" if info.name == chat.store.name else " "
         turns = f"{info.turns} turn{'s'[: info.turns != 1]}"
         show(f"{mark} {when}  {turns:>9}  {shown(info.name)}  ({shown(info.model)})")
+    for bad in sessions.damaged:
+        show(f"  {'damaged':<27}  {shown(bad.name)}  ({bad.reason})")
 
 
-def _read(chat: "Chat", rest: str) -> None:
+def _read(chat: Chat, rest: str) -> None:
     try:
         names = shlex.split(rest)
     except ValueError as error:
@@ -53,7 +52,7 @@ def _read(chat: "Chat", rest: str) -> None:
     _attach(chat, [attachments.read(name) for name in names])
 
 
-def _glob(chat: "Chat", rest: str) -> None:
+def _glob(chat: Chat, rest: str) -> None:
     if not rest:
         raise OptionError("which files? /glob PATTERN, such as src/**/*.py, puts files into the next message")
     found, left_out = attachments.find(rest)
@@ -62,14 +61,14 @@ def _glob(chat: "Chat", rest: str) -> None:
     _attach(chat, found)
 
 
-def _attach(chat: "Chat", found: list[attachments.Attachment]) -> None:
+def _attach(chat: Chat, found: list[attachments.Attachment]) -> None:
     attachments.check_size([*chat.attachments, *found])
     chat.attachments += found
     for attachment in found:
         chat.say(f"goes with the next message: {shown(attachment.name)}, {len(attachment.text):,} characters")
 
 
-def _editor(chat: "Chat", rest: str) -> None:
+def _editor(chat: Chat, rest: str) -> None:
     if not chat.is_interactive:
         raise OptionError("/editor needs a terminal")
     text = _edited(rest)
@@ -95,7 +94,7 @@ def _edited(text: str) -> str:
         return file.read_text(encoding="utf-8", errors="replace")
 
 
-def _copy(chat: "Chat", rest: str) -> None:
+def _copy(chat: Chat, rest: str) -> None:
     n = position(rest, "answers")
     answers = [str(message["content"]) for message in chat.session.messages if message["role"] == "assistant"]
     if n > len(answers):
@@ -104,7 +103,7 @@ def _copy(chat: "Chat", rest: str) -> None:
     chat.say(f"{len(answers[-n]):,} characters are copied by {how}")
 
 
-def _export(chat: "Chat", rest: str) -> None:
+def _export(chat: Chat, rest: str) -> None:
     if not rest:
         raise OptionError("to which file? /export FILE.md writes the conversation")
     path = Path(rest).expanduser()

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,19 +13,24 @@ from mistral_mlx.errors import shown
 from .terminal import Interrupted, note
 
 if TYPE_CHECKING:
+    from prompt_toolkit.completion import Completer
     from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings
 
 QUOTES = '"""'
-Complete = Callable[[str], Iterable[str]]  # what is typed to what its last word may become
 
 
 class Reader(Protocol):
-    """Reads messages. `read` raises EOFError at the end, KeyboardInterrupt for Ctrl-C on an empty line."""
+    """Reads messages."""
 
     is_interactive: bool
 
-    def read(self, default: str = "") -> str: ...
+    def read(self, default: str = "", *, mode: str = "") -> str:
+        """Return the next message; `default` is in the line already, and the prompt names the `mode`.
+
+        Raises EOFError at the end, KeyboardInterrupt for Ctrl-C: in a mode always, otherwise on an empty line.
+        """
+        ...
 
 
 class PlainReader:
@@ -34,8 +39,8 @@ class PlainReader:
     def __init__(self) -> None:
         self.is_interactive = sys.stdin.isatty()
 
-    def read(self, default: str = "") -> str:
-        line = self._line("> ")
+    def read(self, default: str = "", *, mode: str = "") -> str:
+        line = self._line(f"{mode}> ")
         if not line.lstrip().startswith(QUOTES):
             return line
         lines = [line]
@@ -68,7 +73,7 @@ class TerminalReader:
         self,
         *,
         history: Path | None,
-        complete: Complete,
+        completer: "Completer",
         toolbar: Callable[[int], str],
         on_shown: Callable[[], None],
     ) -> None:
@@ -76,13 +81,14 @@ class TerminalReader:
         from prompt_toolkit.output import ColorDepth
 
         self._on_shown = on_shown
+        self._mode = ""
         self._prompt: PromptSession[str] = PromptSession(
-            "> ",
+            lambda: f"{self._mode}> ",
             multiline=True,
             prompt_continuation=lambda width, line, wraps: "  " if wraps else "… ",
             history=_history(history),
-            key_bindings=_keys(),
-            completer=_completer(complete),
+            key_bindings=_keys(clears=lambda: not self._mode),
+            completer=completer,
             complete_while_typing=False,
             enable_history_search=False,  # Ctrl-R searches
             reserve_space_for_menu=4,
@@ -91,7 +97,8 @@ class TerminalReader:
         )
         self._prompt.app.after_render += lambda app: self._shown()
 
-    def read(self, default: str = "") -> str:
+    def read(self, default: str = "", *, mode: str = "") -> str:
+        self._mode = mode
         return unquoted(as_text(self._prompt.prompt(default=default)))
 
     def refresh(self) -> None:
@@ -165,7 +172,8 @@ def as_text(typed: str) -> str:
     return typed.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _keys() -> "KeyBindings":
+def _keys(*, clears: Callable[[], bool]) -> "KeyBindings":
+    """Return the keys of the prompt; Ctrl-C empties a line that holds text if `clears()` is true."""
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
     keys = KeyBindings()
@@ -173,7 +181,7 @@ def _keys() -> "KeyBindings":
     @keys.add("c-c")
     @keys.add("<sigint>")
     def clear_or_leave(event: KeyPressEvent) -> None:
-        if event.current_buffer.text:
+        if event.current_buffer.text and clears():
             event.current_buffer.reset()
         else:
             event.app.exit(exception=KeyboardInterrupt)
@@ -194,17 +202,3 @@ def _keys() -> "KeyBindings":
         event.current_buffer.newline(copy_margin=False)
 
     return keys
-
-
-def _completer(complete: Complete):  # type: ignore[no-untyped-def]  # its base class is imported here
-    from prompt_toolkit.completion import CompleteEvent, Completer, Completion
-    from prompt_toolkit.document import Document
-
-    class LastWord(Completer):
-        def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-            text = document.text_before_cursor
-            if "\n" not in text and document.is_cursor_at_the_end:
-                word = text.rpartition(" ")[2]
-                yield from (Completion(candidate, -len(word)) for candidate in complete(text))
-
-    return LastWord()

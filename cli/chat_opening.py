@@ -53,33 +53,36 @@ class Opener:
 
 
 @dataclass(frozen=True)
-class Conversation:
-    """The one to begin, or with `resumes` to go on with."""
+class ChatSetup:
+    """What a chat begins with: its options, and where it is saved. With `resumes` it goes on with that session."""
 
+    opener: Opener
     store: Store
     settings: ChatOptions
+    given: frozenset[str] = frozenset()  # settings from the command line, which no saved session overrides
     system: str | None = None
     template: str | None = None
     resumes: str | None = None
 
 
-def open_session(opener: Opener, wanted: Conversation) -> Opened:
-    """Return the session that is `wanted`, its model opened.
+def open_session(setup: ChatSetup) -> Opened:
+    """Open the model, and return the session of `setup`.
 
     Raises OptionError, ModelError or SessionError; TokenizerError if the model has no instruct format.
     """
+    opener = setup.opener
     opener.use_device(quiet=opener.quiet)
-    if wanted.resumes:
-        name = opener.model or _model_of(wanted.store, wanted.resumes)
-        opened = load_session(wanted.store, wanted.resumes, name, opener.open(name), template=wanted.template)
-        if wanted.system is not None:
-            opened.session.set_system(wanted.system)
+    if setup.resumes:
+        name = opener.model or setup.store.model_of(setup.resumes)
+        opened = load_session(setup.store, setup.resumes, name, opener.open(name), template=setup.template)
+        if setup.system is not None:
+            opened.session.set_system(setup.system)
         return opened
     from mistral_mlx.session import Session
 
     model, tokenizer = opener.open(opener.model or "")
-    _check_chats(tokenizer, wanted.template)
-    session = Session(model, tokenizer, system=wanted.system, template=wanted.template)
+    _check_chats(tokenizer, setup.template)
+    session = Session(model, tokenizer, system=setup.system, template=setup.template)
     return Opened(session, opener.model or "", {})
 
 
@@ -87,9 +90,7 @@ def load_session(
     store: Store, name: str, model_name: str, model: tuple[Mistral, Tokenizer], *, template: str | None = None
 ) -> Opened:
     """Return the saved session `name`. Raises SessionError if it is damaged or another model's."""
-    from mistral_mlx import saved_session
-
-    session, settings = saved_session.load(store.path(name), *model, template=template)
+    session, settings = store.load(name, *model, template=template)
     return Opened(session, model_name, settings)
 
 
@@ -112,11 +113,6 @@ def recap(opened: Opened) -> str:
     n_turns = sum(message["role"] == "user" for message in messages)
     last = f"; last: {shown(messages[-1]['content'])}" if messages else ""
     return f"resumed, {n_turns} turn{'s'[: n_turns != 1]} with {shown(opened.model)}{last}"
-
-
-def _model_of(store: Store, name: str) -> str:
-    """Return the model that the session was saved with; empty if that is not known."""
-    return next((info.model for info in store.infos() if info.name == name), "")
 
 
 def _check_chats(tokenizer: Tokenizer, template: str | None) -> None:

@@ -4,43 +4,43 @@ from pathlib import Path
 
 from mistral_mlx.errors import MistralMLXError
 
-from . import registry, toolbar
+from . import chat_loop, registry, toolbar
 from .background import Background
-from .chat import COMMANDS, Chat
-from .chat_completion import candidates
+from .chat import Chat
 from .chat_input import PlainReader, Reader, TerminalReader, is_terminal
-from .chat_opening import Conversation, Opener, open_session, recap
+from .chat_opening import ChatSetup, open_session, recap
 from .chat_settings import NAMES
 
 
-def run(opener: Opener, wanted: Conversation, *, given: frozenset[str], history: Path | None) -> MistralMLXError | None:
+def run(setup: ChatSetup, *, history: Path | None) -> MistralMLXError | None:
     """Chat until the input ends; return the last error. Raises what opening the model raised."""
-    loading = Background(lambda: open_session(opener, wanted))
-    chat = Chat(loading, opener, wanted.settings, wanted.store, given, quiet=opener.quiet)
-    wanted.store.name = wanted.resumes
+    loading = Background(lambda: open_session(setup))
+    chat = Chat(setup, loading, setup.settings)
     if is_terminal():
-        reader = _terminal_reader(chat, history, is_resumed=wanted.resumes is not None)
+        reader = _terminal_reader(chat, history)
     else:
         reader = PlainReader()
         _ = chat.session  # nobody waits at a prompt
     chat.is_interactive = reader.is_interactive
-    chat.say(f"chatting with {chat.opener.name}; /help lists the commands, Ctrl-D leaves")
-    if wanted.resumes and not is_terminal():
+    chat.say(f"chatting with {setup.opener.name}; /help lists the commands, Ctrl-D leaves")
+    if setup.resumes and not is_terminal():
         chat.say(recap(chat.opened))
-    return chat.run(reader)
+    return chat_loop.run(chat, reader)
 
 
-def _terminal_reader(chat: Chat, history: Path | None, *, is_resumed: bool) -> Reader:
+def _terminal_reader(chat: Chat, history: Path | None) -> Reader:
+    from .chat_completion import CommandCompleter
+
     words = {
         "sessions": chat.store.names,
-        "settings": lambda: NAMES,
+        "settings": lambda: list(NAMES),
         "models": lambda: sorted(registry.registered()),
     }
-    kinds = {name: command.completes for name, command in COMMANDS.items()}
+    kinds = {name: command.completes for name, command in chat_loop.COMMANDS.items()}
     reader = TerminalReader(
         history=history,
-        complete=lambda text: candidates(text, kinds, words),
-        toolbar=lambda columns: toolbar.line(chat.status(), columns),
+        completer=CommandCompleter(kinds, words),
+        toolbar=lambda columns: toolbar.line(_status(chat), columns),
         on_shown=chat.loading.start,  # importing MLX would hold up the first prompt
     )
 
@@ -48,9 +48,19 @@ def _terminal_reader(chat: Chat, history: Path | None, *, is_resumed: bool) -> R
         if chat.loading.error:
             reader.fail(chat.loading.error)
             return
-        if is_resumed:
+        if chat.setup.resumes:
             reader.print_above(lambda: chat.say(recap(chat.opened)))
         reader.refresh()
 
     chat.loading.on_end = on_end
     return reader
+
+
+def _status(chat: Chat) -> toolbar.Status:
+    """Return what the toolbar shows."""
+    sampling, n_files = chat.settings.short(), len(chat.attachments)
+    if not chat.loading.ended or chat.loading.error:
+        return toolbar.Status(chat.setup.opener.name, state="loading", sampling=sampling, n_files=n_files)
+    use = chat.session.context
+    speed = chat.last.generation_tps if chat.last else None
+    return toolbar.Status(chat.model, "", use.used, use.limit, use.is_window, speed, sampling, n_files)

@@ -11,7 +11,7 @@ from pathlib import Path
 from mistral_mlx.convert import Report
 from mistral_mlx.convert.outlook import N_TOKENS, Outlook
 from mistral_mlx.convert.progress import Progress
-from mistral_mlx.errors import counted
+from mistral_mlx.errors import counted, shown
 from mistral_mlx.memory import available_memory
 from mistral_mlx.scores import Evaluation
 
@@ -19,6 +19,7 @@ from .sanitize import inert
 from .terminal import note, write_text
 
 N_SHOWN = 5  # rows of a list
+UNVERIFIED = 9  # the exit status of a conversion that is done, and could not be verified
 
 
 @contextmanager
@@ -72,6 +73,9 @@ def show(report: Report, *, as_json: bool, quiet: bool) -> None:
             print(inert(line), file=sys.stderr)
     for remark in () if quiet or as_json else report.notes:
         note(remark)
+    if report.unverified is not None:
+        target = shown(report.target, limit=200)
+        note(f"error: {target} is written, but it could not be compared with its source: {report.unverified}")
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -82,27 +86,26 @@ def _lines(report: Report) -> Iterator[str]:
         f"{report.bits_per_weight:.2f} bits per weight, {report.parameters:,} weights"
     )
     yield f"  disk          {_megabytes(report.needed_bytes)} needed, {_megabytes(report.free_bytes)} free"
-    if report.verified is not None:
-        yield from _verified(report.verified)
+    if report.verified is not None and report.verdict is not None:
+        yield from _verified(report.verified, report.verdict)
     yield from _table("  worst error   ", [f"{error:.4f}  {name}" for name, error in report.errors])
     yield from _table("  not quantized ", list(_by_layer(report.kept)))
     if report.choices:
         yield from _choices(report.choices, available_memory())
 
 
-def _verified(found: Evaluation) -> Iterator[str]:
+def _verified(found: Evaluation, verdict: str) -> Iterator[str]:
     """Yield what the result lost against its source."""
     assert found.comparison is not None
     compared = found.comparison
     kl, kl_99 = compared.kl, compared.kl_percentiles["99"]
-    yield (
-        f"  lost          KL {kl.value:.4g} ± {kl.error:.2g} (99 %: {kl_99:.3g}), "
-        f"same next token {compared.same_top.value:.2%}"
-    )
+    ratio, error = compared.perplexity_ratio
+    change = f"{ratio - 1:+.2%} ± {error:.2%}" if ratio <= 2 else f"{ratio:.3g} times"
+    yield f"  lost          {verdict}: the same next token {compared.same_top.value:.2%} of the time"
+    yield f"                KL divergence {kl.value:.4g} ± {kl.error:.2g} (99 %: {kl_99:.3g})"
     yield (
         f"                perplexity {compared.reference_perplexity.value:.4g} -> {found.perplexity.value:.4g} "
-        f"({compared.perplexity_ratio.value - 1:+.2%} ± {compared.perplexity_ratio.error:.2%}), "
-        f"{counted(found.n_tokens, 'token')}"
+        f"({change}), {counted(found.n_tokens, 'token')}"
     )
 
 

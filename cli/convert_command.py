@@ -137,12 +137,14 @@ def convert(
             dequantize=dequantize,
             adapter=adapter,
             verify_on=verify_text or (True if verify else None),
-            force=overwrite,
+            overwrite=overwrite,
             dry_run=dry_run,
             allow_nonfinite=allow_nonfinite,
             progress=command.remarking(None if quiet else cpu_remark(method), progress),
         )
     command.show(report, as_json=as_json, quiet=quiet)
+    if report.unverified is not None:
+        raise typer.Exit(command.UNVERIFIED)
 
 
 def _size(bits: int | None, target_bpw: float | None) -> str:

@@ -41,7 +41,7 @@ def pull_demo(*, quiet: bool) -> Path:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pull-") as draft:
         source = _extract(_download(Path(draft)))
         with progress_bar(quiet=quiet) as progress:
-            convert(source, folder, force=folder.exists(), progress=progress)
+            convert(source, folder, overwrite=folder.exists(), progress=progress)
     register(NAME, folder)
     if not quiet:
         note(f"{NAME} is ready: {folder}")

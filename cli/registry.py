@@ -9,6 +9,8 @@ import platformdirs
 
 from mistral_mlx.errors import ModelError, OptionError, shown
 
+from .folder_lock import locked
+
 HOME_VARIABLE = "MISTRAL_MLX_HOME"
 MODEL_VARIABLE = "MISTRAL_MLX_MODEL"
 PULLABLE = ("demo",)  # the models that `pull` fetches
@@ -41,11 +43,12 @@ def model_names() -> list[str]:
 
 def register(name: str, path: Path) -> None:
     """Make `name` mean the folder `path`, from now on."""
-    names = {key: str(value) for key, value in (registered() | {name: path.resolve()}).items()}
     _file().parent.mkdir(parents=True, exist_ok=True)
-    draft = _file().with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps(names, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    draft.replace(_file())
+    with locked(_file().parent):  # or two that register at once lose one name
+        names = {key: str(value) for key, value in (registered() | {name: path.resolve()}).items()}
+        draft = _file().with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps(names, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        draft.replace(_file())
 
 
 def resolve(model: str | None) -> Path:

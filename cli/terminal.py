@@ -89,7 +89,7 @@ def prepare_streams() -> None:
 
 
 class PrefillProgress:
-    """Says how far a prefill is that takes a while, on one line of a terminal, and wipes it; silent in a pipe.
+    """Shows the progress of a long prefill in one line of a terminal, and wipes the line; silent in a pipe.
 
     An instance is what `stream_generate` takes as `on_prefill`; leaving its context wipes the line, too.
     """
@@ -101,6 +101,8 @@ class PrefillProgress:
         self._silent = quiet or not stream.isatty()
         self._text = ""
         self._n_shown = 0
+        self._done = False
+        self._lock = threading.RLock()  # Ctrl-C may end a prefill while this thread writes
         self._timer = threading.Timer(self.DELAY_S, self._show)
 
     def __enter__(self) -> "PrefillProgress":
@@ -122,13 +124,19 @@ class PrefillProgress:
             self._show()
 
     def _finish(self) -> None:
-        self._timer.cancel()
-        if self._n_shown:
-            self._stream.write("\r" + " " * self._n_shown + "\r")
-            self._stream.flush()
-            self._n_shown = 0
+        self._timer.cancel()  # too late if it waits for the lock: `_done` holds it back
+        with self._lock:
+            self._done = True
+            if self._n_shown:
+                self._write("\r" + " " * self._n_shown + "\r")
+                self._n_shown = 0
 
     def _show(self) -> None:
-        self._stream.write("\r" + self._text)
+        with self._lock:
+            if not self._done:
+                self._n_shown = len(self._text)
+                self._write("\r" + self._text)
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
         self._stream.flush()
-        self._n_shown = len(self._text)

@@ -20,7 +20,7 @@ from .report import Report
 from .staging import check_space, check_target, staged
 from .target import write_target
 from .tokenizer_files import is_vocabulary
-from .verify import verification_windows, verify
+from .verify import Verification, verification_windows, verify
 
 __all__ = ["Report", "convert"]
 
@@ -43,7 +43,7 @@ def convert(
     method: str | None = None,
     target_bpw: float | None = None,
     verify_on: str | PathLike[str] | Literal[True] | None = None,
-    force: bool = False,
+    overwrite: bool = False,
     dry_run: bool = False,
     allow_nonfinite: bool = False,
     progress: Progress | None = None,
@@ -67,10 +67,11 @@ def convert(
     `progress` is called with a tensor's name, the bytes read so far and the bytes there are.
 
     Raises OptionError for a bad argument, ModelError for a source that cannot be used, and ConversionError for
-    everything that keeps the target from being written; then the target is as it was before.
+    everything that keeps the target from being written; then the target is as it was before. An error of the
+    comparison does not undo the conversion: it is `unverified` in the report.
     """
     started = time.monotonic()
-    place = check_target(target, Path(source), force=force)
+    place = check_target(target, Path(source), overwrite=overwrite)
     choice = make_choice(
         bits=bits,
         group_size=group_size,
@@ -91,9 +92,9 @@ def convert(
         plan, errors, free = job.plan, dict[str, float](), disk_usage(place.parent).free
         if not dry_run:
             check_space(job.needed_nbytes, free, place.parent)
-            with staged(place, force=force) as folder:
+            with staged(place, overwrite=overwrite) as folder:
                 plan, errors = write_target(job, folder, allow_nonfinite=allow_nonfinite, progress=progress)
-    verified = verify(opened, place, cut, progress) if cut and not dry_run else None
+    verified = verify(opened, place, cut, progress) if cut and not dry_run else Verification()
     return Report(
         source=str(source),
         target=str(target),
@@ -104,11 +105,13 @@ def convert(
         kept=[(step.tensor.name, step.reason) for step in plan.steps if step.reason],
         errors=sorted(errors.items(), key=lambda item: -item[1]),
         tokenizer=any(is_vocabulary(name) for name in plan.source.files),
-        notes=list(plan.notes),
+        notes=[*plan.notes, *([verified.warning] if verified.warning else [])],
         needed_bytes=job.needed_nbytes,
         free_bytes=free,
         dry_run=dry_run,
-        verified=verified,
+        verified=verified.figures,
+        verdict=verified.verdict,
+        unverified=verified.problem,
         seconds=time.monotonic() - started,
         choices=usual_choices(opened, dtype) if dry_run else [],
     )

@@ -25,6 +25,8 @@ class Report:
     free_bytes: int  # on the disk before the conversion
     dry_run: bool  # nothing was written
     verified: Evaluation | None  # the result against its source, if this was asked for
+    verdict: str | None  # the loss that was measured, in words
+    unverified: str | None  # why nothing could be measured though it was asked for; the target is written
     seconds: float
     choices: list[Outlook]  # of a dry run: what else could be made
 

@@ -1,11 +1,13 @@
 """What a conversion cost, measured: the predictions of the result against those of the source, on a text."""
 
+import math
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Literal
 
 from mistral_mlx.args import ModelArgs
-from mistral_mlx.errors import OptionError, counted, shown
+from mistral_mlx.errors import MistralMLXError, OptionError, counted, shown
 from mistral_mlx.evaluation import DEFAULT_CONTEXT, MIN_CONTEXT, Window, evaluate, model_logits, windows
 from mistral_mlx.loading import load_model
 from mistral_mlx.scores import Evaluation
@@ -18,6 +20,9 @@ from .text import read_text, source_tokenizer
 
 MIN_TOKENS = 64  # fewer say nothing
 MAX_WINDOWS = 40  # a source of 7 billion weights takes some ten seconds for each
+# By the mean KL divergence in nats that they end below; docs/convert.md has the table, and models that lost so much.
+VERDICTS = {0.02: "almost no loss", 0.2: "noticeable loss", 1.0: "strong loss", math.inf: "unusable"}
+STRONG = 0.2  # from here on, the user is warned
 
 
 def verification_windows(source: Source, text: str | PathLike[str] | Literal[True]) -> list[Window]:
@@ -44,12 +49,44 @@ def verification_windows(source: Source, text: str | PathLike[str] | Literal[Tru
     return windows(ids, context=context, bos_id=bos_id, limit=MAX_WINDOWS)
 
 
-def verify(source: Source, folder: Path, cut: list[Window], progress: Progress | None) -> Evaluation:
-    """Return how the model in `folder` differs from its `source` on the windows `cut`.
+@dataclass(frozen=True)
+class Verification:
+    """What comparing a conversion with its source gave: the figures, or why there are none."""
+
+    figures: Evaluation | None = None
+    problem: str | None = None
+
+    @property
+    def verdict(self) -> str | None:
+        """How much was lost, in the words of VERDICTS; None without figures."""
+        return None if self._kl is None else next(words for end, words in VERDICTS.items() if self._kl < end)
+
+    @property
+    def warning(self) -> str | None:
+        """What to tell the user of a loss that is strong or worse; None otherwise."""
+        if self._kl is None or self._kl < STRONG:
+            return None
+        what = "cannot be used" if self.verdict == "unusable" else "has lost much"
+        return f"warning: the result {what} ({self.verdict}); take more bits, or --target-bpw with --calibrate"
+
+    @property
+    def _kl(self) -> float | None:
+        return self.figures.comparison.kl.value if self.figures and self.figures.comparison else None
+
+
+def verify(source: Source, folder: Path, cut: list[Window], progress: Progress | None) -> Verification:
+    """Compare the model in `folder` with its `source` on the windows `cut`.
 
     The source is run block by block, so that it takes no more memory than its largest block; the result is loaded.
+    The conversion is done when this begins: an error is returned as the problem, and not raised.
     """
+    try:
+        return Verification(_evaluated(source, folder, cut, progress))
+    except (MistralMLXError, OSError) as error:
+        return Verification(problem=str(error))
 
+
+def _evaluated(source: Source, folder: Path, cut: list[Window], progress: Progress | None) -> Evaluation:
     def on_source(done: int, total: int) -> None:
         if progress:
             progress("verifying: the source", done, total)

@@ -70,7 +70,7 @@ class RollingBufferCache:
         weights: Sequence[kernels.Weight],
         norms: Sequence[kernels.Norm],
         *,
-        base: float,
+        rotation: kernels.Rotation,
         scale: float,
     ) -> mx.array:
         """Return ``[B, 1, D]`` after a whole transformer block, which stores the key and value of its token here."""
@@ -80,7 +80,7 @@ class RollingBufferCache:
         self._reserve(self.keys, self.values, position + 1)
         slot = position if self.window is None else position % self.window
         x, self.keys, self.values = kernels.run_block(
-            x, self.keys, self.values, weights, norms, slot=slot, position=position, base=base, scale=scale
+            x, self.keys, self.values, weights, norms, rotation=rotation, slot=slot, position=position, scale=scale
         )
         self.offset = position + 1
         return x

@@ -1,13 +1,15 @@
-"""Token ids back to text, one id at a time; knows nothing of where ids come from or where text goes.
+"""Token ids to text, one id at a time.
 
 The chunks of a stream join to exactly what decoding all ids at once gives, and no chunk ends inside a UTF-8
-sequence: bytes wait until their character is whole, and what never becomes one is U+FFFD. Two families of
-vocabularies are known:
+sequence: bytes wait until their character is complete, and bytes that never form one become U+FFFD. The text of ids
+that a limit cut off is the decoded text without the beginning of a character at its end. Two families of vocabularies
+exist:
 
 - *pieces* (sentencepiece): text with ``▁`` for a space, and single bytes for what the vocabulary cannot spell. Each
-  byte of a broken sequence is one U+FFFD, as in sentencepiece. The dummy space in front of the first piece is taken
-  away again, unless the text continues a prompt.
-- *byte level* (GPT-2): every token is a string of bytes. A broken sequence is one U+FFFD, as in the tokenizers library.
+  byte of a broken sequence becomes one U+FFFD, as in sentencepiece. The dummy space before the first piece is removed,
+  unless the text continues a prompt.
+- *byte level* (GPT-2): every token is a string of bytes. A broken sequence becomes one U+FFFD, as in the tokenizers
+  library.
 """
 
 import codecs
@@ -24,21 +26,25 @@ class StreamingDetokenizer(ABC):
 
     @abstractmethod
     def add(self, token_id: int) -> str:
-        """Return the text that is certain now that `token_id` came; ids without text give an empty string."""
+        """Return the text that is certain after `token_id`; an id without text gives an empty string."""
 
     @abstractmethod
-    def flush(self) -> str:
-        """Return what is still held back, as it reads at the end of the text."""
+    def flush(self, *, cut: bool = False) -> str:
+        """Return the text that is still held back at the end.
+
+        The beginning of a character becomes U+FFFD; if more ids would follow, but the text was `cut` here, it is
+        dropped.
+        """
 
 
 class LeadingSpace(Enum):
-    """What happens to the space in front of the text."""
+    """Which spaces before the text are removed."""
 
     KEPT = "kept"
-    FIRST_PIECE = "first piece"  # sentencepiece: the first piece loses one, be it there
-    UNTIL_TEXT = "until text"  # sentencepiece without extra whitespace: every piece does, until there is text
-    ONE = "one"  # the Strip decoder: the text loses one, wherever it came from
-    FIRST_TOKEN = "first token"  # the Metaspace decoder: the first token loses all of its own
+    FIRST_PIECE = "first piece"  # sentencepiece: one leading space of the first piece, if it has one
+    UNTIL_TEXT = "until text"  # sentencepiece without extra whitespace: one of every piece before the first text
+    ONE = "one"  # the Strip decoder: one of the text, whichever token it came from
+    FIRST_TOKEN = "first token"  # the Metaspace decoder: all spaces of the first token
 
 
 class PieceDetokenizer(StreamingDetokenizer):
@@ -66,11 +72,13 @@ class PieceDetokenizer(StreamingDetokenizer):
         held_back = self._with_leading_rule(self.flush(), is_piece=False)
         return held_back + self._with_leading_rule(piece, is_piece=token_id not in self._verbatim)
 
-    def flush(self) -> str:
+    def flush(self, *, cut: bool = False) -> str:
+        if cut:
+            del self._pending[_n_complete(self._pending) :]
         return self._take_characters(final=True)
 
     def _take_characters(self, *, final: bool = False) -> str:
-        """Return the characters whose bytes are there; `final` if no more bytes come."""
+        """Remove and return the complete characters; with `final`, everything."""
         text = ""
         while self._pending and (final or len(self._pending) >= _utf8_length(self._pending[0])):
             length = _utf8_length(self._pending[0])
@@ -107,8 +115,8 @@ class ByteLevelDetokenizer(StreamingDetokenizer):
         token = self._tokens[token_id] if 0 <= token_id < len(self._tokens) else None
         return "" if token is None else self._decoder.decode(token)
 
-    def flush(self) -> str:
-        text = self._decoder.decode(b"", final=True)
+    def flush(self, *, cut: bool = False) -> str:
+        text = "" if cut else self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return text
 
@@ -119,14 +127,14 @@ def join_stream(detokenizer: StreamingDetokenizer, ids: Iterable[int]) -> str:
 
 
 def byte_level_alphabet() -> dict[str, int]:
-    """Return which byte each character of a byte-level vocabulary stands for (GPT-2's bytes_to_unicode, inverted)."""
+    """Return the byte of each character of a byte-level vocabulary (GPT-2's bytes_to_unicode, inverted)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(256 + rank): byte for rank, byte in enumerate(others)}
 
 
 def byte_of_piece(text: str) -> bytes | None:
-    """Return the byte that a piece like <0x0A> stands for, None for any other piece."""
+    """Return the byte of a piece like <0x0A>, None for any other piece."""
     if len(text) != 6 or not text.startswith("<0x") or text[5] != ">":
         return None
     try:
@@ -135,8 +143,19 @@ def byte_of_piece(text: str) -> bytes | None:
         return None
 
 
+def _n_complete(data: bytes | bytearray) -> int:
+    """Return how many of the bytes come before the beginning of a character at the end."""
+    for start in range(max(0, len(data) - 3), len(data)):
+        try:
+            data[start:].decode()
+        except UnicodeDecodeError as error:
+            if error.start == 0 and error.reason == "unexpected end of data":
+                return start
+    return len(data)
+
+
 def _utf8_length(lead: int) -> int:
-    """How many bytes the character that starts with `lead` has; 1 if no character starts so."""
+    """Return the number of bytes of a character with the first byte `lead`; 1 if none begins with it."""
     if 0xC2 <= lead < 0xE0:
         return 2
     if 0xE0 <= lead < 0xF0:

@@ -136,16 +136,17 @@ def stream_generate(
 ) -> Iterator[GenerationResponse]:
     """Yield the text that follows `prompt`, piece by piece, up to a stop id, a string of `stop`, or a limit.
 
-    Stop ids are those of the config, the generation config and the tokenizer together; neither they nor the stop
-    strings are part of the text. `continues` keeps the leading space that joins the text to the prompt; by default
-    when the prompt is a string. `n_logprobs` asks for the log probability of each token and of the so many likeliest;
-    `on_prompt` and `logits` are those of `generate_step`, by which `stream_samples` evaluates a prompt once.
+    Stop ids are those of the config, the generation config and the tokenizer together. Neither they nor the stop
+    strings are part of the text, nor is a character that a limit cuts in two. `continues` keeps the leading space that
+    joins the text to the prompt; by default when the prompt is a string. `n_logprobs` asks for the log probability of
+    each token and of its `n_logprobs` most likely alternatives; `on_prompt` and `logits` are those of `generate_step`,
+    by which `stream_samples` evaluates a prompt once.
 
     Raises OptionError for an empty prompt or an impossible limit, ContextError if the prompt does not fit.
     """
     cache = make_cache(model.args) if cache is None else cache
     if isinstance(sampler, Sampler):
-        sampler.bind(tokenizer)
+        sampler = sampler.bound(tokenizer)
     is_start = cache[0].offset == 0  # a text that goes on has its bos already
     ids = tokenizer.encode(prompt, bos=tokenizer.add_bos and is_start) if isinstance(prompt, str) else list(prompt)
     continues = isinstance(prompt, str) if continues is None else continues
@@ -177,7 +178,9 @@ def stream_generate(
         elif context_left(model, cache) == 0:
             reason = "context"
         last = None if recorder is None else recorder.last
-        yield progress.response(piece + text.finish() if reason else piece, token, reason, last)
+        if reason:
+            piece += text.finish(cut=reason != "stop")
+        yield progress.response(piece, token, reason, last)
         if reason:
             return
 
@@ -230,11 +233,11 @@ class _TextStream:
     def add(self, token: int) -> str:
         return self._release(self._detokenizer.add(token))
 
-    def finish(self) -> str:
-        """Return what is still held back; nothing once a stop string was met."""
+    def finish(self, *, cut: bool) -> str:
+        """Return the text still held back; nothing after a stop string, and no half character if it was `cut` off."""
         if self.stopped:
             return ""
-        return self._release(self._detokenizer.flush()) + ("" if self.stopped else self._held)
+        return self._release(self._detokenizer.flush(cut=cut)) + ("" if self.stopped else self._held)
 
     def _release(self, text: str) -> str:
         self._held += text

@@ -9,13 +9,14 @@ import mlx.core as mx
 
 from . import kernels
 
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP = Path("/sys/fs/cgroup")  # where the hierarchy of control groups (version 2) is mounted
+OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def available_memory() -> int | None:
     """Return how much memory new arrays can take without swapping, or None where the system does not say.
 
-    On Linux the kernel's estimate, within the limit of the control group; on a GPU what Metal recommends as the
+    On Linux the kernel's estimate, within the limits of the control groups; on a GPU what Metal recommends as the
     largest working set; elsewhere all physical memory.
     """
     if not kernels.on_cpu():
@@ -50,10 +51,30 @@ def _linux_available() -> int | None:
 
 
 def _cgroup_available() -> int | None:
-    """Return what the limit leaves; cached files, weights among them, count as used but make room when asked to."""
+    """Return the least memory that the control groups of this process leave, or None if they have no limit."""
+    return min((left for folder in _cgroups() if (left := _left_in(folder)) is not None), default=None)
+
+
+def _cgroups() -> list[Path]:
+    """Return the folders of the control group of this process and of all its parents.
+
+    In a container the path may be the one outside of it, which does not exist here; the mounted root is the
+    container's own group then.
+    """
     try:
-        limit, used = (CGROUP / "memory.max").read_text(), (CGROUP / "memory.current").read_text()
-        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        lines = OWN_CGROUP.read_text().splitlines()
+    except OSError:
+        return [CGROUP]
+    path = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    folder = CGROUP / path
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(CGROUP))]
+
+
+def _left_in(folder: Path) -> int | None:
+    """Return what the limit of a group leaves; cached files, weights among them, count as used but can be dropped."""
+    try:
+        limit, used = (folder / "memory.max").read_text(), (folder / "memory.current").read_text()
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except OSError:
         return None
     cached = int(stat.get("active_file", 0)) + int(stat.get("inactive_file", 0))

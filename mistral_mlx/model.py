@@ -13,6 +13,7 @@ from . import kernels
 from .args import ModelArgs
 from .cache import RollingBufferCache, make_cache
 from .layers import Embedding, Linear, RMSNorm
+from .rope import plain_rotation
 
 
 class Attention(nn.Module):
@@ -21,7 +22,7 @@ class Attention(nn.Module):
     def __init__(self, args: ModelArgs) -> None:
         super().__init__()
         self.n_heads, self.n_kv_heads, self.head_dim = args.n_heads, args.n_kv_heads, args.head_dim
-        self.rope_theta = args.rope_theta
+        self.rotation = plain_rotation(args.head_dim, args.rope_theta)
         self.q_proj = Linear(args.dim, args.n_heads * args.head_dim)
         self.k_proj = Linear(args.dim, args.n_kv_heads * args.head_dim)
         self.v_proj = Linear(args.dim, args.n_kv_heads * args.head_dim)
@@ -37,7 +38,7 @@ class Attention(nn.Module):
     def attend(self, q: mx.array, k: mx.array, v: mx.array, cache: RollingBufferCache) -> mx.array:
         """Return ``[B, S, H*Dh]`` for queries of that shape and ``[B, S, Hkv*Dh]`` keys and values."""
         q, k, v = self._split(q, self.n_heads), self._split(k, self.n_kv_heads), self._split(v, self.n_kv_heads)
-        q, k = (kernels.rope(part, base=self.rope_theta, offset=cache.offset) for part in (q, k))
+        q, k = (kernels.rope(part, self.rotation, offset=cache.offset) for part in (q, k))
         dtype = kernels.cache_dtype(self.k_proj.dtype)
         k, v = cache.update_and_fetch(k.astype(dtype), v.astype(dtype))  # [B, Hkv, T, Dh]
         return kernels.attention(q, k, v, scale=self.head_dim**-0.5, window=cache.window)
@@ -85,7 +86,7 @@ class TransformerBlock(nn.Module):
         ]
         norms = self["input_layernorm"].parts, self["post_attention_layernorm"].parts
         scale = attention.head_dim**-0.5
-        return cache.run_block(x, [layer.parts for layer in layers], norms, base=attention.rope_theta, scale=scale)
+        return cache.run_block(x, [layer.parts for layer in layers], norms, rotation=attention["rotation"], scale=scale)
 
 
 class Decoder(nn.Module):

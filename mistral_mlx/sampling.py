@@ -6,6 +6,7 @@ the temperature, which stands in front of the filters as in Mistral's reference 
 MLX's sort and softmax take 11 ms for a vocabulary of 131,072 on a CPU, and this under one.
 """
 
+import copy
 import functools
 import math
 import secrets
@@ -15,7 +16,7 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 
-from .dry import dry_penalties, subtract
+from .dry import PieceOf, dry_penalties, subtract
 from .errors import CheckpointError, OptionError
 from .filters import FILTERS, TINY, Floats, Ids, exclude_top_choices
 from .penalties import add_bias, last, penalize
@@ -35,23 +36,29 @@ class Sampler:
         self.seed = secrets.randbits(32) if self.options.seed is None else self.options.seed
         self._filters = [(keep, getattr(self.options, name)) for name, keep in FILTERS if self.options.uses(name)]
         self._rng = np.random.default_rng(self.seed)
-        self._piece_of = _no_text
+        self._piece_of: PieceOf | None = None
 
-    def bind(self, tokenizer: Tokenizer) -> None:
-        """Read sequence breakers in the text of this tokenizer's ids; unbound, DRY knows no breakers."""
-        if self.options.dry_multiplier:
+    def bound(self, tokenizer: Tokenizer) -> "Sampler":
+        """Return a sampler that reads DRY's sequence breakers in the text of this tokenizer's ids.
 
-            def piece_of(token: int) -> str:
-                stream = tokenizer.detokenizer(continues=True)
-                return stream.add(token) + stream.flush()
+        The two share the random generator: a draw of one is a draw of the other. `stream_generate` calls this.
+        """
+        if not self.options.dry_multiplier:
+            return self
 
-            self._piece_of = functools.cache(piece_of)
+        def piece_of(token: int) -> str:
+            stream = tokenizer.detokenizer(continues=True)
+            return stream.add(token) + stream.flush()
+
+        sampler = copy.copy(self)
+        sampler._piece_of = functools.cache(piece_of)
+        return sampler
 
     def __call__(self, logits: mx.array, history: Sequence[int]) -> int:
         """Return the id chosen from float32 logits ``[V]`` after the ids in `history`.
 
         Raises CheckpointError if the logits are not finite: the weights are damaged or overflow; OptionError if the
-        logit bias names an id that is not there, or leaves none.
+        logit bias names an id that the vocabulary lacks, or bans all, or if DRY has sequence breakers and no tokenizer.
         """
         row: Floats = np.asarray(logits)
         best = int(row.argmax())
@@ -75,13 +82,18 @@ class Sampler:
         if penalties != (1, 0, 0):
             row = penalize(row, last(history, options.repetition_context_size), *penalties)
         if options.dry_multiplier:
+            if self._piece_of is None and options.dry_sequence_breakers:
+                raise OptionError(
+                    "this sampler has dry_sequence_breakers and no tokenizer to find them with; "
+                    "take sampler.bound(tokenizer), or set dry_sequence_breakers to ()"
+                )
             repeated = dry_penalties(
                 last(history, options.dry_penalty_last_n),
                 multiplier=options.dry_multiplier,
                 base=options.dry_base,
                 allowed_length=options.dry_allowed_length,
                 breakers=tuple(options.dry_sequence_breakers),
-                piece_of=self._piece_of,
+                piece_of=self._piece_of or _no_text,
             )
             row = subtract(row, repeated)
         return row

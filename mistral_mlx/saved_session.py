@@ -15,14 +15,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from .errors import OptionError, SessionError, shown
 from .fingerprint import Fingerprints
 from .folder import parse_json
 from .model import Mistral
 from .saved_cache import computed_by, read_cache, saved_nbytes, write_cache
-from .saved_messages import checked_ids, checked_messages, checked_text
+from .saved_messages import checked_ids, checked_messages, checked_text, damaged
 from .session import Session
 from .tokenizer import Tokenizer
 from .turns import count_turns
@@ -46,6 +46,21 @@ class SavedInfo:
     model: str  # what the settings call it
     turns: int
     saved_at: datetime.datetime  # UTC
+
+
+@dataclass(frozen=True)
+class DamagedSession:
+    """A session that cannot be read, and the reason as `load` raises it."""
+
+    name: str
+    reason: str
+
+
+class FoundSessions(NamedTuple):
+    """The sessions of a folder."""
+
+    whole: list[SavedInfo]
+    damaged: list[DamagedSession]
 
 
 def save(
@@ -100,18 +115,34 @@ def load(
     session.messages = checked_messages(document.get("messages"), path, model.args.vocab_size, tokenizer)
     settings = document.get("settings")
     if not isinstance(settings, dict):
-        raise SessionError(f"{shown(path.name)} is damaged: its settings are {shown(settings)}")
+        raise damaged(path, f"its settings are {shown(settings)}")
     _load_cache(session, document.get("cache"), path)
     return session, settings
 
 
+def find_sessions(folder: Path) -> FoundSessions:
+    """Return the sessions in `folder`, the newest first, and the files there that are none or damaged, by name."""
+    whole, bad = list[SavedInfo](), list[DamagedSession]()
+    for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else ():
+        try:
+            whole.append(read_info(path))
+        except SessionError as error:
+            if path.is_file():  # not a folder, nor removed meanwhile
+                bad.append(DamagedSession(path.name.removesuffix(SUFFIX), str(error)))
+    return FoundSessions(sorted(whole, key=lambda info: info.saved_at, reverse=True), bad)
+
+
 def list_sessions(folder: Path) -> list[SavedInfo]:
-    """Return the sessions in `folder`, the newest first; files that are none are passed over."""
-    found = []
-    for path in folder.glob(f"*{SUFFIX}") if folder.is_dir() else ():
-        with suppress(SessionError):
-            found.append(_info(path, _read(path)))
-    return sorted(found, key=lambda info: info.saved_at, reverse=True)
+    """Return the sessions in `folder`, the newest first, without the damaged ones."""
+    return find_sessions(folder).whole
+
+
+def read_info(path: Path) -> SavedInfo:
+    """Return what a list shows of the session in the file `path`.
+
+    Raises SessionError if the file is missing, damaged or of another version.
+    """
+    return _info(path, _read(path))
 
 
 def remove(path: Path) -> None:
@@ -202,14 +233,17 @@ def _read(path: Path) -> dict[str, object]:
         nbytes = path.stat().st_size
         text = path.read_text("utf-8") if nbytes <= MAX_JSON_BYTES else None
     except UnicodeDecodeError as error:
-        raise SessionError(f"{name} is no saved session, or a damaged one: it is not UTF-8") from error
+        raise damaged(path, "it is not UTF-8") from error
     except OSError as error:
         raise SessionError(f"{name} cannot be read: {error.strerror or error}") from error
     if text is None:
-        raise SessionError(f"{name} has {nbytes} bytes; a saved session has at most {MAX_JSON_BYTES}")
-    document = parse_json(text, name=path.name, error=SessionError, max_items=MAX_JSON_ITEMS, any_text=True)
+        raise damaged(path, f"it has {nbytes:,} bytes, and a session at most {MAX_JSON_BYTES:,}")
+    try:
+        document = parse_json(text, name=path.name, error=SessionError, max_items=MAX_JSON_ITEMS, any_text=True)
+    except SessionError as error:
+        raise damaged(path, str(error)) from error
     if document.get("format") != FORMAT:
-        raise SessionError(f"{name} is no saved session: its format is {shown(document.get('format'))}")
+        raise damaged(path, f"its format is {shown(document.get('format'))}, not {FORMAT!r}")
     if document.get("version") != VERSION or type(document["version"]) is not int:
         raise SessionError(
             f"{name} is a session of version {shown(document.get('version'))}; this program reads version {VERSION}"
@@ -225,13 +259,13 @@ def _info(path: Path, document: Mapping[str, object]) -> SavedInfo:
         moment = datetime.datetime.min
     is_date = moment.tzinfo is not None and moment.year in YEARS
     if not isinstance(model, str) or type(turns) is not int or turns < 0 or not is_date:
-        raise SessionError(f"{shown(path.name)} is damaged: its model, turns or date cannot be")
+        raise damaged(path, "its model, its number of turns or its date is invalid")
     return SavedInfo(path.name.removesuffix(SUFFIX), path, model, turns, moment)
 
 
 def _check_fingerprints(saved: object, ours: Fingerprints, path: Path) -> None:
     if not isinstance(saved, dict):
-        raise SessionError(f"{shown(path.name)} is damaged: it has no fingerprints")
+        raise damaged(path, "it has no fingerprints")
     for field in fields(ours):
         if saved.get(field.name) != getattr(ours, field.name):
             raise SessionError(
@@ -244,10 +278,10 @@ def _load_cache(session: Session, saved: object, path: Path) -> None:
     if saved is None:
         return
     if not isinstance(saved, dict):
-        raise SessionError(f"{shown(path.name)} is damaged: its cache is {shown(saved)}")
+        raise damaged(path, f"its cache is {shown(saved)}")
     cache_id, crc = saved.get("id"), saved.get("crc32")
     if not isinstance(cache_id, str) or not re.fullmatch(r"[0-9a-f]{16}", cache_id, re.ASCII) or type(crc) is not int:
-        raise SessionError(f"{shown(path.name)} is damaged: its cache is {shown(saved)}")
+        raise damaged(path, f"its cache is {shown(saved)}")
     ids = checked_ids(saved.get("ids"), path, session.model.args.vocab_size)
     file = _cache_path(path, cache_id)
     if saved.get("computed_by") == computed_by() and file.is_file():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 
 import mlx.core as mx
 import numpy as np
@@ -36,6 +37,17 @@ TINY = {
 @pytest.fixture(autouse=True, scope="session")
 def _cpu():
     mx.set_default_device(mx.cpu)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _programs_obey_signals():
+    """Let programs that tests start obey signals, also where nohup or a shell's `&` makes the test run ignore them.
+
+    A program inherits an ignored signal, and rightly keeps ignoring it. It does not inherit a handler.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: None)
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +152,16 @@ class LetterTokenizer(Tokenizer):
         return [6 + self.LETTERS.index(letter) for letter in text]
 
     _encode_behind = _spell = _encode_plain
+
+
+class ThumbTokenizer(LetterTokenizer):
+    """Its last four ids are the bytes of one character."""
+
+    THUMB = tuple(range(6 + len(LetterTokenizer.LETTERS) - 4, 6 + len(LetterTokenizer.LETTERS)))
+
+    def detokenizer(self, *, continues=False):
+        pieces = [None] * 6 + list(self.LETTERS[:-4]) + [bytes([byte]) for byte in "👍".encode()]
+        return PieceDetokenizer(pieces, leading=LeadingSpace.KEPT)
 
 
 class Scripted:

@@ -10,7 +10,8 @@ import pytest
 ORDER = """
     errors  folder  tensor_files  args  cache  model  loading
     args  layers
-    kernels  cache  layers  model
+    kernels  rope  model
+    errors  kernels  cache  layers  model
     errors  folder  tokenizer_settings  tokenizer_base  tokenizer_tekken  tokenizer_hf  tokenizer_sp  tokenizer  loading
     tokenizer_settings  chat_template
     errors  detokenizer  tokenizer_base

@@ -7,14 +7,19 @@ import os
 import re
 import signal
 import stat
-import time
 
 import pexpect
 import pytest
 from test_cli import PROGRAM, one_line, run
 from tiny_folder import repeat_forever, write_tiny_folder
 
-from mistral_mlx.cli.chat import COMMANDS
+from mistral_mlx.cli import chat_loop
+from mistral_mlx.cli.background import Background
+from mistral_mlx.cli.chat import Chat
+from mistral_mlx.cli.chat_loop import COMMANDS
+from mistral_mlx.cli.chat_opening import ChatSetup, Opener, open_session
+from mistral_mlx.cli.chat_settings import ChatOptions
+from mistral_mlx.cli.saved import Store
 
 PROMPT = ">"
 SIX = ("--temperature", "0", "--max-tokens", "6")
@@ -175,8 +180,8 @@ def leave(child):
     assert child.exitstatus == 0
 
 
-def asked(home):
-    (path,) = (home / "sessions").glob("*.json")
+def asked(home, name="*"):
+    (path,) = (home / "sessions").glob(f"{name}.json")
     return [m["content"] for m in json.loads(path.read_text())["messages"] if m["role"] == "user"]
 
 
@@ -200,12 +205,20 @@ def test_an_error_of_loading_is_shown_as_soon_as_it_is_known(endless, tmp_path):
     assert child.exitstatus == 3
 
 
-def test_the_prompt_does_not_wait_for_the_model(endless):
-    started = time.monotonic()
-    slow = "import time, mistral_mlx.cli.chat_opening as o\nopened = o.Opener.open\n"
-    child = terminal(endless, setup=slow + "o.Opener.open = lambda *args: time.sleep(3) or opened(*args)\n")
-    assert time.monotonic() - started < 3
+def test_the_prompt_does_not_wait_for_the_model(endless, tmp_path):
+    may_load = tmp_path / "may load"
+    slow = f"""
+import os, time, mistral_mlx.cli.chat_opening as o
+opened = o.Opener.open
+def open_later(*args):
+    while not os.path.exists({str(may_load)!r}):
+        time.sleep(0.01)
+    return opened(*args)
+o.Opener.open = open_later
+"""
+    child = terminal(endless, setup=slow)
     child.send("/stats\r")  # waits
+    may_load.touch()
     child.expect("there is no answer yet")
     leave(child)
 
@@ -235,14 +248,58 @@ def test_a_message_is_written_in_the_editor(endless, home, tmp_path, monkeypatch
 
 def test_edit_puts_the_message_into_the_prompt(endless, home):
     child = terminal(endless, "--max-tokens", "2")
-    for keys, remark in (("one\r", "stopped at 2 tokens"), ("/edit\r", "the next message takes its place")):
+    for keys, remark in (("one\r", "stopped at 2 tokens"), ("/edit\r", "the next message replaces it")):
         child.send(keys)
         child.expect(remark)
-    child.expect("> .*one")
+    child.expect("edit 1> .*one")
     child.send("more\r")
     child.expect("stopped at 2 tokens")
     leave(child)
     assert asked(home) == ["onemore"]
+
+
+def test_one_ctrl_c_leaves_edit_mode_and_the_next_message_is_a_new_one(endless, home):
+    """The first Ctrl-C used to empty the line only: the next message replaced message N, and all after it was gone."""
+    child = terminal(endless, "--max-tokens", "2")
+    for keys, remark in (("one\r", "stopped at"), ("two\r", "stopped at"), ("/edit 2\r", "the next message replaces")):
+        child.send(keys)
+        child.expect(remark)
+    child.expect("edit 2> .*one")
+    child.send("\x03")
+    child.expect("nothing is changed")
+    child.expect(PROMPT)
+    child.send("three\r")
+    child.expect("stopped at 2 tokens")
+    leave(child)
+    assert asked(home) == ["one", "two", "three"]
+
+
+class Typed:
+    """A reader of lines that are typed already; None is Ctrl-C."""
+
+    is_interactive = True
+
+    def __init__(self, *lines):
+        self.lines, self.modes = list(lines), []
+
+    def read(self, default="", *, mode=""):
+        self.modes.append((mode, default))
+        if not self.lines:
+            raise EOFError
+        line = self.lines.pop(0)
+        if line is None:
+            raise KeyboardInterrupt
+        return line
+
+
+def test_ctrl_c_in_edit_mode_does_not_count_as_the_first_of_two(endless, home):
+    reader = Typed("one", "two", "/edit 2", None, "three", "/edit", "/undo", "four", None, "five")
+    opener = Opener(str(endless), "auto", 0, force=False, quiet=True)
+    setup = ChatSetup(opener, Store(home / "sessions"), ChatOptions(max_tokens=2, temperature=0.0))
+    chat = Chat(setup, Background(lambda: open_session(setup)), setup.settings)
+    assert chat_loop.run(chat, reader) is None
+    assert asked(home) == ["one", "two", "four", "five"]
+    assert [mode for mode in reader.modes if mode[0]] == [("edit 2", "one"), ("edit 1", "three")]
 
 
 def test_a_killed_program_loses_at_most_the_answer(endless, home):
@@ -254,6 +311,27 @@ def test_a_killed_program_loses_at_most_the_answer(endless, home):
     assert asked(home) == ["Hello"]
     again = run("chat", "-c", *SIX, "--quiet", input=b"/retry\n")
     assert again.stdout == b"the the the the the the\n"
+
+
+def test_a_session_that_another_chat_has_changed_is_saved_under_a_new_name(endless, home):
+    """The last of two chats to save used to win, and what was said in the other one was gone."""
+    first = terminal(endless, "--max-tokens", "2")
+
+    def say(text, remark):
+        first.send(f"{text}\r")
+        first.expect(remark)
+
+    say("one", "stopped at")
+    say("/save shared", "saved as shared")
+    run("chat", "--resume", "shared", "--quiet", "--max-tokens", "2", input=b"two\n")
+    say("three", "changed the session shared; this conversation is saved as shared-2")
+    first.expect("stopped at")
+    say("four", "stopped at")
+    leave(first)
+    assert first.logfile_read.getvalue().count("this conversation is saved as") == 1
+    assert asked(home, "shared") == ["one", "two"]
+    assert asked(home, "shared-2") == ["one", "three", "four"]
+    assert not list((home / "sessions").glob("shared-3*"))
 
 
 def test_a_second_turn_and_a_resize_while_it_is_written(endless):

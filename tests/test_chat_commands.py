@@ -1,19 +1,24 @@
 """The slash commands: whole transcripts from a pipe."""
 
+import datetime
 import json
 import os
 import re
 import stat
+from pathlib import Path
 
 import pytest
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
 from test_chat import SIX, chat, said
-from test_cli import run
+from test_cli import one_line, run
 from tiny_folder import repeat_forever, write_tiny_folder
 
 from mistral_mlx.cli import attachments
-from mistral_mlx.cli.chat import COMMANDS
-from mistral_mlx.cli.chat_completion import candidates
+from mistral_mlx.cli.chat_completion import CommandCompleter
+from mistral_mlx.cli.chat_loop import COMMANDS
 from mistral_mlx.cli.chat_settings import NAMES, ChatOptions
+from mistral_mlx.cli.saved import Store
 from mistral_mlx.cli.toolbar import Status, line
 from mistral_mlx.errors import OptionError
 
@@ -217,6 +222,53 @@ def test_another_models_session_is_one_clear_line(endless, home, tmp_path):
     assert len(result.stderr.splitlines()) == 1 and b"another model" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["/plain", "/set plain on"])
+def test_plain_is_saved_with_the_session(endless, home, command):
+    """/plain used to change the setting without saving it."""
+    chat(endless, f"one\n{command}\n", "--quiet")
+    assert saved(home)["settings"]["plain"] is True
+
+
+def test_a_damaged_session_is_named_and_listed(endless, home):
+    """It used to be `which model?` when resumed, and missing in the list."""
+    chat(endless, "one\n")
+    (broken := home / "sessions" / "broken.json").write_text('{"format": ')
+    os.utime(broken, (0, 0))
+    result = run("chat", "--resume", "broken", input=b"two\n")
+    assert (result.returncode, result.stdout) == (3, b"")
+    expected = rf"error: the session {broken} is damaged: .*line 1 .*; delete the file or take another session"
+    assert re.fullmatch(expected, one_line(result.stderr).removeprefix("mistral-mlx: "))
+    listed = said(run("chat", "-c", "--quiet", input=b"/sessions\n"))
+    assert len(listed) == 2 and re.match(r" +damaged +broken +\(the session .*broken\.json is damaged: ", listed[1])
+
+
+def test_a_session_has_a_name_after_a_thousand_others_of_its_day_and_words(endless, home):
+    """The thousandth used to be an error without a text."""
+    (folder := home / "sessions").mkdir()
+    stem = f"{datetime.date.today().isoformat()}-one"
+    for name in (stem, *(f"{stem}-{n}" for n in range(2, 1001))):
+        (folder / f"{name}.json").touch()
+    assert chat(endless, "one\n", "--quiet").stderr == b""
+    assert spoken_in(folder / f"{stem}-1001.json")[0] == "one"
+
+
+def test_names_are_listed_while_another_program_removes_sessions(tmp_path, monkeypatch):
+    """A file that was removed between two looks at it used to be an error."""
+    (gone := tmp_path / "gone.json").touch()
+    status_of = Path.stat
+
+    def last_look(path, **options):
+        status = status_of(path, **options)
+        if path == gone:
+            os.unlink(gone)
+        return status
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", last_look)
+        names = Store(tmp_path).names()
+    assert names == ["gone"]
+
+
 def test_nothing_is_saved_where_that_is_not_wanted(endless, home):
     chat(endless, "one\n", "--no-save", "--no-history")
     assert not (home / "sessions").exists()
@@ -298,16 +350,20 @@ def test_commands_paths_and_names_are_completed(tmp_path, monkeypatch):
     (tmp_path / "nothing").mkdir()
     (tmp_path / ".hidden").touch()
     kinds = {name: command.completes for name, command in COMMANDS.items()}
-    words = {"sessions": lambda: ["mine"], "settings": lambda: NAMES, "models": lambda: ["demo"]}
+    words = {"sessions": lambda: ["mine"], "settings": lambda: list(NAMES), "models": lambda: ["demo"]}
 
     def complete(text):
-        return candidates(text, kinds, words)
+        found = list(CommandCompleter(kinds, words).get_completions(Document(text), CompleteEvent()))
+        assert {c.start_position for c in found} <= {-len(text.rpartition(" ")[2])}
+        return [c.text for c in found]
 
     assert complete("/re") == ["/retry", "/read"]
     assert complete("/read no") == ["notes\\ one.txt", "nothing/"]
+    assert complete("/read ") == ["notes\\ one.txt", "nothing/"]
+    assert complete("/read nothing/x .h") == [".hidden"]
     assert complete("/load m") == ["mine"]
     assert complete("/set top") == ["top_p", "top_k"]
-    assert complete("/set top_p 0") == complete("hello /re") == complete("/nope x") == []
+    assert complete("/set top_p 0") == complete("hello /re") == complete("/nope x") == complete("/re\n/re") == []
 
 
 def test_the_toolbar_fits_and_drops_what_matters_least():

@@ -30,7 +30,7 @@ def progress(name, done, total):
 try:
     if "limit" in sys.argv:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-    convert(sys.argv[1], sys.argv[2], force="force" in sys.argv, progress=progress)
+    convert(sys.argv[1], sys.argv[2], overwrite="overwrite" in sys.argv, progress=progress)
 except MistralMLXError as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """
@@ -63,12 +63,6 @@ def stopped_halfway(*arguments: object) -> "subprocess.Popen[str]":
         if line.startswith("model.layers.1"):
             return process
     raise AssertionError(process.stderr.read() if process.stderr else "")
-
-
-def dead_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
 
 
 def test_a_write_the_system_refuses_leaves_nothing_and_says_so(tmp_path: Path, source: Path) -> None:
@@ -129,7 +123,8 @@ def test_a_killed_process_leaves_a_hidden_folder_that_the_next_run_removes(tmp_p
     process = stopped_halfway(source, tmp_path / "target")
     process.kill()
     process.communicate()
-    assert names(tmp_path) == [f".target.partial-{process.pid}", "source"]
+    left, *others = names(tmp_path)
+    assert left.startswith(".target.partial-") and others == ["source"]
     convert(source, tmp_path / "target")
     assert names(tmp_path) == ["source", "target"] and names(tmp_path / "target") == WHOLE
 
@@ -139,38 +134,69 @@ def test_ctrl_c_leaves_everything_as_it_was(tmp_path: Path, source: Path, exists
     if exists:
         convert(source, tmp_path / "target", bits=8)
     before = names(tmp_path), content(tmp_path / "target") if exists else None
-    process = stopped_halfway(source, tmp_path / "target", "force")
+    process = stopped_halfway(source, tmp_path / "target", "overwrite")
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert error.endswith("KeyboardInterrupt\n") and process.returncode != 0
     assert (names(tmp_path), content(tmp_path / "target") if exists else None) == before
 
 
-def test_folders_of_running_processes_and_other_targets_stay(tmp_path: Path, source: Path) -> None:
-    alive = os.getppid()
-    kept = [f".target.partial-{alive}", f".target2.partial-{dead_pid()}", ".target.partial-x", ".target.old"]
-    for name in [*kept, f".target.partial-{os.getpid()}"]:  # ours can only be that of a namesake before us
+def test_the_work_of_a_process_whose_number_is_unknown_here_stays(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Life was judged by process numbers: of two containers on one disk, each removed what the other was writing."""
+
+    def unknown(pid: int, signal: int) -> None:
+        raise ProcessLookupError
+
+    with stopped_halfway(source, tmp_path / "target") as process:
+        before = names(tmp_path)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "kill", unknown)
+            convert(source, tmp_path / "target")
+        assert names(tmp_path) == sorted([*before, "target"])
+        process.kill()
+    convert(source, tmp_path / "target", bits=8, overwrite=True)
+    assert names(tmp_path) == ["source", "target"]
+
+
+def test_folders_of_other_names_stay(tmp_path: Path, source: Path) -> None:
+    kept = [".target2.partial-12ab", ".target.partial-x", ".target.old", ".target.partial-"]
+    for name in [*kept, ".target.partial-12ab"]:
         (tmp_path / name).mkdir()
     convert(source, tmp_path / "target")
     assert names(tmp_path) == sorted([*kept, "source", "target"])
 
 
+def test_where_nothing_can_be_locked_a_conversion_works_and_removes_no_folder_of_others(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    (tmp_path / ".target.partial-12ab").mkdir()
+    convert(source, tmp_path / "target")
+    assert names(tmp_path) == [".target.partial-12ab", "source", "target"]
+
+
 def test_a_target_set_aside_by_a_killed_process_comes_back(tmp_path: Path, source: Path) -> None:
     convert(source, tmp_path / "target", bits=8)
     before = content(tmp_path / "target")
-    (tmp_path / "target").rename(tmp_path / f".target.old-{dead_pid()}")
+    (tmp_path / ".target.partial-12ab").mkdir()
+    (tmp_path / "target").rename(tmp_path / ".target.partial-12ab" / "old")
     with pytest.raises(ConversionError, match="exists"):
         convert(source, tmp_path / "target", progress=lambda *_: pytest.fail("this was known before"))
     assert (names(tmp_path), content(tmp_path / "target")) == (["source", "target"], before)
 
 
-def test_an_existing_target_stays_without_force_and_is_replaced_with_it(tmp_path: Path, source: Path) -> None:
+def test_an_existing_target_stays_without_overwrite_and_is_replaced_with_it(tmp_path: Path, source: Path) -> None:
     convert(source, tmp_path / "target", bits=8)
     before = content(tmp_path / "target")
     with pytest.raises(ConversionError, match="exists; name another one, or replace it with --overwrite"):
         convert(source, tmp_path / "target")
     assert content(tmp_path / "target") == before
-    convert(source, tmp_path / "target", bits=4, force=True)
+    convert(source, tmp_path / "target", bits=4, overwrite=True)
     convert(source, tmp_path / "fresh", bits=4)
     assert content(tmp_path / "target") == content(tmp_path / "fresh")
     assert names(tmp_path) == ["fresh", "source", "target"]
@@ -184,13 +210,13 @@ def test_a_rename_that_fails_puts_the_old_target_back(
     rename = Path.rename
 
     def failing(path: Path, other: Path) -> Path:
-        if "partial" in path.name:
+        if path.name == "new":
             raise PermissionError(errno.EPERM, "Operation not permitted")
         return rename(path, other)
 
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(ConversionError, match="Operation not permitted"):
-        convert(source, tmp_path / "target", force=True)
+        convert(source, tmp_path / "target", overwrite=True)
     assert (names(tmp_path), content(tmp_path / "target")) == (["source", "target"], before)
 
 
@@ -204,29 +230,69 @@ def test_a_target_that_appears_meanwhile_is_not_lost(tmp_path: Path, source: Pat
     assert names(tmp_path) == ["source", "target"] and names(tmp_path / "target") == []
 
 
-@pytest.mark.parametrize("what", ["file", "folder without a config", "folder with folders", "link"])
-def test_force_replaces_nothing_but_a_model_folder(tmp_path: Path, source: Path, what: str) -> None:
+@pytest.mark.parametrize("what", ["file", "link"])
+def test_overwrite_replaces_no_file_and_no_link(tmp_path: Path, source: Path, what: str) -> None:
     target = tmp_path / "target"
     if what == "file":
         target.write_text("mine")
-    elif what == "link":
-        target.symlink_to(tmp_path / "elsewhere")
     else:
-        target.mkdir()
-        (target / "mine").write_text("mine")
-        if what == "folder with folders":
-            (target / "config.json").write_text("{}")
-            (target / "photos").mkdir()
-    with pytest.raises(ConversionError, match="not a plain model folder and is never replaced"):
-        convert(source, target, force=True)
+        target.symlink_to(source)
+    with pytest.raises(ConversionError, match=r"is not a model folder, so it is never replaced|lie inside one another"):
+        convert(source, target, overwrite=True)
     assert names(tmp_path) == ["source", "target"]
+
+
+MODEL = {"config.json": '{"model_type": "mistral"}', "model.safetensors": ""}
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"mine": ""}, "holds mine, which no model folder has"),
+        ({**MODEL, "thesis.txt": ""}, "holds thesis.txt, which no model folder has"),
+        ({**MODEL, "app.js": ""}, "holds app.js, which no model folder has"),
+        ({**MODEL, "photos/a.json": ""}, "holds photos, which no model folder has"),
+        ({**MODEL, "photos.json/a": ""}, "holds photos.json, which no model folder has"),
+        ({**MODEL, "config.json": '{"port": 80}'}, "no config.json with a model_type"),
+        ({**MODEL, "config.json": "["}, "no config.json with a model_type"),
+        ({"model.safetensors": ""}, "no config.json with a model_type"),
+        ({"config.json": MODEL["config.json"]}, r"holds no \*\.safetensors"),
+    ],
+)
+def test_overwrite_replaces_nothing_but_a_model_folder(
+    tmp_path: Path, source: Path, files: dict[str, str], reason: str
+) -> None:
+    """Any folder without subfolders that held a config.json was replaced, whatever else was in it."""
+    for name, text in files.items():
+        (tmp_path / "target" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "target" / name).write_text(text)
+    with pytest.raises(ConversionError, match=rf"{reason}.*, so it is never replaced; remove it yourself"):
+        convert(source, tmp_path / "target", overwrite=True)
+    assert sorted(str(p.relative_to(tmp_path / "target")) for p in (tmp_path / "target").rglob("*") if p.is_file()) == (
+        sorted(files)
+    )
+
+
+def test_overwrite_replaces_a_folder_as_the_hub_gives_it(tmp_path: Path, source: Path) -> None:
+    convert(source, tmp_path / "target", bits=8)
+    for name in (
+        ".gitattributes",
+        "README.md",
+        "LICENSE.txt",
+        "merges.txt",
+        "tokenizer.model.v3",
+        "chat_template.jinja",
+    ):
+        (tmp_path / "target" / name).write_text("")
+    convert(source, tmp_path / "target", overwrite=True)
+    assert names(tmp_path / "target") == WHOLE
 
 
 @pytest.mark.parametrize("target", [".", "inside", "../source", ".."])
 def test_a_target_in_or_around_the_source_is_refused(source: Path, target: str) -> None:
     before = content(source)
     with pytest.raises(ConversionError, match="lie inside one another"):
-        convert(source, source / target, force=True)
+        convert(source, source / target, overwrite=True)
     assert content(source) == before
 
 

@@ -32,12 +32,12 @@ os.fsync = lambda descriptor: None  # is for power cuts; here it would only take
 target = os.path.join(place, "target")
 convert(source, target, dry_run=True)  # imports what is imported late
 
-def begun(bits, force, rest=0.0):
+def begun(bits, overwrite, rest=0.0):
     pid = os.fork()
     if pid:
         return pid
     try:
-        convert(source, target, bits=bits, force=force, progress=lambda *_: time.sleep(rest))
+        convert(source, target, bits=bits, overwrite=overwrite, progress=lambda *_: time.sleep(rest))
         os._exit(0)
     except MistralMLXError as error:
         os.write(1, (json.dumps({"error": str(error)}) + "\\n").encode())
@@ -64,29 +64,31 @@ def timed():
 
 whole, chance = min(timed() for _ in range(3)), random.Random(0)
 for number in range(int(count)):
-    force = number % 2 == 1
-    if not force:
+    overwrite = number % 2 == 1
+    if not overwrite:
         for path in Path(target).iterdir(): path.unlink()
         Path(target).rmdir()
-    pid = begun(8 if force else 4, force)
+    pid = begun(8 if overwrite else 4, overwrite)
     time.sleep(chance.uniform(0, whole))
     os.kill(pid, signal.SIGKILL)
     killed = status(pid) == -9
     after = content(target)
     # the next run: of another process, to the same target
     again = status(begun(4, True))
-    report(killed=killed, force=force, after=after, again=again, left=sorted(os.listdir(place)), then=content(target))
+    report(killed=killed, overwrite=overwrite,
+            after=after, again=again, left=sorted(os.listdir(place)), then=content(target))
 """
 PAIRS = """
 chance = random.Random(0)
 for number in range(int(count)):
-    force = number % 2 == 1
-    if os.path.isdir(target) and not force:
+    overwrite = number % 2 == 1
+    if os.path.isdir(target) and not overwrite:
         for path in Path(target).iterdir(): path.unlink()
         Path(target).rmdir()
-    first = begun(4, force, chance.uniform(0, 0.002))
-    second = begun(8, force, chance.uniform(0, 0.002))
-    report(force=force, statuses=[status(first), status(second)], left=sorted(os.listdir(place)), then=content(target))
+    first = begun(4, overwrite, chance.uniform(0, 0.002))
+    second = begun(8, overwrite, chance.uniform(0, 0.002))
+    statuses = [status(first), status(second)]
+    report(overwrite=overwrite, statuses=statuses, left=sorted(os.listdir(place)), then=content(target))
 """
 
 
@@ -128,8 +130,8 @@ def test_kills_at_random_moments_leave_a_whole_target_or_none(
     assert len(found) == N_KILLS
     assert sum(bool(r["killed"]) for r in found) > N_KILLS // 10  # the others were done already
     for r in found:
-        # with --force the old target is there, the new one, or none for the moment between two renames
-        assert r["after"] in ((whole[4], whole[8], None) if r["force"] else (whole[4], None))
+        # with --overwrite the old target is there, the new one, or none for the moment between two renames
+        assert r["after"] in ((whole[4], whole[8], None) if r["overwrite"] else (whole[4], None))
         assert (r["again"], r["left"]) == (0, ["target"]) and r["then"] == whole[4]
     assert fingerprint(source) == before
 
@@ -143,7 +145,7 @@ def test_two_conversions_to_one_target_never_mix(
     for r in pairs:
         assert r["left"] == ["target"] and r["then"] in (whole[4], whole[8])
         assert sorted(r["statuses"]) in ([0, 0], [0, 3])  # the other one says that it came too late
-        assert r["force"] or sorted(r["statuses"]) == [0, 3]
+        assert r["overwrite"] or sorted(r["statuses"]) == [0, 3]
     assert all("exists" in error or "not empty" in error for error in errors)
 
 

@@ -2,15 +2,20 @@
 
 from pathlib import Path
 
+import mlx.core as mx
+import numpy as np
 import pytest
-from convert_sources import CONFIG, write_folder
+from convert_sources import CONFIG, random_weights, write_folder
 from tokenizer_files import byte_level_json
 
+from mistral_mlx.cli.app import app
+from mistral_mlx.cli.convert import show
 from mistral_mlx.convert import convert
-from mistral_mlx.convert.verify import MAX_WINDOWS
+from mistral_mlx.convert.verify import MAX_WINDOWS, Verification
 from mistral_mlx.errors import OptionError
 from mistral_mlx.evaluation import evaluate, model_logits, windows
 from mistral_mlx.loading import load, load_model
+from mistral_mlx.scores import evaluation
 
 TEXT = "A text that is long enough to fill a window. " * 30
 
@@ -44,6 +49,48 @@ def test_what_is_carried_without_loss_loses_nothing(tmp_path: Path, source: Path
     found = convert(source, tmp_path / "target", rules=[".=none"], verify_on=True).verified
     assert found is not None and found.comparison is not None
     assert found.comparison.kl.value < 1e-9 and found.comparison.same_top.value == 1
+
+
+@pytest.mark.parametrize(
+    ("kl", "verdict"),
+    [(0.0, "almost no loss"), (0.02, "noticeable loss"), (0.2, "strong loss"), (1.0, "unusable"), (12.3, "unusable")],
+)
+def test_the_verdict_is_that_of_the_docs_and_a_strong_loss_is_a_warning(kl: float, verdict: str) -> None:
+    found = Verification(evaluation([np.array([[1, 1.0, 1.0, kl, 1.0]] * 2)], compared=True))
+    assert found.verdict == verdict
+    assert f"| {verdict} |" in (Path(__file__).parent.parent / "docs" / "convert.md").read_text("utf-8")
+    assert (found.warning is not None) is (kl >= 0.2)
+    assert found.warning is None or "take more bits" in found.warning
+
+
+def test_a_ruined_model_is_called_so(tmp_path: Path, source: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A ruined model was reported with figures alone, a perplexity "+16745934.73%" among them, and no warning."""
+    weights = {name: mx.array(w * 20) for name, w in random_weights({**CONFIG, "vocab_size": 600}).items()}
+    loud = write_folder(tmp_path / "loud", {**CONFIG, "vocab_size": 600}, weights=weights)
+    (loud / "tokenizer.json").write_text(byte_level_json())
+    report = convert(loud, tmp_path / "target", bits=2, verify_on=True)
+    show(report, as_json=False, quiet=False)
+    said = capfd.readouterr().err
+    assert "  lost          unusable: the same next token " in said and " of the time\n" in said
+    assert " times), " in said and "warning: the result cannot be used (unusable); take more bits" in said
+
+
+def test_an_error_while_verifying_leaves_the_conversion_done(
+    tmp_path: Path, source: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The command ended with status 3, as if nothing had been written."""
+    weights = {name: mx.array(w) for name, w in random_weights({**CONFIG, "vocab_size": 600}).items()}
+    weights["model.norm.weight"][3] = mx.nan
+    damaged = write_folder(tmp_path / "damaged", {**CONFIG, "vocab_size": 600}, weights=weights)
+    (damaged / "tokenizer.json").write_text(byte_level_json())
+    arguments = ["convert", str(damaged), str(tmp_path / "target"), "--allow-nonfinite", "--verify"]
+    with pytest.raises(SystemExit) as raised:
+        app(arguments)
+    assert raised.value.code == 9
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith("mistral-mlx: error: ") and "is damaged" not in last.partition(" is written, ")[0]
+    assert "is written, but it could not be compared with its source: " in last and last.endswith("are damaged")
+    assert load_model(tmp_path / "target")
 
 
 def test_a_dry_run_verifies_nothing(tmp_path: Path, source: Path, text: Path) -> None:

@@ -124,6 +124,43 @@ def test_an_unfinished_character_is_flushed_once_as_replacement():
     assert [detokenizer.add(0), detokenizer.flush(), detokenizer.flush()] == ["", "\ufffd", ""]
 
 
+@pytest.mark.parametrize(
+    ("data", "bytewise", "together"),
+    [
+        ("é👍".encode()[:5], "é", "é"),
+        (b"\xe2\x82", "", ""),
+        (b"\xe2A", "\ufffdA", "\ufffdA"),  # the model's own: what follows cannot complete it
+        (b"\xff\xe2\x82", "\ufffd", "\ufffd"),
+        (b"\xe2\x82\xf0\x9f", "\ufffd\ufffd", "\ufffd"),
+        (b"\x82", "\ufffd", "\ufffd"),
+        (b"", "", ""),
+    ],
+)
+def test_a_text_that_is_cut_ends_before_its_last_unfinished_character(data, bytewise, together):
+    """A limit used to leave U+FFFD in place of the bytes that had come."""
+    pieces = [bytes([byte]) for byte in range(256)]
+    for detokenizer, expected in (
+        (PieceDetokenizer(pieces, leading=LeadingSpace.KEPT), bytewise),
+        (ByteLevelDetokenizer(pieces), together),
+    ):
+        chunks = [detokenizer.add(byte) for byte in data]
+        assert "".join(chunks) + detokenizer.flush(cut=True) == expected
+        assert detokenizer.flush() == ""
+
+
+def test_the_text_of_cut_ids_is_the_decoded_text_but_for_an_unfinished_character():
+    pieces, rng = [bytes([byte]) for byte in range(256)], random.Random(11)
+    makers = (lambda: PieceDetokenizer(pieces, leading=LeadingSpace.KEPT), lambda: ByteLevelDetokenizer(pieces))
+    text = "aé€👍ß".encode()
+    for _ in range(SEQUENCES):
+        ids = [*text[: rng.randrange(len(text) + 1)], *rng.choices(range(256), k=rng.randrange(3))]
+        for make in makers:
+            whole, detokenizer = stream(make(), ids), make()
+            cut = "".join(map(detokenizer.add, ids)) + detokenizer.flush(cut=True)
+            rest = whole.removeprefix(cut)
+            assert whole.startswith(cut) and set(rest) <= {"\ufffd"} and len(rest) <= 3, ids
+
+
 def test_control_tokens_and_ids_past_the_vocabulary_have_no_text(tmp_path):
     tokenizer = load_tokenizer(mistral_folder(tmp_path, "v3"))
     hello = tokenizer.encode("Hello")

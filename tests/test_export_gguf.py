@@ -223,6 +223,39 @@ def test_a_byte_level_vocabulary_comes_back_with_the_name_of_its_cut(tmp_path: P
     assert report.notes == []
 
 
+def test_a_byte_level_vocabulary_without_merges_comes_back(tmp_path: Path) -> None:
+    """It ended as a bug, an IndexError: the type of a list in a GGUF file was that of its first item."""
+    tokens = [*bytes_to_unicode(), "aa"]
+    path = with_tokenizer(tmp_path / "a.gguf", "gpt2", tokens, [1] * 257, merges=["a a"], pre="gpt-2")
+    convert(path, tmp_path / "folder")
+    file = tmp_path / "folder" / "tokenizer.json"
+    document = json.loads(file.read_text())
+    document["model"]["merges"] = []
+    file.write_text(json.dumps(document))
+    export_gguf(tmp_path / "folder", tmp_path / "b.gguf")
+    convert(tmp_path / "b.gguf", tmp_path / "back")
+    assert json.loads((tmp_path / "back" / "tokenizer.json").read_text())["model"] == document["model"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("rope_theta", 1e300), ("rms_norm_eps", 1e-60)])
+def test_a_number_that_a_gguf_cannot_store_is_refused_by_its_key(tmp_path: Path, key: str, value: float) -> None:
+    """It ended as a bug, an OverflowError, or was written as 0."""
+    with pytest.raises(ConversionError, match=rf"{key} is 1e[-+]\d+, which a GGUF file cannot store"):
+        export_gguf(write_folder(tmp_path / "model", {**CONFIG, key: value}), tmp_path / "x.gguf")
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_stop_id_that_no_row_has_is_left_out(tmp_path: Path) -> None:
+    """It ended as a bug, a struct.error, if it was too large for the file."""
+    tokens = [*bytes_to_unicode(), "aa"]
+    path = with_tokenizer(tmp_path / "a.gguf", "gpt2", tokens, [1] * 257, merges=["a a"], pre="gpt-2")
+    convert(path, tmp_path / "folder")
+    file = tmp_path / "folder" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token_id": [7, 10**12]}))
+    export_gguf(tmp_path / "folder", tmp_path / "b.gguf")
+    assert metadata(tmp_path / "b.gguf")["tokenizer.ggml.eos_token_id"] == 7
+
+
 def test_a_cut_without_a_name_is_said(tmp_path: Path) -> None:
     tokens = [*bytes_to_unicode(), "aa"]
     path = with_tokenizer(tmp_path / "a.gguf", "gpt2", tokens, [1] * 257, merges=["a a"], pre="llama-bpe")
@@ -275,23 +308,23 @@ def test_nan_leaves_nothing(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad"]
 
 
-def test_an_existing_file_stays_without_force_and_only_a_gguf_is_replaced(tmp_path: Path, folder: Path) -> None:
+def test_an_existing_file_stays_without_overwrite_and_only_a_gguf_is_replaced(tmp_path: Path, folder: Path) -> None:
     target = tmp_path / "x.gguf"
     target.write_bytes(b"mine")
-    for force, message in ((False, "exists"), (True, "is not a GGUF file and is never replaced")):
+    for overwrite, message in ((False, "exists"), (True, "is not a GGUF file, so it is never replaced")):
         with pytest.raises(ConversionError, match=message):
-            export_gguf(folder, target, force=force)
+            export_gguf(folder, target, overwrite=overwrite)
     assert target.read_bytes() == b"mine"
     target.write_bytes(b"GGUF of old")
-    export_gguf(folder, target, force=True)
+    export_gguf(folder, target, overwrite=True)
     assert len(tensors(target)) == 21
     with pytest.raises(OptionError, match="outtype is q3"):
-        export_gguf(folder, target, outtype="q3", force=True)
+        export_gguf(folder, target, outtype="q3", overwrite=True)
 
 
-@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("kind", ["FIFO", "link", "dangling link", "directory"])
-def test_what_is_no_plain_file_is_never_replaced(tmp_path: Path, folder: Path, kind: str, force: bool) -> None:
+def test_what_is_no_plain_file_is_never_replaced(tmp_path: Path, folder: Path, kind: str, overwrite: bool) -> None:
     (tmp_path / "old.gguf").write_bytes(b"GGUF of old")
     target = tmp_path / "x.gguf"
     leads_to = {"link": "old.gguf", "dangling link": "gone.gguf"}
@@ -302,8 +335,8 @@ def test_what_is_no_plain_file_is_never_replaced(tmp_path: Path, folder: Path, k
     else:
         target.symlink_to(leads_to[kind])
     before, there = target.lstat(), sorted(tmp_path.iterdir())
-    with pytest.raises(ConversionError, match="is never replaced" if force else "exists"):
-        export_gguf(folder, target, force=force)
+    with pytest.raises(ConversionError, match="is never replaced" if overwrite else "exists"):
+        export_gguf(folder, target, overwrite=overwrite)
     assert (target.lstat().st_ino, target.lstat().st_mode) == (before.st_ino, before.st_mode)
     assert sorted(tmp_path.iterdir()) == there and (tmp_path / "old.gguf").read_bytes() == b"GGUF of old"
 
@@ -318,7 +351,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(
 
     monkeypatch.setattr(writer_module, "write_all", full)
     with pytest.raises(ConversionError, match="the disk is full"):
-        export_gguf(folder, tmp_path / "x.gguf", force=True)
+        export_gguf(folder, tmp_path / "x.gguf", overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["plain", "x.gguf"]
     assert (tmp_path / "x.gguf").read_bytes() == b"GGUF of old"
 

@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import LetterTokenizer, Scripted, tiny_model
+from conftest import LetterTokenizer, Scripted, ThumbTokenizer, tiny_model
 
 from mistral_mlx import Mistral, generate, generate_step, make_cache, prefill, stream_generate
 from mistral_mlx.errors import ContextError, OptionError
@@ -134,6 +134,22 @@ def test_full_attention_stops_when_the_context_is_full():
     responses = list(stream_generate(model, tokenizer, PROMPT, sampler=Scripted([9] * 99), max_tokens=99))
     assert responses[-1].finish_reason == "context"
     assert responses[-1].prompt_tokens + responses[-1].generation_tokens == 17  # the last one is not fed any more
+
+
+@pytest.mark.parametrize(
+    ("ids", "max_tokens", "text", "reason"),
+    [
+        ((6, *ThumbTokenizer.THUMB), 4, "a", "length"),
+        ((6, *ThumbTokenizer.THUMB), 5, "a👍", "length"),
+        ((6, *ThumbTokenizer.THUMB[:2], 7), 4, "a\ufffd\ufffdb", "length"),
+        ((6, *ThumbTokenizer.THUMB[:3], 2), 9, "a\ufffd\ufffd\ufffd", "stop"),
+    ],
+)
+def test_a_limit_in_the_middle_of_a_character_ends_the_text_before_it(model, ids, max_tokens, text, reason):
+    """It used to leave U+FFFD there. What the model itself breaks off stays broken."""
+    sampler = Scripted(ids)
+    responses = list(stream_generate(model, ThumbTokenizer(), "a", sampler=sampler, max_tokens=max_tokens))
+    assert (text_of(responses), responses[-1].finish_reason) == (text, reason)
 
 
 def test_a_prompt_beyond_the_context_is_refused_with_both_counts_before_any_work():

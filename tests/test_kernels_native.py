@@ -22,17 +22,16 @@ ROW_STEP = 0.5 / 1919  # of a few rows and 4 bits
 COARSE_STEP = 0.5 / 127
 FLOAT_EPS = 2.0**-24  # of each of the K / 16 sums a float32 accumulator makes; the sums are 16 wide or wider
 ATTENTION_EPS = 2e-6  # exp is good to 2e-7, scores of about 10 to 2^-24 of their size
-SETS = ["portable", "avx2", "avx-vnni", "avx512", "neon-dotprod", "neon-i8mm"]
+SETS = native.ext.sets() if native.built else []
 ROWS = [1, 2, 8, 9, 12, 13, 33, 70]
 
 
 @pytest.fixture(params=SETS)
 def kernels(request):
     before = native.ext.name()
-    if not native.ext.select(request.param):
-        pytest.skip(f"this CPU has no {request.param}")
+    assert native.ext.select(request.param)
     yield native.ext
-    native.ext.select({"avx512-vnni": "avx512"}.get(before, before))
+    assert native.ext.select(before)
 
 
 def normal(*shape, seed=0):
@@ -282,12 +281,29 @@ def test_the_extension_knows_the_arrays_of_this_mlx():
     assert native.ext.products(mx.ones((1, 2)), [weight])[0].tolist() == [[2.0, 2.0, 2.0]]
 
 
-def test_the_environment_names_the_kernels():
-    code = "from mistral_mlx.kernels import native; print(native.ext.name())"
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "MISTRAL_MLX_KERNELS": "portable"},
-        capture_output=True,
-        check=True,
-    )
-    assert run.stdout == b"portable\n"
+def python(code, kernel_set):
+    env = {**os.environ, "MISTRAL_MLX_KERNELS": kernel_set}
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_name_that_is_shown_selects_the_set(name):
+    """The set avx512-vnni was selected as avx512, and the name that --version prints was ignored."""
+    run = python("from mistral_mlx.kernels import native; print(native.ext.name())", name)
+    assert (run.stdout, run.stderr) == (f"{name}\n", "")
+
+
+def test_an_empty_name_of_a_set_selects_the_best_one():
+    assert python("from mistral_mlx.kernels import native; print(native.ext.name())", "").stdout == f"{SETS[0]}\n"
+
+
+@pytest.mark.parametrize("name", ["nonsense", "avx512", "neon-i8mm" if "avx2" in SETS else "avx2"])
+def test_a_set_that_this_cpu_cannot_run_is_refused(name):
+    """It was ignored, so that a test of avx-vnni on a CPU without it tested something else, and passed."""
+    run = python("from mistral_mlx.cli.app import run; import sys; sys.argv[1:] = ['--version']; run()", name)
+    line = f"mistral-mlx: error: MISTRAL_MLX_KERNELS is {name}; this CPU can run: {', '.join(SETS)}\n"
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", line)
+
+
+def test_the_package_can_be_imported_whatever_set_is_named():
+    assert python("import mistral_mlx", "nonsense").returncode == 0

@@ -21,7 +21,6 @@ from mistral_mlx.kernels import native, packing
 
 DTYPES = ["F32", "F16", "BF16"]
 BITS = [2, 3, 4, 5, 6, 8]
-SETS = ["portable", "avx2", "avx-vnni", "avx512", "neon-dotprod", "neon-i8mm"]
 needs_native = pytest.mark.skipif(not native.built, reason=f"no native kernels: {native.missing}")
 
 
@@ -140,19 +139,19 @@ def test_constant_groups_stay_exact(backend: str, group: int) -> None:
 def test_threads_and_instructions_change_nothing() -> None:
     rows = stored_as(next(weights(37, 2176)), "BF16")
     h = (np.random.default_rng(2).standard_normal(2176) ** 2).astype(np.float32)
-    before, name, results = native.ext.threads(), native.ext.name().removesuffix("-vnni"), set()
+    before, name, results = native.ext.threads(), native.ext.name(), set()
     try:
-        for kernel_set in SETS:
-            if native.ext.select(kernel_set):
-                for count in (1, 2, 5):
-                    native.ext.set_threads(count)
-                    found = kernels.quantize(
-                        rows, "BF16", "F16", group_size=64, bits=4, search=True, importance=h if count < 5 else h * 1
-                    )
-                    results.add((*(part.tobytes() for part in found[:3]), *found[3:]))
+        for kernel_set in native.ext.sets():
+            assert native.ext.select(kernel_set)
+            for count in (1, 2, 5):
+                native.ext.set_threads(count)
+                found = kernels.quantize(
+                    rows, "BF16", "F16", group_size=64, bits=4, search=True, importance=h if count < 5 else h * 1
+                )
+                results.add((*(part.tobytes() for part in found[:3]), *found[3:]))
     finally:
         native.ext.set_threads(before)
-        native.ext.select("avx-vnni" if name == "avx" else name)
+        native.ext.select(name)
     assert len(results) == 1
 
 

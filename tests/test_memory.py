@@ -21,6 +21,20 @@ def test_cached_files_do_not_count_against_the_limit_of_a_container(cgroup):
     assert memory.available_memory() == 5_250_000_000
 
 
+def test_the_group_of_the_process_and_its_parents_limit_it(cgroup, tmp_path, monkeypatch):
+    """Only the root was read, which has no limit outside of a container: a systemd slice was not seen."""
+    monkeypatch.setattr(memory, "OWN_CGROUP", tmp_path / "own")
+    (tmp_path / "own").write_text("4:memory:/elsewhere\n0::/user.slice/run-1.scope\n")
+    scope = tmp_path / "user.slice" / "run-1.scope"
+    scope.mkdir(parents=True)
+    assert memory.available_memory() == 5_250_000_000
+    for folder, limit in ((scope.parent, 3_000_000_000), (scope, 2_000_000_000), (scope, 4_000_000_000)):
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text("1000000000\n")
+        (folder / "memory.stat").write_text("anon 1000000000\n")
+        assert memory.available_memory() == min(limit - 1_000_000_000, 2_000_000_000)
+
+
 def test_no_limit_is_no_limit(cgroup):
     (cgroup / "memory.max").write_text("max\n")
     assert memory.available_memory() == 20_000_000_000

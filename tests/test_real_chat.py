@@ -156,7 +156,7 @@ def first_half(talk):
     talk.do("/undo 2", "taken back: Name three fruits. and 1 more")
     talk.ask(QUESTIONS[6])
     talk.ask("/retry")
-    talk.do("/edit 3", "the next message takes its place")
+    talk.do("/edit 3", "the next message replaces it")
     talk.ask("What colour is grass?")
     for question in QUESTIONS[5:9]:
         talk.ask(question)
@@ -179,7 +179,7 @@ def second_half(talk):
     for question in QUESTIONS[14:]:
         talk.ask(question)
     talk.do("/undo", "taken back: What did I ask you first")
-    talk.do("/edit 2", "the next message takes its place")
+    talk.do("/edit 2", "the next message replaces it")
     talk.ask("Name the last play of his.")
     for question in QUESTIONS[18:]:
         talk.ask(question)

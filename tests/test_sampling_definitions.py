@@ -11,7 +11,7 @@ from conftest import LetterTokenizer, tiny_model
 from mistral_mlx.dry import dry_penalties, n_since_breaker, repeat_lengths
 from mistral_mlx.errors import OptionError
 from mistral_mlx.filters import exclude_top_choices, keep_min_p, keep_top_k, keep_top_p, keep_typical_p
-from mistral_mlx.generation import generate
+from mistral_mlx.generation import generate, generate_step
 from mistral_mlx.penalties import add_bias, penalize
 from mistral_mlx.sampling import Sampler
 
@@ -159,25 +159,34 @@ def test_dry_neither_overflows_nor_takes_long_in_a_text_that_says_one_thing():
     )
     assert penalties[7] < math.inf
     logits = mx.zeros((9,))
-    assert Sampler(temperature=0, dry_multiplier=1e30)(logits, [0] * 3000) == 1
+    assert Sampler(temperature=0, dry_multiplier=1e30, dry_sequence_breakers=())(logits, [0] * 3000) == 1
 
 
 def test_a_bound_sampler_reads_breakers_in_the_tokenizers_text():
     tokenizer, logits = LetterTokenizer(), mx.array([0.0] * 6 + [2.0, 1.9] + [0.0] * 56)
-    ids = tokenizer.encode("bca\nbc")
-    sampler = Sampler(temperature=0, dry_multiplier=1.0)
-    assert sampler(logits, ids) == tokenizer.encode("b")[0]
-    sampler.bind(tokenizer)
-    assert sampler(logits, ids) == tokenizer.encode("b")[0]
+    sampler = Sampler(temperature=0, dry_multiplier=1.0).bound(tokenizer)
+    assert sampler(logits, tokenizer.encode("bca\nbc")) == tokenizer.encode("b")[0]
     assert sampler(logits, tokenizer.encode("bca\n bc")) == tokenizer.encode("b")[0]
     assert sampler(logits, tokenizer.encode("bca\nc")) == tokenizer.encode("a")[0]
 
 
-def test_generation_binds_its_sampler():
+def test_breakers_without_a_tokenizer_are_refused():
+    """generate_step used to go on without any breaker."""
     model, _ = tiny_model()
-    sampler, tokenizer = Sampler(temperature=0, dry_multiplier=1.0), LetterTokenizer()
-    generate(model, tokenizer, "abc", sampler=sampler, max_tokens=2)
-    assert sampler._piece_of(tokenizer.encode("a")[0]) == "a"
+    with pytest.raises(OptionError, match=r"no tokenizer .* sampler\.bound\(tokenizer\)"):
+        list(generate_step([7, 8], model, sampler=Sampler(dry_multiplier=1.0)))
+    unbroken = Sampler(temperature=0, dry_multiplier=1.0, dry_sequence_breakers=())
+    assert len(list(generate_step([7, 8], model, sampler=unbroken, max_tokens=3))) == 3
+
+
+def test_generation_leaves_the_callers_sampler_as_it_is_and_draws_from_it():
+    """The tokenizer of the last answer used to stay in the sampler."""
+    model, _ = tiny_model()
+    sampler, tokenizer = Sampler(seed=3, dry_multiplier=1.0), LetterTokenizer()
+    first, second = (generate(model, tokenizer, "abc", sampler=sampler, max_tokens=9) for _ in range(2))
+    assert first != second
+    with pytest.raises(OptionError, match="no tokenizer"):
+        sampler(mx.zeros((64,)), [7])
 
 
 # Bias
@@ -218,7 +227,9 @@ def test_the_repetition_penalty_comes_before_presence():
 
 
 def test_dry_and_penalties_hold_for_the_likeliest_token_too():
-    assert choices([1.0, 0.9], [1, 0, 1], temperature=0, dry_multiplier=0.2, dry_allowed_length=1) == {1}
+    assert choices(
+        [1.0, 0.9], [1, 0, 1], temperature=0, dry_multiplier=0.2, dry_sequence_breakers=(), dry_allowed_length=1
+    ) == {1}
     assert choices([1.0, 0.9], [0, 0, 1], temperature=0, frequency_penalty=0.11) == {1}
 
 
@@ -259,7 +270,12 @@ def test_the_penalties_look_back_as_far_as_they_are_told():
     sampler = {n: Sampler(temperature=0, frequency_penalty=0.5, repetition_context_size=n) for n in (0, 3, -1)}
     assert [sampler[n](logits, [0, 0, 0]) for n in (0, 3, -1)] == [0, 1, 1]
     assert sampler[3](logits, history) == 0
-    assert Sampler(temperature=0, dry_multiplier=1.0, dry_penalty_last_n=3)(logits, [1, 0, 5, 1, 0, 5, 1]) == 0
+    assert (
+        Sampler(temperature=0, dry_multiplier=1.0, dry_sequence_breakers=(), dry_penalty_last_n=3)(
+            logits, [1, 0, 5, 1, 0, 5, 1]
+        )
+        == 0
+    )
 
 
 @pytest.mark.parametrize(

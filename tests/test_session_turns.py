@@ -3,10 +3,10 @@
 import random
 
 import pytest
-from conftest import Scripted, interrupting
+from conftest import Scripted, ThumbTokenizer, interrupting, tiny_model
 from session_steps import GREEDY, TEXTS, WINDOWS, check, new_session, perform, random_step
 
-from mistral_mlx import cache, encode_chat, kernels
+from mistral_mlx import Session, cache, encode_chat, kernels
 from mistral_mlx.cache import RollingBufferCache
 from mistral_mlx.errors import ContextError, OptionError
 
@@ -274,3 +274,12 @@ def test_the_meter_shows_the_limit_or_the_smallest_window():
     session = new_session(8)
     talk(session, 2)
     assert session.context.used > 8 and session.context.fraction == 1.0
+
+
+def test_an_answer_cut_in_the_middle_of_a_character_goes_on_with_the_whole_one():
+    """The cut one used to end with U+FFFD, and going on added more of them."""
+    session = Session(tiny_model(sliding_window=None)[0], ThumbTokenizer())
+    list(session.ask("why", sampler=Scripted([6, *ThumbTokenizer.THUMB]), max_tokens=3))
+    assert contents(session, "assistant") == ["a"]
+    list(session.continue_answer(sampler=Scripted([*ThumbTokenizer.THUMB, 7]), max_tokens=5))
+    assert contents(session, "assistant") == ["a👍b"]

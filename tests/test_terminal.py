@@ -2,7 +2,9 @@
 
 import io
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -54,6 +56,42 @@ def test_progress_appears_after_a_while_and_is_wiped_at_the_end_and_by_an_interr
     assert screen.getvalue() == f"\r{first}\r{second}\r{' ' * len(second)}\r"
 
 
+class SlowScreen(Screen):
+    """Says when a write has begun, and ends it when that is allowed."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
+    def write(self, text):
+        self.begun.set()
+        self.may_end.wait(10)
+        return super().write(text)
+
+
+def test_progress_never_appears_after_its_end(monkeypatch):
+    """The line was written by a timer that the end did not wait for, into the answer, and never wiped."""
+    monkeypatch.setattr(PrefillProgress, "DELAY_S", 0.0)
+    screen = SlowScreen()
+    with PrefillProgress(screen) as progress:
+        progress(0, 10)
+        screen.begun.wait(10)
+        threading.Timer(0.05, screen.may_end.set).start()
+        progress(10, 10)
+        print("ANSWER", file=screen)
+    text = "reading the prompt: 0 of 10 tokens"
+    assert screen.getvalue() == f"\r{text}\r{' ' * len(text)}\rANSWER\n"
+
+
+def test_a_timer_that_is_late_shows_nothing():
+    screen = Screen()
+    with PrefillProgress(screen) as progress:
+        progress(0, 10)
+        progress(10, 10)
+        progress._timer.function()
+    assert screen.getvalue() == ""
+
+
 def test_a_short_prefill_shows_nothing():
     screen = Screen()
     with PrefillProgress(screen) as progress:
@@ -84,6 +122,14 @@ def test_a_broken_registry_is_named(tmp_path, home):
     (home / "models.json").write_text(json.dumps(["a"]))
     with pytest.raises(ModelError, match=r"models\.json"):
         registered()
+
+
+def test_names_that_are_registered_at_once_are_all_kept(tmp_path):
+    """Each used to write what it had read before the others wrote: a name was lost."""
+    names = [f"model-{n}" for n in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: register(name, tmp_path), names))
+    assert sorted(registered()) == sorted(names)
 
 
 def test_a_target_is_called_after_its_source(tmp_path):

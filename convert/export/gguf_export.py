@@ -1,5 +1,6 @@
 """A model folder into a GGUF file that llama.cpp reads: what becomes of each tensor, and the doing of it."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from shutil import disk_usage
+
+import numpy as np
 
 from mistral_mlx.args import ModelArgs, QuantizationArgs, expected_shapes
 from mistral_mlx.convert.pipeline import ahead
@@ -82,7 +85,7 @@ def export_gguf(
     target: str | PathLike[str],
     *,
     outtype: str = "auto",
-    force: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Write the model folder `model` as the GGUF file `target`.
@@ -97,7 +100,7 @@ def export_gguf(
     started = time.monotonic()
     if outtype not in OUTTYPES:
         raise OptionError(f"outtype is {shown(outtype)}; {', '.join(OUTTYPES)} are expected")
-    place = check_file_target(target, Path(model), force=force)
+    place = check_file_target(target, Path(model), overwrite=overwrite)
     folder = ModelFolder(model)
     args, entries = inspect_model(folder)
     notes: list[str] = []
@@ -107,7 +110,7 @@ def export_gguf(
     notes += _notes(steps, outtype)
     writer = GGUFWriter(metadata, [step.output for step in steps])
     check_space(writer.nbytes + RESERVE_NBYTES, disk_usage(place.parent).free, place.parent)
-    with staged_file(place, force=force) as partial:
+    with staged_file(place, overwrite=overwrite) as partial:
         _write(steps, writer, partial, progress)
     return ExportReport(
         source=str(model),
@@ -180,9 +183,9 @@ def _metadata(folder: ModelFolder, args: ModelArgs, steps: list[_Step], notes: l
         "llama.attention.head_count_kv": args.n_kv_heads,
         "llama.attention.key_length": args.head_dim,
         "llama.attention.value_length": args.head_dim,
-        "llama.attention.layer_norm_rms_epsilon": args.norm_eps,
+        "llama.attention.layer_norm_rms_epsilon": _single(args.norm_eps, "rms_norm_eps"),
         "llama.rope.dimension_count": args.head_dim,
-        "llama.rope.freq_base": args.rope_theta,
+        "llama.rope.freq_base": _single(args.rope_theta, "rope_theta"),
         "llama.vocab_size": args.vocab_size,
     }
     windows = [window for window in args.sliding_window if window is not None]
@@ -194,6 +197,15 @@ def _metadata(folder: ModelFolder, args: ModelArgs, steps: list[_Step], notes: l
         if len(set(args.sliding_window)) == 1:
             metadata["llama.attention.sliding_window"] = windows[0]
     return metadata
+
+
+def _single(value: float, key: str) -> float:
+    """Return a positive number of config.json. Raises ConversionError if float32, in which GGUF stores it, cannot."""
+    with np.errstate(over="ignore", under="ignore"):
+        stored = float(np.float32(value))
+    if not 0 < stored < math.inf:
+        raise ConversionError(f"config.json: {key} is {value:g}, which a GGUF file cannot store (it has float32)")
+    return value
 
 
 def _notes(steps: list[_Step], outtype: str) -> Iterator[str]:

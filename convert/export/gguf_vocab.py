@@ -149,7 +149,7 @@ def _special(
     folder: ModelFolder, tokenizer: Tokenizer, args: ModelArgs, vocabulary: _Vocabulary, notes: list[str]
 ) -> Iterator[tuple[str, Value]]:
     """Yield which ids begin, end and fill a text."""
-    stops = sorted(args.eos_token_ids | tokenizer.eos_ids)
+    stops = sorted(i for i in args.eos_token_ids | tokenizer.eos_ids if i < args.vocab_size)  # no model says others
     eos = tokenizer.eos_id if tokenizer.eos_id is not None else next(iter(stops), None)
     others = [i for i in stops if i != eos]
     config = read_object(folder, "tokenizer_config.json")

@@ -98,9 +98,15 @@ def _header(metadata: Mapping[str, Value], tensors: Sequence[GGUFOutput]) -> byt
 
 def _value(value: Value) -> bytes:
     if isinstance(value, list):
-        kind = GGUFValueType.INT32 if isinstance(value[0], int) else _kind(value[0])
+        kind = _item_kind(value)
         return struct.pack("<IIQ", GGUFValueType.ARRAY, kind, len(value)) + b"".join(_plain(v, kind) for v in value)
     return struct.pack("<I", _kind(value)) + _plain(value, _kind(value))
+
+
+def _item_kind(values: list[bool] | list[int] | list[float] | list[str]) -> GGUFValueType:
+    if not values:
+        return GGUFValueType.STRING  # the list of merges is the only one that may be empty
+    return GGUFValueType.INT32 if isinstance(values[0], int) else _kind(values[0])
 
 
 def _kind(value: bool | int | float | str) -> GGUFValueType:

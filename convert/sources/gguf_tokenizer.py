@@ -118,9 +118,9 @@ def _vocabulary(metadata: Mapping[str, Value], model: str) -> _Vocabulary:
     )
 
 
-def _texts(metadata: Mapping[str, Value], key: str) -> list[str]:
+def _texts(metadata: Mapping[str, Value], key: str, *, may_be_empty: bool = False) -> list[str]:
     value = metadata.get(key)
-    if not isinstance(value, list) or not value or not isinstance(value[0], str):
+    if not isinstance(value, list) or not (isinstance(value[0], str) if value else may_be_empty):
         raise TokenizerError(f"{key} is missing or is not a list of texts")
     return [str(text) for text in value]
 
@@ -154,7 +154,8 @@ def _tokenizer_json(metadata: Mapping[str, Value], vocabulary: _Vocabulary, note
     if len(ids) != len(vocabulary.tokens):
         raise TokenizerError("tokenizer.ggml.tokens holds the same token twice")
     # The space may itself be part of the first half, as llama.cpp reads it: hence from the second character on.
-    merges = [(m[: m.find(" ", 1)], m[m.find(" ", 1) + 1 :]) for m in _texts(metadata, "tokenizer.ggml.merges")]
+    lines = _texts(metadata, "tokenizer.ggml.merges", may_be_empty=True)  # bytes alone need none
+    merges = [(m[: m.find(" ", 1)], m[m.find(" ", 1) + 1 :]) for m in lines]
     return _try(lambda: _byte_level(vocabulary, ids, merges, pre), "the byte-level vocabulary").encode()
 
 

@@ -40,6 +40,14 @@ class Norm(NamedTuple):
     eps: float
 
 
+class Rotation(NamedTuple):
+    """Rotary positions as data: pair i of a head turns by ``position * frequencies[i]`` radians."""
+
+    frequencies: NDArray[np.float64]  # [Dh/2], inverse frequencies: radians per position
+    factor: float = 1.0  # multiplies every cosine and sine: the attention factor of YaRN
+    base: float | None = None  # of plain frequencies, which MLX's own operation computes itself
+
+
 Part = tuple[int, tuple[int, ...], mx.Dtype]  # of a file: first byte, shape, dtype
 
 
@@ -169,9 +177,9 @@ def run_block(
     weights: Sequence[Weight],
     norms: Sequence[Norm],
     *,
+    rotation: Rotation,
     slot: int,
     position: int,
-    base: float,
     scale: float,
 ) -> tuple[mx.array, mx.array, mx.array]:
     """Return ``[B, 1, D]`` after a transformer block, and the new keys and values; of the native kernels alone.
@@ -181,7 +189,7 @@ def run_block(
     """
     seen = min(position + 1, keys.shape[2])
     return native.ext.block_token(
-        x, keys, values, weights, norms, slot=slot, seen=seen, position=position, base=base, scale=scale
+        x, keys, values, weights, norms, rotation=rotation, slot=slot, seen=seen, position=position, scale=scale
     )
 
 
@@ -192,11 +200,15 @@ def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
     return mx.fast.rms_norm(x, weight, eps)
 
 
-def rope(x: mx.array, *, base: float, offset: int) -> mx.array:
+def rope(x: mx.array, rotation: Rotation, *, offset: int) -> mx.array:
     """Return ``[B, H, S, Dh]`` with rotary positions from `offset` on, halves and not pairs."""
     if uses_native():
-        return native.ext.rope(x, base=base, offset=offset)
-    return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset)
+        return native.ext.rope(x, rotation, offset=offset)
+    base = rotation.base
+    # MLX divides positions by `freqs`. Where it computes plain ones itself it rounds differently, so it still does.
+    periods = mx.array((1 / rotation.frequencies).astype(np.float32)) if base is None else None
+    turned = x if rotation.factor == 1 else x * rotation.factor
+    return mx.fast.rope(turned, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset, freqs=periods)
 
 
 def quantize(

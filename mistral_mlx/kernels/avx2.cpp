@@ -293,13 +293,10 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
 }  // namespace
 
 #ifdef __AVXVNNI__
-const Kernels& avx_vnni() {
-  static const Kernels table{"avx-vnni", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
+constinit const Kernels avx_vnni{"avx-vnni",
 #else
-const Kernels& avx2() {
-  static const Kernels table{"avx2", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
+constinit const Kernels avx2{"avx2",
 #endif
-  return table;
-}
+                        round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
 
 }  // namespace kernels

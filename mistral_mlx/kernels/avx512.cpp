@@ -411,9 +411,7 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
 
 }  // namespace
 
-const Kernels& avx512() {
-  static const Kernels table{"avx512-vnni", round_fine, round_rows, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
-  return table;
-}
+constinit const Kernels avx512{"avx512-vnni", round_fine, round_rows, packed_row, packed_rows,
+                              dense_row,     dense_rows, attend,     improve};
 
 }  // namespace kernels

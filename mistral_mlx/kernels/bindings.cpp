@@ -9,6 +9,7 @@
 
 #include <stdexcept>
 
+#include "cpus.h"
 #include "kernels.h"
 #include "mapped.h"
 #include "pool.h"
@@ -35,6 +36,15 @@ std::vector<kernels::Weight> weights_of(const nb::sequence& given) {
   std::vector<kernels::Weight> weights;
   for (nb::handle weight : given) weights.push_back(weight_of(weight));
   return weights;
+}
+
+// From a tuple (frequencies, factor, base); the base is for MLX's own operation.
+kernels::Rotation rotation_of(nb::handle given) {
+  using Frequencies = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+  const nb::tuple parts = nb::cast<nb::tuple>(given);
+  if (nb::len(parts) != 3) throw std::invalid_argument("a rotation must be (frequencies, factor, base)");
+  const auto frequencies = nb::cast<Frequencies>(parts[0]);
+  return {{frequencies.data(), frequencies.data() + frequencies.size()}, nb::cast<double>(parts[1])};
 }
 
 using Norm = std::optional<std::pair<array, float>>;
@@ -98,19 +108,30 @@ NB_MODULE(_ext, m) {
   }, "x"_a, "gate"_a, "up"_a, "norm"_a = nb::none());
   m.def("attention", &kernels::attention, "q"_a, "k"_a, "v"_a, nb::kw_only(), "scale"_a, "window"_a);
   m.def("block_token", [](const array& x, const array& keys, const array& values, const nb::sequence& weights, const std::vector<Norm>& norms,
-                          int slot, int seen, int position, double base, float scale) {
-    return kernels::block_token(x, keys, values, weights_of(weights), norms, slot, seen, position, base, scale);
-  }, "x"_a, "keys"_a, "values"_a, "weights"_a, "norms"_a, nb::kw_only(), "slot"_a, "seen"_a, "position"_a, "base"_a, "scale"_a);
+                          const nb::tuple& rotation, int slot, int seen, int position, float scale) {
+    return kernels::block_token(x, keys, values, weights_of(weights), norms, rotation_of(rotation), slot, seen, position, scale);
+  }, "x"_a, "keys"_a, "values"_a, "weights"_a, "norms"_a, nb::kw_only(), "rotation"_a, "slot"_a, "seen"_a, "position"_a, "scale"_a);
   m.def("rms_norm", nb::overload_cast<const array&, const array&, float>(&kernels::rms_norm), "x"_a, "weight"_a, "eps"_a);
-  m.def("rope", &kernels::rope, "x"_a, nb::kw_only(), "base"_a, "offset"_a);
+  m.def("rope", [](const array& x, const nb::tuple& rotation, int offset) { return kernels::rope(x, rotation_of(rotation), offset); },
+        "x"_a, "rotation"_a, nb::kw_only(), "offset"_a);
   m.def("map_tensors", &kernels::map_tensors, "fd"_a, "parts"_a, "Arrays over (start, shape, dtype) of an open file, not copied.");
   m.def("quantize", &quantize, "rows"_a, "stored"_a, "dtype"_a, nb::kw_only(), "group_size"_a, "bits"_a, "weight"_a, "scales"_a,
         "biases"_a, "search"_a = false, "importance"_a = nb::none(),
         "Fill the bytes of weight, scales and biases; return (error, norm, largest, finite), see quantize.h.");
   m.def("name", [] { return kernels::active().name; });
-  m.def("select", &kernels::select, "name"_a, "Use the kernels of that name; False if this CPU cannot run them.");
+  m.def("sets", &kernels::sets, "The names of the sets of kernels that this CPU can run, the best one first.");
+  m.def("select", &kernels::select, "name"_a, "Use the kernels of that name; False if it is not one of `sets`.");
   m.def("threads", &kernels::threads);
   m.def("set_threads", &kernels::set_threads, "n"_a, "0 is the default: physical cores that this process may use.");
+  m.def("cpu_quota", &kernels::cpu_quota, "process"_a = "/proc/self/cgroup", "mount"_a = "/sys/fs/cgroup",
+        "Whole CPUs that the control groups listed in the file `process` allow.");
+  m.def("run_pieces", [](int64_t n, const nb::callable& piece) {
+    nb::gil_scoped_release release;
+    kernels::parallel(n, [&](int64_t i) {
+      nb::gil_scoped_acquire acquire;
+      piece(i);
+    });
+  }, "n"_a, "piece"_a, "Call piece(i) for i in [0, n) on all threads; for tests of the threads.");
   m.def("set_planes", &kernels::set_planes, "n"_a, "Round many rows to 16 bits (2, the default) or 8 bits (1).");
   m.def("read_bandwidth", &kernels::read_bandwidth, "nbytes"_a, "repeats"_a, nb::call_guard<nb::gil_scoped_release>(),
         "Bytes per second that all threads read together.");

@@ -11,8 +11,8 @@ namespace {
 // Rotates the queries and keys of a token in place, and stores its keys and values in their slot.
 void rotate_and_store(const Block& b, const Ring& ring, int64_t batch, float* q, float* k, const float* v) {
   const int64_t size = b.head_dim, bytes = size * float_bytes(ring.type);
-  rotate(q, {b.heads * size, size, size}, batch, b.heads, 1, size, b.rope_base, ring.position, q);
-  rotate(k, {b.kv_heads * size, size, size}, batch, b.kv_heads, 1, size, b.rope_base, ring.position, k);
+  rotate(q, {b.heads * size, size, size}, batch, b.heads, 1, b.rotation, ring.position, q);
+  rotate(k, {b.kv_heads * size, size, size}, batch, b.kv_heads, 1, b.rotation, ring.position, k);
   for (int64_t row = 0; row < batch * b.kv_heads; ++row) {
     const int64_t at = (row * ring.slots + ring.slot) * bytes;
     narrow(k + row * size, ring.type, size, static_cast<char*>(ring.keys) + at);

@@ -1,6 +1,6 @@
 // A whole transformer block for one new token: what costs more to schedule than to compute goes into one operation.
 #pragma once
-#include "products.h"
+#include "steps.h"
 
 namespace kernels {
 
@@ -8,7 +8,7 @@ struct Block {
   Norm attention_norm, mlp_norm;
   Matrix q, k, v, o, gate, up, down;  // the products of a block by the names of its layers
   int64_t heads, kv_heads, head_dim;
-  double rope_base;
+  Rotation rotation;
   float scale;
 };
 

@@ -5,10 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
+#include <stdexcept>
 
 #include "pool.h"
 #include "products.h"
@@ -108,8 +110,7 @@ std::vector<float> normal(int64_t n) {
 }
 
 Comparison::Comparison(const char* what, double limit) : what_(what), limit_(limit) {
-  for (const char* set : {"portable", "avx2", "avx-vnni", "avx512", "neon-dotprod", "neon-i8mm"})
-    if (select(set)) found_.push_back({set, 0, true});
+  for (const std::string& set : sets()) found_.push_back({set, 0, true});
 }
 
 void Comparison::run(const std::vector<double>& expected, const std::function<void(float*)>& compute) {
@@ -130,10 +131,30 @@ void Comparison::run(const std::vector<double>& expected, const std::function<vo
 bool Comparison::report() const {
   bool right = true;
   for (const Found& found : found_) {
-    std::printf("%-12s %-12s %.1e of the largest result%s\n", what_, found.set, found.worst,
+    std::printf("%-12s %-12s %.1e of the largest result%s\n", what_, found.set.c_str(), found.worst,
                 found.same_bits ? "" : ", but other bits with other numbers of threads");
     right = right && found.worst <= limit_ && found.same_bits;
   }
+  return right;
+}
+
+bool jobs() {
+  bool right = true;
+  for (int i = 0; i < 200; ++i) {  // on more and on fewer threads, every third job with pieces that fail
+    set_threads(1 + i % MAX_THREADS);
+    std::atomic<int> done{0};
+    bool threw = false;
+    try {
+      parallel(50, [&](int64_t piece) {
+        ++done;
+        if (i % 3 == 0 && piece % 7 == 3) throw std::runtime_error("a piece that fails");
+      });
+    } catch (const std::runtime_error&) {
+      threw = true;
+    }
+    right = right && done == 50 && threw == (i % 3 == 0);
+  }
+  std::printf("jobs         %s\n", right ? "all pieces are run once, and an exception arrives" : "wrong");
   return right;
 }
 
@@ -159,6 +180,6 @@ bool products() {
 int main() {
   using namespace kernels::check;
   bool right = true;
-  for (const auto check : {products, attention, small_steps}) right = check() && right;
+  for (const auto check : {jobs, products, attention, small_steps}) right = check() && right;
   return right ? 0 : 1;
 }

@@ -42,7 +42,7 @@ class Comparison {
 
  private:
   struct Found {
-    const char* set;
+    std::string set;
     double worst;
     bool same_bits;  // with any number of threads
   };
@@ -51,6 +51,7 @@ class Comparison {
   std::vector<Found> found_;
 };
 
+bool jobs();
 bool products();
 bool attention();
 bool small_steps();

@@ -1,7 +1,5 @@
 // Chooses the table of kernels: the only file that asks which CPU this is.
 #include <atomic>
-#include <cstdlib>
-#include <cstring>
 
 #include "kernels.h"
 
@@ -17,8 +15,7 @@ namespace kernels {
 namespace {
 
 struct Choice {
-  const char* name;
-  const Kernels& (*table)();
+  const Kernels* table;
   bool (*runs)();
 };
 
@@ -35,10 +32,7 @@ bool has_avx_vnni() {  // GCC 12 knows no name for it: leaf 7, subleaf 1, EAX bi
   unsigned a, b, c, d;
   return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
 }
-constexpr Choice CHOICES[] = {{"avx512", avx512, has_avx512},
-                              {"avx-vnni", avx_vnni, has_avx_vnni},
-                              {"avx2", avx2, has_avx2},
-                              {"portable", portable, always}};
+constexpr Choice CHOICES[] = {{&avx512, has_avx512}, {&avx_vnni, has_avx_vnni}, {&avx2, has_avx2}, {&portable, always}};
 #elif defined(__aarch64__)
 #ifdef __APPLE__
 bool has(const char* feature) {
@@ -53,35 +47,42 @@ bool has_i8mm() { return has_dotprod() && has("hw.optional.arm.FEAT_I8MM"); }
 bool has_dotprod() { return getauxval(AT_HWCAP) >> 20 & 1; }
 bool has_i8mm() { return has_dotprod() && (getauxval(AT_HWCAP2) >> 13 & 1); }
 #endif
-constexpr Choice CHOICES[] = {{"neon-i8mm", neon_i8mm, has_i8mm}, {"neon-dotprod", neon, has_dotprod}, {"portable", portable, always}};
+constexpr Choice CHOICES[] = {{&neon_i8mm, has_i8mm}, {&neon, has_dotprod}, {&portable, always}};
 #else
-constexpr Choice CHOICES[] = {{"portable", portable, always}};
+constexpr Choice CHOICES[] = {{&portable, always}};
 #endif
 
-const Kernels* find(const char* name) {
+// The tables that this CPU can run, the best one first; never empty.
+std::vector<const Kernels*> usable() {
+  std::vector<const Kernels*> tables;
   for (const Choice& choice : CHOICES)
-    if ((name == nullptr || std::strcmp(name, choice.name) == 0) && choice.runs()) return &choice.table();
-  return nullptr;
+    if (choice.runs()) tables.push_back(choice.table);
+  return tables;
 }
 
 std::atomic<const Kernels*> chosen{nullptr};
 
 }  // namespace
 
-bool select(const char* name) {
-  const Kernels* table = find(name);
-  if (table != nullptr) chosen.store(table);
-  return table != nullptr;
+bool select(const std::string& name) {
+  for (const Kernels* table : usable())
+    if (name == table->name) {
+      chosen.store(table);
+      return true;
+    }
+  return false;
 }
 
 const Kernels& active() {
   const Kernels* table = chosen.load(std::memory_order_relaxed);
-  if (table == nullptr) {
-    table = find(std::getenv("MISTRAL_MLX_KERNELS"));
-    if (table == nullptr) table = find(nullptr);  // an unknown name must not stop the program
-    chosen.store(table);
-  }
+  if (table == nullptr) chosen.store(table = usable().front());
   return *table;
+}
+
+std::vector<std::string> sets() {
+  std::vector<std::string> names;
+  for (const Kernels* table : usable()) names.emplace_back(table->name);
+  return names;
 }
 
 }  // namespace kernels

@@ -27,6 +27,8 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <vector>
 
 namespace kernels {
 
@@ -128,15 +130,14 @@ struct Kernels {
                       float* biases);
 };
 
-const Kernels& portable();
-const Kernels& avx2();
-const Kernels& avx_vnni();
-const Kernels& avx512();
-const Kernels& neon();
-const Kernels& neon_i8mm();
+// One table per instruction set. Plain data: reading the name of a set runs no instruction of that set.
+extern const Kernels portable, avx2, avx_vnni, avx512, neon, neon_i8mm;
 
-// The table in use: the best this CPU has, or what MISTRAL_MLX_KERNELS names. select() returns false if it cannot run.
+// The table in use: the best one that this CPU can run, until select() names another one.
 const Kernels& active();
-bool select(const char* name);
+// Use the table of that name; returns false if this CPU cannot run it or there is no such name.
+bool select(const std::string& name);
+// The names of all tables that this CPU can run, the best one first.
+std::vector<std::string> sets();
 
 }  // namespace kernels

@@ -1,19 +1,35 @@
-"""The compiled kernels, if they are there and fit this CPU; knows nothing of what is computed with them."""
+"""The compiled kernels: loads the extension and selects the set that MISTRAL_MLX_KERNELS names.
+
+Raises OptionError on import if that variable names a set that this CPU cannot run.
+"""
 
 import os
 
 import mlx.core  # noqa: F401  # loads the library that the extension is linked against
 
-FORCED = os.environ.get("MISTRAL_MLX_KERNELS")  # which instruction set, for tests; read by the extension
+from mistral_mlx.errors import OptionError, shown
 
-built = False  # whether the extension is there at all, for what plain C++ does well enough
-missing = ""  # why there are none, for people to read
+FORCED = os.environ.get("MISTRAL_MLX_KERNELS") or None  # for tests and comparisons
+
+
+def _require_usable(usable: list[str]) -> None:
+    if FORCED is not None and FORCED not in usable:
+        known = f"this CPU can run: {', '.join(usable)}" if usable else "no native kernels are built, so unset it"
+        raise OptionError(f"MISTRAL_MLX_KERNELS is {shown(FORCED)}; {known}")
+
+
+built = False  # whether the extension exists, for the work that plain C++ does well enough
+missing = ""  # why no native kernels are used, for people to read
 try:
     from . import _ext as ext
 except ImportError as error:
     missing = "they were not built when it was installed" if "cannot import name" in str(error) else str(error)
+    _require_usable([])
 else:
     built = True
+    _require_usable(ext.sets())
+    if FORCED is not None:
+        ext.select(FORCED)
     if ext.name() == "portable" and FORCED is None:
         missing = "there are none for this CPU yet"  # plain C++ is the oracle of the others, and no faster than NumPy
 available = not missing

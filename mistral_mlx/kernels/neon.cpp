@@ -302,13 +302,10 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
 }  // namespace
 
 #ifdef __ARM_FEATURE_MATMUL_INT8
-const Kernels& neon_i8mm() {
-  static const Kernels table{"neon-i8mm", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
+constinit const Kernels neon_i8mm{"neon-i8mm",
 #else
-const Kernels& neon() {
-  static const Kernels table{"neon-dotprod", round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
+constinit const Kernels neon{"neon-dotprod",
 #endif
-  return table;
-}
+                        round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
 
 }  // namespace kernels

@@ -4,16 +4,13 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <fstream>
+#include <exception>
 #include <mutex>
-#include <set>
-#include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 
-#ifdef __linux__
-#include <sched.h>
-#endif
+#include "cpus.h"
 
 namespace kernels {
 namespace {
@@ -93,6 +90,24 @@ class Pool {
     const auto finished = [&] { return done_.load(std::memory_order_acquire) == n; };
     if (!spin_until(finished))
       for (int64_t seen; (seen = done_.load(std::memory_order_acquire)) != n;) done_.wait(seen);
+    if (failed_.load(std::memory_order_acquire)) rethrow();
+  }
+
+  // No exception leaves a piece: in a worker it would end the process, and in the caller it would free the context that the
+  // workers still use. The first one is kept until the job is done.
+  void run_piece(void (*piece)(void*, int64_t), void* context, int64_t i) noexcept {
+    try {
+      piece(context, i);
+    } catch (...) {
+      std::lock_guard lock(error_mutex_);
+      if (error_ == nullptr) error_ = std::current_exception();
+      failed_.store(true, std::memory_order_release);
+    }
+  }
+
+  [[noreturn]] void rethrow() {
+    failed_.store(false, std::memory_order_relaxed);
+    std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
   void take_pieces() {
@@ -104,7 +119,7 @@ class Pool {
       const int64_t base = base_.load(std::memory_order_relaxed);
       uint64_t expected = ticket.word;
       if (!ticket_.compare_exchange_weak(expected, ticket.word + 1, std::memory_order_acq_rel)) continue;
-      piece(context, base + static_cast<int64_t>(ticket.next()));
+      run_piece(piece, context, base + static_cast<int64_t>(ticket.next()));
       if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<int64_t>(ticket.n())) done_.notify_one();
     }
   }
@@ -112,8 +127,11 @@ class Pool {
   void work(int index) {
     uint32_t seen = 0;
     for (;;) {
-      const auto called = [&] { return index < active_.load(std::memory_order_relaxed) && signal_.load() != seen; };
-      if (!spin_until(called)) {
+      if (const int active = active_.load(); index >= active) {
+        active_.wait(active);  // not for signal_, which wakes its sleepers for every job
+        continue;
+      }
+      if (!spin_until([&] { return signal_.load() != seen; })) {
         sleepers_.fetch_add(1);
         signal_.wait(seen);
         sleepers_.fetch_sub(1);
@@ -123,7 +141,7 @@ class Pool {
     }
   }
 
-  // Threads are started when first needed and live as long as the process; a smaller number leaves the rest asleep.
+  // Threads are started when first needed and live as long as the process. Those above a smaller number sleep until it grows.
   int start(int n) {
     if (n == 0 && active_.load(std::memory_order_relaxed) > 0) return active_.load(std::memory_order_relaxed);
     if (n == 0) n = default_threads();
@@ -133,12 +151,13 @@ class Pool {
       n = started_ + 1;
     }
     active_.store(n);
+    active_.notify_all();
     return n;
   }
 
-  static int default_threads();
-
-  std::mutex mutex_;
+  std::mutex mutex_, error_mutex_;
+  std::exception_ptr error_;  // the first one of the job, under error_mutex_ while it runs
+  std::atomic<bool> failed_{false};
   int started_ = 0;
   uint64_t job_ = 0;
   std::atomic<int> active_{0}, sleepers_{0};
@@ -149,50 +168,6 @@ class Pool {
   alignas(64) std::atomic<int64_t> done_{0};
   alignas(64) std::atomic<uint32_t> signal_{0};
 };
-
-std::string first_line(const std::string& path) {
-  std::string line;
-  std::ifstream file(path);
-  std::getline(file, line);
-  return line;
-}
-
-// Whole CPUs that the control group may use; a large number without a limit.
-int quota() {
-  const std::string v2 = first_line("/sys/fs/cgroup/cpu.max");  // "max 100000" or "150000 100000"
-  double limit = -1, period = 100000;
-  try {
-    if (!v2.empty() && v2[0] != 'm') {
-      limit = std::stod(v2);
-      period = std::stod(v2.substr(v2.find(' ')));
-    } else if (v2.empty()) {
-      const std::string us = first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
-      const std::string length = first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-      if (!us.empty() && !length.empty()) limit = std::stod(us), period = std::stod(length);
-    }
-  } catch (const std::exception&) {  // a form we do not know is no limit we know
-    return 1 << 20;
-  }
-  return limit <= 0 || period <= 0 ? 1 << 20 : std::max(1, static_cast<int>(limit / period));
-}
-
-int Pool::default_threads() {
-  int cores = static_cast<int>(std::thread::hardware_concurrency());
-#ifdef __linux__
-  cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
-    std::set<std::string> siblings;  // one entry per physical core
-    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
-      if (CPU_ISSET(cpu, &allowed)) {
-        const std::string topology = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list";
-        const std::string list = first_line(topology);
-        siblings.insert(list.empty() ? std::to_string(cpu) : list);
-      }
-    cores = static_cast<int>(siblings.size());
-  }
-#endif
-  return std::max(1, std::min(cores, quota()));
-}
 
 Pool& pool() {
   static Pool* const forever = new Pool;  // its threads outlive every static destructor

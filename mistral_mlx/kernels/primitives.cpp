@@ -211,10 +211,10 @@ mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, 
 }
 
 std::vector<mx::array> block_token(const mx::array& x, const mx::array& keys, const mx::array& values, const std::vector<Weight>& weights,
-                                   const std::vector<NormWeight>& norms, int slot, int seen, int position, double base, float scale) {
+                                   const std::vector<NormWeight>& norms, const Rotation& rotation, int slot, int seen, int position, float scale) {
   require(x.ndim() == 3 && x.shape(1) == 1 && x.size() > 0, "x must be [batch, 1, dim]");
   require(keys.ndim() == 4 && keys.shape() == values.shape() && keys.dtype() == values.dtype() && keys.shape(0) == x.shape(0) &&
-              keys.shape(3) % 2 == 0,
+              keys.shape(3) == rotation.head_dim(),
           "keys and values do not fit together");
   require(0 <= slot && slot < seen && seen <= keys.shape(2), "the slot must be one of those seen");
   require(weights.size() == 7 && norms.size() == 2 && norms[0] && norms[1], "a block has 7 weights and 2 norms");
@@ -235,7 +235,7 @@ std::vector<mx::array> block_token(const mx::array& x, const mx::array& keys, co
     std::vector<Matrix> w;
     for (int i = 0; i < 7; ++i) w.push_back(matrix_at(forms[i], in, at, n_in[i]));
     const Norm attention_norm = norm_at(in, at, eps), mlp_norm = norm_at(in, at, mlp_eps);
-    const Block block{attention_norm, mlp_norm, w[0], w[1], w[2], w[3], w[4], w[5], w[6], n_q / size, kv_heads, size, base, scale};
+    const Block block{attention_norm, mlp_norm, w[0], w[1], w[2], w[3], w[4], w[5], w[6], n_q / size, kv_heads, size, rotation, scale};
     float* y = allocate(out[0]);
     const char* copied[2] = {take(in[at], out[1], out.size()), take(in[at + 1], out[2], out.size())};
     const Ring ring{out[1].data<void>(), out[2].data<void>(), float_type(out[1]), out[1].shape(2), slot, seen, position};
@@ -263,13 +263,13 @@ mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps) {
   return mx::array(x.shape(), mx::float32, operation("RmsNorm", start), {as_float(x), whole(weight)});
 }
 
-mx::array rope(const mx::array& x, double base, int offset) {
-  require(x.ndim() == 4 && x.shape(3) % 2 == 0 && x.size() > 0, "x must be [batch, heads, n, head_dim], head_dim even");
+mx::array rope(const mx::array& x, const Rotation& rotation, int offset) {
+  require(x.ndim() == 4 && x.shape(3) == rotation.head_dim() && x.size() > 0, "x must be [batch, heads, n, 2 * frequencies]");
   const auto start = [=](const Operation::Arrays& in, Operation::Arrays& out) {
     const mx::array& a = in[0];
     require(a.strides(3) == 1, "the elements of a head must lie in order");
-    return [=, x = a.data<float>(), batch = a.shape(0), heads = a.shape(1), n = a.shape(2), head_dim = a.shape(3), y = allocate(out[0]),
-            s0 = a.strides(0), s1 = a.strides(1), s2 = a.strides(2)] { rotate(x, {s0, s1, s2}, batch, heads, n, head_dim, base, offset, y); };
+    return [=, x = a.data<float>(), batch = a.shape(0), heads = a.shape(1), n = a.shape(2), y = allocate(out[0]),
+            s0 = a.strides(0), s1 = a.strides(1), s2 = a.strides(2)] { rotate(x, {s0, s1, s2}, batch, heads, n, rotation, offset, y); };
   };
   return mx::array(x.shape(), mx::float32, operation("Rope", start), {as_float(x)});
 }

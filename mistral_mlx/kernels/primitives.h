@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "mlx/array.h"
-#include "products.h"
+#include "steps.h"
 
 namespace kernels {
 
@@ -28,10 +28,10 @@ mlx::core::array attention(const mlx::core::array& q, const mlx::core::array& k,
 // [batch, kv_heads, slots, head_dim]. Returns the result and the two buffers, written in place where nobody else holds them.
 // The weights are those of q, k, v, o, gate, up and down; the norms stand before q and before gate.
 std::vector<mlx::core::array> block_token(const mlx::core::array& x, const mlx::core::array& keys, const mlx::core::array& values,
-                                          const std::vector<Weight>& weights, const std::vector<NormWeight>& norms, int slot, int seen,
-                                          int position, double base, float scale);
+                                          const std::vector<Weight>& weights, const std::vector<NormWeight>& norms, const Rotation& rotation, int slot,
+                                          int seen, int position, float scale);
 
 mlx::core::array rms_norm(const mlx::core::array& x, const mlx::core::array& weight, float eps);
-mlx::core::array rope(const mlx::core::array& x, double base, int offset);
+mlx::core::array rope(const mlx::core::array& x, const Rotation& rotation, int offset);
 
 }  // namespace kernels

@@ -23,28 +23,29 @@ void each_row(int64_t rows, int64_t width, Row&& row) {
 }
 
 // Cosines and sines of one position beside each other, [2, head_dim / 2].
-void angles_of(int64_t position, int64_t head_dim, double base, float* out) {
-  const int64_t half = head_dim / 2;
+void angles_of(int64_t position, const Rotation& rotation, float* out) {
+  const int64_t half = rotation.head_dim() / 2;
   for (int64_t i = 0; i < half; ++i) {
-    const double angle = static_cast<double>(position) * std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
-    out[i] = static_cast<float>(std::cos(angle));
-    out[half + i] = static_cast<float>(std::sin(angle));
+    const double angle = static_cast<double>(position) * rotation.frequencies[i];
+    out[i] = static_cast<float>(rotation.factor * std::cos(angle));
+    out[half + i] = static_cast<float>(rotation.factor * std::sin(angle));
   }
 }
 
 // The angles of n positions, kept from one call to the next: the layers of a model ask for the same ones.
-const float* angles(int64_t offset, int64_t n, int64_t head_dim, double base) {
-  struct Key {
-    int64_t offset, n, head_dim;
-    double base;
-    bool operator==(const Key&) const = default;
+const float* angles(int64_t offset, int64_t n, const Rotation& rotation) {
+  struct Known {
+    int64_t offset, n;
+    Rotation rotation;
   };
-  thread_local Key known{0, 0, 0, 0};
+  thread_local Known known{0, 0, {}};
+  const int64_t head_dim = rotation.head_dim();
   float* table = reinterpret_cast<float*>(workspace<Slot::angles>(n * head_dim * static_cast<int64_t>(sizeof(float))));
-  const Key wanted{offset, n, head_dim, base};
-  if (known == wanted) return table;
-  each_row(n, head_dim * 16, [&](int64_t p) { angles_of(offset + p, head_dim, base, table + p * head_dim); });
-  known = wanted;
+  if (known.offset == offset && known.n == n && known.rotation == rotation) return table;
+  known.n = 0;  // until the table is whole
+  each_row(n, head_dim * 16, [&](int64_t p) { angles_of(offset + p, rotation, table + p * head_dim); });
+  known.offset = offset, known.n = n;
+  if (!(known.rotation == rotation)) known.rotation = rotation;
   return table;
 }
 
@@ -64,10 +65,10 @@ void rms_norm(const float* x, const Norm& norm, int64_t rows, int64_t dim, float
   });
 }
 
-void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t heads, int64_t n, int64_t head_dim, double base,
+void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t heads, int64_t n, const Rotation& rotation,
             int64_t offset, float* out) {
-  const int64_t half = head_dim / 2;
-  const float* table = angles(offset, n, head_dim, base);
+  const int64_t head_dim = rotation.head_dim(), half = head_dim / 2;
+  const float* table = angles(offset, n, rotation);
   each_row(batch * heads * n, head_dim, [&](int64_t row) {
     const int64_t p = row % n, head = row / n % heads, b = row / n / heads;
     const float* from = x + b * strides[0] + head * strides[1] + p * strides[2];
