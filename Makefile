@@ -35,7 +35,7 @@ test: $(BIN)/.installed-test
 CASES ?= 120000
 SEED ?= 1
 fuzz: $(BIN)/.installed-test
-	@$(BIN)/python tests/fuzz.py --cases $(CASES) --seed $(SEED)
+	@$(BIN)/python tests/fuzz/run.py --cases $(CASES) --seed $(SEED)
 
 lint: $(BIN)/.installed-dev
 	@$(BIN)/ruff check

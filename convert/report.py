@@ -2,9 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
-from mistral_mlx.scores import Evaluation
-
-from .outlook import Outlook
+from mistral_mlx.convert.plan.outlook import Outlook
+from mistral_mlx.measure.scores import Evaluation
 
 
 @dataclass(frozen=True)

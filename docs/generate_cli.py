@@ -7,7 +7,7 @@ from pathlib import Path
 import typer.main
 
 from mistral_mlx.cli.app import app
-from mistral_mlx.cli.settings import Option, options_of
+from mistral_mlx.cli.options.sources import Option, options_of
 
 PAGE = Path(__file__).with_name("cli.md")
 BEGIN, END = "<!-- begin: written by docs/generate_cli.py -->\n", "<!-- end -->\n"

@@ -21,7 +21,7 @@ from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.terminal_theme import TerminalTheme
 
-from mistral_mlx.cli.registry import resolve
+from mistral_mlx.cli.models.registry import resolve
 
 PICTURE = Path(__file__).with_name("session.svg")
 COLUMNS, ROWS = 80, 24

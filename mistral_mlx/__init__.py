@@ -15,9 +15,17 @@ from typing import TYPE_CHECKING
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .args import ModelArgs, QuantizationArgs
-    from .cache import RollingBufferCache, make_cache
-    from .detokenizer import StreamingDetokenizer
+    from mistral_mlx.generation.stream import GenerationResponse, generate, generate_step, prefill, stream_generate
+    from mistral_mlx.model.args import ModelArgs, QuantizationArgs
+    from mistral_mlx.model.cache import RollingBufferCache, make_cache
+    from mistral_mlx.model.loading import load, load_model
+    from mistral_mlx.model.mistral import Mistral
+    from mistral_mlx.prompt.instruct import encode_chat
+    from mistral_mlx.sampling.sampler import Sampler
+    from mistral_mlx.session.session import Session
+    from mistral_mlx.tokenizer.choose import Tokenizer, load_tokenizer
+    from mistral_mlx.tokenizer.detokenizer import StreamingDetokenizer
+
     from .errors import (
         CheckpointError,
         ConfigError,
@@ -29,18 +37,11 @@ if TYPE_CHECKING:
         SessionError,
         TokenizerError,
     )
-    from .generation import GenerationResponse, generate, generate_step, prefill, stream_generate
-    from .instruct import encode_chat
-    from .loading import load, load_model
-    from .model import Mistral
-    from .sampling import Sampler
-    from .session import Session
-    from .tokenizer import Tokenizer, load_tokenizer
 
 _HOMES = {
-    "args": ("ModelArgs", "QuantizationArgs"),
-    "cache": ("RollingBufferCache", "make_cache"),
-    "detokenizer": ("StreamingDetokenizer",),
+    "model.args": ("ModelArgs", "QuantizationArgs"),
+    "model.cache": ("RollingBufferCache", "make_cache"),
+    "tokenizer.detokenizer": ("StreamingDetokenizer",),
     "errors": (
         "CheckpointError",
         "ConfigError",
@@ -52,13 +53,13 @@ _HOMES = {
         "SessionError",
         "TokenizerError",
     ),
-    "generation": ("GenerationResponse", "generate", "generate_step", "prefill", "stream_generate"),
-    "instruct": ("encode_chat",),
-    "loading": ("load", "load_model"),
-    "model": ("Mistral",),
-    "sampling": ("Sampler",),
-    "session": ("Session",),
-    "tokenizer": ("Tokenizer", "load_tokenizer"),
+    "generation.stream": ("GenerationResponse", "generate", "generate_step", "prefill", "stream_generate"),
+    "prompt.instruct": ("encode_chat",),
+    "model.loading": ("load", "load_model"),
+    "model.mistral": ("Mistral",),
+    "sampling.sampler": ("Sampler",),
+    "session.session": ("Session",),
+    "tokenizer.choose": ("Tokenizer", "load_tokenizer"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

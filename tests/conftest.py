@@ -1,37 +1,17 @@
 """Tiny seeded models, in memory and as folders, for all tests. Everything runs on the CPU."""
 
-import json
 import os
 import signal
 
 import mlx.core as mx
-import numpy as np
 import pytest
+from helpers.models import LetterTokenizer
 
 from mistral_mlx import kernels
-from mistral_mlx.args import ModelArgs, expected_shapes
-from mistral_mlx.cli.registry import registered
-from mistral_mlx.detokenizer import LeadingSpace, PieceDetokenizer
-from mistral_mlx.model import Mistral
-from mistral_mlx.tokenizer_base import Tokenizer, TokenizerTraits
+from mistral_mlx.cli.models.registry import registered
+from mistral_mlx.tokenizer.detokenizer import LeadingSpace, PieceDetokenizer
 
 DEMO = registered().get("demo")  # asked before the fixtures below hide the user's own models
-
-TINY = {
-    "model_type": "mistral",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 64,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 10000.0,
-    "sliding_window": 8,
-    "max_position_embeddings": 512,
-    "tie_word_embeddings": False,
-    "eos_token_id": 2,
-}
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -75,85 +55,6 @@ def demo():
     return DEMO
 
 
-def interrupting(function, countdown):
-    """Return `function` so that its call number ``countdown[0]`` from now is interrupted; others share the count."""
-
-    def interrupted(*args, **kwargs):
-        countdown[0] -= 1
-        if countdown[0] == 0:
-            raise KeyboardInterrupt
-        return function(*args, **kwargs)
-
-    return interrupted
-
-
-def tiny_config(**changes):
-    return {**TINY, **changes}
-
-
-def tiny_weights(args, *, seed=0, dtype=np.float32):
-    """Return random weights by HF name, large enough that attention and order matter."""
-    rng = np.random.default_rng(seed)
-    weights = {}
-    for name, shape in expected_shapes(args).items():
-        if name == "lm_head.weight" and args.tie_word_embeddings:
-            continue
-        scale = 1.0 if len(shape) == 1 else 2.0 / np.sqrt(shape[1])
-        weights[name] = (rng.normal(size=shape) * scale + (len(shape) == 1)).astype(dtype)
-    return weights
-
-
-def tiny_model(*, seed=0, **changes):
-    """Return a model and its weights."""
-    args = ModelArgs.from_config(tiny_config(**changes))
-    weights = tiny_weights(args, seed=seed)
-    model = Mistral(args, tied="lm_head.weight" not in weights)
-    model.load_weights([(name, mx.array(value)) for name, value in weights.items()])
-    return model, weights
-
-
-def write_folder(path, config, weights, *, files=None):
-    """Write a model folder: config.json, model.safetensors, and further JSON `files` by name."""
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "config.json").write_text(json.dumps(config))
-    arrays = {name: value if isinstance(value, mx.array) else mx.array(value) for name, value in weights.items()}
-    mx.save_safetensors(str(path / "model.safetensors"), arrays)
-    for name, value in (files or {}).items():
-        (path / name).write_text(json.dumps(value))
-    return path
-
-
-class LetterTokenizer(Tokenizer):
-    """One id per letter, and Mistral's v3 control tokens: a vocabulary of 64 that any text of letters fits into."""
-
-    LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,\n\t"
-
-    def __init__(self, *, has_chat_format=True):
-        control = {"<s>": 1, "</s>": 2, "[INST]": 3, "[/INST]": 4, "[PREFIX]": 5}
-        super().__init__(
-            TokenizerTraits(
-                vocab_size=6 + len(self.LETTERS),
-                bos_id=1,
-                eos_id=2,
-                eos_ids=frozenset({2}),
-                add_bos=True,
-                version="v3",
-                chat_template=None,
-                has_chat_format=has_chat_format,
-                control=control,
-            )
-        )
-
-    def detokenizer(self, *, continues=False):
-        pieces = [None] * 6 + list(self.LETTERS)
-        return PieceDetokenizer(pieces, leading=LeadingSpace.KEPT if continues else LeadingSpace.FIRST_PIECE)
-
-    def _encode_plain(self, text):
-        return [6 + self.LETTERS.index(letter) for letter in text]
-
-    _encode_behind = _spell = _encode_plain
-
-
 class ThumbTokenizer(LetterTokenizer):
     """Its last four ids are the bytes of one character."""
 
@@ -162,15 +63,3 @@ class ThumbTokenizer(LetterTokenizer):
     def detokenizer(self, *, continues=False):
         pieces = [None] * 6 + list(self.LETTERS[:-4]) + [bytes([byte]) for byte in "👍".encode()]
         return PieceDetokenizer(pieces, leading=LeadingSpace.KEPT)
-
-
-class Scripted:
-    """A sampler that has its mind made up."""
-
-    seed = 0
-
-    def __init__(self, ids):
-        self.ids = list(ids)
-
-    def __call__(self, logits, history):
-        return self.ids.pop(0)

@@ -12,19 +12,19 @@ from shutil import disk_usage
 
 import numpy as np
 
-from mistral_mlx.args import ModelArgs, QuantizationArgs, expected_shapes
-from mistral_mlx.convert.pipeline import ahead
+from mistral_mlx.convert.files.pipeline import ahead
+from mistral_mlx.convert.files.staging import RESERVE_NBYTES, check_file_target, check_space, staged_file
 from mistral_mlx.convert.progress import Progress
-from mistral_mlx.convert.quantize import LARGEST
-from mistral_mlx.convert.source import Block, Bytes, SourceTensor, Stored, read_blocks
-from mistral_mlx.convert.sources.gguf_header import Value
-from mistral_mlx.convert.sources.gguf_source import BLOCK_NAMES, GLOBAL_NAMES
-from mistral_mlx.convert.staging import RESERVE_NBYTES, check_file_target, check_space, staged_file
+from mistral_mlx.convert.sources.gguf.header import Value
+from mistral_mlx.convert.sources.gguf.source import BLOCK_NAMES, GLOBAL_NAMES
+from mistral_mlx.convert.sources.source import Block, Bytes, SourceTensor, Stored, read_blocks
+from mistral_mlx.convert.write.quantize import LARGEST
 from mistral_mlx.errors import CheckpointError, ConversionError, OptionError, counted, shown
-from mistral_mlx.folder import ModelFolder
-from mistral_mlx.kernels.packing import largest_finite
-from mistral_mlx.loading import inspect_model
-from mistral_mlx.tensor_files import TensorEntry
+from mistral_mlx.files.folder import ModelFolder
+from mistral_mlx.files.safetensors import TensorEntry
+from mistral_mlx.kernels.fallback.packing import largest_finite
+from mistral_mlx.model.args import ModelArgs, QuantizationArgs, expected_shapes
+from mistral_mlx.model.loading import inspect_model
 
 from .gguf_pack import BLOCK, PLAIN_KINDS, Form, carried, permuted, rounded, survey, unpacked
 from .gguf_vocab import vocabulary_metadata

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType, quants
 
-from mistral_mlx.args import Packing
-from mistral_mlx.convert.source import Block, Bytes
-from mistral_mlx.kernels.packing import MLX_DTYPES, decode, floats
+from mistral_mlx.convert.sources.source import Block, Bytes
+from mistral_mlx.kernels.fallback.packing import MLX_DTYPES, decode, floats
+from mistral_mlx.model.args import Packing
 
 BLOCK = 32
 SYMMETRIC_KINDS = {4: "Q4_0", 5: "Q5_0", 6: "Q8_0", 8: "Q8_0"}  # by bits, if the bias is implied

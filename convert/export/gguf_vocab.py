@@ -3,18 +3,18 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from mistral_mlx.args import ModelArgs
-from mistral_mlx.convert.sources.gguf_header import Value
-from mistral_mlx.convert.sources.gguf_tokenizer import CUTS, SINGLE_DIGITS, SPECIAL_KEYS, WHOLE_WORDS
-from mistral_mlx.convert.sources.sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Piece
-from mistral_mlx.convert.tokenizer_files import check_vocabulary
-from mistral_mlx.detokenizer import byte_of_piece
+from mistral_mlx.convert.sources.gguf.header import Value
+from mistral_mlx.convert.sources.gguf.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Piece
+from mistral_mlx.convert.sources.gguf.tokenizer import CUTS, SINGLE_DIGITS, SPECIAL_KEYS, WHOLE_WORDS
+from mistral_mlx.convert.sources.tokenizer_files import check_vocabulary
 from mistral_mlx.errors import ConversionError, shown
-from mistral_mlx.folder import ModelFolder
-from mistral_mlx.tokenizer import SENTENCEPIECE_NAMES, Tokenizer, load_tokenizer
-from mistral_mlx.tokenizer_hf import HuggingFaceTokenizer
-from mistral_mlx.tokenizer_settings import TokenizerSettings, read_object, read_settings
-from mistral_mlx.tokenizer_sp import SentencePieceTokenizer, load_processor, user_defined
+from mistral_mlx.files.folder import ModelFolder
+from mistral_mlx.model.args import ModelArgs
+from mistral_mlx.tokenizer.choose import SENTENCEPIECE_NAMES, Tokenizer, load_tokenizer
+from mistral_mlx.tokenizer.detokenizer import byte_of_piece
+from mistral_mlx.tokenizer.huggingface import HuggingFaceTokenizer
+from mistral_mlx.tokenizer.sentencepiece import SentencePieceTokenizer, load_processor, user_defined
+from mistral_mlx.tokenizer.settings import TokenizerSettings, read_object, read_settings
 
 ADDED_SCORE, PADDING_SCORE = -1000.0, -10000.0  # no merging makes these; llama.cpp's converter writes the same
 SPACE = "\u2581"

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
-from mistral_mlx.convert.pipeline import Behind
-from mistral_mlx.convert.sources.gguf_header import DEFAULT_ALIGNMENT, Value
-from mistral_mlx.convert.writer import write_all
+from mistral_mlx.convert.files.pipeline import Behind
+from mistral_mlx.convert.files.safetensors_writer import write_all
+from mistral_mlx.convert.sources.gguf.header import DEFAULT_ALIGNMENT, Value
 
 VERSION = 3
 

@@ -1,1 +1,1 @@
-"""What a checkpoint may be stored as: a file for each layout or packing that is read; none knows the target."""
+"""Opens a checkpoint of any supported layout as a Source."""

@@ -1,8 +1,9 @@
 """What a safetensors header lists, as tensors of a source; reads no weights."""
 
-from mistral_mlx.convert.source import FLOAT_KINDS, SourceTensor, Stored
 from mistral_mlx.errors import CheckpointError, shown
-from mistral_mlx.tensor_files import TensorEntry
+from mistral_mlx.files.safetensors import TensorEntry
+
+from .source import FLOAT_KINDS, SourceTensor, Stored
 
 
 def plain_tensor(entry: TensorEntry, name: str, head_dim: int | None = None) -> SourceTensor:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from mistral_mlx.convert.source import FLOAT_KINDS, Block, SourceTensor, Stored
 from mistral_mlx.errors import CheckpointError, ConfigError, ConversionError, shown
-from mistral_mlx.kernels.packing import decode, floats
-from mistral_mlx.tensor_files import TensorEntry
+from mistral_mlx.files.safetensors import TensorEntry
+from mistral_mlx.kernels.fallback.packing import decode, floats
 
 from .entries import check_heads, plain_tensor, stored
+from .source import FLOAT_KINDS, Block, SourceTensor, Stored
 
 KIND = "F8_E4M3"
 SCALES = ("qscale_weight", "weight_scale_inv", "weight_scale")

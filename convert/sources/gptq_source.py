@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mistral_mlx.args import MAX_SIZE, Packing
-from mistral_mlx.convert.source import FLOAT_KINDS, SourceTensor
+from mistral_mlx.convert.storage.gptq import AWQ, GPTQ, GPTQ_V2
 from mistral_mlx.errors import CheckpointError, ConfigError, ConversionError, shown
-from mistral_mlx.tensor_files import TensorEntry
+from mistral_mlx.files.safetensors import TensorEntry
+from mistral_mlx.model.args import MAX_SIZE, Packing
 
 from .entries import plain_tensor, stored
-from .gptq import AWQ, GPTQ, GPTQ_V2
+from .source import FLOAT_KINDS, SourceTensor
 
 PARTS = ("qweight", "qzeros", "scales", "g_idx")
 METHODS = ("awq", "gptq")

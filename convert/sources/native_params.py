@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Mapping
 
-from mistral_mlx.args import LIMITS, MAX_POSITIONS
 from mistral_mlx.errors import ConfigError, shown
+from mistral_mlx.model.args import LIMITS, MAX_POSITIONS
 
 Params = Mapping[str, object]
 

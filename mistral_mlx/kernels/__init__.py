@@ -14,7 +14,10 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from . import cpu, native, packing
+from mistral_mlx.kernels.fallback import packing
+from mistral_mlx.kernels.fallback import products as cpu
+
+from . import native
 
 ITEM_NBYTES = {"F16": 2, "BF16": 2, "F32": 4}
 

@@ -1,0 +1,1 @@
+"""Runs complete and batch: prompts in, answers out."""

@@ -1,0 +1,196 @@
+"""``batch``: many prompts, one after the other, each result a line that is written once and whole.
+
+Prompts are decoded one by one: rows of a batch have to stand at the same position, which prompts of several lengths
+do not, and what is shared, the beginning of the prompts, is read only once.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import typer
+
+from mistral_mlx.cli.terminal.streams import Interrupted, note
+from mistral_mlx.errors import ContextError, OptionError, TokenizerError, counted
+from mistral_mlx.generation.stream import GenerationResponse, check_prompt, stream_generate
+from mistral_mlx.model.cache import make_cache
+from mistral_mlx.model.mistral import Mistral
+from mistral_mlx.sampling.options import MAX_SEED
+from mistral_mlx.sampling.sampler import Sampler
+from mistral_mlx.tokenizer.choose import Tokenizer
+
+from .answer_settings import AnswerOptions, read_values
+from .batch_files import Results, Task, read_tasks
+from .prompt import Prompt
+
+__all__ = ["Defaults", "Results", "leave", "read_tasks", "run"]
+
+SOME_FAILED = 8  # exit status, see docs/cli.md
+OWN_KEYS = ("id", "prompt", "messages", "system", "prefill")
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What holds for every line that does not say otherwise."""
+
+    options: AnswerOptions
+    system: str | None = None
+    template: str | None = None
+    raw: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for what cannot go together before there is any work."""
+        Prompt(system=self.system, template=self.template, raw=self.raw)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A line of the input as it is asked of the model."""
+
+    prompt: Prompt
+    sampler: Sampler
+    max_tokens: int
+    stop: Sequence[str]
+
+
+@dataclass
+class Decoder:
+    """A model, and the cache of its last prompt, of which the next one may have the beginning."""
+
+    model: Mistral
+    tokenizer: Tokenizer
+    _held: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._cache = make_cache(self.model.args)
+
+    def answer(self, request: Request) -> tuple[str, GenerationResponse]:
+        """Return the text, which its prefill begins, and the last response."""
+        prompt = request.prompt
+        ids = prompt.encode(self.tokenizer)
+        check_prompt(ids, self.model)
+        n_cached, self._held = self._rewind(ids), []  # nothing is held until the answer is whole
+        responses = list(
+            stream_generate(
+                self.model,
+                self.tokenizer,
+                ids[n_cached:],
+                cache=self._cache,
+                history=ids[:n_cached],
+                sampler=request.sampler,
+                max_tokens=request.max_tokens,
+                stop=request.stop,
+                continues=prompt.continues(self.tokenizer) or bool(prompt.prefill),
+            )
+        )
+        self._held = [*ids, *(response.token for response in responses)][: self._cache[0].offset]
+        return prompt.prefill + "".join(response.text for response in responses), responses[-1]
+
+    def _rewind(self, ids: Sequence[int]) -> int:
+        """Make the cache hold as much of `ids` as it can, all but the last at most, and return how much."""
+        pairs = zip(self._held, ids[:-1], strict=False)
+        n_common = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(self._held), len(ids) - 1))
+        if n_common == 0 or any(layer.wrapped for layer in self._cache):
+            self._cache = make_cache(self.model.args)
+            return 0
+        for layer in self._cache:
+            layer.trim(layer.offset - n_common)
+        return n_common
+
+
+def run(results: Results, defaults: Defaults, model: Mistral, tokenizer: Tokenizer, *, quiet: bool) -> None:
+    """Answer what remains. What is wrong with a line becomes its result; typer.Exit is raised by an interrupt."""
+    decoder = Decoder(model, tokenizer)
+    with _progress_bar(results.n_tasks, results.n_done, quiet=quiet) as advance:
+        try:
+            for task in results.remaining:
+                results.write(task, _result(decoder, task, defaults))
+                advance()
+        except Interrupted as signal:
+            interrupted = signal
+        else:
+            return
+    if not quiet:
+        going_on = "; the same command goes on from there" if results.can_resume else ""
+        note(f"interrupted after {results.n_done} of {counted(results.n_tasks, 'line')}{going_on}")
+    raise typer.Exit(interrupted.status)
+
+
+def leave(results: Results, *, quiet: bool) -> None:
+    """Say what came of it. Raises typer.Exit with the documented status if a line failed."""
+    if results.n_failed:
+        n_failed = f"{results.n_failed} of {counted(results.n_tasks, 'line')}"
+        note(f"error: {n_failed} could not be answered; the results say why")
+        raise typer.Exit(SOME_FAILED)
+    if results.can_resume and not quiet:
+        note(f"{counted(results.n_tasks, 'line')} answered, {results.n_kept} of them by an earlier run")
+
+
+def _result(decoder: Decoder, task: Task, defaults: Defaults) -> dict[str, object]:
+    try:
+        request = request_of(task, defaults)
+        text, last = decoder.answer(request)
+    except (OptionError, ContextError, TokenizerError) as error:
+        return {"error": str(error)}
+    return {
+        "text": text,
+        "finish_reason": last.finish_reason,
+        "prompt_tokens": last.prompt_tokens,
+        "cached_tokens": last.cached_tokens,
+        "generation_tokens": last.generation_tokens,
+        "seed": request.sampler.seed,
+        "temperature": request.sampler.options.temperature,
+    }
+
+
+def request_of(task: Task, defaults: Defaults) -> Request:
+    """Return what a line asks for. Raises OptionError if it cannot be asked."""
+    value = task.value()
+    if isinstance(value, str):
+        value = {"prompt": value}
+    elif isinstance(value, list):
+        value = {"messages": value}
+    elif not isinstance(value, dict):
+        raise OptionError("the line is neither a text, nor a list of messages, nor an object")
+    own = read_values(AnswerOptions, {key: value[key] for key in value if key not in OWN_KEYS}, "the line")
+    seed = defaults.options.seed
+    own = ({} if seed is None else {"seed": (seed + task.index) % (MAX_SEED + 1)}) | own
+    options = replace(defaults.options, **own)
+    return Request(_prompt(value, defaults), Sampler(options), options.max_tokens, options.stop)
+
+
+def _prompt(value: Mapping[str, object], defaults: Defaults) -> Prompt:
+    for key in ("prompt", "system", "prefill"):
+        if not isinstance(value.get(key, ""), str):
+            raise OptionError(f"{key} of the line is not a text")
+    text, messages = value.get("prompt", ""), value.get("messages", [])
+    if bool(text) == bool(messages) or not isinstance(messages, list):
+        raise OptionError("the line needs a prompt, which is a text, or messages, which are a list, and not both")
+    prompt = Prompt(
+        text=str(text),
+        messages=messages,
+        system=str(value["system"]) if "system" in value else defaults.system,
+        prefill=str(value.get("prefill", "")).rstrip(" "),
+        template=defaults.template,
+        raw=defaults.raw,
+    )
+    last = messages[-1] if messages else None
+    if not isinstance(last, dict) or last.get("role") != "assistant" or not isinstance(last.get("content"), str):
+        return prompt
+    return replace(prompt, messages=messages[:-1], prefill=(last["content"] + prompt.prefill).rstrip(" "))
+
+
+@contextmanager
+def _progress_bar(total: int, done: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """Give what counts a line as done, and shows it on a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total, completed=done)
+        yield lambda: bar.advance(task)

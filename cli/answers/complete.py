@@ -1,0 +1,180 @@
+"""``complete``: one prompt in, one answer or several out on stdout, for pipes and scripts."""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import typer
+
+from mistral_mlx.cli.terminal.streams import Interrupted, PrefillProgress, note
+from mistral_mlx.errors import OptionError, counted
+from mistral_mlx.generation.samples import stream_samples
+from mistral_mlx.generation.stream import GenerationResponse, check_prompt
+from mistral_mlx.model.mistral import Mistral
+from mistral_mlx.sampling.options import MAX_SEED, SamplingOptions
+from mistral_mlx.sampling.sampler import Sampler
+from mistral_mlx.tokenizer.choose import Tokenizer
+
+from .code_block import FirstCodeBlock
+from .output import Answer, JsonlOutput, JsonOutput, Output, TextOutput, spelled_logprobs
+from .prompt import Prompt
+from .remarks import statistics, untrained_position
+
+CUT_SHORT, NO_BLOCK = 6, 7  # exit statuses, see docs/cli.md
+MAX_SAMPLES = 1000
+NOTES = {
+    "length": "stopped at the limit of {tokens} (--max-tokens); the answer may go on",
+    "context": "stopped because the model's context is full, after {tokens}",
+    "interrupt": "interrupted after {tokens}",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to complete and how to show it. Raises OptionError for what cannot go together."""
+
+    prompt: Prompt
+    name: str  # of the model, as the user gave it
+    samplers: list[Sampler]  # one per answer
+    max_tokens: int
+    started: float  # time.perf_counter() when the process began
+    stop: list[str] = field(default_factory=list)
+    n_logprobs: int | None = None
+    as_json: bool = False
+    as_jsonl: bool = False
+    extract: bool = False
+    stream: bool = True
+    stats: bool = False
+    quiet: bool = False
+    fail_on_length: bool = False
+
+    def __post_init__(self) -> None:
+        if self.as_json and self.as_jsonl:
+            raise OptionError("--json and --jsonl exclude each other; leave one out")
+        if self.n_logprobs is not None and self.n_logprobs < 0:
+            raise OptionError(f"--logprobs is {self.n_logprobs}; it must be 0 or a positive number of tokens")
+        if self.n_logprobs is not None and not (self.as_json or self.as_jsonl):
+            raise OptionError("--logprobs needs --json or --jsonl to appear in")
+
+    def output(self) -> Output:
+        """Return what writes the answers."""
+        if self.as_json:
+            return JsonOutput(self.name, as_array=len(self.samplers) > 1)
+        return JsonlOutput(self.name) if self.as_jsonl else TextOutput(stream=self.stream)
+
+
+def make_samplers(options: SamplingOptions, n: int) -> list[Sampler]:
+    """Return a sampler per answer, whose seeds follow each other. Raises OptionError if `n` is out of range."""
+    if not 1 <= n <= MAX_SAMPLES:
+        raise OptionError(f"--samples is {n}; it must be 1 to {MAX_SAMPLES}")
+    first = Sampler(options)
+    seeds = [(first.seed + i) % (MAX_SEED + 1) for i in range(1, n)]
+    return [first, *(Sampler(options, seed=seed) for seed in seeds)]
+
+
+def run(job: Job, model: Mistral, tokenizer: Tokenizer) -> None:
+    """Write the answers to stdout, and what there is to say to stderr.
+
+    Raises typer.Exit with the documented status after an interrupt, when nobody reads the output, and for an answer
+    that is not what was asked for.
+    """
+    output, answers = job.output(), list[Answer]()
+    interrupted: Interrupted | None = None
+    with PrefillProgress(sys.stderr, quiet=job.quiet) as progress:
+        for stream in _streams(job, model, tokenizer, progress):
+            answers.append(_new_answer(job, len(answers)))
+            try:
+                _follow(job, stream, tokenizer, answers[-1], output)
+            except Interrupted as signal:
+                interrupted, answers[-1].finish_reason = signal, "interrupt"
+            _end(job, answers[-1], output, model.args.max_position_embeddings)
+            if interrupted:
+                break
+    output.close()
+    if interrupted:
+        raise typer.Exit(interrupted.status)
+    _judge(job, answers)
+
+
+def _streams(
+    job: Job, model: Mistral, tokenizer: Tokenizer, progress: PrefillProgress
+) -> Iterator[Iterator[GenerationResponse]]:
+    ids, continues = job.prompt.encode(tokenizer), job.prompt.continues(tokenizer)
+    check_prompt(ids, model)
+    if continues and not (job.prompt.raw or job.prompt.suffix is not None or job.quiet):
+        note("this model has no instruct format: the text is continued as it is (--raw says so on purpose)")
+    return stream_samples(
+        model,
+        tokenizer,
+        ids,
+        job.samplers,
+        max_tokens=job.max_tokens,
+        stop=job.stop,
+        on_prefill=progress,
+        continues=continues or bool(job.prompt.prefill),
+        n_logprobs=job.n_logprobs,
+    )
+
+
+def _new_answer(job: Job, index: int) -> Answer:
+    return Answer(
+        sampler=job.samplers[index],
+        index=index,
+        logprobs=None if job.n_logprobs is None else [],
+        block=FirstCodeBlock() if job.extract else None,
+    )
+
+
+def _follow(
+    job: Job, stream: Iterator[GenerationResponse], tokenizer: Tokenizer, answer: Answer, output: Output
+) -> None:
+    """Take a stream into `answer`, which an interrupt leaves as far as it came; a code block's end ends it, too."""
+    for response in stream:
+        is_first, answer.last = answer.last is None, response
+        if is_first:
+            answer.start_ttft_s = time.perf_counter() - job.started
+            _begin(job, answer, output)
+        answer.finish_reason = response.finish_reason or "interrupt"
+        if answer.logprobs is not None and response.logprobs is not None:
+            answer.logprobs.append(spelled_logprobs(response.logprobs, response.token, tokenizer))
+        output.piece(answer, answer.add(response.text), response)
+        if answer.block is not None and answer.block.closed:
+            answer.finish_reason = "stop"
+            return
+
+
+def _begin(job: Job, answer: Answer, output: Output) -> None:
+    output.begin(answer)
+    if job.prompt.prefill:
+        output.piece(answer, answer.add(job.prompt.prefill), None)
+
+
+def _end(job: Job, answer: Answer, output: Output, n_trained: int) -> None:
+    if answer.last is None:  # interrupted before the first token
+        _begin(job, answer, output)
+    output.end(answer)
+    _remark(job, answer, n_trained)
+
+
+def _remark(job: Job, answer: Answer, n_trained: int) -> None:
+    """Say on stderr what the text does not: why it ended early, where it stands, and the statistics."""
+    last = answer.last
+    n_answered, n_tokens = (last.generation_tokens, last.prompt_tokens + last.generation_tokens) if last else (0, 0)
+    if answer.finish_reason in NOTES and not job.quiet:
+        note(NOTES[answer.finish_reason].format(tokens=counted(n_answered, "token")))
+    if n_tokens > n_trained and not job.quiet:
+        note(untrained_position(n_tokens, n_trained))
+    if job.stats and last:
+        figures = statistics(last, answer.sampler.seed, answer.finish_reason)
+        note(f"{figures}, {answer.start_ttft_s:.2f} s after the program's start")
+
+
+def _judge(job: Job, answers: list[Answer]) -> None:
+    """Raise typer.Exit if an answer lacks its code block, or has a length that was to be a failure."""
+    if any(answer.block is not None and not answer.block.found for answer in answers):
+        note("error: the answer has no code block (--extract); ask for one, or begin it with --prefill")
+        raise typer.Exit(NO_BLOCK)
+    if job.fail_on_length and any(answer.finish_reason in ("length", "context") for answer in answers):
+        note("error: the answer was cut short (--fail-on-length); give it more --max-tokens")
+        raise typer.Exit(CUT_SHORT)

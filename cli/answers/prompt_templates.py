@@ -1,0 +1,213 @@
+"""A user's own prompt templates: TOML files in the program's folder, and the commands that show and edit them."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mistral_mlx.cli.models import registry
+from mistral_mlx.cli.terminal.streams import note, write_text
+from mistral_mlx.errors import OptionError, shown
+
+from .answer_settings import AnswerOptions, read_values
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from .prompt import Prompt
+
+INPUT = "input"  # the variable that is the prompt
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+VARIABLE = re.compile(r"\{\{(\w+)\}\}|\{([A-Za-z_]\w*)\}")  # {{name}} is the text {name}
+TEXTS = ("description", "prompt", "system", "prefill")
+FLAGS = ("extract", "raw")
+SKELETON = """\
+# Used as: mistral-mlx complete -t {name} "the input"
+description = ""
+system = "Answer in {{language}}."
+prompt = '''
+{{input}}
+'''
+# prefill = ""              what the answer begins with
+# extract = true            only the first code block of the answer
+# temperature = 0.2         and any other option of sampling, with _ for -
+# max_tokens = 200
+# stop = ["\\n\\n"]
+
+[vars]                      # values that --var language=French replaces
+language = "English"
+"""
+
+app = typer.Typer(help="List, show and edit prompt templates, which complete --prompt-template takes.")
+
+
+@dataclass(frozen=True)
+class UserTemplate:
+    """A prompt with places for variables, and the options that go with it."""
+
+    name: str
+    description: str = ""
+    prompt: str = "{input}"
+    system: str | None = None
+    prefill: str = ""
+    extract: bool = False
+    raw: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)  # their defaults
+    options: Mapping[str, object] = field(default_factory=dict)  # as they are written
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether there is a place for the prompt."""
+        return INPUT in self._names()
+
+    def filled(self, prompt: "Prompt", variables: Mapping[str, str]) -> "Prompt":
+        """Return `prompt` with its text in the template; what `prompt` says itself, it says in the template's stead.
+
+        Raises OptionError for a variable without a value, and a value without a place.
+        """
+        self._check(variables, prompt.text)
+        known = {**self.variables, **variables} | ({INPUT: prompt.text} if prompt.text else {})
+        return replace(
+            prompt,
+            text=self._fill(self.prompt, known).removesuffix("\n"),
+            system=self._fill(self.system or "", known) or None if prompt.system is None else prompt.system,
+            prefill=prompt.prefill or self._fill(self.prefill, known).rstrip(" "),
+            raw=prompt.raw or self.raw,
+        )
+
+    def _fill(self, text: str, known: Mapping[str, str]) -> str:
+        """Replace the variables of `text`, once: what a value contains is left alone."""
+
+        def value(match: re.Match[str]) -> str:
+            literal, name = match.groups()
+            if literal is not None:
+                return f"{{{literal}}}"
+            if name == INPUT and name not in known:
+                raise OptionError(f"the template {self.name} needs input: give a prompt, or pipe it in")
+            if name not in known:
+                raise OptionError(f"the template {self.name} needs a value for {name}: add --var {name}=...")
+            return known[name]
+
+        return VARIABLE.sub(value, text)
+
+    def _names(self) -> set[str]:
+        return {
+            m[2] for text in (self.prompt, self.system or "", self.prefill) for m in VARIABLE.finditer(text) if m[2]
+        }
+
+    def _check(self, variables: Mapping[str, str], text: str) -> None:
+        places = self._names() - {INPUT}
+        if unknown := sorted(variables.keys() - places):
+            known = ", ".join(sorted(places)) or "none"
+            raise OptionError(f"the template {self.name} has no variable {shown(unknown[0])} (it has: {known})")
+        if text and not self.takes_input:
+            raise OptionError(f"the template {self.name} has no place for a prompt: write {{input}} into it")
+
+
+def parse_variables(pairs: Iterable[str]) -> dict[str, str]:
+    """Return the values of ``NAME=VALUE`` pairs. Raises OptionError."""
+    values = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier() or name == INPUT:
+            raise OptionError(f"--var is {shown(pair)}; give NAME=VALUE, and the input as the prompt")
+        values[name] = value
+    return values
+
+
+def load_template(name: str) -> UserTemplate:
+    """Return the template called `name`. Raises OptionError if it cannot be used."""
+    path = _path(name)
+    try:
+        return _parsed(name, tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        known = ", ".join(_names()) or f"none yet; 'mistral-mlx templates edit {name}' makes one"
+        raise OptionError(f"there is no template {shown(name)} (there are: {known})") from None
+    except OSError as error:
+        raise OptionError(f"the template {shown(str(path), limit=200)} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        if isinstance(error, OptionError):
+            raise
+        raise OptionError(f"the template {shown(str(path), limit=200)} is not TOML: {error}") from error
+
+
+@app.command("list")
+def list_templates() -> None:
+    """List the templates and what they say they are for."""
+    for name in _names():
+        try:
+            values = tomllib.loads(_path(name).read_text(encoding="utf-8"))
+            write_text(f"{name}\t{' '.join(str(values.get('description', '')).split())}\n")
+        except (OSError, ValueError):
+            write_text(f"{name}\t(cannot be read)\n")
+    if not _names() and sys.stderr.isatty():
+        note("there are no templates; 'mistral-mlx templates edit NAME' makes one")
+
+
+@app.command("show")
+def show_template(name: Annotated[str, typer.Argument(help="The template.")]) -> None:
+    """Show the file of a template."""
+    load_template(name)
+    write_text(_path(name).read_text(encoding="utf-8"))
+
+
+@app.command("edit")
+def edit_template(name: Annotated[str, typer.Argument(help="The template; a new one is begun.")]) -> None:
+    """Open a template in $VISUAL or $EDITOR, and check it afterwards."""
+    path = _path(name)
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    if not editor:
+        raise OptionError(f"which editor? Set EDITOR, or write {shown(str(path), limit=200)} yourself")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
+    if is_new:
+        path.write_text(SKELETON.format(name=name), encoding="utf-8")
+    try:
+        subprocess.run([*shlex.split(editor), str(path)], check=True)
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        if is_new:
+            path.unlink(missing_ok=True)
+        raise OptionError(f"the editor failed ({shown(str(error), limit=120)}); set EDITOR to another") from error
+    load_template(name)
+
+
+def _parsed(name: str, values: dict[str, object]) -> UserTemplate:
+    variables = values.pop("vars", {})
+    if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
+        raise OptionError(f"[vars] of the template {name} must have a text for each name, in quotes")
+    if INPUT in variables:
+        raise OptionError(f"[vars] of the template {name} sets {INPUT}, which is the prompt")
+    own: dict[str, object] = {key: values.pop(key) for key in (*TEXTS, *FLAGS) if key in values}
+    for key, value in own.items():
+        if not isinstance(value, bool if key in FLAGS else str):
+            raise OptionError(f"{key} of the template {name} is {shown(value)}; give {_expected(key)}")
+    read_values(AnswerOptions, values, f"the template {name}")
+    return UserTemplate(name, **own, variables=variables, options=values)  # type: ignore[arg-type]  # checked above
+
+
+def _expected(key: str) -> str:
+    return "true or false" if key in FLAGS else "a text in quotes"
+
+
+def _names() -> list[str]:
+    return sorted(path.stem for path in _folder().glob("*.toml") if NAME.fullmatch(path.stem))
+
+
+def _path(name: str) -> Path:
+    if not NAME.fullmatch(name):
+        raise OptionError(f"a template is called {shown(name)}; use letters, digits, dots, _ and -")
+    return _folder() / f"{name}.toml"
+
+
+def _folder() -> Path:
+    return registry.home() / "templates"

@@ -1,0 +1,18 @@
+"""What several commands say about an answer; knows nothing of where it is said."""
+
+from mistral_mlx.errors import counted
+from mistral_mlx.generation.stream import GenerationResponse
+
+
+def untrained_position(n_tokens: int, n_trained: int) -> str:
+    """Return the remark that a text is longer than those the model was trained on."""
+    return f"position {n_tokens} is past the {n_trained} that the model was trained for"
+
+
+def statistics(last: GenerationResponse, seed: int, reason: str) -> str:
+    """Return counts, speeds and memory in one line."""
+    return (
+        f"prompt {counted(last.prompt_tokens, 'token')} ({last.cached_tokens} cached) {last.prompt_tps:.1f} tok/s, "
+        f"answer {counted(last.generation_tokens, 'token')} {last.generation_tps:.1f} tok/s ({reason}), "
+        f"peak memory {last.peak_memory_gb:.2f} GB, seed {seed}, first token after {last.ttft_s:.2f} s"
+    )

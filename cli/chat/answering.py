@@ -1,0 +1,105 @@
+"""Showing one answer while it is generated, as Markdown or as it is written, and stopping it on Ctrl-C."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+from typing import TYPE_CHECKING, Protocol
+
+from mistral_mlx.cli.terminal.streams import Interrupted, PrefillProgress, write_raw, write_text
+
+from .input import is_terminal
+
+if TYPE_CHECKING:
+    from mistral_mlx.generation.stream import GenerationResponse, OnPrefill
+    from mistral_mlx.session.session import Answer
+
+
+class Writer(Protocol):
+    """Where an answer goes, piece by piece."""
+
+    def write(self, text: str) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class PlainWriter:
+    """Writes answers as they are, inert on a terminal."""
+
+    def write(self, text: str) -> None:
+        write_text(text)
+
+    def finish(self) -> None:
+        write_text("\n")
+
+
+def writer(*, plain: bool) -> Writer:
+    """Return a writer for one answer: of Markdown where the terminal can show it, unless `plain`."""
+    if plain or not is_terminal():
+        return PlainWriter()
+    from mistral_mlx.cli.terminal.markdown import MarkdownStream
+
+    return MarkdownStream(write_raw, columns=lambda: shutil.get_terminal_size().columns)
+
+
+def show_answer(
+    start: Callable[[OnPrefill], Answer],
+    writer: Writer,
+    *,
+    entered: float,
+    on_start: Callable[[], None],
+    quiet: bool,
+) -> GenerationResponse | None:
+    """Write the answer, and return its last piece with the time to the first one from `entered`; None if there is none.
+
+    Ctrl-C ends it at once while the prompt is read, and after the current token then. `on_start` is called before the
+    prompt is read.
+    """
+    last: GenerationResponse | None = None
+    ttft_s = 0.0
+    progress = PrefillProgress(sys.stderr, quiet=quiet)
+
+    def on_prefill(done: int, total: int) -> None:
+        if done == 0:
+            on_start()
+        progress(done, total)
+
+    with progress, _interrupts(at_once=lambda: last is None) as is_interrupted:
+        stream = start(on_prefill)
+        try:
+            for last in stream:
+                ttft_s = ttft_s or time.perf_counter() - entered
+                writer.write(last.text)
+                if is_interrupted():
+                    break
+        except Interrupted as interrupt:
+            if interrupt.number != signal.SIGINT:
+                raise
+        finally:
+            stream.close()  # the session keeps what was yielded
+            if last is not None:
+                writer.finish()
+    return replace(last, ttft_s=ttft_s) if last else None
+
+
+@contextmanager
+def _interrupts(*, at_once: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether Ctrl-C was pressed inside; it raises Interrupted while `at_once` is true."""
+    pressed: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        if at_once():
+            raise Interrupted(number)
+        pressed.append(number)
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,163 @@
+"""The state of a chat: its session, how turns are answered, shown and saved, and the next message's files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mistral_mlx.cli.answers.remarks import statistics
+from mistral_mlx.cli.terminal.streams import note
+from mistral_mlx.errors import MistralMLXError, shown
+
+from .answering import show_answer, writer
+from .attachments import Attachment, with_files
+from .background import Background
+from .opening import ChatSetup, Opened, load_session, recap, switch_model
+from .remarks import Remarks
+from .settings import ChatOptions
+from .store import Store
+
+if TYPE_CHECKING:
+    from mistral_mlx.generation.stream import GenerationResponse
+    from mistral_mlx.sampling.sampler import Sampler
+    from mistral_mlx.session.session import Answer, Session
+
+
+@dataclass
+class Chat:
+    """A conversation that goes on; `setup` is what it began with, `settings` are those of the next answer."""
+
+    setup: ChatSetup
+    loading: Background[Opened]
+    settings: ChatOptions
+    is_interactive: bool = False
+    attachments: list[Attachment] = field(default_factory=list)
+    edit: tuple[int, str] | None = None  # the message that the next one replaces, from the end, and its text
+    sampler: Sampler = field(init=False)  # of `settings`, since the model was opened
+    last: GenerationResponse | None = None
+    remarks: Remarks = field(default_factory=Remarks)
+    entered: float = 0.0  # time.perf_counter() at the last Enter
+    _opened: Opened | None = None
+
+    @property
+    def store(self) -> Store:
+        """Where the conversation is saved."""
+        return self.setup.store
+
+    @property
+    def opened(self) -> Opened:
+        """The session and its model's name; waits for the model. Raises what opening it raised."""
+        if self._opened is None:
+            self._take(self.loading.result())
+            self.setup.opener.use_device()  # MLX and its streams know a device for each thread
+        assert self._opened is not None
+        return self._opened
+
+    @property
+    def session(self) -> Session:
+        return self.opened.session
+
+    @property
+    def model(self) -> str:
+        return self.opened.model
+
+    def ask(self, text: str) -> None:
+        """Answer `text` with the files that go with it, in place of the message that is edited, if one is."""
+        session, text = self.session, with_files(text, self.attachments)
+        edit, self.edit = self.edit, None
+        if edit:
+            n = edit[0]
+            is_answered = self.stream(lambda **options: session.edit(n, text, **options))
+        else:
+            is_answered = self.stream(lambda **options: session.ask(text, **options))
+        if is_answered:
+            self.attachments = []
+
+    def stream(self, start: Callable[..., Answer]) -> bool:
+        """Show the answer that `start` begins, and save the turn; return whether there is any."""
+        try:
+            last = show_answer(
+                lambda on_prefill: start(
+                    sampler=self.sampler,
+                    max_tokens=self.settings.max_tokens,
+                    stop=self.settings.stop,
+                    on_prefill=on_prefill,
+                ),
+                writer(plain=self.settings.plain),
+                entered=self.entered,
+                on_start=self._begun,
+                quiet=self.setup.opener.quiet,
+            )
+        finally:
+            self.save()
+        if last is None:
+            note("interrupted before the answer began; the message was not kept")
+            return False
+        self.last = last
+        for remark in self.remarks.after(self.session, last.finish_reason, max_tokens=self.settings.max_tokens):
+            self.say(remark)
+        if self.settings.stats:
+            note(statistics(last, self.sampler.seed, last.finish_reason or "interrupt"))
+        return True
+
+    def save(self) -> None:
+        """Save the conversation if that is wanted and it has begun; what goes wrong is said and nothing more."""
+        if self.store.autosave and (self.store.name or self.session.transcript):
+            try:
+                self.save_as(None)
+            except MistralMLXError as error:
+                note(f"error: {error}")
+
+    def save_as(self, name: str | None) -> str:
+        """Save the conversation as `name`, by default under the name it has, and return its name from now on.
+
+        Raises OptionError or SessionError as `Store.save` does.
+        """
+        wanted = name or self.store.name
+        saved = self.store.save(self.session, {**self.settings.as_saved(), "model": self.model}, name)
+        if wanted and saved != wanted:
+            self.say(f"another program has changed the session {wanted}; this conversation is saved as {saved}")
+        return saved
+
+    def say(self, text: str) -> None:
+        """Write a remark, unless the chat is quiet."""
+        if not self.setup.opener.quiet:
+            note(text)
+
+    def apply(self, settings: ChatOptions) -> None:
+        """Make `settings` those of all further answers. Raises OptionError if one is out of range."""
+        self.sampler = settings.sampler()
+        self.settings = settings
+        self.session.on_overflow = settings.on_overflow
+
+    def begin_anew(self) -> None:
+        """Forget what was said of a conversation; the next one is saved under a name of its own."""
+        self.store.forget()
+        self._forget_remarks()
+
+    def _forget_remarks(self) -> None:
+        self.attachments, self.edit, self.remarks = [], None, Remarks()
+
+    def resume(self, name: str) -> None:
+        """Go on with the saved session `name`. Raises SessionError if it is damaged or another model's."""
+        session = self.session
+        self._take(load_session(self.store, name, self.model, (session.model, session.tokenizer)))
+        self._forget_remarks()
+        self.say(recap(self.opened))
+
+    def switch(self, name: str) -> None:
+        """Go on with another model, which reads the conversation anew. Raises ModelError if it cannot be opened."""
+        self._take(switch_model(self.setup.opener, self.session, name))
+        self.say(f"{shown(name)} goes on with the conversation")
+        self.save()
+
+    def _take(self, opened: Opened) -> None:
+        self._opened = opened
+        self.apply(self.settings.restored(opened.settings, given=self.setup.given))
+
+    def _begun(self) -> None:
+        """The question is saved before its answer, which may take long or never come."""
+        self.save()
+        if n := self.session.dropped_turns:
+            self.say(self.remarks.dropped(n))

@@ -1,0 +1,137 @@
+"""The commands of the chat that change or show the conversation."""
+
+from dataclasses import replace
+
+from mistral_mlx.cli.answers.remarks import statistics
+from mistral_mlx.cli.models import registry
+from mistral_mlx.errors import OptionError, shown
+
+from .chat import Chat
+from .command import Command, Leave, position, show
+
+
+def _exit(chat: Chat, rest: str) -> None:
+    raise Leave
+
+
+def _clear(chat: Chat, rest: str) -> None:
+    chat.session.clear()
+    chat.begin_anew()
+    chat.say("the conversation is cleared")
+
+
+def _system(chat: Chat, rest: str) -> None:
+    if rest:
+        chat.session.set_system(None if rest == "-" else rest)
+        chat.save()
+    system = chat.session.system
+    chat.say(f"system prompt: {system}" if system else "there is no system prompt")
+
+
+def _undo(chat: Chat, rest: str) -> None:
+    removed = chat.session.undo(position(rest, "turns"))
+    chat.edit = None  # its number counts from the end
+    chat.save()
+    chat.say(f"taken back: {shown(removed[0])}" + (f" and {len(removed) - 1} more" if len(removed) > 1 else ""))
+
+
+def _retry(chat: Chat, rest: str) -> None:
+    chat.stream(chat.session.retry)
+
+
+def _edit(chat: Chat, rest: str) -> None:
+    n = position(rest, "messages")
+    asked = [str(message["content"]) for message in chat.session.messages if message["role"] == "user"]
+    if n > len(asked):
+        raise OptionError(f"there are {len(asked)} messages to edit, and {n} was asked for; 1 is the last one")
+    chat.edit = (n, asked[-n])
+    chat.say("the next message replaces it and removes the turns after it; Ctrl-C changes nothing")
+
+
+def _continue(chat: Chat, rest: str) -> None:
+    chat.stream(chat.session.continue_answer)
+
+
+def _set(chat: Chat, rest: str) -> None:
+    key, _, value = rest.partition(" ")
+    if not key:
+        show("\n".join(f"  {line}" for line in chat.settings.lines()))
+        return
+    chat.apply(chat.settings.changed(key, value.strip()))
+    name = key.replace("-", "_")
+    chat.say(next(line for line in chat.settings.lines() if line.split()[0] == name))
+    chat.save()
+
+
+def _show(chat: Chat, rest: str) -> None:
+    session, args = chat.session, chat.session.model.args
+    rows = {
+        "model": chat.model,
+        "instruct format": session.template or session.tokenizer.version or "the model's template",
+        "trained for": f"{args.max_position_embeddings:,} tokens",
+        "system prompt": session.system or "none",
+        "session": (chat.store.name or "not saved yet") + ("" if chat.store.autosave else " (--no-save)"),
+    }
+    show("\n".join(f"  {name:<16}{shown(value, limit=500)}" for name, value in rows.items()))
+    show("\n".join(f"  {line}" for line in chat.settings.lines()))
+
+
+def _context(chat: Chat, rest: str) -> None:
+    use, n_turns = chat.session.context, sum(message["role"] == "user" for message in chat.session.messages)
+    if use.limit is None:
+        room = ""
+    elif use.is_window:
+        room = f", in a window of {use.limit:,} that rolls on"
+    else:
+        room = f" of {use.limit:,} ({100 * use.fraction:.0f} %), {max(0, use.limit - use.used):,} left"
+    show(f"  {use.used:,} tokens{room}; {n_turns} turn{'s'[: n_turns != 1]}, {chat.remarks.n_dropped} dropped")
+    for attachment in chat.attachments:
+        show(f"  goes with the next message: {shown(attachment.name)}, {len(attachment.text):,} characters")
+
+
+def _tokens(chat: Chat, rest: str) -> None:
+    if not rest:
+        raise OptionError("which text? /tokens TEXT counts and shows its tokens")
+    tokenizer = chat.session.tokenizer
+    ids = tokenizer.encode(rest)
+    pieces = [tokenizer.decode(ids[: n + 1])[len(tokenizer.decode(ids[:n])) :] for n in range(len(ids))]
+    show(
+        f"  {len(ids)} token{'s'[: len(ids) != 1]}: " + " ".join(f"{i}={p!r}" for i, p in zip(ids, pieces, strict=True))
+    )
+
+
+def _stats(chat: Chat, rest: str) -> None:
+    if chat.last is None:
+        raise OptionError("there is no answer yet")
+    show(f"  {statistics(chat.last, chat.sampler.seed, chat.last.finish_reason or 'interrupt')}")
+
+
+def _model(chat: Chat, rest: str) -> None:
+    if rest:
+        chat.switch(rest)
+        return
+    show(f"  {chat.model} answers; registered: {', '.join(sorted(registry.registered())) or 'none'}")
+
+
+def _plain(chat: Chat, rest: str) -> None:
+    chat.apply(replace(chat.settings, plain=not chat.settings.plain))
+    chat.save()
+    chat.say("answers are shown as they are written" if chat.settings.plain else "answers are shown as Markdown")
+
+
+CONVERSATION = {
+    "exit": Command("", "leave; so does Ctrl-D", _exit),
+    "clear": Command("", "forget the conversation and begin another; the system prompt stays", _clear),
+    "system": Command("[TEXT]", "set the system prompt, '-' for none; without TEXT show it", _system),
+    "undo": Command("[N]", "take back the last turn, or the last N", _undo),
+    "retry": Command("", "answer the last message anew", _retry),
+    "edit": Command("[N]", "change your last message, or the N-th from the end, and go on from there", _edit),
+    "continue": Command("", "go on with an answer that was broken off or too short", _continue),
+    "set": Command("KEY VALUE", "change a setting; without KEY show all", _set, "settings"),
+    "show": Command("", "show the model, the system prompt and the settings", _show),
+    "context": Command("", "show how full the context is", _context),
+    "tokens": Command("TEXT", "count and show the tokens of a text", _tokens),
+    "stats": Command("", "counts and speeds of the last answer", _stats),
+    "model": Command("[NAME]", "go on with another model; without NAME list them", _model, "models"),
+    "plain": Command("", "switch between Markdown and the text as it is written", _plain),
+}

@@ -1,0 +1,142 @@
+"""The commands of the chat that read and write files: sessions, attachments, the editor, the clipboard, export."""
+
+import os
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+from mistral_mlx.errors import OptionError, shown
+
+from . import attachments, clipboard
+from .chat import Chat
+from .command import Command, position, show
+
+SPEAKERS = {"user": "You", "assistant": "Model", "system": "System"}
+
+
+def _save(chat: Chat, rest: str) -> None:
+    chat.say(f"saved as {chat.save_as(rest or None)}")
+
+
+def _load(chat: Chat, rest: str) -> None:
+    if not rest:
+        raise OptionError("which session? /sessions lists them")
+    chat.resume(chat.store.existing(rest))
+
+
+def _sessions(chat: Chat, rest: str) -> None:
+    sessions = chat.store.found()
+    if not any(sessions):
+        chat.say("no session is saved yet")
+    for info in sessions.whole:
+        when = info.saved_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        mark = "*" if info.name == chat.store.name else " "
+        turns = f"{info.turns} turn{'s'[: info.turns != 1]}"
+        show(f"{mark} {when}  {turns:>9}  {shown(info.name)}  ({shown(info.model)})")
+    for bad in sessions.damaged:
+        show(f"  {'damaged':<27}  {shown(bad.name)}  ({bad.reason})")
+
+
+def _read(chat: Chat, rest: str) -> None:
+    try:
+        names = shlex.split(rest)
+    except ValueError as error:
+        raise OptionError(f"{shown(rest)} cannot be split into names: {error}") from error
+    if not names:
+        raise OptionError("which file? /read FILE... puts files into the next message")
+    if names == ["-"]:
+        chat.attachments = []
+        chat.say("no file goes with the next message")
+        return
+    _attach(chat, [attachments.read(name) for name in names])
+
+
+def _glob(chat: Chat, rest: str) -> None:
+    if not rest:
+        raise OptionError("which files? /glob PATTERN, such as src/**/*.py, puts files into the next message")
+    found, left_out = attachments.find(rest)
+    for reason in left_out:
+        chat.say(f"left out: {reason}")
+    _attach(chat, found)
+
+
+def _attach(chat: Chat, found: list[attachments.Attachment]) -> None:
+    attachments.check_size([*chat.attachments, *found])
+    chat.attachments += found
+    for attachment in found:
+        chat.say(f"goes with the next message: {shown(attachment.name)}, {len(attachment.text):,} characters")
+
+
+def _editor(chat: Chat, rest: str) -> None:
+    if not chat.is_interactive:
+        raise OptionError("/editor needs a terminal")
+    text = _edited(rest)
+    if text.strip():
+        show(text.rstrip())
+        chat.ask(text.rstrip("\n"))
+    else:
+        chat.say("nothing was written, and nothing is sent")
+
+
+def _edited(text: str) -> str:
+    """Return what the user makes of `text` in an editor. Raises OptionError if it fails."""
+    command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "message.md"
+        file.write_text(text, encoding="utf-8")
+        try:
+            status = subprocess.run([*shlex.split(command), str(file)]).returncode
+        except (OSError, ValueError) as error:
+            raise OptionError(f"the editor {shown(command)} cannot be run ({error}); set VISUAL or EDITOR") from error
+        if status:
+            raise OptionError(f"the editor {shown(command)} ended with status {status}; nothing is sent")
+        return file.read_text(encoding="utf-8", errors="replace")
+
+
+def _copy(chat: Chat, rest: str) -> None:
+    n = position(rest, "answers")
+    answers = [str(message["content"]) for message in chat.session.messages if message["role"] == "assistant"]
+    if n > len(answers):
+        raise OptionError(f"there are {len(answers)} answers, and {n} was asked for; 1 is the last one")
+    how = clipboard.copy(answers[-n])
+    chat.say(f"{len(answers[-n]):,} characters are copied by {how}")
+
+
+def _export(chat: Chat, rest: str) -> None:
+    if not rest:
+        raise OptionError("to which file? /export FILE.md writes the conversation")
+    path = Path(rest).expanduser()
+    messages = [*([{"role": "system", "content": chat.session.system}] if chat.session.system else [])]
+    parts = [f"# A chat with {chat.model}"]
+    for message in [*messages, *chat.session.messages]:
+        mark = " (interrupted)" if message.get("interrupted") else ""
+        parts.append(f"## {SPEAKERS[str(message['role'])]}{mark}\n\n{str(message['content']).strip()}")
+    _write_new(path, "\n\n".join(parts) + "\n")
+    chat.say(f"the conversation is in {shown(str(path), limit=200)}")
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet: whole or not at all. Raises OptionError if it is."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, encoding="utf-8", errors="replace")
+        os.link(draft, path)  # unlike a rename, replaces nothing
+    except FileExistsError:
+        raise OptionError(f"{shown(str(path), limit=200)} exists; take another name") from None
+    except OSError as error:
+        raise OptionError(f"{shown(str(path), limit=200)} cannot be written: {error.strerror}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+FILES = {
+    "save": Command("[NAME]", "save the conversation, as NAME from now on", _save),
+    "load": Command("NAME", "go on with a saved conversation", _load, "sessions"),
+    "sessions": Command("", "list the saved conversations", _sessions),
+    "read": Command("FILE...", "put text files into the next message; - for none", _read, "paths"),
+    "glob": Command("PATTERN", "put the text files that match into the next message", _glob, "paths"),
+    "editor": Command("[TEXT]", "write the next message in $VISUAL or $EDITOR", _editor),
+    "copy": Command("[N]", "copy the last answer, or the N-th from the end, to the clipboard", _copy),
+    "export": Command("FILE.md", "write the conversation as Markdown", _export, "paths"),
+}

@@ -1,0 +1,203 @@
+"""How messages are typed: edited, completed and remembered on a terminal, read plainly from anything else."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from mistral_mlx.cli.terminal.streams import Interrupted, note
+from mistral_mlx.errors import shown
+
+if TYPE_CHECKING:
+    from prompt_toolkit.completion import Completer
+    from prompt_toolkit.history import History
+    from prompt_toolkit.key_binding import KeyBindings
+
+QUOTES = '"""'
+
+
+class Reader(Protocol):
+    """Reads messages."""
+
+    is_interactive: bool
+
+    def read(self, default: str = "", *, mode: str = "") -> str:
+        """Return the next message; `default` is in the line already, and the prompt names the `mode`.
+
+        Raises EOFError at the end, KeyboardInterrupt for Ctrl-C: in a mode always, otherwise on an empty line.
+        """
+        ...
+
+
+class PlainReader:
+    """A line is a message, and so are all lines between three quotes and three quotes."""
+
+    def __init__(self) -> None:
+        self.is_interactive = sys.stdin.isatty()
+
+    def read(self, default: str = "", *, mode: str = "") -> str:
+        line = self._line(f"{mode}> ")
+        if not line.lstrip().startswith(QUOTES):
+            return line
+        lines = [line]
+        with suppress(EOFError):  # what there is, is the message
+            while is_quote_open("\n".join(lines)):
+                lines.append(self._line("… "))
+        return unquoted("\n".join(lines))
+
+    def _line(self, prompt: str) -> str:
+        if self.is_interactive:
+            print(prompt, end="", file=sys.stderr, flush=True)
+        try:
+            line = sys.stdin.buffer.readline()
+        except Interrupted as interrupt:
+            if interrupt.number != signal.SIGINT or not self.is_interactive:
+                raise
+            print(file=sys.stderr)
+            raise KeyboardInterrupt from None
+        if not line:
+            raise EOFError
+        return line.decode("utf-8", errors="replace").rstrip("\r\n")
+
+
+class TerminalReader:
+    """Edits lines. `toolbar` gives the line below for so many columns; `on_shown` is called with the first prompt."""
+
+    is_interactive = True
+
+    def __init__(
+        self,
+        *,
+        history: Path | None,
+        completer: "Completer",
+        toolbar: Callable[[int], str],
+        on_shown: Callable[[], None],
+    ) -> None:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.output import ColorDepth
+
+        self._on_shown = on_shown
+        self._mode = ""
+        self._prompt: PromptSession[str] = PromptSession(
+            lambda: f"{self._mode}> ",
+            multiline=True,
+            prompt_continuation=lambda width, line, wraps: "  " if wraps else "… ",
+            history=_history(history),
+            key_bindings=_keys(clears=lambda: not self._mode),
+            completer=completer,
+            complete_while_typing=False,
+            enable_history_search=False,  # Ctrl-R searches
+            reserve_space_for_menu=4,
+            bottom_toolbar=lambda: toolbar(self._prompt.output.get_size().columns),
+            color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
+        )
+        self._prompt.app.after_render += lambda app: self._shown()
+
+    def read(self, default: str = "", *, mode: str = "") -> str:
+        self._mode = mode
+        return unquoted(as_text(self._prompt.prompt(default=default)))
+
+    def refresh(self) -> None:
+        """Draw the toolbar again; may be called in any thread."""
+        self._prompt.app.invalidate()
+
+    def fail(self, error: BaseException) -> None:
+        """End a `read` that is going on with `error`; may be called in any thread."""
+        app = self._prompt.app
+        if app.loop is not None and app.is_running:
+            app.loop.call_soon_threadsafe(lambda: app.is_running and not app.is_done and app.exit(exception=error))
+
+    def print_above(self, write: Callable[[], None]) -> None:
+        """Call `write`, which prints, with the prompt out of its way; may be called in any thread."""
+        from prompt_toolkit.application import run_in_terminal
+
+        app = self._prompt.app
+        if app.loop is not None and app.is_running:
+            app.loop.call_soon_threadsafe(lambda: run_in_terminal(write))
+        else:
+            write()
+
+    def _shown(self) -> None:
+        on_shown, self._on_shown = self._on_shown, lambda: None
+        on_shown()
+
+
+def is_terminal() -> bool:
+    """Whether there is a terminal that can move its cursor on both sides."""
+    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
+
+
+def is_quote_open(text: str) -> bool:
+    """Whether `text` begins with three quotes that nothing closes."""
+    text = text.strip()
+    return text.startswith(QUOTES) and (len(text) < 2 * len(QUOTES) or not text.endswith(QUOTES))
+
+
+def unquoted(text: str) -> str:
+    """Return `text` without the three quotes around it, if there are any."""
+    if not text.lstrip().startswith(QUOTES):
+        return text
+    inner = text.lstrip()[len(QUOTES) :].rstrip()
+    return inner.removesuffix(QUOTES).strip("\n")
+
+
+def _history(path: Path | None) -> "History":
+    """Return what was typed before and where it is kept, for its owner only; in memory if `path` is no such place."""
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    class File(FileHistory):
+        def store_string(self, string: str) -> None:
+            with suppress(OSError):  # a full disk
+                super().store_string(as_text(string))
+
+    if path is None:
+        return InMemoryHistory()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+        path.open("r+b").close()
+    except OSError as error:
+        note(f"what is typed is not remembered: {error.strerror}: {shown(str(path), limit=200)}")
+        return InMemoryHistory()
+    return File(str(path))
+
+
+def as_text(typed: str) -> str:
+    """Return `typed` with the bytes that were no UTF-8, which the terminal gives as surrogates, replaced."""
+    return typed.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _keys(*, clears: Callable[[], bool]) -> "KeyBindings":
+    """Return the keys of the prompt; Ctrl-C empties a line that holds text if `clears()` is true."""
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    keys = KeyBindings()
+
+    @keys.add("c-c")
+    @keys.add("<sigint>")
+    def clear_or_leave(event: KeyPressEvent) -> None:
+        if event.current_buffer.text and clears():
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt)
+
+    @keys.add("enter")
+    def send_or_go_on(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.document.current_line_before_cursor.endswith("\\") and buffer.document.is_cursor_at_the_end:
+            buffer.delete_before_cursor()
+            buffer.newline(copy_margin=False)
+        elif is_quote_open(buffer.text):
+            buffer.newline(copy_margin=False)
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    def new_line(event: KeyPressEvent) -> None:
+        event.current_buffer.newline(copy_margin=False)
+
+    return keys

@@ -1,0 +1,123 @@
+"""What a chat begins with: the model and the session, new or resumed, loaded behind the prompt; and the start of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from mistral_mlx.cli.models import registry
+from mistral_mlx.errors import TokenizerError, shown
+
+from .settings import ChatOptions
+from .store import Store
+
+if TYPE_CHECKING:
+    from mistral_mlx.model.mistral import Mistral
+    from mistral_mlx.session.session import Session
+    from mistral_mlx.tokenizer.choose import Tokenizer
+
+
+class Opened(NamedTuple):
+    """A session, the name of its model, and the settings saved with it."""
+
+    session: Session
+    model: str
+    settings: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Opener:
+    """How models are opened. `model` None is that of the session resumed; `name` is what is said of it meanwhile."""
+
+    model: str | None
+    device: str
+    threads: int
+    ignore_memory: bool
+    quiet: bool
+
+    @property
+    def name(self) -> str:
+        return shown(self.model or "the session's model")
+
+    def use_device(self, *, quiet: bool = True) -> None:
+        from mistral_mlx.cli.models.opening import use_device, use_threads
+
+        use_device(self.device)
+        use_threads(self.threads, quiet=quiet)
+
+    def open(self, name: str) -> tuple[Mistral, Tokenizer]:
+        """Return the model called `name`, and its tokenizer."""
+        from mistral_mlx.cli.models.opening import open_model
+
+        return open_model(registry.resolve(name), ignore_memory=self.ignore_memory, quiet=self.quiet)
+
+
+@dataclass(frozen=True)
+class ChatSetup:
+    """What a chat begins with: its options, and where it is saved. With `resumes` it goes on with that session."""
+
+    opener: Opener
+    store: Store
+    settings: ChatOptions
+    given: frozenset[str] = frozenset()  # settings from the command line, which no saved session overrides
+    system: str | None = None
+    template: str | None = None
+    resumes: str | None = None
+
+
+def open_session(setup: ChatSetup) -> Opened:
+    """Open the model, and return the session of `setup`.
+
+    Raises OptionError, ModelError or SessionError; TokenizerError if the model has no instruct format.
+    """
+    opener = setup.opener
+    opener.use_device(quiet=opener.quiet)
+    if setup.resumes:
+        name = opener.model or setup.store.model_of(setup.resumes)
+        opened = load_session(setup.store, setup.resumes, name, opener.open(name), template=setup.template)
+        if setup.system is not None:
+            opened.session.set_system(setup.system)
+        return opened
+    from mistral_mlx.session.session import Session
+
+    model, tokenizer = opener.open(opener.model or "")
+    _check_chats(tokenizer, setup.template)
+    session = Session(model, tokenizer, system=setup.system, template=setup.template)
+    return Opened(session, opener.model or "", {})
+
+
+def load_session(
+    store: Store, name: str, model_name: str, model: tuple[Mistral, Tokenizer], *, template: str | None = None
+) -> Opened:
+    """Return the saved session `name`. Raises SessionError if it is damaged or another model's."""
+    session, settings = store.load(name, *model, template=template)
+    return Opened(session, model_name, settings)
+
+
+def switch_model(opener: Opener, session: Session, name: str) -> Opened:
+    """Return `session` with the model called `name`, for which answers are text and no longer ids."""
+    from mistral_mlx.session.session import Session
+
+    model, tokenizer = opener.open(name)
+    _check_chats(tokenizer, None)
+    switched = Session(model, tokenizer, system=session.system)
+    switched.messages = [
+        {key: m[key] for key in ("role", "content", "interrupted") if key in m} for m in session.messages
+    ]
+    return Opened(switched, name, {})
+
+
+def recap(opened: Opened) -> str:
+    """Return in a line what is resumed."""
+    messages = opened.session.messages
+    n_turns = sum(message["role"] == "user" for message in messages)
+    last = f"; last: {shown(messages[-1]['content'])}" if messages else ""
+    return f"resumed, {n_turns} turn{'s'[: n_turns != 1]} with {shown(opened.model)}{last}"
+
+
+def _check_chats(tokenizer: Tokenizer, template: str | None) -> None:
+    if template is None and not tokenizer.has_chat_format:
+        raise TokenizerError(
+            "this model has no instruct format and cannot chat; continue texts with 'complete --raw', or name a format "
+            "with --template"
+        )

@@ -1,0 +1,46 @@
+"""The remarks after an answer of the chat: how it ended, and limits that the conversation has passed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mistral_mlx.cli.answers.remarks import untrained_position
+
+if TYPE_CHECKING:
+    from mistral_mlx.session.session import Session
+
+
+@dataclass
+class Remarks:
+    """Those of one conversation; a limit that it has passed is remarked once."""
+
+    n_dropped: int = 0  # turns
+    said_wrapped: bool = False
+    said_untrained: bool = False
+
+    def dropped(self, n: int) -> str:
+        """Return the remark that `n` turns were dropped, and count them."""
+        self.n_dropped += n
+        return f"the context is full: the oldest {'turn was' if n == 1 else f'{n} turns were'} dropped"
+
+    def after(self, session: Session, reason: str | None, *, max_tokens: int) -> Iterator[str]:
+        """Yield the remarks on the last answer of `session`, which ended for `reason`; None is Ctrl-C."""
+        args = session.model.args
+        if reason is None:
+            yield "interrupted; the part above stays in the conversation, and /continue goes on with it"
+        elif reason == "length":
+            yield f"stopped at {max_tokens} tokens (--max-tokens); /continue goes on"
+        elif reason == "context":
+            yield f"the context of {args.context_limit} tokens is full; /clear starts over"
+        if session.wrapped and not self.said_wrapped:
+            self.said_wrapped = True
+            windows = [w for w in args.sliding_window if w is not None]
+            yield (
+                f"the conversation is now longer than the window of {min(windows)} tokens: what lies before it "
+                "reaches the model only indirectly"
+            )
+        if session.n_tokens > args.max_position_embeddings and not self.said_untrained:
+            self.said_untrained = True
+            yield untrained_position(session.n_tokens, args.max_position_embeddings)

@@ -1,0 +1,67 @@
+"""The start of a chat: a prompt at once, and the model loading behind it."""
+
+from pathlib import Path
+
+from mistral_mlx.cli.models import registry
+from mistral_mlx.errors import MistralMLXError
+
+from . import loop, toolbar
+from .background import Background
+from .chat import Chat
+from .input import PlainReader, Reader, TerminalReader, is_terminal
+from .opening import ChatSetup, open_session, recap
+from .settings import NAMES
+
+
+def run(setup: ChatSetup, *, history: Path | None) -> MistralMLXError | None:
+    """Chat until the input ends; return the last error. Raises what opening the model raised."""
+    loading = Background(lambda: open_session(setup))
+    chat = Chat(setup, loading, setup.settings)
+    if is_terminal():
+        reader = _terminal_reader(chat, history)
+    else:
+        reader = PlainReader()
+        _ = chat.session  # nobody waits at a prompt
+    chat.is_interactive = reader.is_interactive
+    chat.say(f"chatting with {setup.opener.name}; /help lists the commands, Ctrl-D leaves")
+    if setup.resumes and not is_terminal():
+        chat.say(recap(chat.opened))
+    return loop.run(chat, reader)
+
+
+def _terminal_reader(chat: Chat, history: Path | None) -> Reader:
+    from .words import CommandCompleter
+
+    words = {
+        "sessions": chat.store.names,
+        "settings": lambda: list(NAMES),
+        "models": lambda: sorted(registry.registered()),
+    }
+    kinds = {name: command.completes for name, command in loop.COMMANDS.items()}
+    reader = TerminalReader(
+        history=history,
+        completer=CommandCompleter(kinds, words),
+        toolbar=lambda columns: toolbar.line(_status(chat), columns),
+        on_shown=chat.loading.start,  # importing MLX would hold up the first prompt
+    )
+
+    def on_end() -> None:
+        if chat.loading.error:
+            reader.fail(chat.loading.error)
+            return
+        if chat.setup.resumes:
+            reader.print_above(lambda: chat.say(recap(chat.opened)))
+        reader.refresh()
+
+    chat.loading.on_end = on_end
+    return reader
+
+
+def _status(chat: Chat) -> toolbar.Status:
+    """Return what the toolbar shows."""
+    sampling, n_files = chat.settings.short(), len(chat.attachments)
+    if not chat.loading.ended or chat.loading.error:
+        return toolbar.Status(chat.setup.opener.name, state="loading", sampling=sampling, n_files=n_files)
+    use = chat.session.context
+    speed = chat.last.generation_tps if chat.last else None
+    return toolbar.Status(chat.model, "", use.used, use.limit, use.is_window, speed, sampling, n_files)

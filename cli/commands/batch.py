@@ -1,0 +1,54 @@
+"""The options of ``batch``; heavy imports stand inside."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mistral_mlx.cli.models import registry
+from mistral_mlx.cli.options import shared
+from mistral_mlx.cli.options.sampling import with_sampling
+from mistral_mlx.cli.terminal.reading import read_file, read_stdin
+
+from .complete import answer_options
+
+
+@with_sampling
+def batch(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="Prompts, a JSON value a line; - is stdin.")],
+    model: shared.Model = None,
+    output: Annotated[
+        Path | None,
+        shared.output_option(
+            "--output", "-o", metavar="FILE", help="Append here, and go on where an earlier run ended."
+        ),
+    ] = None,
+    raw: Annotated[bool, shared.prompt_option("--raw", help="Continue the texts, without instruct format.")] = False,
+    system: shared.System = None,
+    template: shared.Template = None,
+    max_tokens: shared.MaxTokens = shared.MAX_TOKENS,
+    stop: shared.Stop = None,
+    quiet: shared.Quiet = False,
+    device: shared.Device = "auto",
+    threads: shared.Threads = 0,
+    ignore_memory: shared.IgnoreMemory = False,
+    **sampling: Any,
+) -> None:
+    """Answer many prompts, one after the other, as JSON lines in their order.
+
+    A line of the input is a text, a list of messages, or an object with prompt or messages, and with id, system,
+    prefill or any option of sampling of its own.
+    """
+    from mistral_mlx.cli.answers import batch as command
+    from mistral_mlx.cli.models.opening import open_model, use_device, use_threads
+
+    defaults = command.Defaults(answer_options(context, sampling, {}), system=system, template=template, raw=raw)
+    tasks = command.read_tasks(read_stdin() if str(source) == "-" else read_file(source, "file of prompts"))
+    with command.Results(output, tasks, model or "") as results:
+        if results.remaining:
+            use_device(device)
+            use_threads(threads, quiet=quiet)
+            opened = open_model(registry.resolve(model), ignore_memory=ignore_memory, quiet=quiet)
+            command.run(results, defaults, *opened, quiet=quiet)
+        command.leave(results, quiet=quiet)

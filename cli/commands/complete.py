@@ -1,0 +1,144 @@
+"""The options of ``complete``, and what they and a template make together; heavy imports stand inside."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mistral_mlx.cli.answers.answer_settings import AnswerOptions, from_plain
+from mistral_mlx.cli.models import registry
+from mistral_mlx.cli.options import shared
+from mistral_mlx.cli.options.sampling import with_sampling
+from mistral_mlx.errors import OptionError
+
+STARTED = time.perf_counter()
+EXAMPLES = """\
+mistral-mlx complete -m demo "What is the capital of France?"
+git diff | mistral-mlx complete -m demo "Write the commit message for this diff."
+mistral-mlx complete -m demo --raw --temperature 0 --max-tokens 40 'Once upon a time'
+"""
+
+
+@with_sampling
+def complete(
+    context: typer.Context,
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; joined after what is piped in.")] = None,
+    model: shared.Model = None,
+    prompt_file: Annotated[
+        Path | None, shared.prompt_option(metavar="FILE", help="Read the prompt from a file.")
+    ] = None,
+    file: Annotated[
+        list[Path] | None,
+        shared.prompt_option("--file", "-f", metavar="FILE", help="Add a file by name; may be repeated."),
+    ] = None,
+    prompt_template: Annotated[
+        str | None,
+        shared.prompt_option(
+            "--prompt-template", "-t", metavar="NAME", help="Put the prompt into a template of yours."
+        ),
+    ] = None,
+    var: Annotated[
+        list[str] | None,
+        shared.prompt_option(metavar="NAME=VALUE", help="Value of a template's variable; may be repeated."),
+    ] = None,
+    raw: Annotated[
+        bool, shared.prompt_option("--raw", help="Continue the text as it is, without instruct format.")
+    ] = False,
+    fim_prefix: Annotated[
+        str | None,
+        shared.prompt_option(metavar="TEXT", help="Fill in the middle: what is before it; else the prompt is."),
+    ] = None,
+    fim_suffix: Annotated[
+        str | None, shared.prompt_option(metavar="TEXT", help="Fill in the middle: what is behind it.")
+    ] = None,
+    prefill: Annotated[str, shared.prompt_option(metavar="TEXT", help="Begin the answer with this text.")] = "",
+    system: shared.System = None,
+    template: shared.Template = None,
+    max_tokens: shared.MaxTokens = shared.MAX_TOKENS,
+    samples: Annotated[
+        int, shared.output_option(metavar="K", help="Write this many answers, of seeds that follow.")
+    ] = 1,
+    stop: shared.Stop = None,
+    extract: Annotated[
+        bool, shared.output_option("--extract", "-x", help="Write only the first code block, and stop behind it.")
+    ] = False,
+    stream: Annotated[bool, shared.output_option("--stream/--no-stream", help="Write while the model does.")] = True,
+    as_json: shared.Json = False,
+    as_jsonl: Annotated[
+        bool, shared.output_option("--jsonl", help="A JSON object per event, while it happens.")
+    ] = False,
+    logprobs: Annotated[
+        int | None,
+        shared.output_option(metavar="K", help="Log probabilities of each token and the K likeliest, in JSON."),
+    ] = None,
+    fail_on_length: Annotated[
+        bool, shared.output_option("--fail-on-length", help="Exit with 6 if a limit cut the answer short.")
+    ] = False,
+    stats: shared.Stats = False,
+    quiet: shared.Quiet = False,
+    device: shared.Device = "auto",
+    threads: shared.Threads = 0,
+    ignore_memory: shared.IgnoreMemory = False,
+    **sampling: Any,
+) -> None:
+    """Answer a prompt, or continue a text, on stdout.
+
+    The prompt is standard input, then the files of -f, then --prompt-file, then the argument, with a blank line
+    between them.
+    """
+    from mistral_mlx.cli.answers import complete as command
+    from mistral_mlx.cli.answers.prompt import Prompt, join_prompt
+    from mistral_mlx.cli.answers.prompt_templates import load_template, parse_variables
+    from mistral_mlx.cli.models.opening import open_model, use_device, use_threads
+
+    chosen = load_template(prompt_template) if prompt_template is not None else None
+    if var and chosen is None:
+        raise OptionError("--var is for the variables of a template; name one with --prompt-template")
+    asked_for = answer_options(context, sampling, {} if chosen is None else chosen.options)
+    is_infill = fim_prefix is not None or fim_suffix is not None
+    alone = not (prompt or prompt_file or file or fim_prefix is not None or (chosen and not chosen.takes_input))
+    text = join_prompt(prompt, prompt_file, file or (), alone=alone)
+    if fim_prefix is not None and text:
+        raise OptionError("--fim-prefix is the prompt; leave out the other, or --fim-prefix")
+    asked = Prompt(
+        text=text if fim_prefix is None else fim_prefix,
+        system=system,
+        template=template,
+        raw=raw,
+        prefill=prefill.rstrip(" "),  # models write a space in front of a word, not behind it
+        suffix=(fim_suffix or "") if is_infill else None,
+    )
+    if chosen is not None:
+        asked = chosen.filled(asked, parse_variables(var or ()))
+    if not asked.text and not is_infill:
+        raise OptionError("there is no prompt: give it as an argument, by --prompt-file, or on standard input")
+    job = command.Job(
+        prompt=asked,
+        name=model or "",
+        samplers=command.make_samplers(asked_for, samples),
+        max_tokens=asked_for.max_tokens,
+        started=STARTED,
+        stop=list(asked_for.stop),
+        n_logprobs=logprobs,
+        as_json=as_json,
+        as_jsonl=as_jsonl,
+        extract=extract or (chosen is not None and chosen.extract),
+        stream=stream,
+        stats=stats,
+        quiet=quiet,
+        fail_on_length=fail_on_length,
+    )
+    use_device(device)
+    use_threads(threads, quiet=quiet)
+    command.run(job, *open_model(registry.resolve(model), ignore_memory=ignore_memory, quiet=quiet))
+
+
+def answer_options(
+    context: typer.Context, sampling: Mapping[str, object], template: Mapping[str, object]
+) -> AnswerOptions:
+    """Return the options of an answer: what was typed, then what a template sets, then the defaults."""
+    plain = {**sampling, **{key: context.params[key] for key in ("max_tokens", "stop")}}
+    plain |= {key: value for key, value in template.items() if not shared.is_given(context, key)}
+    return AnswerOptions(**from_plain(AnswerOptions, plain))

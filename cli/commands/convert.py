@@ -1,0 +1,150 @@
+"""The options of ``convert``; heavy imports stand inside."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mistral_mlx.cli.models import registry
+from mistral_mlx.cli.options import shared
+from mistral_mlx.errors import OptionError
+
+EXAMPLES = """\
+mistral-mlx convert ~/models/Mistral-7B-Instruct-v0.3
+mistral-mlx convert model.Q4_K_M.gguf mistral-8bit --bits 8
+mistral-mlx convert ~/models/Mistral-7B-Instruct-v0.3 --target-bpw 4.8 --calibrate sample.txt
+mistral-mlx convert mistral-8bit mistral-plain --dequantize --dtype bfloat16
+"""
+
+
+def convert(
+    context: typer.Context,
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A folder (Hugging Face's or Mistral's layout, AWQ, GPTQ, FP8, MLX), a GGUF file, or a name."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Argument(help="The folder to write; by default next to the source, or here if that is a name."),
+    ] = None,
+    model: shared.TypedModel = None,
+    bits: Annotated[
+        int | None, shared.weights_option(metavar="2|3|4|5|6|8", help="Bits per weight; 4 by default.")
+    ] = None,
+    group_size: Annotated[
+        int | None, shared.weights_option(metavar="32|64|128", help="Weights that share a scale; 64 by default.")
+    ] = None,
+    mode: Annotated[
+        str | None,
+        shared.weights_option(metavar="affine|mxfp4|mxfp8|nvfp4", help="How numbers are packed; affine by default."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        shared.weights_option(
+            metavar="NAME",
+            help="Few bits, and more where they count: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6, as in mlx-lm.",
+        ),
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        shared.weights_option(
+            metavar="REGEX=BITS[:GROUP]",
+            help="Pack modules whose name matches otherwise, or keep them (=none); may be repeated, the last one wins.",
+        ),
+    ] = None,
+    target_bpw: Annotated[
+        float | None,
+        shared.weights_option(
+            metavar="BITS", help="Bits per weight of the whole model; bits and groups are chosen for it."
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        shared.weights_option(
+            metavar="nearest|search|compensate|awq|gptq|dwq",
+            help="How weights are rounded; nearest by default, search with --target-bpw, compensate with --calibrate; "
+            "the last three by mlx-lm.",
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        shared.weights_option(metavar="TEXT", help="A text of the kind the model will read, to lose least there."),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        shared.weights_option(
+            metavar="float16|bfloat16|float32", help="Dtype of all that is not packed; by default the source's."
+        ),
+    ] = None,
+    dequantize: Annotated[
+        bool, shared.weights_option("--dequantize", help="Pack nothing, and unpack what the source has packed.")
+    ] = False,
+    adapter: Annotated[
+        Path | None,
+        shared.weights_option(
+            metavar="DIR", help="Merge this LoRA or DoRA adapter, a folder as PEFT or mlx-lm writes it."
+        ),
+    ] = None,
+    verify: Annotated[
+        bool,
+        shared.weights_option("--verify", help="Compare the result with the source on a text, and say what was lost."),
+    ] = False,
+    verify_text: Annotated[
+        Path | None,
+        shared.weights_option(metavar="FILE", help="Verify on this text, and not on a short one of our own."),
+    ] = None,
+    overwrite: shared.Overwrite = False,
+    dry_run: Annotated[
+        bool,
+        shared.output_option("--dry-run", help="Say what would be written and what else there is; write nothing."),
+    ] = False,
+    allow_nonfinite: Annotated[
+        bool, shared.weights_option("--allow-nonfinite", help="Convert weights that are NaN or infinite, too.")
+    ] = False,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
+) -> None:
+    """Quantize a checkpoint into an MLX model folder.
+
+    A GGUF file that is quantized already is carried over, without loss where MLX has its form, unless an option asks
+    for other bits. An MLX folder that is quantized already is quantized again by these, and unpacked by --dequantize.
+    """
+    from mistral_mlx.cli.reports import convert as command
+    from mistral_mlx.convert import convert as run
+    from mistral_mlx.convert.rounding.learned import cpu_remark
+
+    source, target = shared.model_and_target(context, source, target, model)
+    if source is None:
+        raise OptionError("which model? Give a folder, a GGUF file or a name to convert")
+    path = registry.located(source)
+    beside = Path(source) if registry.is_name(source) else path
+    with command.progress_bar(quiet=quiet) as progress:
+        report = run(
+            path,
+            target or command.default_target(beside, recipe or mode or _size(bits, target_bpw)),
+            bits=bits,
+            group_size=group_size,
+            mode=mode,
+            recipe=recipe,
+            rules=rule or (),
+            target_bpw=target_bpw,
+            method=method,
+            calibrate=calibrate,
+            dtype=dtype,
+            dequantize=dequantize,
+            adapter=adapter,
+            verify_on=verify_text or (True if verify else None),
+            overwrite=overwrite,
+            dry_run=dry_run,
+            allow_nonfinite=allow_nonfinite,
+            progress=command.remarking(None if quiet else cpu_remark(method), progress),
+        )
+    command.show(report, as_json=as_json, quiet=quiet)
+    if report.unverified is not None:
+        raise typer.Exit(command.UNVERIFIED)
+
+
+def _size(bits: int | None, target_bpw: float | None) -> str:
+    return f"{target_bpw:g}bpw" if target_bpw else f"{bits}bit" if bits else ""

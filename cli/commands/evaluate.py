@@ -1,0 +1,59 @@
+"""The options of ``eval``; heavy imports stand inside."""
+
+from typing import Annotated
+
+import typer
+
+from mistral_mlx.cli.models import registry
+from mistral_mlx.cli.options import shared
+
+EXAMPLES = """\
+mistral-mlx eval -m demo --text wiki.test.raw --chunks 40
+mistral-mlx eval -m mistral-4bit --against mistral-8bit --text wiki.test.raw --json
+"""
+CONTEXT = 512  # the engine's, which --help need not import; a test holds them equal
+
+
+def evaluate(
+    context: typer.Context,
+    text: Annotated[str, shared.evaluation_option(metavar="FILE", help="The text to predict, UTF-8; - is stdin.")],
+    name: shared.ModelName = None,
+    model: shared.Model = None,
+    against: Annotated[
+        str | None,
+        shared.evaluation_option(
+            metavar="MODEL", help="A reference to compare with, such as the same model in more bits."
+        ),
+    ] = None,
+    window: Annotated[int, shared.evaluation_option("--context", metavar="N", help="Tokens of a window.")] = CONTEXT,
+    stride: Annotated[
+        int | None,
+        shared.evaluation_option(
+            metavar="N", help="Begin a window every N tokens and score its last N; by default the last half."
+        ),
+    ] = None,
+    chunks: Annotated[
+        int | None, shared.evaluation_option(metavar="N", help="Stop after this many windows; by default all.")
+    ] = None,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    device: shared.Device = "auto",
+    threads: shared.Threads = 0,
+    ignore_memory: shared.IgnoreMemory = False,
+) -> None:
+    """Measure how well a model predicts a text: perplexity, and how far it is from another model.
+
+    The windows are those of llama-perplexity, so that its figures can be compared with these.
+    """
+    from mistral_mlx.cli.answers.prompt import read_text
+    from mistral_mlx.cli.models.opening import use_device, use_threads
+    from mistral_mlx.cli.reports import evaluate as command
+
+    model = shared.named_model(context, name, model)
+    path = registry.resolve(model)
+    reference = None if against is None else registry.resolve(against)
+    protocol = command.Protocol(read_text(text, "text"), window, stride, chunks)
+    use_device(device)
+    use_threads(threads, quiet=quiet)
+    result = command.run(path, reference, protocol, ignore_memory=ignore_memory, quiet=quiet)
+    command.show(model or "", against, protocol, result, as_json=as_json)

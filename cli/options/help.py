@@ -1,0 +1,140 @@
+"""The class of all commands: where the values of their options come from, and how ``--help`` shows them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+from mistral_mlx.cli.terminal.streams import note
+from mistral_mlx.errors import OptionError, shown
+
+from .shared import PANELS
+from .sources import Option, Setting, config_path, in_file, options_of, read_config, unknown_variables
+
+SOURCES = {"ENVIRONMENT": "environment", "DEFAULT_MAP": "config file", "DEFAULT": "default"}  # typer's names, and ours
+ELSEWHERE = "A default can be set by MISTRAL_MLX_<OPTION> (MISTRAL_MLX_TOP_P for --top-p) or in the config file;"
+ELSEWHERE_TOO = "'mistral-mlx config' shows all. Exit statuses: docs/cli.md."
+REPLACED = {"--force": ("--ignore-memory", "--overwrite")}  # flags of earlier versions
+
+
+class Command(TyperCommand):
+    """A command whose options have variables and keys in the config file, and are shown in sections."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.options = list(options_of(self))
+        for option in self.options:
+            option.bind_variable()
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse a command line; see click. Raises OptionError, with its origin, for a value of the wrong type."""
+        given: dict[str, Any] = {}
+        try:
+            if self.options and not ctx.resilient_parsing:  # as a shell's completion is
+                given = self.make_parser(ctx).parse_args(args=list(args))[0]
+                if not given.get("help"):
+                    ctx.default_map = {name: value for name, (value, _) in self._in_file(ctx).items()}
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            self._refuse_type(error, ctx, given)
+            raise
+        except typer.TyperException as error:
+            flags = {flag for option in self.options for flag in option.flags}
+            for flag in flags.intersection(REPLACED.get(getattr(error, "option_name", ""), ())):
+                raise OptionError(f"--force is called {flag} in this command") from error
+            raise
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. Raises OptionError, which names the origin of a value out of range."""
+        warn_of_variables(ctx)
+        try:
+            return super().invoke(ctx)
+        except OptionError as error:
+            text = str(error)
+            for option in self.options:
+                for name in (*option.flags, option.key):
+                    if text.startswith(f"{name} is ") and (origin := self._origin(option, ctx)):
+                        raise OptionError(origin + text.removeprefix(name)) from error
+            raise
+
+    def settings(self, parent: Any) -> Iterator[Setting]:
+        """Yield the value of each option that can be set, for a command line that gives none. Raises OptionError."""
+        ctx = self.make_context(self.name, [], parent=parent, resilient_parsing=True)
+        in_file = self._in_file(ctx)
+        ctx.default_map = {name: value for name, (value, _) in in_file.items()}
+        for option in (option for option in self.options if option.settable):
+            value, source = option.parameter.consume_value(ctx, {})
+            ctx.set_parameter_source(option.name, source)
+            where = in_file[option.name][1] if source.name == "DEFAULT_MAP" else None
+            if source.name == "ENVIRONMENT":
+                value, where = self._from_environment(option, value, ctx), option.variable
+            yield Setting(option, option.default if source.name == "DEFAULT" else value, SOURCES[source.name], where)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments, then options by section; those without a section come first."""
+        rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": [], **{panel: [] for panel in PANELS}}
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx)
+            if row is not None:
+                panel = parameter.rich_help_panel or "Options" if isinstance(parameter, TyperOption) else "Arguments"
+                rows[panel].append(row)
+        for title, of in rows.items():
+            if of:
+                with formatter.section(title):
+                    formatter.write_dl(of)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples as they are, and where else options can be set."""
+        if self.epilog:
+            formatter.write("\nExamples:\n" + "".join(f"  {line}\n" for line in self.epilog.splitlines()))
+        formatter.write(f"\n{ELSEWHERE}\n{ELSEWHERE_TOO}\n")
+
+    def _in_file(self, ctx: Any) -> dict[str, tuple[object, str]]:
+        """Return the values that the config file gives to options, each with its key there. Raises OptionError."""
+        tables = read_config(config_path(), commands_of(ctx))
+        found = {option.name: in_file(self.name or "", option, tables) for option in self.options}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _origin(self, option: Option, ctx: Any) -> str:
+        """Return the place that gave an option its value; empty for the command line and the default."""
+        source = ctx.get_parameter_source(option.name)
+        if source.name == "DEFAULT_MAP":
+            return f"{shown(str(config_path()), limit=200)}: {self._in_file(ctx)[option.name][1]}"
+        return option.variable if source.name == "ENVIRONMENT" else ""
+
+    def _refuse_type(self, error: typer.BadParameter, ctx: Any, given: dict[str, Any]) -> None:
+        """Raise OptionError in place of typer's error for a value of the wrong type."""
+        for option in (option for option in self.options if option.parameter is error.param):
+            value, _ = option.parameter.consume_value(ctx, given)
+            if value is not None:  # it is not just missing
+                name = self._origin(option, ctx) or option.flags[0]
+                raise OptionError(f"{name} is {shown(repr(value))}; it must be {option.allowed}") from error
+
+    def _from_environment(self, option: Option, value: Any, ctx: Any) -> object:
+        try:
+            return value if option.is_path else option.parameter.process_value(ctx, value)
+        except typer.BadParameter as error:
+            self._refuse_type(error, ctx, {})
+            raise
+
+
+class Application(typer.Typer):
+    """The program: its commands are of the class above."""
+
+    def command(self, *args: Any, **settings: Any) -> Callable[[Any], Any]:
+        """Register a command; see typer.Typer."""
+        return super().command(*args, **{"cls": Command, **settings})
+
+
+def commands_of(ctx: Any) -> dict[str, list[Option]]:
+    """Return the options of every command of the program that has settings."""
+    commands = getattr(ctx.find_root().command, "commands", {})
+    return {name: command.options for name, command in commands.items() if isinstance(command, Command)}
+
+
+def warn_of_variables(ctx: Any) -> None:
+    """Say in one line which variables begin like ours and have no effect, unless --quiet is given."""
+    remark = unknown_variables([option for options in commands_of(ctx).values() for option in options])
+    if remark and not ctx.params.get("quiet"):
+        note(remark)

@@ -1,0 +1,92 @@
+"""The options that several commands share, with their help; the defaults are the engine's."""
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from mistral_mlx.cli.answers.answer_settings import AnswerOptions
+from mistral_mlx.cli.models.registry import model_names
+from mistral_mlx.errors import OptionError, shown
+
+PANELS = ("Prompt", "Sampling", "Evaluation", "Output", "Weights", "Machine")  # sections of --help, in their order
+prompt_option, sampling_option, evaluation_option, output_option, weights_option, machine_option = (
+    partial(typer.Option, rich_help_panel=panel) for panel in PANELS
+)
+
+MAX_TOKENS = AnswerOptions.max_tokens
+# Written again here, so that --help need not import the engine; a test holds them equal.
+N_PROMPT, N_GEN, DEPTH, REPEATS = 512, 128, 0, 5
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", metavar="MODEL", autocompletion=model_names, help="A model folder, or a registered name."
+    ),
+]
+ModelName = Annotated[
+    str | None, typer.Argument(metavar="[MODEL]", help="A model folder, or a registered name; the same as --model.")
+]
+TypedModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        allow_from_autoenv=False,  # a variable set for other commands must not shift the arguments
+        autocompletion=model_names,
+        help="The model, instead of the first argument.",
+    ),
+]
+System = Annotated[str | None, prompt_option(metavar="TEXT", help="System prompt: how to behave.")]
+Template = Annotated[
+    str | None,
+    prompt_option(metavar="VERSION", help="Instruct format to use instead of the model's own: v1, v2, v3 or v7."),
+]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", metavar="N", help="Stop after this many tokens.")]
+Stop = Annotated[list[str] | None, prompt_option(metavar="TEXT", help="End before this text; may be repeated.")]
+Device = Annotated[str, machine_option(metavar="auto|cpu|gpu", help="Where to compute.")]
+Threads = Annotated[
+    int,
+    machine_option(metavar="N", help="Threads on a CPU; 0 is one per physical core."),
+]
+NPrompt = Annotated[int, typer.Option("--n-prompt", "-p", metavar="N", help="Prompt tokens of the prefill; 0: none.")]
+NGen = Annotated[int, typer.Option("--n-gen", "-n", metavar="N", help="Tokens to decode; 0: none.")]
+Depth = Annotated[int, typer.Option(metavar="N", help="Tokens in the cache before either begins.")]
+Repeats = Annotated[int, typer.Option(metavar="N", help="Times to measure, after a warm-up that does not count.")]
+IgnoreMemory = Annotated[
+    bool, machine_option("--ignore-memory", help="Load the model even if the memory is too small.")
+]
+Overwrite = Annotated[
+    bool,
+    output_option(
+        "--overwrite",
+        allow_from_autoenv=False,  # a variable set long ago must not delete a model
+        help="Replace the target if it exists.",
+    ),
+]
+Stats = Annotated[bool, output_option("--stats", help="Counts, speeds, memory and seed on stderr.")]
+Quiet = Annotated[bool, output_option("--quiet", "-q", help="Nothing on stderr but errors.")]
+Json = Annotated[bool, output_option("--json", help="One JSON object instead of text.")]
+
+
+def named_model(context: typer.Context, argument: str | None, model: str | None) -> str | None:
+    """Return the model that an argument or ``--model`` names. Raises OptionError if both are typed and differ."""
+    if argument and is_given(context, "model") and argument != model:
+        raise OptionError(f"two models are given, {shown(argument)} and --model {shown(model)}; give one")
+    return argument or model
+
+
+def model_and_target(
+    context: typer.Context, first: str | None, second: str | None, model: str | None
+) -> tuple[str | None, str | None]:
+    """Return the model and the target of ``[MODEL] TARGET``, where ``--model`` may take the place of the first."""
+    if model and second is None and first != model:
+        return model, first
+    return named_model(context, first, model), second
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether the option `name` stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"  # typer does not give out the values by name

@@ -1,0 +1,226 @@
+"""What a user can set without the command line: the names of options in the environment, and the config file.
+
+The parser itself looks the values up: a variable is the `envvar` of its option, and the values of the file become the
+`default_map` of a command; see `help.Command`.
+"""
+
+import difflib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import platformdirs
+
+from mistral_mlx.cli.models.registry import HOME_VARIABLE, home
+from mistral_mlx.errors import OptionError, shown
+
+PREFIX = "MISTRAL_MLX_"
+NO_OPTIONS = (HOME_VARIABLE, "MISTRAL_MLX_KERNELS", "MISTRAL_MLX_DEBUG")  # variables that are read elsewhere
+REPLACED = {"force": "ignore_memory"}  # keys of earlier versions
+ALLOWED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path, as a text"}
+
+Tables = Mapping[str, Mapping[str, object]]  # of the config file, by command; "" has the keys above the first table
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a command: the parser's own, and the type of its value (of one, if it may be repeated)."""
+
+    parameter: Any
+    kind: type
+
+    @property
+    def name(self) -> str:
+        """The name of the command's parameter."""
+        return str(self.parameter.name)
+
+    @property
+    def flags(self) -> list[str]:
+        """Its long names on the command line."""
+        return [flag for flag in self.parameter.opts if flag.startswith("--")]
+
+    @property
+    def key(self) -> str:
+        """Its name in the config file."""
+        return _key(self.flags[0])
+
+    @property
+    def keys(self) -> set[str]:
+        """All names that the config file may use."""
+        return {_key(flag) for flag in self.flags}
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment."""
+        return PREFIX + self.key.upper()
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it takes paths."""
+        return self.kind is Path
+
+    @property
+    def settable(self) -> bool:
+        """Whether anything but the command line may give its value."""
+        return bool(self.parameter.allow_from_autoenv)
+
+    @property
+    def default(self) -> object:
+        """Its value where nothing gives one."""
+        return bool(self.parameter.default) if self.kind is bool else self.parameter.default
+
+    @property
+    def allowed(self) -> str:
+        """The values it takes, in words."""
+        return ALLOWED[self.kind] + (", or a list of them" if self.parameter.multiple else "")
+
+    def bind_variable(self) -> None:
+        """Make the parser look the value up in the variable, where several values are on a line each."""
+        self.parameter.show_envvar = False  # in the help, which would name all of them
+        if self.settable:
+            self.parameter.envvar = self.variable
+        if self.parameter.multiple:  # typer would split at spaces
+            self.parameter.value_from_envvar = self._lines
+
+    def _lines(self, context: Any) -> list[str] | None:
+        text = self.parameter.resolve_envvar_value(context)
+        return text.split("\n") if text else None
+
+    def fits(self, value: object) -> bool:
+        """Whether a value of the config file has the right type."""
+        if self.parameter.multiple and isinstance(value, list):
+            return all(_is(self.kind, item) for item in value)
+        return _is(self.kind, value)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The value of an option where the command line gives none, and its origin."""
+
+    option: Option
+    value: object
+    source: str  # "environment", "config file" or "default"
+    where: str | None  # the variable, or the key with its table
+
+
+def config_path() -> Path:
+    """Return the path of the config file, which need not exist."""
+    folder = home() if os.environ.get(HOME_VARIABLE) else Path(platformdirs.user_config_dir("mistral-mlx"))
+    return folder / "config.toml"
+
+
+def options_of(command: Any) -> Iterator[Option]:
+    """Yield the options of a command that typer has built."""
+    hints = get_type_hints(command.callback) if command.callback else {}
+    for parameter in command.params:
+        if parameter.param_type_name == "option" and parameter.name in hints:
+            kind = hints[parameter.name]
+            if get_origin(kind) in (Union, UnionType):
+                kind = next(part for part in get_args(kind) if part is not type(None))
+            yield Option(parameter, get_args(kind)[0] if get_origin(kind) is list else kind)
+
+
+def read_config(path: Path, known: Mapping[str, list[Option]]) -> Tables:
+    """Return the tables of the config file; only empty ones if there is no file.
+
+    Raises OptionError, with file, key and value, for an unknown key and for a value of the wrong type.
+    """
+    tables: dict[str, dict[str, object]] = {"": {}}
+    for key, value in _parsed(path).items():
+        if isinstance(value, dict) and key in known:
+            tables[key] = {_key(k): _checked(path, f"{key}.{k}", k, v, known[key]) for k, v in value.items()}
+        elif isinstance(value, dict):
+            raise OptionError(f"{shown(str(path), limit=200)}: there is no command {shown(key)}{near(key, known)}")
+        else:
+            everything = [option for options in known.values() for option in options]
+            tables[""][_key(key)] = _checked(path, key, key, value, everything)
+    return tables
+
+
+def in_file(command: str, option: Option, tables: Tables) -> tuple[object, str] | None:
+    """Return the value that the file gives to a command's option, and its key there; None if it gives none."""
+    for table in (command, ""):
+        found = option.keys & tables.get(table, {}).keys()
+        value = tables[table][min(found)] if found and option.settable else None
+        if value is not None and (table or option.fits(value)):
+            is_one = option.parameter.multiple and not isinstance(value, list)
+            return ([value] if is_one else value), f"{table}.{min(found)}".lstrip(".")
+    return None
+
+
+def unknown_variables(known: Iterable[Option]) -> str:
+    """Return a remark on the variables that begin like ours and have no effect; empty if there are none."""
+    options = {option.variable: option for option in known}
+    settable = [name for name, option in options.items() if option.settable]
+    remarks = []
+    for name in sorted(os.environ):
+        if not name.startswith(PREFIX) or name in settable or name in NO_OPTIONS:
+            continue
+        if name in options:
+            remarks.append(f"{name} has no effect; give {options[name].flags[0]} on the command line")
+        else:
+            key = name.removeprefix(PREFIX).lower()
+            like = [REPLACED[key]] if key in REPLACED else _like(key, [option.key for option in options.values()])
+            hint = f"; did you mean {' or '.join(PREFIX + key.upper() for key in like)}?" if like else ""
+            remarks.append(f"{shown(name)} has no effect{hint}")
+    return "; ".join(remarks)
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the known ones that are like it, or all."""
+    known = sorted(set(known))
+    like = _like(name, known)
+    return f"; did you mean {' or '.join(like)}?" if like else f"; there are {', '.join(known)}"
+
+
+def _like(name: str, known: Iterable[str]) -> list[str]:
+    """Return the known name that is most like `name`, and those that are nearly as like it."""
+    known = list(known)
+    for best in difflib.get_close_matches(name, known, n=1):
+        likeness = difflib.SequenceMatcher(None, best, name).ratio()
+        return difflib.get_close_matches(name, known, n=3, cutoff=likeness - 0.1)
+    return []
+
+
+def _parsed(path: Path) -> dict[str, object]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise OptionError(f"{shown(str(path), limit=200)} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise OptionError(f"{shown(str(path), limit=200)} is not TOML: {shown(str(error), limit=200)}") from error
+
+
+def _checked(path: Path, name: str, key: str, value: object, options: list[Option]) -> object:
+    file = shown(str(path), limit=200)
+    named = [option for option in options if _key(key) in option.keys]
+    if not named:
+        new = REPLACED.get(_key(key))
+        renamed = f"; it is called {new} now (or --overwrite, which counts only on the command line)"
+        hint = renamed if new else near(_key(key), [o.key for o in options if o.settable])
+        raise OptionError(f"{file}: there is no option {shown(name)}{hint}")
+    if not any(option.settable for option in named):
+        raise OptionError(f"{file}: {shown(name)} cannot be set here: give {named[0].flags[0]} on the command line")
+    if not any(option.fits(value) for option in named):
+        raise OptionError(f"{file}: {shown(name)} is {shown(repr(value))}; it must be {named[0].allowed}")
+    return value
+
+
+def _is(kind: type, value: object) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, (int, float) if kind is float else int if kind is int else str)
+
+
+def _key(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")

@@ -1,0 +1,1 @@
+"""What the reporting commands compute and print."""

@@ -1,0 +1,103 @@
+"""``bench``: how fast a model is on this machine, as a table or as one JSON object on stdout."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from mistral_mlx import kernels
+from mistral_mlx.cli.models.opening import open_weights
+from mistral_mlx.cli.terminal.sanitize import inert
+from mistral_mlx.cli.terminal.streams import write_text
+from mistral_mlx.errors import counted
+from mistral_mlx.files.folder import ModelFolder
+from mistral_mlx.measure.benchmark import Measurement, OnProgress, Workload, measure
+from mistral_mlx.model.loading import read_args
+
+
+def run(path: Path, workload: Workload, *, ignore_memory: bool, quiet: bool) -> Measurement:
+    """Return how fast the model at `path` is. Raises ContextError before it is read if the workload does not fit."""
+    workload.check(read_args(ModelFolder(path)))
+    model = open_weights(path, workload.n_tokens, ignore_memory=ignore_memory, quiet=quiet)
+    with _progress_bar(quiet=quiet) as on_progress:
+        return measure(model, workload, on_progress=on_progress)
+
+
+def show(name: str, workload: Workload, measurement: Measurement, *, as_json: bool) -> None:
+    """Write the figures of the model called `name` to stdout: as JSON, as a table on a terminal, as plain lines."""
+    if as_json:
+        machine = {"kernels": kernels.names(), "threads": kernels.threads()}
+        record = {"model": name, **asdict(measurement), **machine, **asdict(workload)}
+        write_text(json.dumps(record, ensure_ascii=False) + "\n")
+        return
+    rows = [("model", inert(name)), *_rows(workload, measurement)]
+    if sys.stdout.isatty():
+        write_text(_table(rows))
+    else:
+        write_text("".join(f"{title:<13}{text}\n" for title, text in rows))
+
+
+def _rows(workload: Workload, m: Measurement) -> Iterator[tuple[str, str]]:
+    at_depth = f" after {workload.depth:,}" if workload.depth else ""
+    if m.prompt_tps is not None:
+        speed = _speed(m.prompt_tps, m.prompt_tps_spread)
+        yield "prefill", f"{speed} tok/s, {counted(workload.n_prompt, 'token')}{at_depth}"
+        yield "first token", f"after {m.ttft_s:.3f} s"
+    if m.generation_tps is not None:
+        speed = _speed(m.generation_tps, m.generation_tps_spread)
+        yield "decode", f"{speed} tok/s, {counted(workload.n_gen, 'token')}{at_depth}"
+        yield "reads", _reads(m)
+    yield "memory", f"{m.peak_memory_gb:.2f} GB at most"
+    yield "kernels", kernels.names()
+    yield (
+        "figures",
+        f"median{' ± half the range' if workload.repeats > 1 else ''} of {workload.repeats}, after a warm-up",
+    )
+
+
+def _reads(m: Measurement) -> str:
+    assert m.bytes_per_token is not None
+    reads = f"{m.bytes_per_token / 1e9:.3f} GB a token"
+    if m.read_bandwidth_gbs is None or m.read_bandwidth_share is None:
+        return f"{reads}; the read bandwidth is measured only with the native CPU kernels"
+    return f"{reads}, {m.read_bandwidth_share:.0%} of the read bandwidth of {m.read_bandwidth_gbs:.1f} GB/s"
+
+
+def _speed(median: float, spread: float | None) -> str:
+    return f"{median:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.ROUNDED, show_header=False)
+    for title, text in rows:
+        table.add_row(Text(title), Text(text))
+    console = Console(color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+@contextmanager
+def _progress_bar(*, quiet: bool) -> Iterator[OnProgress | None]:
+    """Give what shows progress on a terminal, drawn when told: a thread of its own would disturb what is measured."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+        task = bar.add_task("", total=None, visible=False)
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total, visible=True, refresh=True)
+
+        yield show

@@ -1,0 +1,140 @@
+"""``convert``: shows a conversion while it runs, and reports what it kept and what it cost."""
+
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mistral_mlx.cli.terminal.sanitize import inert
+from mistral_mlx.cli.terminal.streams import note, write_text
+from mistral_mlx.convert import Report
+from mistral_mlx.convert.plan.outlook import N_TOKENS, Outlook
+from mistral_mlx.convert.progress import Progress
+from mistral_mlx.errors import counted, shown
+from mistral_mlx.kernels.memory import available_memory
+from mistral_mlx.measure.scores import Evaluation
+
+N_SHOWN = 5  # rows of a list
+UNVERIFIED = 9  # the exit status of a conversion that is done, and could not be verified
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
+    """Give what shows progress on a terminal: the tensor, a bar, and an estimate of the time left."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[tensor]}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None, tensor="")
+        yield lambda tensor, done, total: bar.update(task, completed=done, total=total, tensor=inert(tensor))
+
+
+def remarking(remark: str | None, progress: Progress | None) -> Progress | None:
+    """Return what says `remark` when the work begins, no option having been refused, and then shows progress."""
+    if remark is None:
+        return progress
+    left = [remark]
+
+    def show(tensor: str, done: int, total: int) -> None:
+        if left:
+            note(left.pop())
+        if progress:
+            progress(tensor, done, total)
+
+    return show
+
+
+def default_target(source: Path, how: str) -> Path:
+    """Return the folder to write when none is named: beside the source, called after it and `how` it is packed."""
+    source = source.expanduser().absolute()
+    name = source.stem if source.suffix == ".gguf" else source.name
+    return source.parent / f"{name}-mlx{f'-{how}' if how else ''}"
+
+
+def show(report: Report, *, as_json: bool, quiet: bool) -> None:
+    """Write the report: as JSON to stdout, or for people to stderr."""
+    if as_json:
+        write_text(json.dumps(report.as_dict(), ensure_ascii=False) + "\n")
+    elif not quiet:
+        for line in _lines(report):
+            print(inert(line), file=sys.stderr)
+    for remark in () if quiet or as_json else report.notes:
+        note(remark)
+    if report.unverified is not None:
+        target = shown(report.target, limit=200)
+        note(f"error: {target} is written, but it could not be compared with its source: {report.unverified}")
+
+
+def _lines(report: Report) -> Iterator[str]:
+    verb = "would become" if report.dry_run else "became"
+    yield f"{report.source} {verb} {report.target}" + ("" if report.dry_run else f" in {report.seconds:.1f} s")
+    yield (
+        f"  size          {_megabytes(report.source_bytes)} -> {_megabytes(report.target_bytes)}, "
+        f"{report.bits_per_weight:.2f} bits per weight, {report.parameters:,} weights"
+    )
+    yield f"  disk          {_megabytes(report.needed_bytes)} needed, {_megabytes(report.free_bytes)} free"
+    if report.verified is not None and report.verdict is not None:
+        yield from _verified(report.verified, report.verdict)
+    yield from _table("  worst error   ", [f"{error:.4f}  {name}" for name, error in report.errors])
+    yield from _table("  not quantized ", list(_by_layer(report.kept)))
+    if report.choices:
+        yield from _choices(report.choices, available_memory())
+
+
+def _verified(found: Evaluation, verdict: str) -> Iterator[str]:
+    """Yield what the result lost against its source."""
+    assert found.comparison is not None
+    compared = found.comparison
+    kl, kl_99 = compared.kl, compared.kl_percentiles["99"]
+    ratio, error = compared.perplexity_ratio
+    change = f"{ratio - 1:+.2%} ± {error:.2%}" if ratio <= 2 else f"{ratio:.3g} times"
+    yield f"  lost          {verdict}: the same next token {compared.same_top.value:.2%} of the time"
+    yield f"                KL divergence {kl.value:.4g} ± {kl.error:.2g} (99 %: {kl_99:.3g})"
+    yield (
+        f"                perplexity {compared.reference_perplexity.value:.4g} -> {found.perplexity.value:.4g} "
+        f"({change}), {counted(found.n_tokens, 'token')}"
+    )
+
+
+def _choices(choices: list[Outlook], memory: int | None) -> Iterator[str]:
+    """Yield a table of what else could be made, and whether it fits into this machine's memory."""
+    yield f"\n  {'options':<26}{'size':>10}{'bits/weight':>13}{f'memory at {N_TOKENS}':>17}  fits here"
+    for choice in choices:
+        fits = "" if memory is None else "yes" if choice.memory_bytes <= memory else "no"
+        yield (
+            f"  {choice.options or '(none)':<26}{_megabytes(choice.nbytes):>10}{choice.bits_per_weight:>13.2f}"
+            f"{_megabytes(choice.memory_bytes):>17}  {fits}"
+        )
+    if memory is not None:
+        yield f"  {_megabytes(memory)} of memory are available; what each choice costs in quality: docs/convert.md"
+
+
+def _by_layer(kept: list[tuple[str, str]]) -> Iterator[str]:
+    """Yield one line for tensors that differ in nothing but the number of their layer."""
+    kinds = Counter((re.sub(r"\.\d+\.", ".*.", name), reason) for name, reason in kept)
+    for (name, reason), n_layers in kinds.items():
+        where = f" ({counted(n_layers, 'layer')})" if "*" in name else ""
+        yield f"{name}{where}: {reason}"
+
+
+def _table(title: str, rows: list[str]) -> Iterator[str]:
+    for i, row in enumerate(rows[:N_SHOWN]):
+        yield (title if i == 0 else " " * len(title)) + row
+    if len(rows) > N_SHOWN:
+        yield " " * len(title) + f"and {len(rows) - N_SHOWN} more (--json lists all)"
+
+
+def _megabytes(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"

@@ -1,0 +1,177 @@
+"""``eval``: how well a model predicts a text, as lines for people or as one JSON object on stdout."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mistral_mlx import kernels
+from mistral_mlx.cli.models.opening import open_model
+from mistral_mlx.cli.terminal.sanitize import inert
+from mistral_mlx.cli.terminal.streams import Interrupted, note, write_text
+from mistral_mlx.errors import ContextError, ModelError, counted
+from mistral_mlx.files.folder import ModelFolder
+from mistral_mlx.measure.evaluation import OnProgress, Window, evaluate, model_logits, windows
+from mistral_mlx.measure.scores import Bucket, Comparison, Evaluation, Mean
+from mistral_mlx.model.loading import read_args
+from mistral_mlx.tokenizer.choose import Tokenizer
+
+REFRESH_S = 0.5  # between two estimates on the bar
+SHOWN_PERCENTILES = {"10": "10%", "50": "median", "90": "90%", "99": "99%", "99.9": "99.9%"}
+N_SHOWN_BUCKETS = 4
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The text, and how it is cut."""
+
+    text: str
+    context: int
+    stride: int | None = None
+    chunks: int | None = None
+
+    def windows(self, tokenizer: Tokenizer) -> list[Window]:
+        """Return the windows, with the first id that a model of this tokenizer wants.
+
+        Raises OptionError if the text does not fill one.
+        """
+        ids = tokenizer.encode(self.text, bos=tokenizer.add_bos)
+        bos_id = tokenizer.bos_id if tokenizer.add_bos else None
+        return windows(ids, context=self.context, stride=self.stride, bos_id=bos_id, limit=self.chunks)
+
+    def check(self, path: Path) -> None:
+        """Raise ContextError if the model at `path` cannot take a window."""
+        limit = read_args(ModelFolder(path)).context_limit
+        if limit is not None and self.context > limit:
+            raise ContextError(f"--context is {self.context}, and the model's context {limit}; take a smaller one")
+
+
+def run(path: Path, reference: Path | None, protocol: Protocol, *, ignore_memory: bool, quiet: bool) -> Evaluation:
+    """Return what the text says about the model at `path`, and how that differs from the reference.
+
+    Raises ContextError if a window is too long, ModelError if the two do not share a vocabulary.
+    """
+    protocol.check(path)
+    model, tokenizer = open_model(path, protocol.context, ignore_memory=ignore_memory, quiet=quiet)
+    cut = protocol.windows(tokenizer)
+    against = None
+    if reference is not None:
+        protocol.check(reference)
+        other, its_tokenizer = open_model(reference, protocol.context, ignore_memory=ignore_memory, quiet=quiet)
+        n, its_n = model.args.vocab_size, other.args.vocab_size
+        if n != its_n:
+            raise ModelError(f"the models have {n} and {its_n} tokens; --against takes one of the same vocabulary")
+        if cut != protocol.windows(its_tokenizer):
+            raise ModelError("the text is other tokens to the reference; --against takes one of the same vocabulary")
+        against = model_logits(other)
+    with _watched(len(cut), quiet=quiet) as progress:
+        return evaluate(cut, model_logits(model), against, progress)
+
+
+def show(name: str, against: str | None, protocol: Protocol, result: Evaluation, *, as_json: bool) -> None:
+    """Write the figures to stdout, as JSON or as lines."""
+    if as_json:
+        asked = {"context": protocol.context, "stride": protocol.stride, "chunks": protocol.chunks}
+        machine = {"kernels": kernels.names(), "threads": kernels.threads()}
+        record = {"model": name, "against": against, **_flat(asdict(result)), **asked, **machine}
+        write_text(json.dumps(record, ensure_ascii=False) + "\n")
+        return
+    rows = [("model", name), *_rows(protocol, result)]
+    if against is not None and result.comparison is not None:
+        rows += [("", ""), ("against", against), *_comparison_rows(result.comparison)]
+    rows += [("", ""), *_curve_rows(result.curve)]
+    write_text("".join(f"{title:<13}{inert(text)}".rstrip() + "\n" for title, text in rows))
+
+
+def _flat(record: dict[str, object]) -> dict[str, object]:
+    """Return the record with the error of each mean beside it."""
+    flat: dict[str, object] = {}
+    for name, value in record.items():
+        if isinstance(value, Mean):
+            flat |= {name: value.value, f"{name}_error": value.error}
+        elif name == "comparison" and isinstance(value, dict):
+            flat[name] = _flat(value)
+        else:
+            flat[name] = [bucket._asdict() for bucket in value] if isinstance(value, tuple) else value
+    return flat
+
+
+def _rows(protocol: Protocol, result: Evaluation) -> Iterator[tuple[str, str]]:
+    yield "perplexity", _shown(result.perplexity, 4)
+    yield "nll", f"{_shown(result.nll, 5)} per token"
+    scored = "the second half of each" if protocol.stride is None else f"the last {protocol.stride:,} of each"
+    windows = f"{counted(result.n_windows, 'window')} of {protocol.context:,}"
+    yield "tokens", f"{result.n_tokens:,} scored in {windows}, {scored}"
+
+
+def _comparison_rows(c: Comparison) -> Iterator[tuple[str, str]]:
+    yield "perplexity", f"{_shown(c.reference_perplexity, 4)}, ratio {_shown(c.perplexity_ratio, 5)}"
+    yield "KL", f"{_shown(c.kl, 6)} on average, {c.kl_max:.6f} at most"
+    yield "", ", ".join(f"{title} {c.kl_percentiles[key]:.6f}" for key, title in SHOWN_PERCENTILES.items())
+    yield "same top", _shown(c.same_top, 3, percent=True)
+    yield "delta p", f"{_shown(c.rms_delta_p, 3, percent=True)} RMS, {_shown(c.mean_delta_p, 3, percent=True)} mean"
+
+
+def _curve_rows(curve: tuple[Bucket, ...]) -> Iterator[tuple[str, str]]:
+    """Yield the curve in few places; --json has all."""
+    size = -(-len(curve) // N_SHOWN_BUCKETS)
+    for i in range(0, len(curve), size):
+        part = curve[i : i + size]
+        n = sum(b.n_tokens for b in part)
+        text = f"nll {sum(b.nll * b.n_tokens for b in part) / n:.4f}"
+        if all(b.kl is not None for b in part):
+            text += f", KL {sum((b.kl or 0) * b.n_tokens for b in part) / n:.6f}"
+        yield "positions" if i == 0 else "", f"{part[0].first:,} to {part[-1].last:,}: {text}"
+
+
+def _shown(mean: Mean, digits: int, *, percent: bool = False) -> str:
+    value, error = (100 * x if percent else x for x in mean)
+    return f"{value:.{digits}f} ± {error:.{digits}f}" + (" %" if percent else "")
+
+
+@contextmanager
+def _watched(n_windows: int, *, quiet: bool) -> Iterator[OnProgress | None]:
+    """Show a bar with the perplexity so far on a terminal; one who interrupts is told how far it was, and what."""
+    last: tuple[int, Callable[[], Evaluation]] | None = None
+    with _progress_bar(n_windows, quiet=quiet) as show_bar:
+
+        def progress(done: int, total: int, so_far: Callable[[], Evaluation]) -> None:
+            nonlocal last
+            last = done, so_far
+            show_bar(done, so_far)
+
+        try:
+            yield progress
+            return
+        except Interrupted as interruption:
+            interrupted = interruption
+    if last is not None and not quiet:  # the bar is gone
+        done, so_far = last
+        note(f"after {done} of {counted(n_windows, 'window')}: perplexity {_shown(so_far().perplexity, 4)}")
+    raise interrupted
+
+
+@contextmanager
+def _progress_bar(n_windows: int, *, quiet: bool) -> Iterator[Callable[[int, Callable[[], Evaluation]], None]]:
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, so_far: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=n_windows)
+        shown_at = 0.0
+
+        def show(done: int, so_far: Callable[[], Evaluation]) -> None:
+            nonlocal shown_at
+            bar.update(task, completed=done)
+            if time.monotonic() - shown_at > REFRESH_S:
+                bar.update(task, description=f"perplexity {so_far().perplexity.value:.4f}")
+                shown_at = time.monotonic()
+
+        yield show

@@ -1,0 +1,167 @@
+"""``info``: what a model folder holds and what running it takes, read from headers alone."""
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+from mistral_mlx import kernels
+from mistral_mlx.cli.models.opening import CHAT_TOKENS
+from mistral_mlx.cli.terminal.sanitize import inert
+from mistral_mlx.cli.terminal.streams import write_text
+from mistral_mlx.errors import TokenizerError, counted
+from mistral_mlx.files.folder import ModelFolder
+from mistral_mlx.kernels.memory import available_memory
+from mistral_mlx.model.args import ModelArgs, expected_shapes
+from mistral_mlx.model.cache import cache_nbytes
+from mistral_mlx.model.loading import cache_itemsize, inspect_model, memory_needed
+from mistral_mlx.prompt.instruct import chat_format
+from mistral_mlx.tokenizer.choose import Tokenizer, load_tokenizer
+
+
+def describe(path: Path) -> dict[str, object]:
+    """Return everything there is to say about the model folder at `path`, by name, sizes in bytes."""
+    folder = ModelFolder(path)
+    args, entries = inspect_model(folder)
+    tied = "lm_head.weight" not in entries
+    parameters = sum(math.prod(shape) for name, shape in expected_shapes(args).items() if name in entries)
+    nbytes = sum(entry.nbytes for entry in entries.values())
+    windows = [w for w in args.sliding_window if w is not None]
+    at_limit = args.max_position_embeddings
+    itemsize = cache_itemsize(entries)
+    return {
+        "path": str(path),
+        "model_type": args.model_type,
+        "layers": args.n_layers,
+        "dim": args.dim,
+        "hidden_dim": args.hidden_dim,
+        "heads": args.n_heads,
+        "kv_heads": args.n_kv_heads,
+        "head_dim": args.head_dim,
+        "vocab_size": args.vocab_size,
+        "rope_theta": args.rope_theta,
+        "tied_head": tied,
+        "parameters": parameters,
+        "weight_bytes": nbytes,
+        "bits_per_weight": round(8 * nbytes / parameters, 3),
+        "quantization": _quantization(args),
+        "dtypes": dict(Counter(entry.dtype for entry in entries.values())),
+        "sliding_window": list(args.sliding_window),
+        "context": at_limit,
+        "kv_bytes_at_window": cache_nbytes(args, max(windows), itemsize=itemsize) if windows else None,
+        "kv_bytes_at_context": cache_nbytes(args, at_limit, itemsize=itemsize),
+        "memory_needed": memory_needed(folder, CHAT_TOKENS),
+        "memory_available": available_memory(),
+        "tokenizer": _tokenizer(folder),
+        "kernels": kernels.names(),
+    }
+
+
+def show(facts: dict[str, object], *, as_json: bool) -> None:
+    """Write the facts to stdout, as JSON or as a table."""
+    if as_json:
+        write_text(json.dumps(facts, ensure_ascii=False) + "\n")
+    else:
+        write_text("".join(f"{title:<13}{inert(text)}\n" for title, text in _rows(facts)))
+
+
+def _quantization(args: ModelArgs) -> dict[str, object] | None:
+    if args.quantization is None:
+        return None
+    q = args.quantization
+    return q.usual.as_config() | {"exceptions": {path: packing.as_config() for path, packing in q.per_module.items()}}
+
+
+def _tokenizer(folder: ModelFolder) -> dict[str, object] | None:
+    """Return the tokenizer's facts; what is wrong with it is one of them, not the end of the command."""
+    try:
+        tokenizer = load_tokenizer(folder)
+    except TokenizerError as error:
+        return {"error": str(error)}
+    return {
+        "tokens": tokenizer.vocab_size,
+        "version": tokenizer.version,
+        "chat_format": _chat_format(tokenizer),
+        "bos_id": tokenizer.bos_id,
+        "eos_ids": sorted(tokenizer.eos_ids),
+    }
+
+
+def _chat_format(tokenizer: Tokenizer) -> str | None:
+    if not tokenizer.has_chat_format:
+        return None
+    version = chat_format(tokenizer)
+    return f"Mistral instruct {version}" if version else "chat template"
+
+
+def _rows(facts: dict[str, object]) -> list[tuple[str, str]]:
+    f = facts
+    return [
+        ("model", f"{f['path']} ({f['model_type']})"),
+        (
+            "layers",
+            f"{f['layers']}, dim {f['dim']}, feed-forward {f['hidden_dim']}, "
+            f"{'tied' if f['tied_head'] else 'own'} head",
+        ),
+        ("attention", f"{f['heads']} query heads share {f['kv_heads']} key/value heads of {f['head_dim']}"),
+        ("window", _window_text(facts)),
+        ("context", f"{f['context']:,} positions trained (rope_theta {f['rope_theta']:g})"),
+        (
+            "weights",
+            f"{f['parameters']:,} in {_gb(f['weight_bytes'])}, "
+            f"{f['bits_per_weight']} bits per weight ({_stored(facts)})",
+        ),
+        ("KV cache", _cache_text(facts)),
+        (
+            "memory",
+            f"{_gb(f['memory_needed'])} for weights and {CHAT_TOKENS:,} tokens, {_gb(f['memory_available'])} available",
+        ),
+        ("tokenizer", _tokenizer_text(f["tokenizer"])),
+        ("kernels", str(f["kernels"])),
+    ]
+
+
+def _window_text(facts: dict[str, object]) -> str:
+    windows = facts["sliding_window"]
+    assert isinstance(windows, list)
+    kinds = Counter(windows)
+    if set(kinds) == {None}:
+        return "none: every token sees all before it; the cache grows up to the context"
+    parts = [_layers(n) + (f" the last {w:,} tokens" if w else " everything") for w, n in kinds.items()]
+    return "; ".join(parts) + "; the cache of a windowed layer stops growing there"
+
+
+def _layers(n: int) -> str:
+    return counted(n, "layer") + (" sees" if n == 1 else " see")
+
+
+def _cache_text(facts: dict[str, object]) -> str:
+    at_context = f"{_gb(facts['kv_bytes_at_context'])} at {facts['context']:,} tokens"
+    window = facts["kv_bytes_at_window"]
+    return at_context if window is None else f"{_gb(window)} at the window, {at_context}"
+
+
+def _stored(facts: dict[str, object]) -> str:
+    quantization = facts["quantization"]
+    if not isinstance(quantization, dict):
+        dtypes = facts["dtypes"]
+        assert isinstance(dtypes, dict)
+        return ", ".join(dtypes)
+    exceptions = len(quantization["exceptions"])
+    also = f", {counted(exceptions, 'module')} otherwise" if exceptions else ""
+    return f"{quantization['mode']} {quantization['bits']}-bit, group {quantization['group_size']}{also}"
+
+
+def _tokenizer_text(tokenizer: object) -> str:
+    assert isinstance(tokenizer, dict)
+    if "error" in tokenizer:
+        return f"none usable: {tokenizer['error']}"
+    version = f"Mistral {tokenizer['version']}, " if tokenizer["version"] else ""
+    return (
+        f"{version}{tokenizer['tokens']:,} tokens; chat format: {tokenizer['chat_format'] or 'none, text is continued'}"
+    )
+
+
+def _gb(nbytes: object) -> str:
+    assert nbytes is None or isinstance(nbytes, int)
+    return "unknown" if nbytes is None else f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.2f} MB"

@@ -1,0 +1,1 @@
+"""What reaches the screen: streams, signals, Markdown, safe text."""

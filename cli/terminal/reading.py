@@ -1,0 +1,47 @@
+"""Reads texts that a user gives: files and standard input, as UTF-8 without a byte order mark."""
+
+import codecs
+import select
+import sys
+from pathlib import Path
+
+from mistral_mlx.errors import OptionError, shown
+
+from .streams import note
+
+WAIT_S = 1.0  # after which a silent standard input is worth a remark
+STDIN = "standard input"
+
+
+def read_stdin(*, alone: bool = True) -> bytes:
+    """Return what is piped in; a terminal is read only if standard input is the only source (`alone`)."""
+    if not sys.stdin.isatty():
+        if not alone and not select.select([sys.stdin], [], [], WAIT_S)[0]:
+            note("waiting for standard input to end; add </dev/null if there is none")
+        return without_mark(sys.stdin.buffer.read())
+    if not alone:
+        return b""
+    note("reading the text from the terminal; Ctrl-D ends it")
+    return without_mark(sys.stdin.buffer.read())
+
+
+def read_file(path: Path, what: str) -> bytes:
+    """Return the content of a file. Raises OptionError, which calls it `what`, if it cannot be read."""
+    try:
+        return without_mark(path.read_bytes())
+    except OSError as error:
+        raise OptionError(f"the {what} {shown(str(path), limit=200)} cannot be read: {error.strerror}") from error
+
+
+def decode(data: bytes, source: str) -> str:
+    """Return bytes as text. Raises OptionError, which names `source`, if they are not UTF-8."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = f"byte 0x{data[error.start]:02x} at {error.start}"
+        raise OptionError(f"{shown(source, limit=200)} is not UTF-8 text: {place}") from error
+
+
+def without_mark(data: bytes) -> bytes:
+    """Return `data` without the byte order mark that some editors write first; to a model it is three tokens."""
+    return data.removeprefix(codecs.BOM_UTF8)

@@ -1,0 +1,1 @@
+"""Decides how each tensor is converted, before anything is written."""

@@ -1,0 +1,1 @@
+"""Chooses bits and scales from a calibration text."""

@@ -1,0 +1,144 @@
+"""The forward pass of a source with one transformer block in memory at a time; packs nothing.
+
+All windows go through a block before the next one is read: held are its weights as plain ones in the dtype they unpack
+to, and the hidden states of all windows, float32 ``[1, S, D]`` each. Letters in shapes as in the model.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import mlx.core as mx
+import numpy as np
+
+from mistral_mlx import kernels
+from mistral_mlx.convert.sources.source import Source, SourceTensor, read_blocks
+from mistral_mlx.convert.sources.weights import HEAD
+from mistral_mlx.convert.storage.decode import plain
+from mistral_mlx.kernels.fallback.packing import decode
+from mistral_mlx.measure.evaluation import Logits, Window
+from mistral_mlx.model.args import ModelArgs
+from mistral_mlx.model.cache import make_cache
+from mistral_mlx.model.layers import RMSNorm
+from mistral_mlx.model.mistral import TransformerBlock
+
+EMBEDDING = "model.embed_tokens.weight"
+# Modules of a block by what they read: those of one line see the same inputs.
+INPUTS = (
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    ("self_attn.o_proj",),
+    ("mlp.gate_proj", "mlp.up_proj"),
+    ("mlp.down_proj",),
+)
+
+States = list[mx.array]  # of every window
+Observe = Callable[[tuple[str, ...], mx.array], None]  # (modules, their inputs [1, S, K])
+Change = Callable[[str, mx.array], mx.array]  # (name of a weight, the weight) to the weight that is used
+
+
+class Streamed:
+    """A source as a model that is run block by block."""
+
+    def __init__(self, source: Source) -> None:
+        self.args = ModelArgs.from_config(source.config)
+        self.tensors = source.tensors
+        self.head = source.tensors.get(HEAD, source.tensors[EMBEDDING])
+
+    def embed(self, windows: Sequence[Window], change: Change | None = None) -> States:
+        """Return the embedded ids of every window, but for the last id, behind which nothing is predicted."""
+        rows = np.concatenate([np.array(window.ids[:-1]) for window in windows])
+        out = np.empty((len(rows), self.args.dim), np.float32)
+        for start, weight in _weights(self.tensors[EMBEDDING]):
+            weight = weight if change is None else change(EMBEDDING, weight)
+            here = np.flatnonzero((rows >= start) & (rows < start + weight.shape[0]))
+            out[here] = np.asarray(weight.astype(mx.float32))[rows[here] - start]
+        ends = np.cumsum([len(window.ids) - 1 for window in windows])
+        return [mx.array(part)[None] for part in np.split(out, ends[:-1])]
+
+    def block(self, layer: int, change: Change | None = None) -> TransformerBlock:
+        """Return the transformer block `layer` with its weights, `change` having been applied to the matrices."""
+        block = TransformerBlock(self.args)
+        prefix, loaded = f"model.layers.{layer}.", []
+        for name, tensor in self.tensors.items():
+            if name.startswith(prefix) and name.endswith(("proj.weight", "layernorm.weight")):
+                weight = whole(tensor)
+                weight = change(name, weight) if change and weight.ndim == 2 else weight
+                loaded.append((name.removeprefix(prefix), weight))
+        block.load_weights(loaded)
+        return block
+
+    def run(self, layer: int, block: TransformerBlock, states: States, observe: Observe | None = None) -> States:
+        """Return the states behind `block`, of every window evaluated; `observe` sees the inputs of its products."""
+        after = []
+        for x in states:
+            after.append(self._run(layer, block, x, observe))
+            mx.eval(after[-1])
+        return after
+
+    def _run(self, layer: int, block: TransformerBlock, x: mx.array, observe: Observe | None) -> mx.array:
+        cache = make_cache(self.args)[layer]
+        if observe is None:
+            return block(x, cache)
+        attention, mlp = block.self_attn, block.mlp
+        h = block.input_layernorm(x)
+        observe(INPUTS[0], h)
+        q, k, v = kernels.products(h, [attention.q_proj.parts, attention.k_proj.parts, attention.v_proj.parts])
+        h = attention.attend(q, k, v, cache)
+        observe(INPUTS[1], h)
+        x = kernels.add_product(x, h, attention.o_proj.parts)
+        h = block.post_attention_layernorm(x)
+        observe(INPUTS[2], h)
+        h = kernels.swiglu(h, mlp.gate_proj.parts, mlp.up_proj.parts)
+        observe(INPUTS[3], h)
+        return kernels.add_product(x, h, mlp.down_proj.parts)
+
+    def norm(self) -> RMSNorm:
+        """Return the norm before the head."""
+        norm = RMSNorm(self.args.dim, self.args.norm_eps)
+        norm.load_weights([("weight", whole(self.tensors["model.norm.weight"]))])
+        return norm
+
+    def logits(self, hidden: mx.array, change: Change | None = None) -> mx.array:
+        """Return float32 logits ``[n, V]`` of normalized states ``[n, D]``; the head is read in blocks of rows."""
+        name = self.head.name
+        parts = []
+        for _, weight in _weights(self.head):
+            weight = weight if change is None else change(name, weight)
+            parts.append(kernels.products(hidden, [kernels.Weight(weight)])[0].astype(mx.float32))
+            mx.eval(parts[-1])  # the rows can go
+        return mx.concatenate(parts, axis=-1)
+
+
+def source_logits(
+    source: Source, windows: Sequence[Window], progress: Callable[[int, int], None] | None = None
+) -> Logits:
+    """Run all `windows` through `source`, and return what gives their logits, as `evaluation.evaluate` asks for them.
+
+    `progress` is called with the blocks done and those there are. What is kept are the states of scored positions.
+    """
+    model = Streamed(source)
+    states = model.embed(windows)
+    for layer in range(model.args.n_layers):
+        states = model.run(layer, model.block(layer), states)
+        if progress is not None:
+            progress(layer + 1, model.args.n_layers)
+    norm = model.norm()
+    hidden = {window: norm(x[0, window.first :]) for window, x in zip(windows, states, strict=True)}
+    mx.eval(*hidden.values())
+
+    def logits(window: Window) -> Iterator[mx.array]:
+        yield model.logits(hidden[window])
+
+    return logits
+
+
+def whole(tensor: SourceTensor) -> mx.array:
+    """Return all plain weights of `tensor`, in its shape."""
+    return mx.concatenate([weight for _, weight in _weights(tensor)]).reshape(tensor.shape)
+
+
+def _weights(tensor: SourceTensor) -> Iterator[tuple[int, mx.array]]:
+    """Yield plain weights in blocks of rows, with the number of the first row."""
+    start = 0
+    for block in read_blocks(tensor):
+        weight = decode(*plain(block, tensor))
+        yield start, weight
+        start += weight.shape[0]

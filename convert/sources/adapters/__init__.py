@@ -1,0 +1,1 @@
+"""Reads LoRA and DoRA adapters of PEFT and mlx-lm."""

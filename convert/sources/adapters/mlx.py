@@ -1,0 +1,89 @@
+"""Adapters as mlx-lm writes them: adapter_config.json and adapters.safetensors.
+
+The config is that of a whole training run; what counts is what mlx_lm/tuner/utils.py reads of it when it loads one.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+
+from mistral_mlx.convert.sources.source import Source
+from mistral_mlx.convert.storage.low_rank import Factor, LowRank
+from mistral_mlx.errors import CheckpointError, ConfigError, shown
+from mistral_mlx.files.safetensors import TensorEntry
+
+from .adapter import CONFIG_NAME, EMBEDDING, Changes, check_rank, number, rank
+
+TENSOR = re.compile(r"(.+)\.(lora_a|lora_b|m)")
+LAYER = re.compile(r"model\.layers\.(\d{1,9})\.(.+)", re.ASCII)
+PARTS = {"lora": {"lora_a", "lora_b"}, "dora": {"lora_a", "lora_b", "m"}}
+PARAMETERS = {"rank", "scale", "dropout", "keys"}
+
+
+def read(config: Mapping[str, object], entries: Mapping[str, TensorEntry], source: Source) -> Changes:
+    """Return what the adapter changes.
+
+    Raises ConfigError for a key that is malformed or not supported, CheckpointError for tensors that are not expected.
+    """
+    base, kind = config.get("model"), config.get("fine_tune_type", "lora")
+    if kind == "full":
+        return Changes({}, entries, base)
+    if not isinstance(kind, str) or kind not in PARTS:
+        raise ConfigError(f"{CONFIG_NAME}: fine_tune_type is {shown(repr(kind))}; lora, dora or full is expected")
+    parameters = config.get("lora_parameters")
+    if not isinstance(parameters, Mapping):
+        raise ConfigError(f"{CONFIG_NAME}: lora_parameters is {shown(repr(parameters))}; an object is expected")
+    if unknown := set(parameters) - PARAMETERS:
+        raise ConfigError(f"{CONFIG_NAME}: lora_parameters.{shown(min(unknown))} is not known to mlx-lm's adapters")
+    parts: dict[str, dict[str, TensorEntry]] = defaultdict(dict)
+    for name, entry in entries.items():
+        match = TENSOR.fullmatch(name)
+        if match is None:
+            raise CheckpointError(f"the adapter's tensor {shown(name)} is none of lora_a, lora_b and m")
+        parts[match[1]][match[2]] = entry
+    first, keys = _first_layer(config, source), _keys(parameters)
+    for path, found in parts.items():
+        _check_place(path, set(found) ^ PARTS[kind], found, keys, first)
+    return Changes({f"{path}.weight": _update(path, found, parameters) for path, found in parts.items()}, {}, base)
+
+
+def _first_layer(config: Mapping[str, object], source: Source) -> int:
+    """Return the first of the last `num_layers` layers, which are the ones with an adapter; all if it is below 1."""
+    count = config.get("num_layers")
+    if type(count) is not int:
+        raise ConfigError(f"{CONFIG_NAME}: num_layers is {shown(repr(count))}; a whole number is expected")
+    n_layers = 1 + max((int(match[1]) for match in map(LAYER.match, source.tensors) if match), default=-1)
+    return max(n_layers - count, 0) if count > 0 else 0
+
+
+def _keys(parameters: Mapping[str, object]) -> frozenset[str] | None:
+    """Return the names of the modules that have an adapter; None for the usual ones."""
+    keys = parameters.get("keys")
+    if keys is not None and not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
+        raise ConfigError(f"{CONFIG_NAME}: lora_parameters.keys is {shown(repr(keys))}; a list of names is expected")
+    return None if keys is None else frozenset(keys)
+
+
+def _check_place(
+    path: str, wrong: set[str], found: Mapping[str, object], keys: frozenset[str] | None, first: int
+) -> None:
+    if wrong:
+        part = min(wrong)
+        raise CheckpointError(
+            f"the adapter's tensor {shown(f'{path}.{part}')} is {'not expected' if part in found else 'missing'}"
+        )
+    match = LAYER.fullmatch(path)
+    named = keys is None if match is None else (keys is None or match[2] in keys) and int(match[1]) >= first
+    if not (named or (keys is not None and path in keys)):
+        raise CheckpointError(f"the adapter has tensors of {shown(path)}, which num_layers and keys leave out")
+
+
+def _update(path: str, found: Mapping[str, TensorEntry], parameters: Mapping[str, object]) -> LowRank:
+    scale, r = (
+        number(parameters.get("scale"), "lora_parameters.scale"),
+        rank(parameters.get("rank"), "lora_parameters.rank"),
+    )
+    a, b = found["lora_a"], found["lora_b"]  # [in, r], [r, out]; of an embedding [vocabulary, r], [r, dim]
+    check_rank(a, a.shape[-1] if a.shape else None, r)
+    left, right = (Factor(a), Factor(b)) if path == EMBEDDING else (Factor(b, True), Factor(a, True))
+    return LowRank(left, right, scale, Factor(found["m"]) if "m" in found else None)

@@ -1,0 +1,1 @@
+"""How weights are stored in a checkpoint, and how they are unpacked."""

@@ -1,0 +1,1 @@
+"""Compares the result with its source."""

@@ -1,0 +1,1 @@
+"""Packs the tensors and writes the target folder."""

@@ -1,0 +1,1 @@
+"""The token loop: prefill, decode, and the stream of text."""

@@ -1,0 +1,81 @@
+"""Memory that is there and memory that was used, in bytes; knows nothing of models."""
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+
+from mistral_mlx import kernels
+
+CGROUP = Path("/sys/fs/cgroup")  # where the hierarchy of control groups (version 2) is mounted
+OWN_CGROUP = Path("/proc/self/cgroup")
+
+
+def available_memory() -> int | None:
+    """Return how much memory new arrays can take without swapping, or None where the system does not say.
+
+    On Linux the kernel's estimate, within the limits of the control groups; on a GPU what Metal recommends as the
+    largest working set; elsewhere all physical memory.
+    """
+    if not kernels.on_cpu():
+        return int(mx.device_info()["max_recommended_working_set_size"])
+    known = [n for n in (_linux_available(), _cgroup_available()) if n is not None]
+    if known:
+        return min(known)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+def peak_memory() -> int:
+    """Return the most memory this process has held: MLX's own count on a GPU, resident memory on a CPU.
+
+    Resident are mapped weights too, as far as they were read, though other processes share them.
+    """
+    if not kernels.on_cpu():
+        return int(mx.get_peak_memory())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _linux_available() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    fields = [line.split() for line in lines if line.startswith("MemAvailable:")]
+    return int(fields[0][1]) * 1024 if fields else None
+
+
+def _cgroup_available() -> int | None:
+    """Return the least memory that the control groups of this process leave, or None if they have no limit."""
+    return min((left for folder in _cgroups() if (left := _left_in(folder)) is not None), default=None)
+
+
+def _cgroups() -> list[Path]:
+    """Return the folders of the control group of this process and of all its parents.
+
+    In a container the path may be the one outside of it, which does not exist here; the mounted root is the
+    container's own group then.
+    """
+    try:
+        lines = OWN_CGROUP.read_text().splitlines()
+    except OSError:
+        return [CGROUP]
+    path = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    folder = CGROUP / path
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(CGROUP))]
+
+
+def _left_in(folder: Path) -> int | None:
+    """Return what the limit of a group leaves; cached files, weights among them, count as used but can be dropped."""
+    try:
+        limit, used = (folder / "memory.max").read_text(), (folder / "memory.current").read_text()
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except OSError:
+        return None
+    cached = int(stat.get("active_file", 0)) + int(stat.get("inactive_file", 0))
+    return None if limit.strip() == "max" else max(0, int(limit) - int(used) + cached)

@@ -1,0 +1,1 @@
+"""Measures speed (benchmark) and quality (evaluation)."""

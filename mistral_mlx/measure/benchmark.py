@@ -1,0 +1,206 @@
+"""How fast a model is here: prefill, decode, and the share of the memory's read rate; knows nothing of text.
+
+Ids are random: what a token says does not change what it costs. One whole repeat is run first and not counted.
+"""
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from mistral_mlx import kernels
+from mistral_mlx.errors import ContextError, OptionError
+from mistral_mlx.generation.stream import generate_step, prefill
+from mistral_mlx.kernels.memory import peak_memory
+from mistral_mlx.model.args import ModelArgs
+from mistral_mlx.model.cache import RollingBufferCache, make_cache
+from mistral_mlx.model.mistral import Mistral
+from mistral_mlx.sampling.sampler import Sampler
+
+SEED = 0
+MAX_COUNT = 1_000_000  # of tokens or repeats
+
+T = TypeVar("T")
+OnProgress = Callable[[str, int, int], None]  # (what is being done, how much of it is done, of how much)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What to measure: either half is left out if its count is 0. Raises OptionError if a count is out of range."""
+
+    n_prompt: int = 512
+    n_gen: int = 128
+    depth: int = 0  # tokens in the cache before either half begins
+    repeats: int = 5
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, least = getattr(self, field.name), int(field.name == "repeats")
+            if not least <= value <= MAX_COUNT:
+                raise OptionError(f"{field.name} is {value}; it must be {least} to {MAX_COUNT}")
+        if self.n_prompt == self.n_gen == 0:
+            raise OptionError("n_prompt and n_gen are both 0, which leaves nothing to measure; give one of them")
+
+    @property
+    def n_tokens(self) -> int:
+        """The longest that the cache becomes."""
+        return self.depth + max(self.n_prompt, self.n_gen)
+
+    def check(self, args: ModelArgs) -> None:
+        """Raise ContextError if the model cannot take so many tokens."""
+        limit = args.context_limit
+        if limit is not None and self.n_tokens > limit:
+            raise ContextError(
+                f"a depth of {self.depth} and {self.n_tokens - self.depth} tokens more do not fit into the model's "
+                f"context of {limit}; measure fewer tokens, or at a smaller depth"
+            )
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Medians of the repeats; a spread is half the distance from the slowest to the fastest, None for one repeat.
+
+    What was left out is None; so is the bandwidth where nothing measures it.
+    """
+
+    prompt_tps: float | None
+    prompt_tps_spread: float | None
+    ttft_s: float | None  # time to first token: the prefill and the choice
+    generation_tps: float | None
+    generation_tps_spread: float | None
+    bytes_per_token: int | None  # read for a generated token, on average
+    read_bandwidth_gbs: float | None  # 1e9 bytes per second
+    read_bandwidth_share: float | None  # above 1 where a small model stays in the CPU's caches
+    peak_memory_gb: float  # 1e9 bytes
+
+
+def measure(model: Mistral, workload: Workload, *, on_progress: OnProgress | None = None) -> Measurement:
+    """Run `workload` and return its speeds.
+
+    Raises ContextError if the model cannot take so many tokens.
+    """
+    workload.check(model.args)
+    n_prompt, n_gen, repeats = workload.n_prompt, workload.n_gen, workload.repeats
+    report = on_progress or (lambda what, done, total: None)
+    run = _Run(model, workload.depth, lambda done, total: report("filling the cache", done, total))
+    report("warming up", 0, 1)
+    if n_prompt:
+        run.prefill_s(n_prompt)
+    if n_gen:
+        run.decode_s(n_gen)
+    peak = peak_memory()  # the repeats need no more, but measuring the bandwidth takes a buffer of its own
+    prefills = _repeat(lambda: run.prefill_s(n_prompt), repeats if n_prompt else 0, "prefill", report)
+    before = kernels.read_bandwidth() if n_gen else None
+    decodes = _repeat(lambda: run.decode_s(n_gen), repeats if n_gen else 0, "decode", report)
+    after = kernels.read_bandwidth() if n_gen else None
+
+    prompt_rates = [n_prompt / logits_s for logits_s, _ in prefills]
+    generation_rates = [n_gen / seconds for seconds in decodes]
+    generation_tps = _median(generation_rates)
+    bandwidth = max(before, after) if before and after else None
+    nbytes = bytes_per_token(model, workload.depth, n_gen) if n_gen else None
+    return Measurement(
+        prompt_tps=_median(prompt_rates),
+        prompt_tps_spread=_spread(prompt_rates),
+        ttft_s=_median([ttft_s for _, ttft_s in prefills]),
+        generation_tps=generation_tps,
+        generation_tps_spread=_spread(generation_rates),
+        bytes_per_token=nbytes,
+        read_bandwidth_gbs=bandwidth / 1e9 if bandwidth else None,
+        read_bandwidth_share=nbytes * generation_tps / bandwidth if nbytes and generation_tps and bandwidth else None,
+        peak_memory_gb=peak / 1e9,
+    )
+
+
+def bytes_per_token(model: Mistral, depth: int, n_gen: int) -> int:
+    """Return the bytes read for each of `n_gen` tokens after `depth`, on average: weights, and visible keys and values.
+
+    Of an embedding that is not the head, too, one row is read.
+    """
+    args, table = model.args, _nbytes(model.model.embed_tokens.parameters())
+    weights = _nbytes(model.parameters())
+    if "lm_head" in model:
+        weights -= table - table // args.vocab_size
+    visible = sum(
+        min(position + 1, window or position + 1)
+        for window in args.sliding_window
+        for position in range(depth, depth + n_gen)
+    )
+    itemsize = kernels.cache_dtype(model.model.layers[0].self_attn.k_proj.dtype).size
+    return weights + round(2 * args.n_kv_heads * args.head_dim * itemsize * visible / n_gen)
+
+
+class _Run:
+    """A model with a cache of `depth` tokens, which each measurement finds as it was."""
+
+    def __init__(self, model: Mistral, depth: int, on_prefill: Callable[[int, int], None]) -> None:
+        self._model, self._depth = model, depth
+        self._sampler = Sampler(temperature=0)
+        self._random = random.Random(SEED)
+        self._cache = make_cache(model.args)
+        if depth:
+            prefill(model, self._ids(depth), self._cache, on_prefill=on_prefill)
+        self._n_slots = [0 if layer.keys is None else layer.keys.shape[2] for layer in self._cache]
+
+    def prefill_s(self, n_prompt: int) -> tuple[float, float]:
+        """Return the seconds to the logits of a prompt, and to the choice of the first token."""
+        ids, cache = self._ids(n_prompt), self._rewound()
+        start = time.perf_counter()
+        logits = prefill(self._model, ids, cache)
+        mx.eval(logits)
+        logits_s = time.perf_counter() - start
+        self._sampler(logits, ids)
+        return logits_s, time.perf_counter() - start
+
+    def decode_s(self, n_gen: int) -> float:
+        """Return the seconds that `n_gen` tokens take, each from the one before; the first follows a random one."""
+        ids, cache = self._ids(1), self._rewound()
+        start = time.perf_counter()
+        for _ in generate_step(ids, self._model, cache=cache, sampler=self._sampler, max_tokens=n_gen):
+            pass
+        return time.perf_counter() - start
+
+    def _ids(self, n: int) -> list[int]:
+        return self._random.choices(range(self._model.args.vocab_size), k=n)
+
+    def _rewound(self) -> list[RollingBufferCache]:
+        """Return the cache with as many tokens and slots as at first.
+
+        A ring may hold later keys in their place: other numbers, the same work.
+        """
+        if self._depth == 0:
+            return make_cache(self._model.args)
+        for layer, n_slots in zip(self._cache, self._n_slots, strict=True):
+            assert layer.keys is not None and layer.values is not None
+            layer.offset = layer.reserved = self._depth
+            layer.keys = mx.contiguous(layer.keys[:, :, :n_slots])
+            layer.values = mx.contiguous(layer.values[:, :, :n_slots])
+            mx.eval(layer.keys, layer.values)  # one layer's copy at a time
+        return self._cache
+
+
+def _repeat(run: Callable[[], T], n: int, what: str, report: OnProgress) -> list[T]:
+    results = []
+    for i in range(n):
+        report(what, i, n)
+        results.append(run())
+    return results
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    return (max(values) - min(values)) / 2 if len(values) > 1 else None
+
+
+def _nbytes(parameters: object) -> int:
+    arrays = tree_flatten(parameters, destination={})
+    assert isinstance(arrays, dict), type(arrays)
+    return sum(array.nbytes for array in arrays.values())

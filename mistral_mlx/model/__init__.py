@@ -1,0 +1,1 @@
+"""The model: its arguments, weights, cache and forward pass."""

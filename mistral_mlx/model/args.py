@@ -1,0 +1,345 @@
+"""The hyper-parameters of a model, parsed and checked from config.json; knows nothing of weights or arrays."""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from mistral_mlx.errors import ConfigError, shown
+
+Config = Mapping[str, object]
+
+# Families whose graph is this one. What a config leaves out takes the family's default in HF transformers 5.
+FAMILY_DEFAULTS: dict[str, dict[str, object]] = {
+    "mistral": {"max_position_embeddings": 131_072, "sliding_window": 4096, "num_key_value_heads": 8},
+    "ministral": {"max_position_embeddings": 131_072, "sliding_window": 4096, "num_key_value_heads": 8},
+    "llama": {"max_position_embeddings": 2048, "sliding_window": None},
+}
+TEXT_PREFIX = "language_model."  # of the names in a multimodal checkpoint
+LIMITS = {"num_hidden_layers": 1024, "vocab_size": 1 << 22}
+MAX_SIZE = 1 << 20  # of any other dimension: far above every real model, far below what overflows
+MAX_POSITIONS = (1 << 31) - 1  # what an int of the kernels holds
+
+# Keys whose name says that they may change the graph. Those we read are listed; any other must be neutral.
+_MATTERS = re.compile(
+    r"rope|rotary|attention|attn|expert|moe|window|norm|scal|bias|softcap|head|layer_types|multiplier|hidden_act|clip|"
+    r"partial|residual|parallel|mlp|model_file|auto_map"
+)
+_READ = frozenset(
+    """num_attention_heads num_key_value_heads head_dim rms_norm_eps rope_theta rope_parameters rope_scaling
+    sliding_window layer_types hidden_act attention_dropout attn_implementation use_flash_attention_2""".split()
+)
+
+
+# The bits and group sizes of every mode of MLX, the defaults first.
+MODES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "affine": ((4, 2, 3, 5, 6, 8), (64, 32, 128)),
+    "mxfp4": ((4,), (32,)),
+    "mxfp8": ((8,), (32,)),
+    "nvfp4": ((4,), (16,)),
+}
+RULE_KEYS = ("bits", "group_size")
+
+
+class Packing(NamedTuple):
+    """How a weight is packed, in MLX's words."""
+
+    bits: int
+    group_size: int
+    mode: str = "affine"
+
+    def as_config(self) -> dict[str, object]:
+        """Return the entry of ``quantization`` in config.json."""
+        return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
+
+
+@dataclass(frozen=True)
+class QuantizationArgs:
+    """How packed weights are stored: the same for all modules but those in `per_module`."""
+
+    usual: Packing
+    per_module: Mapping[str, Packing] = field(default_factory=dict)  # by path
+
+    @classmethod
+    def from_config(cls, config: Config) -> "QuantizationArgs | None":
+        """Return what ``quantization`` (or MLX's copy ``quantization_config``) says; None for plain weights."""
+        key = "quantization" if config.get("quantization") else "quantization_config"
+        value = config.get(key)
+        if not value:
+            return None
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"config.json: {key} must be an object, not {shown(value)}")
+        if "quant_method" in value:
+            raise ConfigError(
+                f"config.json: {key}.quant_method {shown(repr(value['quant_method']))} is not read as it is; "
+                "convert it first: mistral-mlx convert FOLDER"
+            )
+        modules = {
+            path.removeprefix(TEXT_PREFIX): _packing(rule, f"{key}.{path}")
+            for path, rule in value.items()
+            if isinstance(rule, Mapping)
+        }
+        return cls(_packing(value, key), modules)
+
+    def of(self, path: str) -> Packing:
+        """Return how the module at `path` is packed."""
+        return self.per_module.get(path, self.usual)
+
+
+@dataclass(frozen=True)
+class ModelArgs:
+    """Hyper-parameters under Mistral's own short names; `from_config` reads HF's ``config.json``."""
+
+    dim: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    hidden_dim: int
+    norm_eps: float
+    vocab_size: int
+    rope_theta: float
+    sliding_window: tuple[int | None, ...]  # one per layer, in tokens; None attends to everything
+    max_position_embeddings: int  # the positions RoPE was trained for
+    model_type: str = "mistral"
+    tie_word_embeddings: bool | None = None  # None: the config does not say; the weights decide
+    dtype: str | None = None  # as the config names it: float16, bfloat16, float32
+    bos_token_id: int | None = None
+    eos_token_ids: frozenset[int] = frozenset()
+    quantization: QuantizationArgs | None = None
+
+    @classmethod
+    def from_config(cls, config: Config) -> "ModelArgs":
+        """Parse an HF config.
+
+        Raises ConfigError naming the key that is missing, out of range, unknown and meaningful, or unsupported.
+        """
+        outer, config = config, _text_part(config)
+        model_type = _model_type(config)
+        _refuse_unknown(config)
+        known = {**FAMILY_DEFAULTS[model_type], **config}
+        dim, n_heads = _size(known, "hidden_size"), _size(known, "num_attention_heads")
+        n_kv_heads = _size(known, "num_key_value_heads", default=n_heads)
+        n_layers = _size(known, "num_hidden_layers")
+        if n_heads % n_kv_heads:
+            raise ConfigError(
+                f"config.json: num_attention_heads {n_heads} is not a multiple of num_key_value_heads {n_kv_heads}"
+            )
+        head_dim = _head_dim(known, dim, n_heads)
+        _count(n_heads * head_dim, "num_attention_heads times head_dim", MAX_SIZE)
+        return cls(
+            dim=dim,
+            n_layers=n_layers,
+            n_heads=n_heads,
+            n_kv_heads=n_kv_heads,
+            head_dim=head_dim,
+            hidden_dim=_size(known, "intermediate_size"),
+            norm_eps=_positive(known.get("rms_norm_eps", 1e-6), "rms_norm_eps"),
+            vocab_size=_size(known, "vocab_size"),
+            rope_theta=_rope_theta(known),
+            sliding_window=_windows(known, model_type, n_layers),
+            max_position_embeddings=_count(known["max_position_embeddings"], "max_position_embeddings", MAX_POSITIONS),
+            model_type=model_type,
+            tie_word_embeddings=_flag(known, "tie_word_embeddings"),
+            dtype=_dtype(known, outer),
+            bos_token_id=next(iter(_token_ids(known, "bos_token_id")), None),
+            eos_token_ids=_token_ids(known, "eos_token_id") | _token_ids(outer, "eos_token_id"),
+            quantization=QuantizationArgs.from_config(config) or QuantizationArgs.from_config(outer),
+        )
+
+    @property
+    def context_limit(self) -> int | None:
+        """The positions a model can take; None if every layer has a window, which knows no end."""
+        return self.max_position_embeddings if None in self.sliding_window else None
+
+
+def expected_shapes(args: ModelArgs) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every unpacked weight by its HF name, the untied ``lm_head.weight`` included."""
+    q_dim, kv_dim = args.n_heads * args.head_dim, args.n_kv_heads * args.head_dim
+    block = {
+        "self_attn.q_proj": (q_dim, args.dim),
+        "self_attn.k_proj": (kv_dim, args.dim),
+        "self_attn.v_proj": (kv_dim, args.dim),
+        "self_attn.o_proj": (args.dim, q_dim),
+        "mlp.gate_proj": (args.hidden_dim, args.dim),
+        "mlp.up_proj": (args.hidden_dim, args.dim),
+        "mlp.down_proj": (args.dim, args.hidden_dim),
+        "input_layernorm": (args.dim,),
+        "post_attention_layernorm": (args.dim,),
+    }
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (args.vocab_size, args.dim)}
+    for layer in range(args.n_layers):
+        shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in block.items()}
+    return shapes | {"model.norm.weight": (args.dim,), "lm_head.weight": (args.vocab_size, args.dim)}
+
+
+def _text_part(config: Config) -> Config:
+    """Return the language model's part of a multimodal config, or the config itself."""
+    inner = config.get("text_config")
+    if inner is None:
+        return config
+    if not isinstance(inner, Mapping):
+        raise ConfigError(f"config.json: text_config must be an object, not {shown(inner)}")
+    return inner
+
+
+def _model_type(config: Config) -> str:
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in FAMILY_DEFAULTS:
+        known = ", ".join(FAMILY_DEFAULTS)
+        raise ConfigError(f"config.json: model_type {shown(model_type)} is not supported; supported are {known}")
+    return model_type
+
+
+def _refuse_unknown(config: Config) -> None:
+    for key, value in config.items():
+        # A leading underscore is how transformers writes what only concerns itself.
+        if _MATTERS.search(key) and key not in _READ and not key.startswith("_") and not _is_neutral(value):
+            raise ConfigError(f"config.json: {shown(key)} is {shown(value)}, which this program does not implement")
+    if (act := config.get("hidden_act", "silu")) != "silu":
+        raise ConfigError(f"config.json: hidden_act {shown(act)} is not supported; only 'silu' is")
+    method = config.get("rope_scaling")
+    if method is not None and not (isinstance(method, Mapping) and _rope_type(method) == "default"):
+        raise ConfigError(f"config.json: rope_scaling {shown(method)} is not supported")
+
+
+def _is_neutral(value: object) -> bool:
+    """Whether a setting that this program does not know leaves the graph as it is: off, absent, or times one."""
+    return value is not True and (not value or value == 1)
+
+
+def _size(config: Config, key: str, *, default: int | None = None) -> int:
+    value = config.get(key, default)
+    if value is None:
+        if default is None:
+            raise ConfigError(f"config.json: {key} is missing")
+        return default
+    return _count(value, key, LIMITS.get(key, MAX_SIZE))
+
+
+def _count(value: object, key: str, limit: int) -> int:
+    if type(value) is not int or not 1 <= value <= limit:
+        raise ConfigError(f"config.json: {key} is {shown(repr(value))}; a whole number from 1 to {limit} is expected")
+    return value
+
+
+def _positive(value: object, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
+        raise ConfigError(f"config.json: {key} is {shown(repr(value))}; a positive number is expected")
+    return float(value)
+
+
+def _flag(config: Config, key: str) -> bool | None:
+    value = config.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise ConfigError(f"config.json: {key} is {shown(repr(value))}; true or false is expected")
+    return value
+
+
+def _head_dim(config: Config, dim: int, n_heads: int) -> int:
+    if config.get("head_dim") is None and dim % n_heads:
+        raise ConfigError(
+            f"config.json: head_dim is absent and hidden_size {dim} is not a multiple of num_attention_heads {n_heads}"
+        )
+    head_dim = _size(config, "head_dim", default=dim // n_heads)
+    if head_dim % 2:
+        raise ConfigError(f"config.json: head_dim {head_dim} is odd; rotary embeddings need an even one")
+    return head_dim
+
+
+def _rope_theta(config: Config) -> float:
+    """Return the base of RoPE from ``rope_theta`` (transformers 4) or ``rope_parameters`` (transformers 5)."""
+    found = [_positive(config["rope_theta"], "rope_theta")] if config.get("rope_theta") is not None else []
+    parameters = config.get("rope_parameters")
+    if parameters is not None:
+        if not isinstance(parameters, Mapping) or _rope_type(parameters) != "default":
+            raise ConfigError(
+                f"config.json: rope_parameters {shown(parameters)} is not supported; only rope_type 'default' is"
+            )
+        unknown = set(parameters) - {"rope_theta", "rope_type", "type"}
+        if unknown:
+            raise ConfigError(f"config.json: rope_parameters.{shown(min(unknown))} is not supported")
+        if "rope_theta" in parameters:
+            found.append(_positive(parameters["rope_theta"], "rope_parameters.rope_theta"))
+    if len(set(found)) > 1:
+        raise ConfigError(f"config.json: rope_theta {found[0]} and rope_parameters.rope_theta {found[1]} disagree")
+    return found[0] if found else 10_000.0
+
+
+def _rope_type(parameters: Config) -> object:
+    return parameters.get("rope_type", parameters.get("type", "default"))
+
+
+def _windows(config: Config, model_type: str, n_layers: int) -> tuple[int | None, ...]:
+    """Return the window of each layer from ``sliding_window`` and ``layer_types``.
+
+    A list is a pattern repeated over the layers, as in Mistral's params.json; with ``layer_types``, a single window
+    holds for the layers called "sliding_attention".
+    """
+    value, types = config.get("sliding_window"), config.get("layer_types")
+    if isinstance(value, list):
+        if types is not None or not value or n_layers % len(value):
+            raise ConfigError(f"config.json: sliding_window {shown(value)} cannot be laid over {n_layers} layers")
+        return tuple(_window(w) for w in value) * (n_layers // len(value))
+    window = _window(value)
+    if types is not None:
+        return tuple(_typed_windows(types, window, n_layers))
+    if model_type == "llama" and window is not None:
+        raise ConfigError(
+            f"config.json: sliding_window {window} without layer_types has no meaning for model_type 'llama'"
+        )
+    return (window,) * n_layers
+
+
+def _window(value: object) -> int | None:
+    return None if value is None else _count(value, "sliding_window", MAX_POSITIONS)
+
+
+def _typed_windows(types: object, window: int | None, n_layers: int) -> Iterator[int | None]:
+    if not isinstance(types, list) or len(types) != n_layers:
+        raise ConfigError(f"config.json: layer_types must list {n_layers} layers")
+    for kind in types:
+        if kind not in ("full_attention", "sliding_attention"):
+            raise ConfigError(f"config.json: layer_types has {shown(kind)}, which is not supported")
+        if kind == "sliding_attention" and window is None:
+            raise ConfigError("config.json: layer_types has 'sliding_attention', but sliding_window is null")
+        yield window if kind == "sliding_attention" else None
+
+
+def _dtype(config: Config, outer: Config) -> str | None:
+    found = [c[key] for c in (config, outer) for key in ("dtype", "torch_dtype") if isinstance(c.get(key), str)]
+    return str(found[0]).removeprefix("torch.") if found else None
+
+
+def _token_ids(config: Config, key: str) -> frozenset[int]:
+    """Return the ids under `key`, which configs give as a number, a list or null."""
+    value = config.get(key)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    for n in ids:
+        if type(n) is not int or n < 0:
+            raise ConfigError(f"config.json: {key} is {shown(value)}; a token id or a list of them is expected")
+    return frozenset(ids)
+
+
+def _packing(rule: Config, where: str) -> Packing:
+    """Return what an entry of ``quantization`` says; bits and group size default to those of the mode, as in MLX."""
+    mode = rule.get("mode", "affine")
+    if not isinstance(mode, str) or mode not in MODES or rule.get("global_scale"):
+        raise ConfigError(f"config.json: {where} is {shown(dict(rule))}; mode {', '.join(MODES)} are supported")
+    allowed = MODES[mode]
+    bits, group_size = (
+        default if rule.get(key) is None else rule[key] for key, (default, *_) in zip(RULE_KEYS, allowed, strict=True)
+    )
+    if type(bits) is not int or bits not in allowed[0] or type(group_size) is not int or group_size not in allowed[1]:
+        raise ConfigError(
+            f"config.json: {where} is {shown(dict(rule))}; mode '{mode}' has bits {either(allowed[0])} "
+            f"and group_size {either(allowed[1])}"
+        )
+    return Packing(bits, group_size, mode)
+
+
+def either(numbers: tuple[int, ...]) -> str:
+    """Return `numbers` in order and in words: 2, 4 or 8."""
+    *others, last = (str(n) for n in sorted(numbers))
+    return f"{', '.join(others)} or {last}" if others else last

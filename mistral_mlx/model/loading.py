@@ -1,0 +1,247 @@
+"""From a model folder to a model: every name, shape and dtype is checked against the config before a weight is read.
+
+Plain checkpoints (float32, bfloat16, float16) and folders quantized in any mode of MLX load alike: a module is packed
+if its ``scales`` are in the files, and only then. On a CPU the float modes are unpacked (`kernels.float_modes`).
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.utils import tree_unflatten
+
+from mistral_mlx import kernels
+from mistral_mlx.errors import CheckpointError, ModelError, TokenizerError, shown
+from mistral_mlx.files.folder import ModelFolder
+from mistral_mlx.files.safetensors import TensorEntry, find_tensors, native_message
+from mistral_mlx.kernels.fallback.float_modes import HELD_BITS, unpack
+from mistral_mlx.tokenizer.choose import Tokenizer, load_tokenizer
+
+from .args import TEXT_PREFIX, ModelArgs, Packing, QuantizationArgs, expected_shapes
+from .cache import cache_nbytes
+from .mistral import Mistral
+
+MLX_DTYPES = {"F32": mx.float32, "BF16": mx.bfloat16, "F16": mx.float16}
+FLOAT_DTYPES = tuple(MLX_DTYPES)
+STORED_DTYPES = {**MLX_DTYPES, "U32": mx.uint32, "U8": mx.uint8}  # and packed codes, and scales of the float modes
+IGNORED_SUFFIXES = (".rotary_emb.inv_freq",)  # old exports store what is computed from rope_theta
+IGNORED_PREFIXES = ("vision_tower.", "multi_modal_projector.")  # beside the text model of a multimodal checkpoint
+
+StrPath = str | os.PathLike[str]
+
+
+def load(path: StrPath) -> tuple[Mistral, Tokenizer]:
+    """Return the model in the folder at `path` and its tokenizer.
+
+    Raises ModelError (ConfigError, CheckpointError or TokenizerError) if one of them cannot be used.
+    """
+    model = load_model(path)
+    tokenizer = load_tokenizer(path)
+    if tokenizer.rows_needed() > model.args.vocab_size:
+        raise TokenizerError(
+            f"the tokenizer in {shown(str(path))} has {tokenizer.vocab_size} tokens, the model only "
+            f"{model.args.vocab_size}; they do not belong together"
+        )
+    return model, tokenizer
+
+
+def load_model(path: StrPath) -> Mistral:
+    """Return the model in the folder at `path`; no tokenizer is needed.
+
+    Raises ModelError (ConfigError or CheckpointError) if the folder is missing, damaged or not supported.
+    """
+    folder = ModelFolder(path)
+    args, entries = inspect_model(folder)
+    model = Mistral(args, tied="lm_head.weight" not in entries)
+    _quantize(model, entries)
+    weights = _held(_read(entries), model.args)
+    model.load_weights(list(weights.items()), strict=True)
+    if not kernels.on_cpu():
+        model.set_dtype(MLX_DTYPES[stored_dtype(entries)])  # one foreign tensor would move all that follows to float32
+    mx.eval(model.parameters())  # what is not mapped is read here, not in the first forward pass
+    return model
+
+
+def inspect_model(folder: ModelFolder) -> tuple[ModelArgs, dict[str, TensorEntry]]:
+    """Return the hyper-parameters and the tensors of a folder under the model's names, checked, nothing read yet."""
+    args = read_args(folder)
+    entries = _named(find_tensors(folder))
+    _check(entries, args)
+    return args, entries
+
+
+def stored_dtype(entries: Mapping[str, TensorEntry]) -> str:
+    """Return the dtype of a model, F32, BF16 or F16: that of its embedding, or of the embedding's scales."""
+    dtype = (entries.get("model.embed_tokens.scales") or entries["model.embed_tokens.weight"]).dtype
+    return "BF16" if dtype == "U8" else dtype  # what MLX gives the weights of float modes
+
+
+def cache_itemsize(entries: Mapping[str, TensorEntry]) -> int:
+    """Return the bytes of a cached number."""
+    return kernels.cache_dtype(MLX_DTYPES[stored_dtype(entries)]).size
+
+
+def memory_needed(folder: ModelFolder, n_tokens: int) -> int:
+    """Return the bytes of the weights in `folder` and of a cache that has seen `n_tokens` tokens."""
+    args, entries = inspect_model(folder)
+    weights = sum(_held_nbytes(name, entry, args) for name, entry in entries.items())
+    return weights + cache_nbytes(args, n_tokens, itemsize=cache_itemsize(entries))
+
+
+def read_args(folder: ModelFolder) -> ModelArgs:
+    """Return what ``config.json`` says, with the stop ids of ``generation_config.json`` added."""
+    if folder.has("params.json") and not folder.has("config.json"):
+        raise ModelError(native_message(folder, "params.json"))
+    args = ModelArgs.from_config(folder.json("config.json"))
+    if not folder.has("generation_config.json"):
+        return args
+    ids = folder.json("generation_config.json").get("eos_token_id")
+    found = [i for i in (ids if isinstance(ids, list) else [ids]) if type(i) is int]
+    return replace(args, eos_token_ids=args.eos_token_ids | set(found))
+
+
+def _named(entries: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
+    """Return the text model's tensors under the names they have when it stands alone."""
+    named: dict[str, TensorEntry] = {}
+    for name, entry in entries.items():
+        if name.endswith(IGNORED_SUFFIXES) or name.startswith(IGNORED_PREFIXES):
+            continue
+        plain = name.removeprefix(TEXT_PREFIX)
+        if plain in named:
+            raise CheckpointError(f"the checkpoint has tensor {shown(plain)} twice, with and without {TEXT_PREFIX}")
+        named[plain] = entry
+    return named
+
+
+def _check(entries: dict[str, TensorEntry], args: ModelArgs) -> None:
+    """Raise CheckpointError unless `entries` are exactly the tensors `args` implies."""
+    expected = _expected_entries(entries, args)
+    for name in sorted(entries.keys() - expected.keys()):
+        raise CheckpointError(f"the checkpoint has the tensor {shown(name)}, which this model does not use")
+    for name, (shape, dtypes) in expected.items():
+        if name not in entries:
+            raise CheckpointError(f"the checkpoint has no tensor {shown(name)}")
+        entry = entries[name]
+        if entry.shape != shape or entry.dtype not in dtypes:
+            raise CheckpointError(
+                f"tensor {shown(name)} is {entry.dtype} {list(entry.shape)}; config.json implies "
+                f"{' or '.join(dtypes)} {list(shape)}"
+            )
+
+
+def _expected_entries(
+    entries: dict[str, TensorEntry], args: ModelArgs
+) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
+    """Return the shape and possible dtypes of every tensor, packed modules being those that have scales."""
+    expected: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {}
+    for name, shape in expected_shapes(args).items():
+        path = name.removesuffix(".weight")
+        if path == "lm_head" and name not in entries:
+            _check_tied(args)
+        elif f"{path}.scales" in entries:
+            packing = _packing(args.quantization, path, shape)
+            grouped = (shape[0], shape[1] // packing.group_size)
+            expected[name] = ((shape[0], shape[1] * packing.bits // 32), ("U32",))
+            if packing.mode == "affine":
+                dtype = entries[f"{path}.scales"].dtype
+                expected[f"{path}.scales"] = (grouped, FLOAT_DTYPES)
+                expected[f"{path}.biases"] = (grouped, (dtype,))  # of the two together the kernels know one dtype
+            else:
+                expected[f"{path}.scales"] = (grouped, ("U8",))
+        else:
+            expected[name] = (shape, FLOAT_DTYPES)
+    return expected
+
+
+def _check_tied(args: ModelArgs) -> None:
+    if args.tie_word_embeddings is False:
+        raise CheckpointError("the checkpoint has no tensor 'lm_head.weight', and config.json says it is not tied")
+
+
+def _packing(quantization: QuantizationArgs | None, path: str, shape: tuple[int, ...]) -> Packing:
+    if quantization is None:
+        raise CheckpointError(f"{shown(path)} has scales, but config.json has no quantization")
+    packing = quantization.of(path)
+    if len(shape) != 2 or shape[1] % packing.group_size:
+        raise CheckpointError(
+            f"{shown(path)} of shape {list(shape)} cannot be packed in groups of {packing.group_size}"
+        )
+    return packing
+
+
+def _quantize(model: Mistral, entries: dict[str, TensorEntry]) -> None:
+    """Replace each module whose scales are in the files by its packed form."""
+    modules = dict(model.named_modules())
+    quantization = model.args.quantization
+    paths = [name.removesuffix(".scales") for name in entries if name.endswith(".scales")]
+    if quantization is not None:
+        held = [(path, held_as(quantization.of(path))) for path in paths]
+        packed = [(path, modules[path].quantized(packing)) for path, packing in held if packing is not None]
+        model.update_modules(tree_unflatten(packed))
+
+
+def held_as(packing: Packing) -> Packing | None:
+    """Return how weights that are stored so are held in memory; None is plain."""
+    if packing.mode == "affine" or not kernels.on_cpu():
+        return packing
+    return Packing(8, packing.group_size) if packing.mode == "mxfp4" else None
+
+
+def _held_nbytes(name: str, entry: TensorEntry, args: ModelArgs) -> int:
+    """Return the bytes a tensor takes in memory; the scales of what is unpacked are counted with the weight."""
+    path, _, part = name.rpartition(".")
+    packing = args.quantization.of(path) if args.quantization else None
+    if packing is None or held_as(packing) == packing or entry.dtype not in ("U32", "U8"):
+        return entry.nbytes
+    return entry.nbytes * HELD_BITS[packing.mode] // packing.bits if part == "weight" else 0
+
+
+def _held(weights: dict[str, mx.array], args: ModelArgs) -> dict[str, mx.array]:
+    """Return the weights as `held_as` says, taking what is unpacked out of `weights` one by one."""
+    paths = [name.removesuffix(".scales") for name in weights if name.endswith(".scales")]
+    for path in paths:
+        assert args.quantization is not None
+        packing = args.quantization.of(path)
+        if held_as(packing) != packing:
+            parts = unpack(packing.mode, weights[f"{path}.weight"], weights.pop(f"{path}.scales"))
+            weights |= zip((f"{path}.{part}" for part in ("weight", "scales", "biases")), parts, strict=False)
+    return weights
+
+
+def _read(entries: dict[str, TensorEntry]) -> dict[str, mx.array]:
+    """Return the tensors, nothing of them in memory yet; a file is opened once."""
+    files: dict[Path, dict[str, TensorEntry]] = {}
+    for name, entry in entries.items():
+        files.setdefault(entry.file, {})[name] = entry
+    read = _map if kernels.maps_files() else _open
+    weights: dict[str, mx.array] = {}
+    for path, found in files.items():
+        try:
+            weights |= read(path, found)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ModelError(f"{shown(path.name)} cannot be read: {shown(str(error))}") from error
+    return weights
+
+
+def _map(path: Path, entries: dict[str, TensorEntry]) -> dict[str, mx.array]:
+    """Return arrays over the file. Embedding rows are looked up by MLX itself, which wants aligned items: else read.
+
+    MLX is among the writers that begin the data at any byte.
+    """
+    unaligned = {
+        name: entry
+        for name, entry in entries.items()
+        if name.startswith("model.embed_tokens.") and entry.start % STORED_DTYPES[entry.dtype].size
+    }
+    mapped = {name: entry for name, entry in entries.items() if name not in unaligned}
+    parts = [(entry.start, entry.shape, STORED_DTYPES[entry.dtype]) for entry in mapped.values()]
+    weights = dict(zip(mapped, kernels.map_tensors(path, parts), strict=True))
+    return weights | _open(path, unaligned) if unaligned else weights
+
+
+def _open(path: Path, entries: dict[str, TensorEntry]) -> dict[str, mx.array]:
+    arrays = mx.load(str(path), format="safetensors")
+    assert isinstance(arrays, dict), type(arrays)
+    return {name: arrays[entry.name] for name, entry in entries.items()}

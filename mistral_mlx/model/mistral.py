@@ -1,0 +1,143 @@
+"""The forward pass of Mistral (Jiang et al., 2023): token ids in, logits out; knows nothing of text, files or sampling.
+
+Module and weight names are those of HF transformers, so that folders interchange with mlx-lm. Letters in shapes:
+B batch, S new tokens, T keys, H and Hkv heads, Dh head_dim, D dim, V vocabulary.
+"""
+
+from collections.abc import Callable
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mistral_mlx import kernels
+
+from .args import ModelArgs
+from .cache import RollingBufferCache, make_cache
+from .layers import Embedding, Linear, RMSNorm
+from .rope import plain_rotation
+
+
+class Attention(nn.Module):
+    """Grouped-query attention (Ainslie et al., 2023) with rotary positions (Su et al., 2021; halves, not pairs)."""
+
+    def __init__(self, args: ModelArgs) -> None:
+        super().__init__()
+        self.n_heads, self.n_kv_heads, self.head_dim = args.n_heads, args.n_kv_heads, args.head_dim
+        self.rotation = plain_rotation(args.head_dim, args.rope_theta)
+        self.q_proj = Linear(args.dim, args.n_heads * args.head_dim)
+        self.k_proj = Linear(args.dim, args.n_kv_heads * args.head_dim)
+        self.v_proj = Linear(args.dim, args.n_kv_heads * args.head_dim)
+        self.o_proj = Linear(args.n_heads * args.head_dim, args.dim)
+
+    def __call__(self, x: mx.array, norm: RMSNorm, cache: RollingBufferCache) -> mx.array:
+        """Return ``x`` plus the attention of ``norm(x)``, ``[B, S, D]``."""
+        projections = [self.q_proj.parts, self.k_proj.parts, self.v_proj.parts]
+        q, k, v = kernels.products(x, projections, norm.parts)
+        h = self.attend(q, k, v, cache)
+        return kernels.add_product(x, h, self.o_proj.parts)
+
+    def attend(self, q: mx.array, k: mx.array, v: mx.array, cache: RollingBufferCache) -> mx.array:
+        """Return ``[B, S, H*Dh]`` for queries of that shape and ``[B, S, Hkv*Dh]`` keys and values."""
+        q, k, v = self._split(q, self.n_heads), self._split(k, self.n_kv_heads), self._split(v, self.n_kv_heads)
+        q, k = (kernels.rope(part, self.rotation, offset=cache.offset) for part in (q, k))
+        dtype = kernels.cache_dtype(self.k_proj.dtype)
+        k, v = cache.update_and_fetch(k.astype(dtype), v.astype(dtype))  # [B, Hkv, T, Dh]
+        return kernels.attention(q, k, v, scale=self.head_dim**-0.5, window=cache.window)
+
+    def _split(self, x: mx.array, n_heads: int) -> mx.array:
+        return x.reshape(*x.shape[:2], n_heads, self.head_dim).transpose(0, 2, 1, 3)  # [B, S, H*Dh] -> [B, H, S, Dh]
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer, 2020)."""
+
+    def __init__(self, args: ModelArgs) -> None:
+        super().__init__()
+        self.gate_proj = Linear(args.dim, args.hidden_dim)
+        self.up_proj = Linear(args.dim, args.hidden_dim)
+        self.down_proj = Linear(args.hidden_dim, args.dim)
+
+    def __call__(self, x: mx.array, norm: RMSNorm) -> mx.array:
+        """Return ``x`` plus the feed-forward of ``norm(x)``, ``[B, S, D]``."""
+        h = kernels.swiglu(x, self.gate_proj.parts, self.up_proj.parts, norm.parts)
+        return kernels.add_product(x, h, self.down_proj.parts)
+
+
+class TransformerBlock(nn.Module):
+    """Attention and feed-forward, each normalized before and added to the residual stream after."""
+
+    def __init__(self, args: ModelArgs) -> None:
+        super().__init__()
+        self.self_attn = Attention(args)
+        self.mlp = FeedForward(args)
+        self.input_layernorm = RMSNorm(args.dim, args.norm_eps)
+        self.post_attention_layernorm = RMSNorm(args.dim, args.norm_eps)
+
+    def __call__(self, x: mx.array, cache: RollingBufferCache) -> mx.array:
+        if x.shape[1] == 1 and cache.takes_tokens:
+            return self._token(x, cache)
+        x = self.self_attn(x, self.input_layernorm, cache)
+        return self.mlp(x, self.post_attention_layernorm)
+
+    def _token(self, x: mx.array, cache: RollingBufferCache) -> mx.array:
+        """Return the same for one token, in one step of the native kernels."""
+        attention, mlp = self["self_attn"], self["mlp"]  # an attribute would take ten times as long, 300 times a token
+        layers = [attention[f"{name}_proj"] for name in "qkvo"] + [
+            mlp[f"{name}_proj"] for name in ("gate", "up", "down")
+        ]
+        norms = self["input_layernorm"].parts, self["post_attention_layernorm"].parts
+        scale = attention.head_dim**-0.5
+        return cache.run_block(x, [layer.parts for layer in layers], norms, rotation=attention["rotation"], scale=scale)
+
+
+class Decoder(nn.Module):
+    """Embedding, blocks and final norm: the ``model.`` part of the weight names."""
+
+    def __init__(self, args: ModelArgs) -> None:
+        super().__init__()
+        self.embed_tokens = Embedding(args.vocab_size, args.dim)
+        self.layers = [TransformerBlock(args) for _ in range(args.n_layers)]
+        self.norm = RMSNorm(args.dim, args.norm_eps)
+
+    def __call__(
+        self, ids: mx.array, cache: list[RollingBufferCache], on_block: Callable[[int], None] | None = None
+    ) -> mx.array:
+        x = self.embed_tokens(ids)  # [B, S, D]
+        for n_done, (block, layer_cache) in enumerate(zip(self.layers, cache, strict=True)):
+            if on_block is not None and n_done > 0 and kernels.on_cpu():
+                mx.eval(x)  # one block at a time: signals are heard between them
+                on_block(n_done)
+            x = block(x, layer_cache)
+        return self.norm(x)
+
+
+class Mistral(nn.Module):
+    """A decoder with its output head, which is the embedding itself if `tied`."""
+
+    def __init__(self, args: ModelArgs, *, tied: bool) -> None:
+        super().__init__()
+        self.args = args
+        self.model = Decoder(args)
+        if not tied:
+            self.lm_head = Linear(args.dim, args.vocab_size)
+
+    def __call__(self, ids: mx.array, cache: list[RollingBufferCache] | None = None) -> mx.array:
+        """Return float32 logits ``[B, S, V]`` of every position of ``[B, S]`` token ids.
+
+        The ids continue what `cache` holds, and are added to it; without one they start at position 0.
+        """
+        return self.logits(self.hidden(ids, make_cache(self.args) if cache is None else cache))
+
+    def hidden(
+        self, ids: mx.array, cache: list[RollingBufferCache], on_block: Callable[[int], None] | None = None
+    ) -> mx.array:
+        """Return the last hidden states ``[B, S, D]`` of ``[B, S]`` token ids that continue `cache`.
+
+        On a CPU `on_block` is called with the number of blocks done, after each but the last.
+        """
+        return self.model(ids, cache, on_block)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """Return the float32 logits ``[..., V]`` of hidden states ``[..., D]``."""
+        head = self.lm_head if "lm_head" in self else self.model.embed_tokens
+        return kernels.products(hidden, [head.parts])[0].astype(mx.float32)

@@ -1,0 +1,1 @@
+"""Chat messages to token ids: Mistral's own formats and chat templates."""

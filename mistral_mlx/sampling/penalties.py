@@ -1,0 +1,45 @@
+"""Changes to logits before anything is chosen: a bias for named tokens, and less for those that were there lately."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mistral_mlx.errors import OptionError
+
+from .filters import Floats
+
+
+def add_bias(row: Floats, bias: Mapping[int, float]) -> Floats:
+    """Return logits ``[V]`` with `bias` added to those of its ids; -inf bans a token.
+
+    Raises OptionError for an id outside the vocabulary.
+    """
+    row, ids = row.copy(), np.fromiter(bias, np.int64, len(bias))
+    if outside := [int(i) for i in ids if not 0 <= i < len(row)]:
+        raise OptionError(f"logit_bias names token {outside[0]}; the vocabulary has {len(row)}")
+    row[ids] += np.fromiter(bias.values(), np.float32, len(bias))
+    return row
+
+
+def penalize(
+    row: Floats, recent: Sequence[int], repetition: float = 1.0, frequency: float = 0.0, presence: float = 0.0
+) -> Floats:
+    """Return logits ``[V]`` in which those of the `recent` ids are made less likely.
+
+    A logit l of a token that is c times among them becomes
+
+        (l / repetition if l > 0 else l * repetition) - c * frequency - presence
+
+    (Keskar et al., CTRL, 2019, section 4.1, made to work for both signs as in HF transformers; OpenAI's API reference
+    for the other two; the order is llama.cpp's).
+    """
+    ids, counts = np.unique(np.asarray(recent, np.int64), return_counts=True)
+    row, seen = row.copy(), row[ids]
+    seen = np.where(seen > 0, seen / repetition, seen * repetition)
+    row[ids] = seen - counts * frequency - presence
+    return row
+
+
+def last(history: Sequence[int], n: int) -> Sequence[int]:
+    """Return the last `n` ids, all for -1."""
+    return history if n < 0 else history[max(0, len(history) - n) :]

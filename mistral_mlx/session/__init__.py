@@ -1,0 +1,1 @@
+"""A conversation: messages, the cache that follows them, and the saved file."""

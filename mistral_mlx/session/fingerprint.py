@@ -1,0 +1,67 @@
+"""What a model and its tokenizer can be told by, cheaply: nobody reads gigabytes to recognize them.
+
+A model is its hyper-parameters, the names, dtypes and shapes of its tensors, and the first values of each.
+"""
+
+import dataclasses
+import hashlib
+import json
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mistral_mlx.errors import TokenizerError
+from mistral_mlx.model.mistral import Mistral
+from mistral_mlx.prompt.instruct import chat_format
+from mistral_mlx.tokenizer.choose import Tokenizer
+
+N_SAMPLED = 16  # values of each tensor
+PROBE = (
+    "Hello  world, 3.14 naïve 東京 🙂\n\tif (x<=10) return;"  # what vocabularies with the same pieces merge differently
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fingerprints:
+    """Hexadecimal SHA-256 each."""
+
+    model: str
+    tokenizer: str
+    template: str
+
+
+def fingerprints(model: Mistral, tokenizer: Tokenizer, template: str | None) -> Fingerprints:
+    """Return those of a model, of its tokenizer, and of the chat format that `template` names or the tokenizer has."""
+    try:
+        version = chat_format(tokenizer, template)
+    except TokenizerError:
+        version = "none"
+    return Fingerprints(
+        model=_model(model),
+        tokenizer=_tokenizer(tokenizer),
+        template=_sha256(json.dumps([version, tokenizer.chat_template if version is None else None]).encode()),
+    )
+
+
+def _model(model: Mistral) -> str:
+    tensors: list[tuple[str, mx.array]] = sorted(dict(tree_flatten(model.parameters())).items())
+    shapes = [(name, str(tensor.dtype), tensor.shape) for name, tensor in tensors]
+    config = json.dumps([dataclasses.asdict(model.args), shapes], sort_keys=True, default=sorted)  # sets
+    first = mx.concatenate([tensor.reshape(-1)[:N_SAMPLED].view(mx.uint8) for _, tensor in tensors])
+    return _sha256(config.encode() + np.array(first).tobytes())
+
+
+def _tokenizer(tokenizer: Tokenizer) -> str:
+    stream = tokenizer.detokenizer(continues=True)
+    pieces = [stream.add(token_id) for token_id in range(tokenizer.vocab_size)]
+    try:
+        probed = tokenizer.encode(PROBE)
+    except (TokenizerError, ValueError):  # a vocabulary that cannot spell everything
+        probed = []
+    special = [tokenizer.bos_id, tokenizer.eos_id, sorted(tokenizer.eos_ids), sorted(tokenizer.control.items())]
+    return _sha256(json.dumps([pieces, probed, special, tokenizer.add_bos]).encode())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,291 @@
+"""Sessions in files: a JSON file each, and beside it the cache, where that is not too large.
+
+A session is replaced as a whole: its cache gets a name of its own, and the JSON file, which names it, is renamed into
+place when both are on the disk. Whatever is read is untrusted data, and belongs to the very model it was saved with, or
+is refused. A cache that is missing, too large to be saved, or from other kernels costs the next answer a prefill.
+"""
+
+import datetime
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from mistral_mlx.errors import OptionError, SessionError, shown
+from mistral_mlx.files.folder import parse_json
+from mistral_mlx.model.mistral import Mistral
+from mistral_mlx.tokenizer.choose import Tokenizer
+
+from .fingerprint import Fingerprints
+from .saved_cache import computed_by, read_cache, saved_nbytes, write_cache
+from .saved_messages import checked_ids, checked_messages, checked_text, damaged
+from .session import Session
+from .turns import count_turns
+
+FORMAT, VERSION = "mistral-mlx session", 1
+SUFFIX = ".json"
+MAX_CACHE_BYTES = 256 * 1024 * 1024  # written anew with each turn
+MAX_JSON_BYTES = 64 * 1024 * 1024
+MAX_JSON_ITEMS = 1 << 22
+YEARS = range(1971, 9999)  # which any time zone can show
+STALE_SECONDS = 60  # after which nobody is still writing a file of a few kilobytes
+NAMES = {"model": "model", "tokenizer": "tokenizer", "template": "chat template"}
+
+
+@dataclass(frozen=True)
+class SavedInfo:
+    """What a list of sessions shows."""
+
+    name: str
+    path: Path
+    model: str  # what the settings call it
+    turns: int
+    saved_at: datetime.datetime  # UTC
+
+
+@dataclass(frozen=True)
+class DamagedSession:
+    """A session that cannot be read, and the reason as `load` raises it."""
+
+    name: str
+    reason: str
+
+
+class FoundSessions(NamedTuple):
+    """The sessions of a folder."""
+
+    whole: list[SavedInfo]
+    damaged: list[DamagedSession]
+
+
+def save(
+    session: Session, path: Path, settings: Mapping[str, object], *, max_cache_bytes: int = MAX_CACHE_BYTES
+) -> None:
+    """Put `session` and any JSON `settings` into the file `path`, in place of what is there; mode 0600.
+
+    "model" in the settings is the name shown in lists. While an answer is being given, its question is saved with no
+    answer, which `Session.retry` gives. Raises SessionError if it cannot be written; the old file is as it was then.
+    """
+    cache_id = secrets.token_hex(8)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    try:
+        cache = _save_cache(session, path, cache_id, max_cache_bytes)
+        with _new_file(partial) as file:
+            file.write(json.dumps(_document(session, settings, cache), allow_nan=False).encode())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        for left in (partial, _cache_path(path, cache_id)):
+            with suppress(OSError):
+                left.unlink()
+        if isinstance(error, OSError):
+            reason = error.strerror or error
+            raise SessionError(f"the session cannot be saved as {shown(str(path), limit=200)}: {reason}") from error
+        raise
+    _tidy(path, keep=cache_id)
+
+
+def load(
+    path: Path, model: Mistral, tokenizer: Tokenizer, *, template: str | None = None, on_overflow: str = "stop"
+) -> tuple[Session, dict[str, object]]:
+    """Return the session in the file `path`, and the settings saved with it.
+
+    Raises SessionError if the file is missing, damaged, of another version, or was saved with another model, tokenizer
+    or chat template; `template`, if given, must be the one it was saved with.
+    """
+    document = _read(path)
+    saved_template = document.get("template")
+    session = Session(
+        model,
+        tokenizer,
+        system=checked_text(document.get("system"), path, "system"),
+        template=checked_text(saved_template, path, "template") if template is None else template,
+        on_overflow=on_overflow,
+    )
+    try:
+        ours = session.fingerprints
+    except OptionError as error:
+        raise SessionError(f"{shown(path.name)} cannot be opened: {error}") from error
+    _check_fingerprints(document.get("fingerprints"), ours, path)
+    session.messages = checked_messages(document.get("messages"), path, model.args.vocab_size, tokenizer)
+    settings = document.get("settings")
+    if not isinstance(settings, dict):
+        raise damaged(path, f"its settings are {shown(settings)}")
+    _load_cache(session, document.get("cache"), path)
+    return session, settings
+
+
+def find_sessions(folder: Path) -> FoundSessions:
+    """Return the sessions in `folder`, the newest first, and the files there that are none or damaged, by name."""
+    whole, bad = list[SavedInfo](), list[DamagedSession]()
+    for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else ():
+        try:
+            whole.append(read_info(path))
+        except SessionError as error:
+            if path.is_file():  # not a folder, nor removed meanwhile
+                bad.append(DamagedSession(path.name.removesuffix(SUFFIX), str(error)))
+    return FoundSessions(sorted(whole, key=lambda info: info.saved_at, reverse=True), bad)
+
+
+def list_sessions(folder: Path) -> list[SavedInfo]:
+    """Return the sessions in `folder`, the newest first, without the damaged ones."""
+    return find_sessions(folder).whole
+
+
+def read_info(path: Path) -> SavedInfo:
+    """Return what a list shows of the session in the file `path`.
+
+    Raises SessionError if the file is missing, damaged or of another version.
+    """
+    return _info(path, _read(path))
+
+
+def remove(path: Path) -> None:
+    """Remove the session in the file `path` and its cache. Raises SessionError if it cannot be."""
+    try:
+        path.unlink()
+    except OSError as error:
+        raise SessionError(f"{shown(str(path), limit=200)} cannot be removed: {error.strerror or error}") from error
+    _tidy(path, keep=None)
+
+
+# Writing
+
+
+def _document(session: Session, settings: Mapping[str, object], cache: object) -> dict[str, object]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": shown(settings.get("model", ""), limit=200),
+        "turns": count_turns(session.transcript),
+        "saved_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds"),
+        "fingerprints": asdict(session.fingerprints),
+        "template": session.template,
+        "system": session.system,
+        "messages": session.transcript,
+        "settings": settings,
+        "cache": cache,
+    }
+
+
+def _save_cache(session: Session, path: Path, cache_id: str, max_nbytes: int) -> dict[str, object] | None:
+    """Write the cache, where it is to be kept, and return what is to be known of it."""
+    if session.is_answering or not session.ids or saved_nbytes(session.cache) > max_nbytes:
+        return None
+    with _new_file(_cache_path(path, cache_id)) as file:
+        crc = write_cache(file, session.cache, session.ids)
+    return {"id": cache_id, "crc32": crc, "computed_by": computed_by(), "ids": session.ids}
+
+
+def _cache_path(path: Path, cache_id: str) -> Path:
+    return path.with_name(f"{path.name}.{cache_id}.safetensors")
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a new file that is on the disk at the end, or gone if anything goes wrong."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        with suppress(OSError):
+            path.unlink()
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _tidy(path: Path, *, keep: str | None) -> None:
+    """Remove the caches of `path` but that with the id `keep`, and what a killed process has left half written."""
+    ours = re.compile(re.escape(path.name) + r"\.([0-9a-f]{16})\.safetensors", re.ASCII)
+    partial = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{16}\.partial", re.ASCII)
+    with suppress(OSError):
+        for other in path.parent.iterdir():
+            match = ours.fullmatch(other.name)
+            is_left = partial.fullmatch(other.name) and time.time() - other.stat().st_mtime > STALE_SECONDS
+            if is_left or (match and match[1] != keep):
+                other.unlink()
+
+
+# Reading
+
+
+def _read(path: Path) -> dict[str, object]:
+    """Return the JSON object in `path`. Raises SessionError if it is none of our format and version."""
+    name = shown(path.name)
+    if not path.is_file():
+        raise SessionError(f"there is no saved session {shown(str(path), limit=200)}")
+    try:
+        nbytes = path.stat().st_size
+        text = path.read_text("utf-8") if nbytes <= MAX_JSON_BYTES else None
+    except UnicodeDecodeError as error:
+        raise damaged(path, "it is not UTF-8") from error
+    except OSError as error:
+        raise SessionError(f"{name} cannot be read: {error.strerror or error}") from error
+    if text is None:
+        raise damaged(path, f"it has {nbytes:,} bytes, and a session at most {MAX_JSON_BYTES:,}")
+    try:
+        document = parse_json(text, name=path.name, error=SessionError, max_items=MAX_JSON_ITEMS, any_text=True)
+    except SessionError as error:
+        raise damaged(path, str(error)) from error
+    if document.get("format") != FORMAT:
+        raise damaged(path, f"its format is {shown(document.get('format'))}, not {FORMAT!r}")
+    if document.get("version") != VERSION or type(document["version"]) is not int:
+        raise SessionError(
+            f"{name} is a session of version {shown(document.get('version'))}; this program reads version {VERSION}"
+        )
+    return document
+
+
+def _info(path: Path, document: Mapping[str, object]) -> SavedInfo:
+    model, turns, saved_at = document.get("model"), document.get("turns"), document.get("saved_at")
+    try:
+        moment = datetime.datetime.fromisoformat(saved_at if isinstance(saved_at, str) else "")
+    except ValueError:
+        moment = datetime.datetime.min
+    is_date = moment.tzinfo is not None and moment.year in YEARS
+    if not isinstance(model, str) or type(turns) is not int or turns < 0 or not is_date:
+        raise damaged(path, "its model, its number of turns or its date is invalid")
+    return SavedInfo(path.name.removesuffix(SUFFIX), path, model, turns, moment)
+
+
+def _check_fingerprints(saved: object, ours: Fingerprints, path: Path) -> None:
+    if not isinstance(saved, dict):
+        raise damaged(path, "it has no fingerprints")
+    for field in fields(ours):
+        if saved.get(field.name) != getattr(ours, field.name):
+            raise SessionError(
+                f"the session {shown(path.name)} was saved with another {NAMES[field.name]}; open it with that one"
+            )
+
+
+def _load_cache(session: Session, saved: object, path: Path) -> None:
+    """Give the session the cache that was saved with it, unless it is gone or was computed elsewhere."""
+    if saved is None:
+        return
+    if not isinstance(saved, dict):
+        raise damaged(path, f"its cache is {shown(saved)}")
+    cache_id, crc = saved.get("id"), saved.get("crc32")
+    if not isinstance(cache_id, str) or not re.fullmatch(r"[0-9a-f]{16}", cache_id, re.ASCII) or type(crc) is not int:
+        raise damaged(path, f"its cache is {shown(saved)}")
+    ids = checked_ids(saved.get("ids"), path, session.model.args.vocab_size)
+    file = _cache_path(path, cache_id)
+    if saved.get("computed_by") == computed_by() and file.is_file():
+        layers = read_cache(file, session.model.args, ids, crc)
+        if layers is not None:
+            session.cached.take_up(ids, layers)

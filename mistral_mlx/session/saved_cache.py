@@ -1,0 +1,105 @@
+"""The cache of a session as a safetensors file: the slots in use of each layer, checked before one is believed."""
+
+import json
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import mlx.core as mx
+import numpy as np
+
+from mistral_mlx import kernels
+from mistral_mlx.errors import CheckpointError, SessionError, shown
+from mistral_mlx.files.safetensors import read_header
+from mistral_mlx.model.args import ModelArgs
+from mistral_mlx.model.cache import RollingBufferCache, make_cache
+
+DTYPES = {mx.float16: "F16", mx.bfloat16: "BF16", mx.float32: "F32"}
+PARTS = ("keys", "values")
+BLOCK_BYTES = 1 << 20
+
+
+def saved_nbytes(layers: Sequence[RollingBufferCache]) -> int:
+    """Return the bytes of the slots in use."""
+    return sum(layer.nbytes * layer.n_slots // layer.keys.shape[2] for layer in layers if layer.keys is not None)
+
+
+def computed_by() -> str:
+    """Return what computes keys and values here: from elsewhere they would not be the same to the last bit."""
+    return kernels.names().partition(",")[0]
+
+
+def write_cache(file: BinaryIO, layers: Sequence[RollingBufferCache], ids: Sequence[int]) -> int:
+    """Write the slots in use and return the CRC-32 of the file and the `ids` it is about."""
+    tensors = {f"{i}.{part}": _in_use(layer, part) for i, layer in enumerate(layers) for part in PARTS}
+    header: dict[str, object] = {}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": tensor.shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    crc = 0
+    for data in (struct.pack("<Q", len(text)), text, *map(_bytes, tensors.values())):
+        file.write(data)
+        crc = zlib.crc32(data, crc)
+    return _with_ids(ids, crc)
+
+
+def read_cache(path: Path, args: ModelArgs, ids: Sequence[int], crc: int) -> list[RollingBufferCache] | None:
+    """Return the cache of the tokens `ids` that `write_cache` has put into `path`; None if it is of another dtype.
+
+    Raises SessionError if the file is damaged, or not the cache of such a model and of these tokens: behind a window
+    its shape does not tell how many they were.
+    """
+    offset = len(ids)
+    try:
+        entries = read_header(path)
+        if _with_ids(ids, _crc32(path)) != crc:
+            raise SessionError(f"{shown(path.name)} is damaged: its checksum differs; {_remedy(path)}")
+        arrays = mx.load(str(path), format="safetensors")
+        assert isinstance(arrays, dict)
+        mx.eval(arrays)
+    except (CheckpointError, OSError, RuntimeError, ValueError) as error:
+        raise SessionError(f"{shown(str(error), limit=200)}; {_remedy(path)}") from error
+    layers = make_cache(args)
+    expected: dict[str, tuple[int, ...]] = {}
+    for i, layer in enumerate(layers):
+        slots = offset if layer.window is None else min(offset, layer.window)
+        expected |= {f"{i}.{part}": (1, args.n_kv_heads, slots, args.head_dim) for part in PARTS}
+    dtypes = {entry.dtype for entry in entries.values()}
+    if {name: entry.shape for name, entry in entries.items()} != expected or len(dtypes) != 1:
+        raise SessionError(f"{shown(path.name)} does not hold the cache of this model; {_remedy(path)}")
+    if not dtypes <= set(DTYPES.values()):
+        return None
+    for i, layer in enumerate(layers):
+        layer.restore(arrays[f"{i}.keys"], arrays[f"{i}.values"], offset)
+    return layers
+
+
+def _remedy(path: Path) -> str:
+    return f"delete {shown(str(path), limit=200)}, and the conversation is read again"
+
+
+def _in_use(layer: RollingBufferCache, part: str) -> mx.array:
+    buffer = layer.keys if part == "keys" else layer.values
+    assert buffer is not None
+    return buffer[:, :, : layer.n_slots]
+
+
+def _bytes(tensor: mx.array) -> bytes:
+    return np.array(mx.contiguous(tensor).view(mx.uint8)).tobytes()
+
+
+def _with_ids(ids: Sequence[int], crc: int) -> int:
+    return zlib.crc32(json.dumps([*ids]).encode(), crc)
+
+
+def _crc32(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            crc = zlib.crc32(block, crc)
+    return crc

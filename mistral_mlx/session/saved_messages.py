@@ -1,0 +1,56 @@
+"""The messages of a saved session as untrusted data."""
+
+from pathlib import Path
+
+from mistral_mlx.errors import SessionError, shown
+from mistral_mlx.prompt.instruct import ROLES
+from mistral_mlx.tokenizer.choose import Tokenizer
+
+from .turns import Message
+
+KEYS = {"role", "content", "ids", "interrupted"}
+
+
+def damaged(path: Path, what: str) -> SessionError:
+    """Return the error that the session in the file `path` is damaged: `what` is wrong with it."""
+    file = shown(str(path), limit=200)
+    return SessionError(f"the session {file} is damaged: {what}; delete the file or take another session")
+
+
+def checked_messages(value: object, path: Path, vocab_size: int, tokenizer: Tokenizer) -> list[Message]:
+    """Return the messages in `value`. Raises SessionError, naming the file `path`, for anything a session has not.
+
+    Ids must be those of the content: what the user reads is what the model reads.
+    """
+    if not isinstance(value, list):
+        raise damaged(path, f"its messages are {shown(value)}")
+    return [_checked(message, number, path, vocab_size, tokenizer) for number, message in enumerate(value, start=1)]
+
+
+def checked_ids(value: object, path: Path, vocab_size: int) -> list[int]:
+    """Return the token ids in `value`, one at least. Raises SessionError for anything else."""
+    if not isinstance(value, list) or not value or not all(type(i) is int and 0 <= i < vocab_size for i in value):
+        raise damaged(path, f"ids are {shown(value)}, not ids of a vocabulary of {vocab_size} tokens")
+    return value
+
+
+def checked_text(value: object, path: Path, key: str) -> str | None:
+    """Return a text or None. Raises SessionError for anything else."""
+    if value is not None and not isinstance(value, str):
+        raise damaged(path, f"its {key} is {shown(value)}")
+    return value
+
+
+def _checked(message: object, number: int, path: Path, vocab_size: int, tokenizer: Tokenizer) -> Message:
+    if not isinstance(message, dict) or not {"role", "content"} <= set(message) <= KEYS:
+        raise damaged(path, f"message {number} is {shown(message)}")
+    role, content = message["role"], message["content"]
+    if role not in ROLES or not isinstance(content, str):
+        raise damaged(path, f"message {number} has the role {shown(role)} and the content {shown(content)}")
+    if role != "assistant" and set(message) != {"role", "content"}:
+        raise damaged(path, f"message {number} is no answer and has {shown(sorted(message))}")
+    if "interrupted" in message and message["interrupted"] is not True:
+        raise damaged(path, f"message {number} has interrupted {shown(message['interrupted'])}")
+    if "ids" in message and tokenizer.decode(checked_ids(message["ids"], path, vocab_size)) != content:
+        raise damaged(path, f"the ids of message {number} are not those of its content")
+    return message

@@ -1,0 +1,307 @@
+"""A `tokenizer.json` through the tokenizers library; knows nothing of folders, templates or messages.
+
+The library finds added tokens in any text it encodes, so it is given the vocabulary without them: what it never
+heard of, no text can call. Padding, truncation and dropout are switched off with them; components it would stumble
+over at run time are refused by name before.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+
+from tokenizers import Tokenizer as Backend
+
+from mistral_mlx.errors import TokenizerError, shown
+
+from .base import Tokenizer, instruct_version, make_traits
+from .detokenizer import (
+    REPLACEMENT,
+    SPACE,
+    ByteLevelDetokenizer,
+    LeadingSpace,
+    PieceDetokenizer,
+    StreamingDetokenizer,
+    byte_level_alphabet,
+    byte_of_piece,
+)
+from .settings import TokenizerSettings
+from .tekken import TEKKEN_PATTERN
+
+# Exported tokenizer.json files are known to carry another pattern than the tekken.json they were made from.
+TEKKEN_PRE_TOKENIZER = {
+    "type": "Sequence",
+    "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": TEKKEN_PATTERN}, "behavior": "Isolated", "invert": False},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+    ],
+}
+KNOWN_NORMALIZERS = frozenset(
+    "Append Lowercase NFC NFD NFKC NFKD Nmt Prepend Replace Sequence Strip StripAccents ByteLevel".split()
+)
+KNOWN_PRE_TOKENIZERS = frozenset(
+    "ByteLevel CharDelimiterSplit Digits Metaspace Punctuation Sequence Split UnicodeScripts Whitespace"
+    " WhitespaceSplit".split()
+)
+MAX_NESTING = 8  # of sequences in sequences
+MAX_GROWTH = 64  # how many times longer all normalizers together may make a text: usual ones put "▁" for a space
+# No pattern of a real tokenizer repeats a group, which is what makes a search take exponential time.
+REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")
+# Behind this text, which is added as a token of its own, a text is encoded as behind any control token.
+ANCHOR = "\ufdd0anchor\ufdd1"
+
+
+class HuggingFaceTokenizer(Tokenizer):
+    """Byte-level and sentencepiece-like BPE vocabularies."""
+
+    def __init__(self, document: dict[str, object], settings: TokenizerSettings) -> None:
+        _check_components(document)
+        model = _bpe_model(document)
+        self._ids = _vocabulary(model)
+        added, special = _added_tokens(document)
+        unknown = model.get("unk_token")
+        control = _control_tokens(self._ids, added, special - {unknown}, settings)
+        kind, self._leading = _decoder_kind(document.get("decoder"))
+        self._is_byte_level = kind == "ByteLevel"
+        first = _leading_special(document.get("post_processor"), control)
+        super().__init__(
+            make_traits(
+                settings,
+                vocab_size=1 + max([*self._ids.values(), *added.values()], default=-1),
+                control=control,
+                own_bos=first,
+                own_eos=None,
+                add_bos=first is not None,
+                version=_version(control, is_byte_level=self._is_byte_level),
+            )
+        )
+        self._texts = {i: text for text, i in (self._ids | added).items() if text not in control and text != unknown}
+        self._byte_of = byte_level_alphabet()
+        self._character_of = {byte: character for character, byte in self._byte_of.items()}
+        is_tekken = self._is_byte_level and control.get("[INST]") == 3 and control.get("[/INST]") == 4
+        self._backend = _backend(document, model, self._ids | added, control, is_tekken=is_tekken)
+        self._pieces = None if self._is_byte_level else self._piece_table(kind)
+        self._tokens = self._byte_table() if self._is_byte_level else None
+
+    def detokenizer(self, *, continues: bool = False) -> StreamingDetokenizer:
+        if self._tokens is not None:
+            return ByteLevelDetokenizer(self._tokens)
+        assert self._pieces is not None
+        return PieceDetokenizer(self._pieces, leading=LeadingSpace.KEPT if continues else self._leading)
+
+    def _encode_plain(self, text: str) -> list[int]:
+        return _encoded(self._backend, text)
+
+    def _encode_behind(self, text: str) -> list[int]:
+        return _encoded(self._backend, text, anchor=ANCHOR)[1:]
+
+    def _spell(self, text: str) -> list[int]:
+        if self._is_byte_level:
+            characters = [self._character_of[byte] for byte in text.encode()]
+            return [self._ids[character] for character in characters if character in self._ids]
+        ids: list[int] = []
+        for character in text.replace(" ", SPACE):
+            spelled = [character] if character in self._ids else [f"<0x{byte:02X}>" for byte in character.encode()]
+            ids += [self._ids[piece] for piece in spelled if piece in self._ids]
+        return ids
+
+    def _byte_table(self) -> list[bytes | None]:
+        table: list[bytes | None] = [None] * self.vocab_size
+        for token_id, text in self._texts.items():
+            try:
+                table[token_id] = bytes(map(self._byte_of.__getitem__, text))
+            except KeyError:  # an added token is plain text
+                table[token_id] = text.encode()
+        return table
+
+    def _piece_table(self, kind: str) -> list[str | bytes | None]:
+        table: list[str | bytes | None] = [None] * self.vocab_size
+        for token_id, text in self._texts.items():
+            byte = byte_of_piece(text) if "ByteFallback" in kind else None
+            table[token_id] = text.replace(SPACE, " ") if byte is None else byte
+        return table
+
+
+def _bpe_model(document: Mapping[str, object]) -> dict[str, object]:
+    """Return the model, with only what is known of it. What the library would abort the process for is refused."""
+    model = document.get("model")
+    if not isinstance(model, dict):
+        raise TokenizerError("tokenizer.json has no model; it is damaged")
+    if model.get("type", "BPE") != "BPE":
+        raise TokenizerError(
+            f"tokenizer.json has a model of type {shown(model.get('type'))}, which is not supported; BPE is"
+        )
+    for key in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(key):
+            raise TokenizerError(f"tokenizer.json has {key} {shown(model[key])}, which is not supported")
+    unknown = model.get("unk_token")
+    if unknown is not None and not isinstance(unknown, str):
+        raise TokenizerError(f"tokenizer.json has {shown(unknown)} as the unk_token")
+    switches = {key: model.get(key) is True for key in ("fuse_unk", "byte_fallback", "ignore_merges")}
+    known_parts = {"type": "BPE", "vocab": model.get("vocab"), "merges": model.get("merges"), "unk_token": unknown}
+    return known_parts | switches
+
+
+def _check_components(document: Mapping[str, object]) -> None:
+    growth = 1
+    for part, known in (("normalizer", KNOWN_NORMALIZERS), ("pre_tokenizer", KNOWN_PRE_TOKENIZERS)):
+        for component in _components(document.get(part)):
+            kind, pattern = component.get("type"), component.get("pattern")
+            if str(kind) not in known:
+                raise TokenizerError(f"tokenizer.json has a {part} of type {shown(kind)}, which is not supported")
+            regex = pattern.get("Regex") if isinstance(pattern, dict) else None
+            if isinstance(regex, str) and REPEATED_GROUP.search(regex):
+                raise TokenizerError(f"tokenizer.json has the pattern {shown(regex)}, which can take forever")
+            content = component.get("content") if kind == "Replace" else None
+            growth *= max(1, len(content)) if isinstance(content, str) else 1
+            if growth > MAX_GROWTH:
+                raise TokenizerError(f"tokenizer.json makes a text {growth} times longer, which is not plausible")
+
+
+def _components(component: object, depth: int = 0) -> Iterator[dict[str, object]]:
+    """Yield a normalizer or pre-tokenizer and those it is a sequence of."""
+    if not isinstance(component, dict):
+        return
+    if depth > MAX_NESTING:
+        raise TokenizerError(f"tokenizer.json nests sequences more than {MAX_NESTING} deep")
+    yield component
+    for key in ("normalizers", "pretokenizers"):
+        children = component.get(key)
+        for child in children if isinstance(children, list) else []:
+            yield from _components(child, depth + 1)
+
+
+def _vocabulary(model: Mapping[str, object]) -> dict[str, int]:
+    vocabulary = model.get("vocab")
+    if not isinstance(vocabulary, dict):
+        raise TokenizerError("tokenizer.json has no vocabulary; it is damaged")
+    for text, token_id in vocabulary.items():
+        _check_id(token_id, text)
+    return vocabulary
+
+
+def _added_tokens(document: Mapping[str, object]) -> tuple[dict[str, int], set[object]]:
+    """Return all added tokens, and which of them are special."""
+    entries = document.get("added_tokens") or []
+    added: dict[str, int] = {}
+    special: set[object] = set()
+    for entry in entries if isinstance(entries, list) else [entries]:
+        text = entry.get("content") if isinstance(entry, dict) else None
+        if not isinstance(entry, dict) or not isinstance(text, str):
+            raise TokenizerError(f"tokenizer.json has an added token without a text: {shown(entry)}")
+        if text:
+            added[text] = _check_id(entry.get("id"), text)
+        if entry.get("special") is True:
+            special.add(text)
+    return added, special
+
+
+def _check_id(token_id: object, text: str) -> int:
+    if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < 10_000_000:
+        raise TokenizerError(f"tokenizer.json gives {shown(text)} the id {shown(token_id)}, which is no token id")
+    return token_id
+
+
+def _control_tokens(
+    vocabulary: Mapping[str, int], added: Mapping[str, int], special: set[object], settings: TokenizerSettings
+) -> dict[str, int]:
+    """Special added tokens, added tokens that the chat template writes, and what begins or ends a text."""
+    template = settings.chat_template or ""
+    control = {text: token_id for text, token_id in added.items() if text in special or text in template}
+    for text in (settings.bos, settings.eos):
+        if text is not None and (text in added or text in vocabulary):
+            control[text] = added[text] if text in added else vocabulary[text]
+    return control
+
+
+def _version(control: Mapping[str, int], *, is_byte_level: bool) -> str | None:
+    version = instruct_version(control)
+    if version is None:
+        return None if is_byte_level else "v1"
+    return "v7" if version == "v7" else "v3"  # v2 writes plain chats as v3 does
+
+
+def _leading_special(post_processor: object, control: Mapping[str, int]) -> int | None:
+    """Return the id of the token that a TemplateProcessing puts in front of a text."""
+    if not isinstance(post_processor, dict):
+        return None
+    processors = post_processor.get("processors")
+    for processor in [post_processor, *(processors if isinstance(processors, list) else [])]:
+        single = processor.get("single") if isinstance(processor, dict) else None
+        first = single[0] if isinstance(single, list) and single else None
+        token = first.get("SpecialToken") if isinstance(first, dict) else None
+        text = token.get("id") if isinstance(token, dict) else None
+        if isinstance(text, str) and text in control:
+            return control[text]
+    return None
+
+
+def _decoder_kind(decoder: object) -> tuple[str, LeadingSpace]:
+    """Return the names of the decoders and what they do to a leading space. Raises for what is not known."""
+    parts = decoder.get("decoders") if isinstance(decoder, dict) and decoder.get("type") == "Sequence" else [decoder]
+    steps = [part if isinstance(part, dict) else {} for part in (parts if isinstance(parts, list) else [])]
+    kind = " ".join(str(step.get("type")) for step in steps)
+    by_type = {str(step.get("type")): step for step in steps}
+    if kind == "ByteLevel":
+        return kind, LeadingSpace.KEPT
+    if kind in ("Metaspace", "ByteFallback Metaspace", "Metaspace ByteFallback", "Metaspace ByteFallback Fuse"):
+        step = by_type["Metaspace"]
+        scheme = step.get("prepend_scheme", "always" if step.get("add_prefix_space", True) else "never")
+        if step.get("replacement") == SPACE:
+            return kind, LeadingSpace.KEPT if scheme == "never" else LeadingSpace.FIRST_TOKEN
+    if kind.removesuffix(" Strip") == "Replace ByteFallback Fuse":
+        replace, strip = by_type["Replace"], by_type.get("Strip")
+        is_usual = replace.get("pattern") == {"String": SPACE} and replace.get("content") == " "
+        if is_usual and (strip is None or _strips(strip) == (" ", 0, 0)):
+            return kind, LeadingSpace.KEPT
+        if is_usual and strip is not None and _strips(strip) == (" ", 1, 0):
+            return kind, LeadingSpace.ONE
+    raise TokenizerError(f"tokenizer.json has a decoder ({shown(kind or decoder)}) that is not supported")
+
+
+def _strips(step: Mapping[str, object]) -> tuple[object, object, object]:
+    return step.get("content"), step.get("start"), step.get("stop")
+
+
+def _backend(
+    document: Mapping[str, object],
+    model: Mapping[str, object],
+    vocabulary: Mapping[str, int],
+    control: Mapping[str, int],
+    *,
+    is_tekken: bool,
+) -> Backend:
+    """Return the tokenizers object for plain text."""
+    blank = {text: i for text, i in vocabulary.items() if text.isspace() and text not in control}
+    entries, own = document.get("added_tokens"), model["vocab"]
+    assert isinstance(own, dict), type(own)
+    plain = dict(document) | {
+        "model": dict(model) | {"vocab": {**own, **blank}},
+        "added_tokens": [entry for entry in entries if entry["content"] in blank] if isinstance(entries, list) else [],
+        "post_processor": None,
+        "truncation": None,
+        "padding": None,
+    }
+    if is_tekken:
+        plain["pre_tokenizer"] = TEKKEN_PRE_TOKENIZER
+    try:
+        backend = Backend.from_str(json.dumps(plain))
+        backend.add_special_tokens([ANCHOR])
+    except BaseException as error:  # a panic of the library is no Exception
+        raise _translated(error, "tokenizer.json cannot be used") from error
+    _encoded(backend, "a")
+    return backend
+
+
+def _encoded(backend: Backend, text: str, *, anchor: str = "") -> list[int]:
+    if ANCHOR in text:  # must not be called by a text either
+        text = text.replace(ANCHOR, REPLACEMENT + ANCHOR[1:])
+    try:
+        return backend.encode(anchor + text, add_special_tokens=False).ids
+    except BaseException as error:
+        raise _translated(error, "tokenizer.json cannot encode a text") from error
+
+
+def _translated(error: BaseException, what: str) -> BaseException:
+    if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+        return error
+    return TokenizerError(f"{what}: {shown(str(error), limit=160)}")

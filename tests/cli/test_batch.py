@@ -1,0 +1,178 @@
+"""`batch`: what a line may be, what is kept of an earlier run, and how it ends."""
+
+import json
+
+import pytest
+from helpers.invoke import invoke
+from helpers.tiny_folder import write_tiny_folder
+
+from mistral_mlx.cli.answers import batch, batch_files
+from mistral_mlx.cli.answers.answer_settings import AnswerOptions
+from mistral_mlx.cli.answers.batch import Decoder, Defaults, Request, request_of
+from mistral_mlx.cli.answers.batch_files import Task
+from mistral_mlx.cli.answers.prompt import Prompt
+from mistral_mlx.cli.terminal.streams import Interrupted, OutputError
+from mistral_mlx.errors import OptionError
+from mistral_mlx.model.loading import load
+from mistral_mlx.sampling.sampler import Sampler
+
+GREEDY = ("--temperature", "0", "--max-tokens", "4", "--quiet")
+LINES = ['"the king"', '{"id": "b", "prompt": "the ring", "max_tokens": 2}', "[1]", '{"prompt": "the window", "n": 1}']
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_tiny_folder(tmp_path_factory.mktemp("models") / "tiny", sliding_window=None)
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "in").write_text("\n".join(LINES) + "\n\n")
+    return tmp_path / "in", tmp_path / "out"
+
+
+def run(folder, files, *args):
+    result = invoke("batch", files[0], "-m", folder, "-o", files[1], *GREEDY, *args)
+    return result.exit_code, [json.loads(line) for line in files[1].read_text().splitlines()]
+
+
+def asked(value, **defaults):
+    task = Task(3, 4, json.dumps(value).encode())
+    return request_of(task, Defaults(AnswerOptions(temperature=0.0, seed=5, max_tokens=9), **defaults))
+
+
+def test_results_are_in_order_and_what_is_wrong_with_a_line_is_its_result(folder, files):
+    status, records = run(folder, files)
+    assert (status, [record["line"] for record in records]) == (8, [1, 2, 3, 4])
+    answered = json.loads(invoke("complete", "-m", folder, *GREEDY, "--json", input="the king").output)
+    assert (records[0]["text"], records[0]["generation_tokens"]) == (answered["text"], answered["generation_tokens"])
+    assert (records[1]["id"], records[1]["generation_tokens"]) == ("b", 2)
+    assert "message 1 is 1" in records[2]["error"] and "the line sets n" in records[3]["error"]
+
+
+def test_without_an_output_the_results_go_to_stdout(folder, files):
+    result = invoke("batch", "-", "-m", folder, *GREEDY, input='"the king"\n')
+    assert (result.exit_code, [json.loads(line)["line"] for line in result.output.splitlines()]) == (0, [1])
+
+
+@pytest.mark.parametrize("n_kept", [0, 1, 4])
+@pytest.mark.parametrize("n_bytes", [0, 3, 40])
+def test_a_run_goes_on_where_it_ended_and_cuts_half_a_line_off(folder, files, n_kept, n_bytes, monkeypatch):
+    whole = run(folder, files)[1]
+    lines = files[1].read_bytes().splitlines(keepends=True)
+    files[1].write_bytes(b"".join(lines[:n_kept]) + lines[0][:n_bytes])
+    kept = files[1].read_bytes()[: len(b"".join(lines[:n_kept]))]
+    results = []
+    monkeypatch.setattr(batch, "_result", lambda *args, do=batch._result: results.append(args[1].index) or do(*args))
+    status, records = run(folder, files)
+    assert (status, [record.get("text") for record in records]) == (8, [record.get("text") for record in whole])
+    assert (files[1].read_bytes().startswith(kept), results) == (True, list(range(n_kept, 4)))
+
+
+@pytest.mark.parametrize("text", ["something else", "something else\n", '{"line": 1}\n', '{"line": 1, "input": "0"}\n'])
+def test_a_file_that_holds_something_else_is_left_alone(folder, files, text):
+    files[1].write_text(text)
+    with pytest.raises(OptionError, match="choose another --output"):
+        run(folder, files)
+    assert files[1].read_text() == text
+
+
+def test_results_of_another_input_or_model_are_not_added_to(folder, files):
+    run(folder, files)
+    with pytest.raises(OptionError, match="by the model"):
+        invoke("batch", files[0], "-m", "other", "-o", files[1], *GREEDY)
+    files[0].write_text('"a"\n' + files[0].read_text())
+    with pytest.raises(OptionError, match="line 1 is not the result of this input"):
+        run(folder, files)
+
+
+def test_a_device_is_no_output(folder, files):
+    """`/dev/zero` and `/dev/full` can be read for ever."""
+    with pytest.raises(OptionError, match="--output is /dev/null, which is no file"):
+        run(folder, (files[0], "/dev/null"))
+
+
+def test_two_runs_do_not_write_to_the_same_file(files):
+    tasks = batch_files.read_tasks(b'"a"')
+    with (
+        batch_files.Results(files[1], tasks, "m"),
+        pytest.raises(OutputError, match="another process"),
+        batch_files.Results(files[1], tasks, "m"),
+    ):
+        pass
+
+
+def test_an_interrupt_keeps_what_is_done(folder, files, monkeypatch):
+    def interrupt(decoder, task, defaults):
+        if task.index == 1:
+            raise Interrupted(2)
+        return {"text": "x"}
+
+    monkeypatch.setattr(batch, "_result", interrupt)
+    status, records = run(folder, files)
+    assert (status, [record["text"] for record in records]) == (130, ["x"])
+
+
+def test_no_prompts_and_no_file_are_usage_errors(tmp_path):
+    with pytest.raises(OptionError, match="there are no prompts"):
+        invoke("batch", "-", "-m", "x", input="\n \n")
+    with pytest.raises(OptionError, match="cannot be read"):
+        invoke("batch", tmp_path / "nowhere", "-m", "x")
+
+
+def test_a_byte_order_mark_before_the_first_line_is_ignored(folder, tmp_path):
+    """The line used to be refused as no JSON."""
+    (tmp_path / "in").write_bytes(b'\xef\xbb\xbf"the king"\n')
+    result = invoke("batch", tmp_path / "in", "-m", folder, *GREEDY)
+    assert "text" in json.loads(result.output)
+
+
+def test_one_line_is_counted_in_the_singular(folder, tmp_path):
+    """It used to be "1 of 1 lines"."""
+    (tmp_path / "in").write_text("1\n")
+    assert "1 of 1 line could not be answered" in invoke("batch", tmp_path / "in", "-m", folder, *GREEDY).stderr
+
+
+def test_a_line_has_the_defaults_that_it_does_not_change():
+    request = asked({"prompt": "a", "system": "b", "prefill": "c ", "temperature": 1, "stop": ["x"]}, system="d")
+    assert (request.prompt.system, request.prompt.prefill, request.max_tokens, request.stop) == ("b", "c", 9, ("x",))
+    assert (request.sampler.options.temperature, request.sampler.seed) == (1.0, 8)
+    assert asked("a", system="d").prompt == Prompt(text="a", system="d", messages=[])
+
+
+def test_an_open_answer_at_the_end_of_messages_is_its_prefill():
+    user = {"role": "user", "content": "a"}
+    request = asked([user, {"role": "assistant", "content": "b "}])
+    assert (request.prompt.messages, request.prompt.prefill) == ([user], "b")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (1, "neither a text"),
+        ({}, "needs a prompt"),
+        ({"prompt": "a", "messages": ["b"]}, "not both"),
+        ({"prompt": 1}, "prompt of the line is not a text"),
+        ({"prompt": "a", "seed": "1"}, "the line: seed is 1"),
+        ({"prompt": "a", "top_p": 2}, "top_p is 2"),
+    ],
+)
+def test_lines_that_cannot_be_asked_say_why(value, said):
+    with pytest.raises(OptionError, match=said):
+        asked(value)
+
+
+@pytest.mark.parametrize("window", [None, 8])
+def test_what_prompts_begin_with_is_read_once_and_changes_nothing(tmp_path, window):
+    model, tokenizer = load(write_tiny_folder(tmp_path / "model", sliding_window=window))
+
+    def request(text):
+        return Request(Prompt(text=text), Sampler(temperature=0), 6, ())
+
+    texts = ["the king and the crown", "the king and the ring", "Once", "the king and the ring"]
+    decoder = Decoder(model, tokenizer)
+    shared = [decoder.answer(request(text)) for text in texts]
+    alone = [Decoder(model, tokenizer).answer(request(text)) for text in texts]
+    assert [text for text, _ in shared] == [text for text, _ in alone]
+    assert shared[1][1].prompt_tokens == alone[1][1].prompt_tokens
+    assert (shared[1][1].cached_tokens > 0) == (window is None)

@@ -1,0 +1,168 @@
+"""Model folders with tokenizers in them: the real ones out of mistral-common, and tiny ones trained on the spot."""
+
+import base64
+import json
+import shutil
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import sentencepiece
+from mistral_common.tokens.tokenizers.tekken import Tekkenizer
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from mistral_mlx.tokenizer.detokenizer import byte_level_alphabet
+from mistral_mlx.tokenizer.tekken import TEKKEN_PATTERN
+
+DATA = Path(str(files("mistral_common"))) / "data"
+MISTRAL = {
+    "v1": DATA / "tokenizer.model.v1",
+    "v2": DATA / "mistral_instruct_tokenizer_240216.model.v2",
+    "v3": DATA / "mistral_instruct_tokenizer_240323.model.v3",
+    "v7": DATA / "mistral_instruct_tokenizer_241114.model.v7",
+}
+TEKKEN = ("v3", "v7", "v11", "v13")
+LATER_SPECIAL = ["[ARGS]", "[CALL_ID]", "[AUDIO]", "[BEGIN_AUDIO]", "[TRANSCRIBE]", "[THINK]", "[/THINK]"]
+CORPUS = [
+    "The quick brown fox jumps over the lazy dog.",
+    "  two spaces in front, and two behind  ",
+    "def f(x):\n    if x:\n\treturn [x,  x]\n\n\n",
+    "family 👨‍👩‍👧‍👦 flag 🏳️‍🌈 skin 👍🏽 keycap 1️⃣",
+    "日本語のテキスト、中文文本，한국어 텍스트",
+    "e\u0301 a\u0308\u0323 \u200f\u05d0\u05b8 Ω≈ç√ ﬁ",
+    "naïve café – “quotes” … ½ ²",
+    "tabs\tand\r\nlines\n \n  \u00a0\u3000",
+    "\x00\x01\x1b[2J\x7f\u2028\ufeff\ufffd\U0010ffff",
+    "▁ literal ▁▁ U+2581, <0x0A> <unk>",
+    "",
+    " ",
+]
+CHATML = (
+    "{% for message in messages %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+CHATML_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+
+def mistral_folder(path, version):
+    """Return `path` with one of Mistral's own sentencepiece models in it."""
+    shutil.copyfile(MISTRAL[version], path / "tokenizer.model")
+    return path
+
+
+def write_json(path, name, document):
+    (path / name).write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+@cache
+def byte_level_json():
+    """A tokenizer.json like SmolLM2's: byte-level BPE with ChatML's tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=CHATML_TOKENS,
+        initial_alphabet=sorted(byte_level_alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return tokenizer.to_str()
+
+
+@cache
+def piece_json(kind):
+    """A tokenizer.json like Llama's: pieces with ▁ and byte fallback, decoded by `kind` llama or metaspace."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    if kind == "llama":
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        tokenizer.decoder = decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        )
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+        tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")])
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=["<unk>", "<s>", "</s>", *bytes_], max_token_length=8, show_progress=False
+    )
+    tokenizer.train_from_iterator([text for text in CORPUS if text.isascii()] * 2, trainer)
+    document = json.loads(tokenizer.to_str())
+    document["added_tokens"] = document["added_tokens"][:3]  # the bytes are ordinary pieces
+    return json.dumps(document)
+
+
+@cache
+def _real_tekken():
+    return json.loads((DATA / "tekken_240911.json").read_text(encoding="utf-8"))
+
+
+def tekken_document(size, version="v3"):
+    """Return a tekken.json of `version` with the first `size` tokens of the real one."""
+    real = _real_tekken()
+    special = real["config"]["default_num_special_tokens"]
+    config = {"num_vocab_tokens": size, "default_vocab_size": size + special, "version": version}
+    document = real | {"vocab": real["vocab"][:size], "config": real["config"] | config}
+    if version in ("v3", "v7"):
+        return document
+    names = [token["token_str"] for token in Tekkenizer.DEPRECATED_SPECIAL_TOKENS] + LATER_SPECIAL
+    entries = [{"rank": i, "token_str": str(name), "is_control": True} for i, name in enumerate(names)]
+    return document | {"special_tokens": entries, "image": None}
+
+
+def tekken_folder(path, size, version="v3"):
+    """Return `path` with such a tekken.json in it."""
+    return write_json(path, "tekken.json", tekken_document(size, version))
+
+
+@cache
+def tekken(size):
+    """Return a tekken.json with the first `size` tokens of the real one, and the tokenizer.json it is exported to.
+
+    The exported pre-tokenizer is GPT-2's, which is wrong for it, as in the files it stands for.
+    """
+    document = tekken_document(size)
+    special = document["config"]["default_num_special_tokens"]
+    letter = {byte: character for character, byte in byte_level_alphabet().items()}
+    ranks = {base64.b64decode(entry["token_bytes"]): entry["rank"] for entry in document["vocab"]}
+    names = {0: "<unk>", 1: "<s>", 2: "</s>", 3: "[INST]", 4: "[/INST]", 10: "[IMG]"}
+    added = [
+        {"id": i, "content": names.get(i, f"<SPECIAL_{i}>"), "special": True, "normalized": False}
+        | {"single_word": False, "lstrip": False, "rstrip": False}
+        for i in range(special)
+    ]
+    merges = []
+    for token in ranks:
+        cuts = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
+        pairs = [pair for pair in cuts if pair[0] in ranks and pair[1] in ranks]
+        merges += sorted(pairs, key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
+    texts = {token: "".join(letter[byte] for byte in token) for token in ranks}
+    backend = Tokenizer(
+        models.BPE(
+            {texts[token]: rank + special for token, rank in ranks.items()},
+            [(texts[left], texts[right]) for left, right in merges],
+            ignore_merges=True,
+        )
+    )
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    exported = json.loads(backend.to_str()) | {"added_tokens": added}
+    assert document["config"]["pattern"] == TEKKEN_PATTERN
+    return json.dumps(document), json.dumps(exported)
+
+
+def trained_sentencepiece(path, **options):
+    """Return `path` with a tiny sentencepiece model, trained with `options`."""
+    text = path / "corpus.txt"
+    text.write_text("the cat sat on the mat\nthe dog sat on the log\n" * 20, encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text),
+        model_prefix=str(path / "tokenizer"),
+        vocab_size=options.pop("vocab_size", 40),
+        model_type="bpe",
+        minloglevel=9,
+        **options,
+    )
+    return path

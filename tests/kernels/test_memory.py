@@ -1,0 +1,45 @@
+"""How much memory is there, as the system says it."""
+
+import pytest
+
+from mistral_mlx.kernels import memory
+
+
+@pytest.fixture
+def cgroup(tmp_path, monkeypatch):
+    """A control group limited to 6 GB that has used 5 GB, 4.25 GB of it cached files."""
+    (tmp_path / "memory.max").write_text("6000000000\n")
+    (tmp_path / "memory.current").write_text("5000000000\n")
+    (tmp_path / "memory.stat").write_text("anon 700000000\nactive_file 4000000000\ninactive_file 250000000\n")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_linux_available", lambda: 20_000_000_000)
+    return tmp_path
+
+
+def test_cached_files_do_not_count_against_the_limit_of_a_container(cgroup):
+    """Else a model would not fit a second time: its weights are still cached from the first."""
+    assert memory.available_memory() == 5_250_000_000
+
+
+def test_the_group_of_the_process_and_its_parents_limit_it(cgroup, tmp_path, monkeypatch):
+    """Only the root was read, which has no limit outside of a container: a systemd slice was not seen."""
+    monkeypatch.setattr(memory, "OWN_CGROUP", tmp_path / "own")
+    (tmp_path / "own").write_text("4:memory:/elsewhere\n0::/user.slice/run-1.scope\n")
+    scope = tmp_path / "user.slice" / "run-1.scope"
+    scope.mkdir(parents=True)
+    assert memory.available_memory() == 5_250_000_000
+    for folder, limit in ((scope.parent, 3_000_000_000), (scope, 2_000_000_000), (scope, 4_000_000_000)):
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text("1000000000\n")
+        (folder / "memory.stat").write_text("anon 1000000000\n")
+        assert memory.available_memory() == min(limit - 1_000_000_000, 2_000_000_000)
+
+
+def test_no_limit_is_no_limit(cgroup):
+    (cgroup / "memory.max").write_text("max\n")
+    assert memory.available_memory() == 20_000_000_000
+
+
+def test_a_group_that_cannot_be_read_says_nothing(cgroup):
+    (cgroup / "memory.stat").unlink()
+    assert memory.available_memory() == 20_000_000_000

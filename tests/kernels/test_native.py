@@ -1,0 +1,309 @@
+"""The native kernels against float64 and against the portable ones, on shapes that divide by nothing."""
+
+import os
+import subprocess
+import sys
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from helpers.models import tiny_model
+
+from mistral_mlx.kernels import Norm, Weight, native
+from mistral_mlx.model.args import Packing
+from mistral_mlx.model.cache import RollingBufferCache
+
+pytestmark = pytest.mark.skipif(not native.available, reason=f"no native kernels: {native.missing}")
+
+# Rounding to codes of at most LIMIT moves an activation by half a step of its group's largest: relative to the result's
+# largest possible size, sum |w| max |x|, the error is at most this, for every K and group.
+FINE_STEP = 0.5 / 32639
+ROW_STEP = 0.5 / 1919  # of a few rows and 4 bits
+COARSE_STEP = 0.5 / 127
+FLOAT_EPS = 2.0**-24  # of each of the K / 16 sums a float32 accumulator makes; the sums are 16 wide or wider
+ATTENTION_EPS = 2e-6  # exp is good to 2e-7, scores of about 10 to 2^-24 of their size
+SETS = native.ext.sets() if native.built else []
+ROWS = [1, 2, 8, 9, 12, 13, 33, 70]
+
+
+@pytest.fixture(params=SETS)
+def kernels(request):
+    before = native.ext.name()
+    assert native.ext.select(request.param)
+    yield native.ext
+    assert native.ext.select(before)
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def packed(n_out, n_in, group_size, bits, dtype, seed=0):
+    arrays = mx.quantize(mx.array(normal(n_out, n_in, seed=seed)).astype(dtype), group_size, bits)
+    floats = [a.astype(mx.float32) for a in arrays[1:]]
+    return arrays, np.array(mx.dequantize(arrays[0], *floats, group_size, bits), np.float64)
+
+
+def quantized_matmul(kernels, x, arrays, group_size, bits):
+    return np.array(kernels.products(mx.array(x), [Weight(*arrays, group_size, bits)])[0])
+
+
+def matmul(kernels, x, weight):
+    return np.array(kernels.products(mx.array(x), [Weight(weight)])[0])
+
+
+def step_of(n_rows, bits):
+    return ROW_STEP if bits == 4 and n_rows <= 8 else FINE_STEP
+
+
+def within(result, x, weight, step):
+    """Compare with the exact product, by the bound above for each output."""
+    x = x.astype(np.float64)
+    largest = np.abs(x).max(axis=1, keepdims=True)
+    bound = (step * largest + FLOAT_EPS * weight.shape[1] * largest) * np.abs(weight).sum(axis=1) + 1e-30
+    assert result.shape == (len(x), len(weight))
+    assert (np.abs(result - x @ weight.T) <= bound).all()
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+def test_quantized_matmul_is_within_the_rounding_of_its_activations(kernels, group_size, bits, dtype):
+    for n_out, n_groups in ((1, 1), (19, 3), (33, 35)):
+        arrays, weight = packed(n_out, group_size * n_groups, group_size, bits, dtype)
+        for n_rows in ROWS if n_groups == 3 and dtype == mx.float16 else (1, 3, 17):
+            x = normal(n_rows, group_size * n_groups, seed=n_rows)
+            result = quantized_matmul(kernels, x, arrays, group_size, bits)
+            within(result, x, weight, step_of(n_rows, bits))
+
+
+def test_one_plane_is_within_the_rounding_to_eight_bits(kernels):
+    arrays, weight = packed(37, 32 * 35, 32, 4, mx.bfloat16)
+    x = normal(23, 32 * 35, seed=1)
+    kernels.set_planes(1)
+    try:
+        within(quantized_matmul(kernels, x, arrays, 32, 4), x, weight, COARSE_STEP)
+    finally:
+        kernels.set_planes(2)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("n_groups", [1, 3, 5])
+def test_every_code_is_the_one_that_was_packed(kernels, n_groups, bits):
+    """A single 1 in the activations brings out one column of codes; the rows end with half a vector."""
+    n_out, n_in = 21, 32 * n_groups
+    codes = np.random.default_rng(bits).integers(0, 2**bits, (n_out, n_in))
+    stream = (codes[..., None] >> np.arange(bits) & 1).astype(np.uint8).reshape(n_out, -1)
+    words = np.packbits(stream, axis=1, bitorder="little").view(np.uint32)
+    ones = mx.ones((n_out, n_groups))
+    for n_rows in (1, n_in):  # few and many
+        for x in np.split(np.eye(n_in, dtype=np.float32), n_in // n_rows):
+            result = quantized_matmul(kernels, x, (mx.array(words), ones, 0 * ones), 32, bits)
+            assert (np.abs(result - x @ codes.T) < 1e-4).all()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("n_rows", [1, 21])
+def test_every_set_multiplies_the_same_codes_as_the_portable_one(kernels, n_rows, bits):
+    arrays, weight = packed(45, 64 * 33, 64, bits, mx.float32)
+    x = normal(n_rows, 64 * 33, seed=2)
+    result = quantized_matmul(kernels, x, arrays, 64, bits)
+    kernels.select("portable")
+    expected = quantized_matmul(kernels, x, arrays, 64, bits)
+    assert np.abs(result - expected).max() <= 4 * FLOAT_EPS * np.abs(weight).sum(axis=1).max() * np.abs(x).max()
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+def test_matmul_is_that_of_float32(kernels, dtype):
+    for n_out, n_in in ((1, 1), (19, 77), (45, 600)):
+        weight = mx.array(normal(n_out, n_in)).astype(dtype)
+        for n_rows in ROWS:
+            x = normal(n_rows, n_in, seed=n_rows)
+            within(matmul(kernels, x, weight), x, np.array(weight.astype(mx.float32), np.float64), 0)
+
+
+@pytest.mark.parametrize("n_rows", [1, 4, 30])
+def test_any_number_of_threads_gives_the_same_bits(kernels, n_rows):
+    arrays, _ = packed(301, 1152, 64, 4, mx.float16)
+    x, dense = normal(n_rows, 1152, seed=3), mx.array(normal(301, 1152))
+    results = []
+    for threads in (1, 2, 3, 7):
+        kernels.set_threads(threads)
+        both = quantized_matmul(kernels, x, arrays, 64, 4), matmul(kernels, x, dense)
+        results.append([r.tobytes() for r in both])
+    kernels.set_threads(0)
+    assert results == results[:1] * 4
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("n_rows", [1, 9])
+def test_what_is_not_finite_stays_visible(kernels, n_rows, bad):
+    arrays, _ = packed(5, 256, 64, 4, mx.float16)
+    x = normal(n_rows, 256)
+    x[0, 100] = bad
+    result = quantized_matmul(kernels, x, arrays, 64, 4)
+    assert not np.isfinite(result[0]).any()
+    assert np.isfinite(result[1:]).all()
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-38, 1e30])
+def test_the_smallest_and_largest_activations_are_numbers(kernels, size):
+    arrays, weight = packed(5, 128, 64, 8, mx.float32)
+    x = np.full((1, 128), size, np.float32)
+    result = quantized_matmul(kernels, x, arrays, 64, 8)
+    assert np.abs(result - x @ weight.T).max() <= FINE_STEP * max(size, 1e-30) * 128 * np.abs(weight).max()
+
+
+def test_rows_that_do_not_lie_in_order_are_read_in_order(kernels):
+    arrays, weight = packed(7, 64, 64, 4, mx.float32)
+    x = normal(64, 5)
+    result = kernels.products(mx.array(x).T, [Weight(*arrays, 64, 4)])[0]
+    within(np.array(result), x.T, weight, ROW_STEP)
+
+
+def test_what_does_not_fit_together_is_refused(kernels):
+    arrays, _ = packed(7, 64, 64, 4, mx.float32)
+    with pytest.raises(ValueError, match="do not fit together"):
+        kernels.products(mx.zeros((1, 128)), [Weight(*arrays, 64, 4)])
+    with pytest.raises(ValueError, match="group_size"):
+        kernels.products(mx.zeros((1, 64)), [Weight(*arrays, 16, 4)])
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+@pytest.mark.parametrize("window", [0, 1, 5, 64, 100])
+@pytest.mark.parametrize(("n_new", "n_keys"), [(1, 1), (1, 131), (2, 65), (37, 37), (67, 200)])
+def test_attention_sees_the_window_and_nothing_else(kernels, n_new, n_keys, window, dtype):
+    q = normal(2, 6, n_new, 20)
+    k, v = (mx.array(normal(2, 2, n_keys, 20, seed=seed)).astype(dtype) for seed in (1, 2))
+    result = np.array(kernels.attention(mx.array(q), k, v, scale=0.3, window=window))
+    keys, values = (np.array(a.astype(mx.float32), np.float64).repeat(3, axis=1) for a in (k, v))
+    distance = np.arange(n_keys - n_new, n_keys)[:, None] - np.arange(n_keys)
+    seen = (distance >= 0) & ((distance < window) | (window == 0))
+    weights = np.exp(np.where(seen, 0.3 * q.astype(np.float64) @ keys.swapaxes(-1, -2), -np.inf))
+    expected = weights / weights.sum(axis=-1, keepdims=True) @ values
+    expected = expected.swapaxes(1, 2).reshape(2, n_new, -1)
+    assert np.abs(result - expected).max() <= ATTENTION_EPS * np.abs(values).max()
+
+
+def test_attention_of_any_number_of_threads_gives_the_same_bits(kernels):
+    q, k = mx.array(normal(1, 6, 70, 64)), mx.array(normal(1, 2, 170, 64, seed=1))
+    results = []
+    for threads in (1, 3):
+        kernels.set_threads(threads)
+        results.append(np.array(kernels.attention(q, k, k, scale=0.1, window=33)).tobytes())
+    kernels.set_threads(0)
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("n_rows", [1, 3, 8, 9, 40])
+def test_what_stands_around_a_product_is_computed_with_it(kernels, n_rows):
+    """norm, several products of one input, the residual and the gate, as single steps give them."""
+    arrays, gate = packed(45, 128, 64, 4, mx.float16)
+    eight, up = packed(45, 128, 64, 8, mx.float16, seed=1)
+    six, other = packed(45, 128, 64, 6, mx.float16, seed=5)
+    dense = normal(128, 45, seed=2)
+    x, weight = normal(n_rows, 128, seed=3), normal(128, seed=4)
+    h = x / np.sqrt((x.astype(np.float64) ** 2).mean(axis=1, keepdims=True) + 1e-3) * weight
+    norm, packings = Norm(mx.array(weight), 1e-3), [Weight(*arrays, 64, 4), Weight(*eight, 64, 8)]
+    bound = 8 * ROW_STEP * np.abs(h).max() * np.abs(gate).sum(axis=1).max()
+    three = kernels.products(mx.array(x), [*packings, Weight(*six, 64, 6)], norm)
+    assert all(np.abs(np.array(y) - h @ w.T).max() <= bound for y, w in zip(three, (gate, up, other), strict=True))
+    gated, raised = h @ gate.T, h @ up.T
+    expected = gated / (1 + np.exp(-gated)) * raised
+    result = np.array(kernels.swiglu(mx.array(x), *packings, norm))
+    assert np.abs(result - expected).max() <= bound * (np.abs(raised).max() + np.abs(gated).max())
+    added = np.array(kernels.add_product(mx.array(x), mx.array(result), Weight(mx.array(dense))))
+    exact = x + result.astype(np.float64) @ dense.astype(np.float64).T
+    assert np.abs(added - exact).max() <= 1e-5 * (np.abs(result) @ np.abs(dense.T)).max()
+
+
+def tiny_block(bits):
+    """A random transformer block, its weights plain float32 (0 bits) or packed from half precision."""
+    model, _ = tiny_model(seed=3, hidden_size=64, intermediate_size=96)
+    block = model.model.layers[0]
+    for part in (block.self_attn, block.mlp) if bits else ():
+        for name, layer in part.children().items():
+            packed = layer.quantized(Packing(bits, 32))
+            packed.update(
+                dict(
+                    zip(
+                        ("weight", "scales", "biases"),
+                        mx.quantize(layer.weight.astype(mx.float16), 32, bits),
+                        strict=True,
+                    )
+                )
+            )
+            part[name] = packed
+    return block
+
+
+@pytest.mark.parametrize("bits", [0, 4, 5, 8])
+@pytest.mark.parametrize("window", [None, 5])
+def test_a_block_in_one_step_is_the_block_in_single_steps(kernels, window, bits, monkeypatch):
+    """Over more than two wraps of the window; a prompt takes the single steps."""
+    block, fused, single = tiny_block(bits), RollingBufferCache(window), RollingBufferCache(window)
+    error = 1e-3 if bits else 1e-5  # a key may be rounded to the next half where the steps differ in the last bit
+    for i in range(14):
+        x = mx.array(normal(2, 1, 64, seed=i))
+        result = np.array(block(x, fused))
+        with monkeypatch.context() as patch:
+            patch.setattr(RollingBufferCache, "takes_tokens", property(lambda self: False))
+            expected = np.array(block(x, single))
+        assert fused.takes_tokens
+        assert np.abs(result - expected).max() <= error * np.abs(expected).max()
+    for a, b in ((fused.keys, single.keys), (fused.values, single.values)):
+        assert np.abs(np.array(a) - np.array(b)).max() <= error * np.abs(np.array(b)).max()
+
+
+def test_a_buffer_that_someone_holds_is_not_written_into(kernels):
+    block, cache = tiny_block(0), RollingBufferCache(4)
+    for i in range(9):
+        mx.eval(block(mx.array(normal(1, 1, 64, seed=i)), cache))
+    held = cache.keys
+    before = np.array(held)
+    mx.eval(block(mx.array(normal(1, 1, 64, seed=9)), cache))
+    assert (np.array(held) == before).all()
+    assert (np.array(cache.keys) != before).any()
+
+
+def test_a_buffer_that_nobody_holds_is_written_in_place(kernels):
+    block, cache = tiny_block(0), RollingBufferCache(4)
+    places = set()
+    for i in range(9):
+        mx.eval(block(mx.array(normal(1, 1, 64, seed=i)), cache))
+        places.add(np.asarray(cache.keys).ctypes.data)
+    assert len(places) <= 2  # the first step has another one
+
+
+def test_the_extension_knows_the_arrays_of_this_mlx():
+    """Both must have the same ABI tag of nanobind: if a new mlx moves it, move both pins in pyproject.toml."""
+    weight = Weight(mx.ones((3, 2)))
+    assert native.ext.products(mx.ones((1, 2)), [weight])[0].tolist() == [[2.0, 2.0, 2.0]]
+
+
+def python(code, kernel_set):
+    env = {**os.environ, "MISTRAL_MLX_KERNELS": kernel_set}
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_name_that_is_shown_selects_the_set(name):
+    """The set avx512-vnni was selected as avx512, and the name that --version prints was ignored."""
+    run = python("from mistral_mlx.kernels import native; print(native.ext.name())", name)
+    assert (run.stdout, run.stderr) == (f"{name}\n", "")
+
+
+def test_an_empty_name_of_a_set_selects_the_best_one():
+    assert python("from mistral_mlx.kernels import native; print(native.ext.name())", "").stdout == f"{SETS[0]}\n"
+
+
+@pytest.mark.parametrize("name", ["nonsense", "avx512", "neon-i8mm" if "avx2" in SETS else "avx2"])
+def test_a_set_that_this_cpu_cannot_run_is_refused(name):
+    """It was ignored, so that a test of avx-vnni on a CPU without it tested something else, and passed."""
+    run = python("from mistral_mlx.cli.app import run; import sys; sys.argv[1:] = ['--version']; run()", name)
+    line = f"mistral-mlx: error: MISTRAL_MLX_KERNELS is {name}; this CPU can run: {', '.join(SETS)}\n"
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", line)
+
+
+def test_the_package_can_be_imported_whatever_set_is_named():
+    assert python("import mistral_mlx", "nonsense").returncode == 0

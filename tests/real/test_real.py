@@ -1,0 +1,82 @@
+"""The demo model, SmolLM2-135M-Instruct: a real trained model answers, and for the right reasons."""
+
+import json
+import shutil
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from helpers.cli import run
+from reference import forward
+
+from mistral_mlx import Sampler, Session, encode_chat, generate_step, load
+
+pytestmark = pytest.mark.real
+
+QUESTION = "What is the capital of France?"
+
+
+@pytest.fixture(scope="module")
+def opened(demo):
+    return load(demo)
+
+
+def test_the_demo_model_answers(demo):
+    result = run("complete", "-m", demo, "--temperature", "0", "--quiet", QUESTION)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"The capital of France is Paris.\n", b"")
+
+
+def test_it_was_imported_without_loss(demo):
+    """Q4_1 and Q8_0 are 5 and 9 bits with their scales; a float32 norm is neither."""
+    config = json.loads((demo / "config.json").read_text())
+    assert config["quantization"]["bits"] == 4
+    assert config["quantization"]["model.embed_tokens"]["bits"] == 8
+    facts = json.loads(run("info", demo, "--json").stdout)
+    assert (facts["parameters"], facts["dtypes"]["F32"]) == (134_515_008, 61)
+
+
+def test_its_logits_are_those_of_the_reference_on_the_same_weights(opened, exact_cache):
+    model, tokenizer = opened
+    ids = encode_chat(tokenizer, [{"role": "user", "content": QUESTION}])
+    expected = forward(model.args, unpacked(model), ids)
+    logits = np.array(model(mx.array([ids])))[0]
+    assert np.abs(logits - expected).max() < 1e-3 * np.abs(expected).max()
+    assert (logits.argmax(axis=1) == expected.argmax(axis=1)).all()
+
+
+def unpacked(model):
+    """Return the weights of a packed model as plain arrays, by HF name."""
+    plain = {}
+    for path, module in model.named_modules():
+        if "scales" in module:
+            scales, biases = module.scales.astype(mx.float32), module.biases.astype(mx.float32)
+            plain[f"{path}.weight"] = mx.dequantize(module.weight, scales, biases, module.group_size, module.bits)
+        elif "weight" in module:
+            plain[f"{path}.weight"] = module.weight
+    return {name: np.array(weight.astype(mx.float32)) for name, weight in plain.items()}
+
+
+def test_a_chat_continues_its_cache_and_equals_a_cold_run(opened):
+    model, tokenizer = opened
+    session = Session(model, tokenizer)
+    greedy = {"sampler": Sampler(temperature=0), "max_tokens": 8}
+    for text in (QUESTION, "And of Italy?"):
+        messages = [*session.messages, {"role": "user", "content": text}]
+        answer = list(session.ask(text, **greedy))
+        cold = list(generate_step(encode_chat(tokenizer, messages), model, **greedy))
+        assert [response.token for response in answer] == cold[: len(answer)]
+    assert answer[-1].cached_tokens > 40
+    assert "".join(r.text for r in answer) == tokenizer.decode([r.token for r in answer])
+
+
+def test_with_a_small_window_the_ring_wraps_and_stays_right(demo, tmp_path):
+    """The same weights under a config with a window of 24 tokens."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "model.safetensors"):
+        shutil.copyfile(demo / name, tmp_path / name)
+    config = json.loads((demo / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "mistral", "sliding_window": 24}))
+    model, tokenizer = load(tmp_path)
+    ids = tokenizer.encode("The quick brown fox jumps over the lazy dog. " * 6)
+    options = {"sampler": Sampler(temperature=0), "max_tokens": 4}
+    in_steps, whole = (list(generate_step(ids, model, prefill_step_size=n, **options)) for n in (25, 512))
+    assert in_steps == whole
