@@ -9,11 +9,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from mistral_mlx.cli.answers import prompt_templates
-from mistral_mlx.cli.commands import complete as complete_command
-from mistral_mlx.cli.commands import config
-from mistral_mlx.cli.commands import convert as convert_command
-from mistral_mlx.cli.commands import evaluate as evaluate_command
 from mistral_mlx.cli.commands.batch import batch
 from mistral_mlx.cli.commands.complete import complete
 from mistral_mlx.cli.commands.completion import completion
@@ -21,8 +16,6 @@ from mistral_mlx.cli.commands.convert import convert
 from mistral_mlx.cli.commands.evaluate import evaluate
 from mistral_mlx.cli.commands.models import models
 from mistral_mlx.cli.commands.tokens import tokens
-from mistral_mlx.cli.models import registry
-from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.options.help import Application
 from mistral_mlx.cli.options.sampling import with_sampling
 from mistral_mlx.cli.terminal.streams import Interrupted, OutputError, note, prepare_streams, raise_on_signals
@@ -36,6 +29,14 @@ from mistral_mlx.errors import (
     shown,
 )
 from mistral_mlx.version import __version__
+
+from .answers import prompt_templates
+from .commands import complete as complete_command
+from .commands import config
+from .commands import convert as convert_command
+from .commands import evaluate as evaluate_command
+from .models import registry
+from .options import shared
 
 # docs/cli.md lists them; those of signals are in `terminal`.
 INTERNAL, USAGE, MODEL, CONTEXT, OUTPUT = 1, 2, 3, 4, 5
@@ -155,10 +156,10 @@ def chat(
     **sampling: Any,
 ) -> None:
     """Talk to a model; /help inside lists the commands."""
-    from mistral_mlx.cli.answers.answer_settings import from_plain
-    from mistral_mlx.cli.chat import opening, start
     from mistral_mlx.cli.chat.settings import NAMES, ChatOptions
     from mistral_mlx.cli.chat.store import Store
+
+    from .chat import opening, start
 
     if name and not resume:
         raise OptionError(f"{shown(name)} is no option; a model is named with --model, a session with --resume")
@@ -212,9 +213,10 @@ def export(
 
     Weights packed to 2, 3, 4 or 5 bits, and to 8 bits by convert from a GGUF file, are the very same in it.
     """
-    from mistral_mlx.cli.reports import export as command
     from mistral_mlx.cli.reports.convert import progress_bar
     from mistral_mlx.convert.export.gguf_export import export_gguf
+
+    from .reports import export as command
 
     model, target = shared.model_and_target(context, name, target, model)
     path = registry.resolve(model)
@@ -233,7 +235,7 @@ def info(
     as_json: shared.Json = False,
 ) -> None:
     """Show what a model is, and what running it takes."""
-    from mistral_mlx.cli.reports import info as command
+    from .reports import info as command
 
     command.show(command.describe(registry.resolve(shared.named_model(context, name, model))), as_json=as_json)
 
@@ -255,8 +257,9 @@ def bench(
 ) -> None:
     """Measure how fast a model reads a prompt and writes an answer here."""
     from mistral_mlx.cli.models.opening import use_device, use_threads
-    from mistral_mlx.cli.reports import bench as command
     from mistral_mlx.measure.benchmark import Workload
+
+    from .reports import bench as command
 
     workload = Workload(n_prompt=n_prompt, n_gen=n_gen, depth=depth, repeats=repeats)
     model = shared.named_model(context, name, model)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import typer
 
+from mistral_mlx.cli.options.answer import AnswerOptions, read_values
 from mistral_mlx.cli.terminal.streams import Interrupted, note
 from mistral_mlx.errors import ContextError, OptionError, TokenizerError, counted
 from mistral_mlx.generation.stream import GenerationResponse, check_prompt, stream_generate
@@ -20,7 +21,6 @@ from mistral_mlx.sampling.options import MAX_SEED
 from mistral_mlx.sampling.sampler import Sampler
 from mistral_mlx.tokenizer.choose import Tokenizer
 
-from .answer_settings import AnswerOptions, read_values
 from .batch_files import Results, Task, read_tasks
 from .prompt import Prompt
 

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mistral_mlx.cli.models import registry
+from mistral_mlx.cli.options.answer import AnswerOptions, read_values
 from mistral_mlx.cli.terminal.streams import note, write_text
 from mistral_mlx.errors import OptionError, shown
-
-from .answer_settings import AnswerOptions, read_values
 
 if sys.version_info >= (3, 11):
     import tomllib

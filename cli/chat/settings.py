@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mistral_mlx.cli.answers.answer_settings import AnswerOptions, from_plain
+from mistral_mlx.cli.options.answer import AnswerOptions, from_plain
 from mistral_mlx.errors import OptionError, shown
 from mistral_mlx.sampling.knobs import Knob, knob, knobs
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from mistral_mlx.cli.answers.answer_settings import AnswerOptions, from_plain
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
+from mistral_mlx.cli.options.answer import AnswerOptions, from_plain
 from mistral_mlx.cli.options.sampling import with_sampling
 from mistral_mlx.errors import OptionError
 

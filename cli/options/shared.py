@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from mistral_mlx.cli.answers.answer_settings import AnswerOptions
 from mistral_mlx.cli.models.registry import model_names
 from mistral_mlx.errors import OptionError, shown
+
+from .answer import AnswerOptions
 
 PANELS = ("Prompt", "Sampling", "Evaluation", "Output", "Weights", "Machine")  # sections of --help, in their order
 prompt_option, sampling_option, evaluation_option, output_option, weights_option, machine_option = (

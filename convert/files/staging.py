@@ -113,8 +113,12 @@ def _working(target: Path) -> Iterator[Path]:
         finally:
             _clear(work, target)
             os.close(lock)  # last: a folder that is not locked belongs to whoever finds it
-    except OSError as problem:
-        raise ConversionError(f"{_reason(problem)}; {shown(str(target))} is as it was before") from problem
+    except BaseException as problem:
+        with suppress(OSError):
+            _tidy(target)  # an interrupt may come before a new folder is locked, or while one is removed
+        if isinstance(problem, OSError):
+            raise ConversionError(f"{_reason(problem)}; {shown(str(target))} is as it was before") from problem
+        raise
     with suppress(OSError):  # the target is whole; this only makes its name outlast a power cut
         _sync(target.parent)
 

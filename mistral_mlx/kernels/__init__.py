@@ -14,10 +14,9 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mistral_mlx.kernels.fallback import packing
-from mistral_mlx.kernels.fallback import products as cpu
-
 from . import native
+from .fallback import packing
+from .fallback import products as cpu
 
 ITEM_NBYTES = {"F16": 2, "BF16": 2, "F32": 4}
 

@@ -7,10 +7,10 @@ from helpers.invoke import invoke
 from helpers.tiny_folder import write_tiny_folder
 
 from mistral_mlx.cli.answers import batch, batch_files
-from mistral_mlx.cli.answers.answer_settings import AnswerOptions
 from mistral_mlx.cli.answers.batch import Decoder, Defaults, Request, request_of
 from mistral_mlx.cli.answers.batch_files import Task
 from mistral_mlx.cli.answers.prompt import Prompt
+from mistral_mlx.cli.options.answer import AnswerOptions
 from mistral_mlx.cli.terminal.streams import Interrupted, OutputError
 from mistral_mlx.errors import OptionError
 from mistral_mlx.model.loading import load

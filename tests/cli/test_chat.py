@@ -199,7 +199,7 @@ def test_an_error_of_loading_is_shown_as_soon_as_it_is_known(endless, tmp_path):
 def test_the_prompt_does_not_wait_for_the_model(endless, tmp_path):
     may_load = tmp_path / "may load"
     slow = f"""
-import os, time, mistral_mlx.cli.chat_opening as o
+import os, time, mistral_mlx.cli.chat.opening as o
 opened = o.Opener.open
 def open_later(*args):
     while not os.path.exists({str(may_load)!r}):
@@ -285,7 +285,7 @@ class Typed:
 
 def test_ctrl_c_in_edit_mode_does_not_count_as_the_first_of_two(endless, home):
     reader = Typed("one", "two", "/edit 2", None, "three", "/edit", "/undo", "four", None, "five")
-    opener = Opener(str(endless), "auto", 0, force=False, quiet=True)
+    opener = Opener(str(endless), "auto", 0, ignore_memory=False, quiet=True)
     setup = ChatSetup(opener, Store(home / "sessions"), ChatOptions(max_tokens=2, temperature=0.0))
     chat = Chat(setup, Background(lambda: open_session(setup)), setup.settings)
     assert loop.run(chat, reader) is None
@@ -341,7 +341,7 @@ def test_a_second_turn_and_a_resize_while_it_is_written(endless):
 
 HOSTILE = "\x1b]52;c;cm0=\x07\x1b[31m\x9b2J\u202e"
 WRITES_HOSTILE_TEXT = f"""
-import dataclasses, mistral_mlx.session as s
+import dataclasses, mistral_mlx.session.session as s
 generate = s.stream_generate
 s.stream_generate = lambda *a, **k: (dataclasses.replace(r, text={HOSTILE!r} + " end ") for r in generate(*a, **k))
 """

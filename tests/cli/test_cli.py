@@ -230,7 +230,7 @@ def test_a_prompt_beyond_the_context_has_its_own_status(tmp_path):
 def test_a_model_larger_than_the_memory_is_refused_unless_forced(folder):
     code = PROGRAM[2].replace(
         "; main()",
-        "; from mistral_mlx.cli.commands.models import opening; opening.available_memory = lambda: 1000; main()",
+        "; from mistral_mlx.cli.models import opening; opening.available_memory = lambda: 1000; main()",
     )
     refused = subprocess.run(
         [sys.executable, "-c", code, "complete", "-m", folder, "x"], capture_output=True, input=b""

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from helpers.tiny_folder import write_tiny_folder
 
-from mistral_mlx.cli.answers.answer_settings import from_plain
 from mistral_mlx.cli.app import app
 from mistral_mlx.cli.models.registry import register
 from mistral_mlx.cli.options import sources
+from mistral_mlx.cli.options.answer import from_plain
 from mistral_mlx.cli.options.help import Command
 from mistral_mlx.cli.options.shared import PANELS
 from mistral_mlx.errors import OptionError

@@ -331,7 +331,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from helpers.session_steps import GREEDY, TEXTS, new_session, perform
-from mistral_mlx.saved_session import save
+from mistral_mlx.session.saved import save
 import mlx.core as mx
 mx.set_default_device(mx.cpu)
 session, path = new_session(8), Path(sys.argv[2])
