@@ -158,6 +158,7 @@ def chat(
     """Talk to a model; /help inside lists the commands."""
     from mistral_mlx.cli.chat.settings import NAMES, ChatOptions
     from mistral_mlx.cli.chat.store import Store
+    from mistral_mlx.cli.options.answer import from_plain
 
     from .chat import opening, start
 
