@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mistral_mlx.cli.answers.remarks import statistics
@@ -15,7 +15,7 @@ from .attachments import Attachment, with_files
 from .background import Background
 from .opening import ChatSetup, Opened, load_session, recap, switch_model
 from .remarks import Remarks
-from .settings import Settings
+from .settings import ChatOptions
 from .store import Store
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Chat:
 
     setup: ChatSetup
     loading: Background[Opened]
-    settings: Settings
+    settings: ChatOptions
     is_interactive: bool = False
     attachments: list[Attachment] = field(default_factory=list)
     edit: tuple[int, str] | None = None  # the message that the next one replaces, from the end, and its text
@@ -115,7 +115,7 @@ class Chat:
         Raises OptionError or SessionError as `Store.save` does.
         """
         wanted = name or self.store.name
-        saved = self.store.save(self.session, {**asdict(self.settings), "model": self.model}, name)
+        saved = self.store.save(self.session, {**self.settings.as_saved(), "model": self.model}, name)
         if wanted and saved != wanted:
             self.say(f"another program has changed the session {wanted}; this conversation is saved as {saved}")
         return saved
@@ -125,7 +125,7 @@ class Chat:
         if not self.setup.opener.quiet:
             note(text)
 
-    def apply(self, settings: Settings) -> None:
+    def apply(self, settings: ChatOptions) -> None:
         """Use `settings` for all further answers. Raises OptionError if one is out of range."""
         self.sampler = settings.sampler()
         self.settings = settings

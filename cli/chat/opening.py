@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mistral_mlx.cli.models import registry
 from mistral_mlx.errors import TokenizerError, shown
 
-from .settings import Settings
+from .settings import ChatOptions
 from .store import Store
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class ChatSetup:
 
     opener: Opener
     store: Store
-    settings: Settings
+    settings: ChatOptions
     given: frozenset[str] = frozenset()  # settings from the command line, which no saved session overrides
     system: str | None = None
     template: str | None = None
@@ -71,7 +71,6 @@ def open_session(setup: ChatSetup) -> Opened:
     Raises OptionError, ModelError or SessionError; TokenizerError if the model has no instruct format.
     """
     opener = setup.opener
-    setup.settings.check()
     opener.use_device(quiet=opener.quiet)
     if setup.resumes:
         name = opener.model or setup.store.model_of(setup.resumes)

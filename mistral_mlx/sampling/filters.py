@@ -4,6 +4,8 @@ Probabilities are known up to a common factor; every filter sees those that the 
 they were all there are. None of them sorts a whole vocabulary unless the distribution is nearly flat.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -71,6 +73,15 @@ def exclude_top_choices(ids: Ids, probs: Floats, threshold: float) -> tuple[Ids,
     left_out[np.lexsort((ids[above], probs[above]))[0]] = False
     kept = np.delete(np.arange(len(ids)), above[left_out])
     return ids[kept], probs[kept]
+
+
+# The filters of a draw in their order, by the option whose value they take.
+FILTERS: tuple[tuple[str, Callable[[Ids, Floats, int], tuple[Ids, Floats]]], ...] = (
+    ("top_k", keep_top_k),
+    ("typical_p", keep_typical_p),
+    ("top_p", keep_top_p),
+    ("min_p", keep_min_p),
+)
 
 
 def _first_that_reach(needed: float, probs: Values, *, by: Values) -> NDArray[np.int64]:
