@@ -1,7 +1,8 @@
-"""Which tokens may be drawn: each filter keeps a part of `ids` and of their probabilities, and at least one.
+"""Filters decide which tokens may be drawn.
 
-Probabilities are known up to a common factor; every filter sees those that the filters before it have kept, as if
-they were all there are. None of them sorts a whole vocabulary unless the distribution is nearly flat.
+A filter of FILTERS keeps a part of `ids` and of their probabilities, at least one; a filter of LOGIT_FILTERS sets
+logits to -inf. Probabilities are known up to a common factor, and each filter sees only those that the filters before
+it have kept. None of them sorts a whole vocabulary unless the distribution is nearly flat.
 """
 
 from collections.abc import Callable
@@ -82,6 +83,9 @@ FILTERS: tuple[tuple[str, Callable[[Ids, Floats, int], tuple[Ids, Floats]]], ...
     ("top_p", keep_top_p),
     ("min_p", keep_min_p),
 )
+
+# Filters that need logits, which small temperatures do not turn to 0; they act before those above.
+LOGIT_FILTERS: tuple[tuple[str, Callable[[Floats, float], Floats]], ...] = ()
 
 
 def _first_that_reach(needed: float, probs: Values, *, by: Values) -> NDArray[np.int64]:

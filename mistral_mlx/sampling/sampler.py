@@ -20,7 +20,7 @@ from mistral_mlx.errors import CheckpointError, OptionError
 from mistral_mlx.tokenizer.base import Tokenizer
 
 from .dry import PieceOf, dry_penalties, subtract
-from .filters import FILTERS, TINY, Floats, Ids, exclude_top_choices
+from .filters import FILTERS, LOGIT_FILTERS, TINY, Floats, Ids, exclude_top_choices
 from .options import SamplingOptions
 from .penalties import add_bias, last, penalize
 
@@ -36,6 +36,7 @@ class Sampler:
         self.options = replace(options or SamplingOptions(), **fields)  # type: ignore[arg-type]  # it checks them
         self.seed = secrets.randbits(32) if self.options.seed is None else self.options.seed
         self._filters = [(keep, getattr(self.options, name)) for name, keep in FILTERS if self.options.uses(name)]
+        self._cuts = [(cut, getattr(self.options, name)) for name, cut in LOGIT_FILTERS if self.options.uses(name)]
         self._rng = np.random.default_rng(self.seed)
         self._piece_of: PieceOf | None = None
 
@@ -100,6 +101,8 @@ class Sampler:
         return row
 
     def _draw(self, row: Floats, highest: float) -> int:
+        for cut, limit in self._cuts:
+            row = cut(row, limit)
         with np.errstate(over="ignore"):  # to -inf, which is right
             # A temperature that is 0 in float32 would divide 0 by 0.
             probs = np.exp((row - np.float32(highest)) / np.float32(max(self.options.temperature, TINY)))
