@@ -362,7 +362,7 @@ def test_commands_paths_and_names_are_completed(tmp_path, monkeypatch):
     assert complete("/read ") == ["notes\\ one.txt", "nothing/"]
     assert complete("/read nothing/x .h") == [".hidden"]
     assert complete("/load m") == ["mine"]
-    assert complete("/set top") == ["top_p", "top_k"]
+    assert complete("/set rep") == ["repetition_penalty", "repetition_context_size"]
     assert complete("/set top_p 0") == complete("hello /re") == complete("/nope x") == complete("/re\n/re") == []
 
 
