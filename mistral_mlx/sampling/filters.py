@@ -76,6 +76,17 @@ def exclude_top_choices(ids: Ids, probs: Floats, threshold: float) -> tuple[Ids,
     return ids[kept], probs[kept]
 
 
+def cut_top_n_sigma(logits: Floats, n: float) -> Floats:
+    """Set the logits ``[V]`` that are more than `n` standard deviations below the highest to -inf.
+
+    Top-nσ (Tang et al., Top-nσ: Not All Logits Are You Need, 2024; llama.cpp's ``--top-nsigma``). Logits of -inf do not
+    count. The result is the same at every temperature.
+    """
+    finite = logits[np.isfinite(logits)].astype(np.float64)
+    lowest = float(finite.max() - n * finite.std())
+    return np.where(logits >= lowest, logits, np.float32(-np.inf))
+
+
 # The filters of a draw in their order, by the option whose value they take.
 FILTERS: tuple[tuple[str, Callable[[Ids, Floats, int], tuple[Ids, Floats]]], ...] = (
     ("top_k", keep_top_k),
@@ -85,7 +96,7 @@ FILTERS: tuple[tuple[str, Callable[[Ids, Floats, int], tuple[Ids, Floats]]], ...
 )
 
 # Filters that need logits, which small temperatures do not turn to 0; they act before those above.
-LOGIT_FILTERS: tuple[tuple[str, Callable[[Floats, float], Floats]], ...] = ()
+LOGIT_FILTERS: tuple[tuple[str, Callable[[Floats, float], Floats]], ...] = (("top_n_sigma", cut_top_n_sigma),)
 
 
 def _first_that_reach(needed: float, probs: Values, *, by: Values) -> NDArray[np.int64]:

@@ -58,6 +58,9 @@ class SamplingOptions:
     temperature: float = knob(0.7, "T", "0 always takes the likeliest token; 1 is the model's own", least=0)
     top_p: float = knob(0.95, "P", "Keep the likeliest tokens that together reach P", off=1, above=0, at_most=1)
     top_k: int = knob(0, "K", "Keep the K likeliest tokens", off=0, least=0)
+    top_n_sigma: float = knob(
+        0.0, "N", "Keep tokens whose logit is at most N standard deviations below the highest", off=0, least=0
+    )
     min_p: float = knob(0.0, "P", "Keep tokens at least P times as likely as the first", off=0, least=0, at_most=1)
     typical_p: float = knob(
         1.0, "P", "Keep the tokens of most typical surprise that together reach P", off=1, above=0, at_most=1
