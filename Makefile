@@ -5,8 +5,7 @@
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
-SOURCES := pyproject.toml constraints.txt setup.py $(wildcard mistral_mlx/kernels/*.cpp mistral_mlx/kernels/*.h) \
-    mistral_mlx/kernels/CMakeLists.txt
+SOURCES := pyproject.toml constraints.txt setup.py $(wildcard mistral_mlx/kernels/src/*.* mistral_mlx/kernels/src/*/*.*)
 QUESTION := What is the capital of France?
 
 .PHONY: help demo test fuzz lint format lock clean

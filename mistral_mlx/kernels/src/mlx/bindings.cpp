@@ -9,13 +9,13 @@
 
 #include <stdexcept>
 
-#include "cpus.h"
-#include "kernels.h"
+#include "../run/cpus.h"
+#include "../contract.h"
 #include "mapped.h"
-#include "pool.h"
+#include "../run/pool.h"
 #include "primitives.h"
-#include "products.h"
-#include "quantize.h"
+#include "../run/products.h"
+#include "../run/quantize.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

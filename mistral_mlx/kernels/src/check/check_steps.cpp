@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "check.h"
-#include "steps.h"
+#include "../run/steps.h"
 
 namespace kernels::check {
 namespace {

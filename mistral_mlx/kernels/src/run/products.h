@@ -5,7 +5,7 @@
 #include <variant>
 #include <vector>
 
-#include "kernels.h"
+#include "../contract.h"
 
 namespace kernels {
 
@@ -40,7 +40,7 @@ inline int64_t outputs_of(const Matrix& w) {
 // Attention on all threads, over heads and positions.
 void attend_all(const Attention& a);
 
-// How finely many rows are rounded: 2 planes (the default) or 1, see kernels.h.
+// How finely many rows are rounded: 2 planes (the default) or 1, see contract.h.
 void set_planes(int n);
 
 // Bytes per second that all threads read from memory together, the best of `repeats` runs over `bytes`.

@@ -5,11 +5,11 @@
 #include <functional>
 #include <stdexcept>
 
-#include "mlx/backend/cpu/encoder.h"
-#include "mlx/ops.h"
-#include "mlx/primitives.h"
-#include "block.h"
-#include "steps.h"
+#include <mlx/backend/cpu/encoder.h>
+#include <mlx/ops.h>
+#include <mlx/primitives.h>
+#include "../run/block.h"
+#include "../run/steps.h"
 
 namespace mx = mlx::core;
 

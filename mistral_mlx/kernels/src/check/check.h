@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "kernels.h"
+#include "../contract.h"
 
 namespace kernels::check {
 

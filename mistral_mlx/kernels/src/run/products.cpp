@@ -6,7 +6,7 @@
 #include <atomic>
 
 #include "pool.h"
-#include "scalars.h"
+#include "../parts/scalars.h"
 #include "steps.h"
 #include "workspace.h"
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "pool.h"
-#include "scalars.h"
+#include "../parts/scalars.h"
 
 namespace kernels {
 namespace {

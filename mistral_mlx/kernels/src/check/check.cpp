@@ -12,9 +12,9 @@
 #include <random>
 #include <stdexcept>
 
-#include "pool.h"
-#include "products.h"
-#include "scalars.h"
+#include "../run/pool.h"
+#include "../run/products.h"
+#include "../parts/scalars.h"
 
 namespace kernels::check {
 namespace {

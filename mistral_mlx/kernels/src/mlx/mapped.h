@@ -4,7 +4,7 @@
 #include <tuple>
 #include <vector>
 
-#include "mlx/array.h"
+#include <mlx/array.h>
 
 namespace kernels {
 

@@ -1,14 +1,14 @@
-// AVX-512 with VNNI. See kernels.h for the layout and the contract.
+// AVX-512 with VNNI. See contract.h for the layout and the contract.
 //
 // Few rows, 4 bits. A byte b holds two codes, lo + 16 hi, for the inputs e (even) and o (odd). What is wanted,
 // lo e + hi o, is (lo (16 e - o) + b o) / 16: the high half is never cut out. 16 e - o and o come as two planes of int8
 // each, 256 * high + low with |low| <= 128, and the division is in the scale of the activations.
 #include <immintrin.h>
 
-#include "attention.h"
-#include "scalars.h"
-#include "search.h"
-#include "widen.h"
+#include "../parts/attention.h"
+#include "../parts/scalars.h"
+#include "../parts/search.h"
+#include "../parts/widen.h"
 
 namespace kernels {
 namespace {

@@ -4,8 +4,8 @@
 #include <utility>
 #include <vector>
 
-#include "mlx/array.h"
-#include "steps.h"
+#include <mlx/array.h>
+#include "../run/steps.h"
 
 namespace kernels {
 
@@ -21,7 +21,7 @@ using NormWeight = std::optional<std::pair<mlx::core::array, float>>;  // and ep
 std::vector<mlx::core::array> products(const mlx::core::array& x, const std::vector<Weight>& weights, const NormWeight& norm,
                                        Products::Then then, const std::optional<mlx::core::array>& residual);
 
-// Attention, see Attention in kernels.h; window 0 has no end. The result is [batch, queries, heads * head_dim].
+// Attention, see Attention in contract.h; window 0 has no end. The result is [batch, queries, heads * head_dim].
 mlx::core::array attention(const mlx::core::array& q, const mlx::core::array& k, const mlx::core::array& v, float scale, int window);
 
 // A transformer block for one token of each batch row, see block.h: x is [batch, 1, dim], keys and values are

@@ -4,7 +4,7 @@
 #include <memory>
 #include <new>
 
-#include "kernels.h"
+#include "../contract.h"
 
 namespace kernels {
 

@@ -1,7 +1,7 @@
 // A transformer block for one token, see block.h; model.py says the same in single steps.
 #include "block.h"
 
-#include "scalars.h"
+#include "../parts/scalars.h"
 #include "steps.h"
 #include "workspace.h"
 

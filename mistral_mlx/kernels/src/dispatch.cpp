@@ -1,7 +1,7 @@
 // Chooses the table of kernels: the only file that asks which CPU this is.
 #include <atomic>
 
-#include "kernels.h"
+#include "contract.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>

@@ -1,7 +1,7 @@
 // The kernels in plain C++: what runs on any CPU, and the oracle of every other file.
-#include "attention.h"
-#include "scalars.h"
-#include "search.h"
+#include "../parts/attention.h"
+#include "../parts/scalars.h"
+#include "../parts/search.h"
 
 namespace kernels {
 namespace {

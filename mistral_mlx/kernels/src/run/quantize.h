@@ -1,6 +1,6 @@
 // Quantizing on all threads; knows nothing of files or Python.
 #pragma once
-#include "kernels.h"
+#include "../contract.h"
 
 namespace kernels {
 
@@ -9,7 +9,7 @@ struct Unpacked {
   Float type;
 };
 
-// Where packed weights go: as Packed in kernels.h, which only reads them.
+// Where packed weights go: as Packed in contract.h, which only reads them.
 struct Packing {
   uint8_t* codes;
   void* scales;

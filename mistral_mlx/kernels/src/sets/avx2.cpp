@@ -1,13 +1,13 @@
-// AVX2 with FMA and F16C; compiled a second time with AVX-VNNI. See kernels.h for the layout and the contract.
+// AVX2 with FMA and F16C; compiled a second time with AVX-VNNI. See contract.h for the layout and the contract.
 //
 // Without VNNI, maddubs adds two products of an unsigned and a signed byte in 16 bits and would saturate on codes above
 // 128. So 8-bit codes are taken as two halves of 4 bits: with codes below 16 no sum of four products leaves 16 bits.
 #include <immintrin.h>
 
-#include "attention.h"
-#include "scalars.h"
-#include "search.h"
-#include "widen.h"
+#include "../parts/attention.h"
+#include "../parts/scalars.h"
+#include "../parts/search.h"
+#include "../parts/widen.h"
 
 namespace kernels {
 namespace {

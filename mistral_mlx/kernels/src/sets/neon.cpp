@@ -1,14 +1,14 @@
 // NEON with products of four bytes (SDOT); compiled a second time with those of 2x8 by 8x2 bytes (SMMLA, of i8mm) for many
-// rows. See kernels.h for the layout and the contract.
+// rows. See contract.h for the layout and the contract.
 //
 // Both take signed bytes. Codes of 2 to 6 bits are such; those of 8 bits are taken less 128, and 128 times the sum of the
 // group's activations is added in integers.
 #include <arm_neon.h>
 
-#include "attention.h"
-#include "scalars.h"
-#include "search.h"
-#include "widen.h"
+#include "../parts/attention.h"
+#include "../parts/scalars.h"
+#include "../parts/search.h"
+#include "../parts/widen.h"
 
 namespace kernels {
 namespace {

@@ -3,7 +3,7 @@
 #pragma once
 #include <cstring>
 
-#include "kernels.h"
+#include "../contract.h"
 
 namespace kernels {
 

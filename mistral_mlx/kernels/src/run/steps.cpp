@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "pool.h"
-#include "vectors.h"
+#include "../parts/vectors.h"
 #include "workspace.h"
 
 namespace kernels {
