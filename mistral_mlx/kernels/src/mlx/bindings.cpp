@@ -80,7 +80,7 @@ nb::tuple quantize(const Input& rows, const std::string& stored, const std::stri
   if ((bits < 2 || bits > 6) && bits != 8) throw std::invalid_argument("bits must be 2, 3, 4, 5, 6 or 8");
   if (n_in % group_size != 0 || n_in * bytes_of(from.type) != static_cast<int64_t>(rows.shape(1)))
     throw std::invalid_argument("a row must be a whole number of groups");
-  const kernels::Packing to{weight.data(), scales.data(), biases.data(), float_type(dtype), bits, group_size, n_out, n_in};
+  const kernels::PackedOut to{weight.data(), scales.data(), biases.data(), float_type(dtype), bits, group_size, n_out, n_in};
   require_shape(weight, n_out, n_in * bits / 8);
   require_shape(scales, n_out, n_in / group_size * bytes_of(to.type));
   require_shape(biases, n_out, n_in / group_size * bytes_of(to.type));

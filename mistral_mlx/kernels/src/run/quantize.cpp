@@ -140,7 +140,7 @@ void join(const Loss& part, Loss& whole) {
 }
 
 // The importance of inputs as Kernels::improve wants it, for all groups of a row; nothing if all are alike.
-std::vector<float> arrange(const float* importance, const Packing& out) {
+std::vector<float> arrange(const float* importance, const PackedOut& out) {
   if (importance == nullptr) return {};
   const int64_t tile = SEARCH_GROUPS * out.group;
   std::vector<float> arranged(round_up(out.n_in, tile));
@@ -150,7 +150,7 @@ std::vector<float> arrange(const float* importance, const Packing& out) {
 }
 
 // Searches for better lines of n groups, and codes where there are some.
-void improve(const float* w, const float* importance, const Packing& out, int n, uint8_t* codes, Line* lines) {
+void improve(const float* w, const float* importance, const PackedOut& out, int n, uint8_t* codes, Line* lines) {
   alignas(64) float weights[SEARCH_GROUPS * MOST_GROUP], wide[SEARCH_GROUPS * MOST_GROUP];
   alignas(64) float scales[SEARCH_GROUPS], biases[SEARCH_GROUPS];
   for (int j = 0; j < SEARCH_GROUPS; ++j) {
@@ -168,7 +168,7 @@ void improve(const float* w, const float* importance, const Packing& out, int n,
 }
 
 // Packs n weights from `start` on, counted from the first of all.
-Loss quantize_part(const Unpacked& w, const Packing& out, const Search& search, int64_t start, int n) {
+Loss quantize_part(const Unpacked& w, const PackedOut& out, const Search& search, int64_t start, int n) {
   const float most_code = static_cast<float>((1 << out.bits) - 1);
   const int groups = n / out.group;
   float exact[PART], rounded[PART];
@@ -205,7 +205,7 @@ Loss quantize_part(const Unpacked& w, const Packing& out, const Search& search, 
 
 }  // namespace
 
-Loss quantize(const Unpacked& w, const Packing& out, bool search, const float* importance) {
+Loss quantize(const Unpacked& w, const PackedOut& out, bool search, const float* importance) {
   const Search searched = search ? Search(arrange(importance, out)) : std::nullopt;
   std::vector<Loss> rows(out.n_out, Loss{0, 0, 0, true});
   parallel(out.n_out, [&](int64_t row) {

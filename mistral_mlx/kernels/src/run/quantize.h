@@ -10,7 +10,7 @@ struct Unpacked {
 };
 
 // Where packed weights go: as Packed in contract.h, which only reads them.
-struct Packing {
+struct PackedOut {
   uint8_t* codes;
   void* scales;
   void* biases;
@@ -28,6 +28,6 @@ struct Loss {
 // Packs weights exactly as mx.quantize does (affine mode), and says what that costs; or with a search for better scales and
 // biases (search.h), where the importance [n_in] of every input is finite and not negative, and null if all are alike. Neither
 // the bits nor the sums depend on the number of threads or the instruction set.
-Loss quantize(const Unpacked& w, const Packing& out, bool search = false, const float* importance = nullptr);
+Loss quantize(const Unpacked& w, const PackedOut& out, bool search = false, const float* importance = nullptr);
 
 }  // namespace kernels

@@ -7,7 +7,7 @@
 #include "../parts/attention.h"
 #include "../parts/scalars.h"
 #include "../parts/search.h"
-#include "../parts/widen.h"
+#include "../parts/tiles.h"
 
 namespace kernels {
 namespace {
@@ -15,8 +15,6 @@ namespace {
 constexpr int LANES = 8;
 constexpr int BYTES = 32;
 constexpr int AHEAD = 8;  // rows, into the L2 cache, see avx512.cpp
-
-int log2_group(int group) { return group == 32 ? 5 : group == 64 ? 6 : 7; }
 
 // 8 floats from element i on; those from `n` on are 0 and not read.
 template <Float T>
@@ -114,27 +112,6 @@ void few(const Packed& w, const Fine& x, float* y, int64_t n) {
   for (int r = 0; r < R; ++r) y[n + r] = total(_mm256_add_ps(acc[r], bias[r]));
 }
 
-template <int BITS, Float T>
-void few_all(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
-  int64_t n = n0;
-  for (; n + 2 <= n1; n += 2) few<BITS, T, 2>(w, x, y, n);
-  for (; n < n1; ++n) few<BITS, T, 1>(w, x, y, n);
-}
-
-void packed_row(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
-  with_bits(w.bits, [&]<int BITS> {
-    (w.type == Float::f32 ? few_all<BITS, Float::f32> : w.type == Float::f16 ? few_all<BITS, Float::f16> : few_all<BITS, Float::bf16>)(
-        w, x, y, n0, n1);
-  });
-}
-
-// A block of TILE outputs by up to DEPTH inputs, unpacked: codes [DEPTH / 4][TILE][4], scales and biases [group][TILE].
-struct Block {
-  alignas(32) uint8_t codes[TILE * DEPTH];
-  alignas(32) float scales[TILE * DEPTH / 32], biases[TILE * DEPTH / 32];
-};
-static_assert(sizeof(Block) <= SCRATCH);
-
 // 32 codes of a row from input k on.
 template <int BITS>
 __m256i codes_in_order(const uint8_t* row, int64_t k, int64_t left) {
@@ -145,9 +122,9 @@ __m256i codes_in_order(const uint8_t* row, int64_t k, int64_t left) {
   return _mm256_and_si256(_mm256_or_si256(b, _mm256_slli_epi16(b, 4)), _mm256_set1_epi8(15));
 }
 
+// The codes of a block lie as [DEPTH / 4][TILE][4].
 template <int BITS>
-void unpack(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block) {
-  const int64_t g0 = k0 / w.group, n_groups = (k1 - k0) / w.group;
+void unpack_bits(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block) {
   for (int64_t i = 0; i < TILE; ++i) {
     const int64_t n = n0 + i;
     const uint8_t* row = w.codes + n * w.row_bytes();
@@ -156,18 +133,12 @@ void unpack(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Blo
       if (n < n1) _mm256_store_si256(reinterpret_cast<__m256i*>(codes), codes_in_order<BITS>(row, k, (w.n_in - k) * BITS / 8));
       for (int j = 0; j < BYTES; j += 4) std::memcpy(block->codes + (k - k0 + j) * TILE + i * 4, codes + j, 4);
     }
-    for (int64_t g = 0; g < n_groups; ++g) {
-      block->scales[g * TILE + i] = n < n1 ? load_float(w.scales, w.type, n * w.groups() + g0 + g) : 0.0f;
-      block->biases[g * TILE + i] = n < n1 ? load_float(w.biases, w.type, n * w.groups() + g0 + g) : 0.0f;
-    }
+    unpack_lines(w, n, n1, k0, k1, i, block);
   }
 }
 
-void store(float* out, int64_t n, bool add, __m256 v) {
-  alignas(32) float values[LANES];
-  if (n >= LANES) return _mm256_storeu_ps(out, add ? _mm256_add_ps(v, _mm256_loadu_ps(out)) : v);
-  _mm256_store_ps(values, v);
-  for (int64_t i = 0; i < n; ++i) out[i] = add ? values[i] + out[i] : values[i];
+void unpack(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block) {
+  with_bits(w.bits, [&]<int BITS> { unpack_bits<BITS>(w, n0, n1, k0, k1, block); });
 }
 
 // M rows times 16 outputs of the block, from `half` on.
@@ -214,26 +185,19 @@ void many(const Block& block, int64_t half, const Packed& w, const Rows& x, int6
   }
   for (int m = 0; m < M; ++m)
     for (int j = 0; j < 2; ++j)
-      if (n_left > j * LANES) store(y + (row + m) * y_stride + j * LANES, n_left - j * LANES, k0 > 0, tile[m][j]);
+      if (n_left > j * LANES) store(y + (row + m) * y_stride + j * LANES, n_left - j * LANES, k0 > 0, (Vector)tile[m][j]);
 }
 
 template <bool SMALL>
 void many_all(const Block& block, const Packed& w, const Rows& x, int64_t k0, int64_t k1, float* y, int64_t y_stride, int64_t n_left) {
-  for (int64_t half = 0; half < TILE && half < n_left; half += 2 * LANES) {
-    int64_t row = 0;
-    for (; row + 4 <= x.rows; row += 4) many<4, SMALL>(block, half, w, x, row, k0, k1, y + half, y_stride, n_left - half);
-    for (; row < x.rows; ++row) many<1, SMALL>(block, half, w, x, row, k0, k1, y + half, y_stride, n_left - half);
-  }
+  for (int64_t half = 0; half < TILE && half < n_left; half += 2 * LANES)
+    abreast<4>(0, x.rows, [&]<int M>(int64_t row) {
+      many<M, SMALL>(block, half, w, x, row, k0, k1, y + half, y_stride, n_left - half);
+    });
 }
 
-void packed_rows(const Packed& w, const Rows& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
-  Block* block = static_cast<Block*>(scratch);
-  for (int64_t n = n0; n < n1; n += TILE)
-    for (int64_t k = 0; k < w.n_in; k += DEPTH) {
-      const int64_t k1 = k + DEPTH < w.n_in ? k + DEPTH : w.n_in;
-      with_bits(w.bits, [&]<int BITS> { unpack<BITS>(w, n, n1, k, k1, block); });
-      (w.bits == 8 ? many_all<false> : many_all<true>)(*block, w, x, k, k1, y + n, y_stride, n1 - n);
-    }
+void multiply(const Block& block, const Packed& w, const Rows& x, int64_t k0, int64_t k1, float* y, int64_t y_stride, int64_t n_left) {
+  (w.bits == 8 ? many_all<false> : many_all<true>)(block, w, x, k0, k1, y, y_stride, n_left);
 }
 
 template <Float T>
@@ -249,8 +213,7 @@ void dense_row_of(const Dense& w, const float* x, float* y, int64_t n0, int64_t 
 }
 
 void dense_row(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1) {
-  (w.type == Float::f32 ? dense_row_of<Float::f32> : w.type == Float::f16 ? dense_row_of<Float::f16> : dense_row_of<Float::bf16>)(
-      w, x, y, n0, n1);
+  with_type(w.type, [&]<Float T> { dense_row_of<T>(w, x, y, n0, n1); });
 }
 
 template <int M>
@@ -269,25 +232,19 @@ void dense_many(const float* block, int64_t half, const float* x, int64_t x_stri
   }
   for (int m = 0; m < M; ++m)
     for (int j = 0; j < 2; ++j)
-      if (n_left > j * LANES) store(y + m * y_stride + j * LANES, n_left - j * LANES, k0 > 0, acc[m][j]);
+      if (n_left > j * LANES) store(y + m * y_stride + j * LANES, n_left - j * LANES, k0 > 0, (Vector)acc[m][j]);
 }
 
-void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
-  float* block = static_cast<float*>(scratch);  // [DENSE_DEPTH][TILE]
-  for (int64_t n = n0; n < n1; n += TILE)
-    for (int64_t k0 = 0; k0 < w.n_in; k0 += DENSE_DEPTH) {
-      const int64_t k1 = k0 + DENSE_DEPTH < w.n_in ? k0 + DENSE_DEPTH : w.n_in;
-      for (int64_t i = 0; i < TILE; ++i)
-        for (int64_t k = k0; k < k1; ++k)
-          block[(k - k0) * TILE + i] = n + i < n1 ? load_float(w.weights, w.type, (n + i) * w.n_in + k) : 0.0f;
-      for (int64_t half = 0; half < TILE && half < n1 - n; half += 2 * LANES) {
-        int64_t row = 0;
-        for (; row + 4 <= rows; row += 4)
-          dense_many<4>(block, half, x + row * w.n_in, w.n_in, k0, k1, y + row * y_stride + n + half, y_stride, n1 - n - half);
-        for (; row < rows; ++row)
-          dense_many<1>(block, half, x + row * w.n_in, w.n_in, k0, k1, y + row * y_stride + n + half, y_stride, n1 - n - half);
-      }
-    }
+void unpack(const Dense& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, float* block) {
+  unpack_one_by_one(w, n0, n1, k0, k1, block);
+}
+
+void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride, int64_t k0, int64_t k1, float* y, int64_t y_stride,
+              int64_t n_left) {
+  for (int64_t half = 0; half < TILE && half < n_left; half += 2 * LANES)
+    abreast<4>(0, rows, [&]<int M>(int64_t row) {
+      dense_many<M>(block, half, x + row * x_stride, x_stride, k0, k1, y + row * y_stride + half, y_stride, n_left - half);
+    });
 }
 
 }  // namespace
@@ -297,6 +254,6 @@ constinit const Kernels avx_vnni{"avx-vnni",
 #else
 constinit const Kernels avx2{"avx2",
 #endif
-                        round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
+                        round_in_planes<BYTES>, round_one_of_many, packed_row<2>, packed_rows, dense_row, dense_rows, attend, improve};
 
 }  // namespace kernels

@@ -8,7 +8,7 @@
 #include "../parts/attention.h"
 #include "../parts/scalars.h"
 #include "../parts/search.h"
-#include "../parts/widen.h"
+#include "../parts/tiles.h"
 
 namespace kernels {
 namespace {
@@ -18,8 +18,6 @@ constexpr int LANES = 16;
 // see where it leads; a prefetch cannot fault.
 constexpr int AHEAD = 8;
 static_assert(FINE_LIMIT <= 127 * 256 + 127);
-
-int log2_group(int group) { return group == 32 ? 5 : group == 64 ? 6 : 7; }
 
 __mmask16 first16(int64_t n) { return n >= 16 ? 0xffff : static_cast<__mmask16>((1u << n) - 1); }
 __mmask64 first64(int64_t n) { return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1; }
@@ -133,20 +131,6 @@ void few(const Packed& w, const Fine& x, float* y, int64_t n) {
   for (int r = 0; r < R; ++r) y[n + r] = _mm512_reduce_add_ps(_mm512_add_ps(acc[r], bias[r]));
 }
 
-template <int BITS, Float T>
-void few_all(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
-  int64_t n = n0;
-  for (; n + 4 <= n1; n += 4) few<BITS, T, 4>(w, x, y, n);
-  for (; n < n1; ++n) few<BITS, T, 1>(w, x, y, n);
-}
-
-void packed_row(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
-  with_bits(w.bits, [&]<int BITS> {
-    (w.type == Float::f32 ? few_all<BITS, Float::f32> : w.type == Float::f16 ? few_all<BITS, Float::f16> : few_all<BITS, Float::bf16>)(
-        w, x, y, n0, n1);
-  });
-}
-
 // Turns rows of 16 words into columns.
 void transpose(__m512i (&v)[16]) {
   __m512i t[16];
@@ -172,14 +156,7 @@ void transpose(__m512i (&v)[16]) {
   }
 }
 
-// A block of TILE outputs by up to DEPTH inputs, unpacked: codes [DEPTH / 4][TILE][4], scales and biases [group][TILE].
-struct Block {
-  uint8_t codes[TILE * DEPTH];
-  float scales[TILE * DEPTH / 32], biases[TILE * DEPTH / 32];
-};
-static_assert(sizeof(Block) <= SCRATCH);
-
-// A vector of codes of 16 rows from input k on, transposed. Of 4 bits a word holds the codes of 8 inputs, first the even ones of
+// A vector of codes of 16 rows from input k on, transposed: a block is [DEPTH / 4][TILE][4]. Of 4 bits a word holds the codes of 8 inputs, first the even ones of
 // them, then the odd ones: round_rows puts the activations into that order.
 template <int BITS>
 void unpack_codes(const Packed& w, int64_t n0, int64_t n1, int64_t k, int64_t k1, uint8_t* out) {
@@ -211,7 +188,7 @@ void round_rows(const float* x, const Packed& w, const Rows& out, int64_t row) {
 }
 
 template <Float T>
-void unpack(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block) {
+void unpack_typed(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block) {
   const int64_t g0 = k0 / w.group, n_groups = (k1 - k0) / w.group;
   for (int64_t half = 0; half < TILE; half += LANES) {
     with_bits(w.bits, [&]<int BITS> {
@@ -306,19 +283,16 @@ void prefetch_next(const Packed& w, int64_t n, int64_t k) {
     for (int64_t byte = start; byte < end; byte += 64) _mm_prefetch(w.codes + i * w.row_bytes() + byte, _MM_HINT_T1);
 }
 
-void packed_rows(const Packed& w, const Rows& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
-  Block* block = static_cast<Block*>(scratch);
-  const auto unpack_block = w.type == Float::f32 ? unpack<Float::f32> : w.type == Float::f16 ? unpack<Float::f16> : unpack<Float::bf16>;
-  for (int64_t n = n0; n < n1; n += TILE)
-    for (int64_t k = 0; k < w.n_in; k += DEPTH) {
-      const int64_t k1 = k + DEPTH < w.n_in ? k + DEPTH : w.n_in;
-      prefetch_next(w, n, k);
-      unpack_block(w, n, n1, k, k1, block);
-      for (int64_t row = 0; row < x.rows; row += PACKED_ROWS) {
-        const int64_t left = x.rows - row, n_rows = left < PACKED_ROWS ? left : PACKED_ROWS;
-        (x.planes == 1 ? MANY<1> : MANY<2>)[n_rows](*block, w, x, row, k, k1, y + n, y_stride, n1 - n);
-      }
-    }
+void unpack(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block) {
+  prefetch_next(w, n0, k0);
+  with_type(w.type, [&]<Float T> { unpack_typed<T>(w, n0, n1, k0, k1, block); });
+}
+
+void multiply(const Block& block, const Packed& w, const Rows& x, int64_t k0, int64_t k1, float* y, int64_t y_stride, int64_t n_left) {
+  for (int64_t row = 0; row < x.rows; row += PACKED_ROWS) {
+    const int64_t left = x.rows - row, n_rows = left < PACKED_ROWS ? left : PACKED_ROWS;
+    (x.planes == 1 ? MANY<1> : MANY<2>)[n_rows](block, w, x, row, k0, k1, y, y_stride, n_left);
+  }
 }
 
 template <Float T, int R>
@@ -337,21 +311,16 @@ void dense_few(const Dense& w, const float* x, float* y, int64_t n) {
 }
 
 template <Float T>
-void dense_few_all(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1) {
-  int64_t n = n0;
-  for (; n + 4 <= n1; n += 4) dense_few<T, 4>(w, x, y, n);
-  for (; n < n1; ++n) dense_few<T, 1>(w, x, y, n);
+[[gnu::noinline]] void dense_few_all(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1) {
+  abreast<4>(n0, n1, [&]<int R>(int64_t n) { dense_few<T, R>(w, x, y, n); });
 }
 
 void dense_row(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1) {
-  if (w.type == Float::f32) return dense_few_all<Float::f32>(w, x, y, n0, n1);
-  if (w.type == Float::f16) return dense_few_all<Float::f16>(w, x, y, n0, n1);
-  return dense_few_all<Float::bf16>(w, x, y, n0, n1);
+  with_type(w.type, [&]<Float T> { dense_few_all<T>(w, x, y, n0, n1); });
 }
 
-// Weights [n0, n0 + TILE) by [k0, k1) as float32 columns, [k1 - k0, TILE].
 template <Float T>
-void dense_unpack(const Dense& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, float* out) {
+void unpack_typed(const Dense& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, float* out) {
   for (int64_t half = 0; half < TILE; half += LANES)
     for (int64_t k = k0; k < k1; k += LANES) {
       __m512i v[16];
@@ -394,24 +363,21 @@ constexpr DenseMany DENSE_MANY[ROWS + 1] = {
     nullptr,       dense_many<1>, dense_many<2>, dense_many<3>,  dense_many<4>,  dense_many<5>, dense_many<6>,
     dense_many<7>, dense_many<8>, dense_many<9>, dense_many<10>, dense_many<11>, dense_many<12>};
 
-void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
-  float* block = static_cast<float*>(scratch);
-  const auto unpack_block =
-      w.type == Float::f32 ? dense_unpack<Float::f32> : w.type == Float::f16 ? dense_unpack<Float::f16> : dense_unpack<Float::bf16>;
-  for (int64_t n = n0; n < n1; n += TILE)
-    for (int64_t k = 0; k < w.n_in; k += DENSE_DEPTH) {
-      const int64_t k1 = k + DENSE_DEPTH < w.n_in ? k + DENSE_DEPTH : w.n_in;
-      unpack_block(w, n, n1, k, k1, block);
-      for (int64_t row = 0; row < rows; row += ROWS) {
-        const int64_t left = rows - row;
-        DENSE_MANY[left < ROWS ? left : ROWS](block, x + row * w.n_in, w.n_in, k, k1, y + row * y_stride + n, y_stride, n1 - n);
-      }
-    }
+void unpack(const Dense& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, float* block) {
+  with_type(w.type, [&]<Float T> { unpack_typed<T>(w, n0, n1, k0, k1, block); });
+}
+
+void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride, int64_t k0, int64_t k1, float* y, int64_t y_stride,
+              int64_t n_left) {
+  for (int64_t row = 0; row < rows; row += ROWS) {
+    const int64_t left = rows - row;
+    DENSE_MANY[left < ROWS ? left : ROWS](block, x + row * x_stride, x_stride, k0, k1, y + row * y_stride, y_stride, n_left);
+  }
 }
 
 }  // namespace
 
-constinit const Kernels avx512{"avx512-vnni", round_fine, round_rows, packed_row, packed_rows,
+constinit const Kernels avx512{"avx512-vnni", round_fine, round_rows, packed_row<4>, packed_rows,
                               dense_row,     dense_rows, attend,     improve};
 
 }  // namespace kernels

@@ -8,7 +8,7 @@
 #include "../parts/attention.h"
 #include "../parts/scalars.h"
 #include "../parts/search.h"
-#include "../parts/widen.h"
+#include "../parts/tiles.h"
 
 namespace kernels {
 namespace {
@@ -91,20 +91,6 @@ void few(const Packed& w, const Fine& x, float* y, int64_t n) {
   for (int r = 0; r < R; ++r) y[n + r] = vaddvq_f32(vaddq_f32(acc[r], bias[r]));
 }
 
-template <int BITS, Float T>
-void few_all(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
-  int64_t n = n0;
-  for (; n + 4 <= n1; n += 4) few<BITS, T, 4>(w, x, y, n);
-  for (; n < n1; ++n) few<BITS, T, 1>(w, x, y, n);
-}
-
-void packed_row(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
-  with_bits(w.bits, [&]<int BITS> {
-    (w.type == Float::f32 ? few_all<BITS, Float::f32> : w.type == Float::f16 ? few_all<BITS, Float::f16> : few_all<BITS, Float::bf16>)(
-        w, x, y, n0, n1);
-  });
-}
-
 // One vector of the tile that packed_rows computes: OUTPUTS outputs of ROWS rows, the rows one after the other.
 #ifdef __ARM_FEATURE_MATMUL_INT8
 constexpr int ROWS = 2, OUTPUTS = 2;
@@ -137,16 +123,9 @@ float32x4_t four_of(const float32x4_t (&tile)[A][B], int m, int j) {
 #endif
 constexpr int STEP = BYTES / OUTPUTS;  // inputs that it takes at a time
 
-// A block of TILE outputs by up to DEPTH inputs, unpacked: codes [DEPTH / STEP][TILE][STEP], scales and biases [group][TILE].
-struct Block {
-  int8_t codes[TILE * DEPTH];
-  float scales[TILE * DEPTH / 32], biases[TILE * DEPTH / 32];
-};
-static_assert(sizeof(Block) <= SCRATCH);
-
 // 32 codes of one output from input k on.
 template <int BITS>
-void unpack(const uint8_t* row, int64_t k, int8_t* codes) {
+void unpack_codes(const uint8_t* row, int64_t k, int8_t* codes) {
   if constexpr (BITS == 4) {
     const uint8x16_t b = vld1q_u8(row + k / 2);
     return vst2q_s8(codes, int8x16x2_t{{low_halves(b), high_halves(b)}});
@@ -158,28 +137,22 @@ void unpack(const uint8_t* row, int64_t k, int8_t* codes) {
   }
 }
 
+// The codes of a block lie as [DEPTH / STEP][TILE][STEP].
 template <int BITS>
-void unpack_block(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block) {
-  const int64_t g0 = k0 / w.group, n_groups = (k1 - k0) / w.group;
+void unpack_bits(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block) {
   for (int64_t i = 0; i < TILE; ++i) {
     const int64_t n = n0 + i;
     for (int64_t k = k0; k < k1; k += 32) {
       int8_t codes[32] = {};
-      if (n < n1) unpack<BITS>(w.codes + n * w.row_bytes(), k, codes);
+      if (n < n1) unpack_codes<BITS>(w.codes + n * w.row_bytes(), k, codes);
       for (int j = 0; j < 32; j += STEP) std::memcpy(block->codes + (k - k0 + j) * TILE + i * STEP, codes + j, STEP);
     }
-    for (int64_t g = 0; g < n_groups; ++g) {
-      block->scales[g * TILE + i] = n < n1 ? load_float(w.scales, w.type, n * w.groups() + g0 + g) : 0.0f;
-      block->biases[g * TILE + i] = n < n1 ? load_float(w.biases, w.type, n * w.groups() + g0 + g) : 0.0f;
-    }
+    unpack_lines(w, n, n1, k0, k1, i, block);
   }
 }
 
-void store(float* out, int64_t n, bool add, float32x4_t v) {
-  float values[LANES];
-  if (n >= LANES) return vst1q_f32(out, add ? vaddq_f32(v, vld1q_f32(out)) : v);
-  vst1q_f32(values, v);
-  for (int64_t i = 0; i < n; ++i) out[i] = add ? values[i] + out[i] : values[i];
+void unpack(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block) {
+  with_bits(w.bits, [&]<int BITS> { unpack_bits<BITS>(w, n0, n1, k0, k1, block); });
 }
 
 // What less_offset took from the products with these activations.
@@ -199,7 +172,7 @@ void many(const Block& block, int64_t half, const Packed& w, const Rows& x, int6
   for (int64_t g = 0; g < n_groups; ++g) {
     int32x4_t acc[A][B] = {};
     for (int plane = 0; plane < x.planes; ++plane) {
-      const int8_t* at = block.codes + g * w.group * TILE + half * STEP;
+      const int8_t* at = reinterpret_cast<const int8_t*>(block.codes) + g * w.group * TILE + half * STEP;
       const int8_t* code = x.codes + row * stride + plane * x.stride + k0 + g * w.group;
       for (int i = 0; i < A; ++i) {
         const int8_t* first = code + i * ROWS * stride;
@@ -229,21 +202,14 @@ void many(const Block& block, int64_t half, const Packed& w, const Rows& x, int6
   }
   for (int m = 0; m < M && row + m < x.rows; ++m)
     for (int j = 0; j * LANES < WIDE && j * LANES < n_left; ++j)
-      store(y + (row + m) * y_stride + j * LANES, n_left - j * LANES, k0 > 0, four_of(tile, m, j));
+      store(y + (row + m) * y_stride + j * LANES, n_left - j * LANES, k0 > 0, (Vector)four_of(tile, m, j));
 }
 
-void packed_rows(const Packed& w, const Rows& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
-  Block* block = static_cast<Block*>(scratch);
-  for (int64_t n = n0; n < n1; n += TILE)
-    for (int64_t k = 0; k < w.n_in; k += DEPTH) {
-      const int64_t k1 = k + DEPTH < w.n_in ? k + DEPTH : w.n_in;
-      with_bits(w.bits, [&]<int BITS> { unpack_block<BITS>(w, n, n1, k, k1, block); });
-      for (int64_t half = 0; half < TILE && half < n1 - n; half += WIDE) {
-        int64_t row = 0;
-        for (; row + 4 <= x.rows; row += 4) many<4>(*block, half, w, x, row, k, k1, y + n + half, y_stride, n1 - n - half);
-        for (; row < x.rows; row += ROWS) many<ROWS>(*block, half, w, x, row, k, k1, y + n + half, y_stride, n1 - n - half);
-      }
-    }
+void multiply(const Block& block, const Packed& w, const Rows& x, int64_t k0, int64_t k1, float* y, int64_t y_stride, int64_t n_left) {
+  for (int64_t half = 0; half < TILE && half < n_left; half += WIDE)
+    abreast<4, ROWS>(0, x.rows, [&]<int M>(int64_t row) {
+      many<M>(block, half, w, x, row, k0, k1, y + half, y_stride, n_left - half);
+    });
 }
 
 template <Float T>
@@ -262,8 +228,7 @@ void dense_row_of(const Dense& w, const float* x, float* y, int64_t n0, int64_t 
 }
 
 void dense_row(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1) {
-  (w.type == Float::f32 ? dense_row_of<Float::f32> : w.type == Float::f16 ? dense_row_of<Float::f16> : dense_row_of<Float::bf16>)(
-      w, x, y, n0, n1);
+  with_type(w.type, [&]<Float T> { dense_row_of<T>(w, x, y, n0, n1); });
 }
 
 template <int M>
@@ -277,26 +242,19 @@ void dense_many(const float* block, const float* x, int64_t x_stride, int64_t k0
     }
   for (int m = 0; m < M; ++m)
     for (int j = 0; j * LANES < WIDE && j * LANES < n_left; ++j)
-      store(y + m * y_stride + j * LANES, n_left - j * LANES, k0 > 0, acc[m][j]);
+      store(y + m * y_stride + j * LANES, n_left - j * LANES, k0 > 0, (Vector)acc[m][j]);
 }
 
-void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
-  float* block = static_cast<float*>(scratch);  // [DENSE_DEPTH][TILE]
-  for (int64_t n = n0; n < n1; n += TILE)
-    for (int64_t k0 = 0; k0 < w.n_in; k0 += DENSE_DEPTH) {
-      const int64_t k1 = k0 + DENSE_DEPTH < w.n_in ? k0 + DENSE_DEPTH : w.n_in;
-      for (int64_t i = 0; i < TILE; ++i)
-        for (int64_t k = k0; k < k1; ++k)
-          block[(k - k0) * TILE + i] = n + i < n1 ? load_float(w.weights, w.type, (n + i) * w.n_in + k) : 0.0f;
-      for (int64_t half = 0; half < TILE && half < n1 - n; half += WIDE) {
-        float* out = y + n + half;
-        int64_t row = 0;
-        for (; row + 4 <= rows; row += 4)
-          dense_many<4>(block + half, x + row * w.n_in, w.n_in, k0, k1, out + row * y_stride, y_stride, n1 - n - half);
-        for (; row < rows; ++row)
-          dense_many<1>(block + half, x + row * w.n_in, w.n_in, k0, k1, out + row * y_stride, y_stride, n1 - n - half);
-      }
-    }
+void unpack(const Dense& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, float* block) {
+  unpack_one_by_one(w, n0, n1, k0, k1, block);
+}
+
+void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride, int64_t k0, int64_t k1, float* y, int64_t y_stride,
+              int64_t n_left) {
+  for (int64_t half = 0; half < TILE && half < n_left; half += WIDE)
+    abreast<4>(0, rows, [&]<int M>(int64_t row) {
+      dense_many<M>(block + half, x + row * x_stride, x_stride, k0, k1, y + row * y_stride + half, y_stride, n_left - half);
+    });
 }
 
 }  // namespace
@@ -306,6 +264,6 @@ constinit const Kernels neon_i8mm{"neon-i8mm",
 #else
 constinit const Kernels neon{"neon-dotprod",
 #endif
-                        round_in_planes<BYTES>, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
+                        round_in_planes<BYTES>, round_one_of_many, packed_row<4>, packed_rows, dense_row, dense_rows, attend, improve};
 
 }  // namespace kernels
