@@ -20,7 +20,8 @@
 //     y(n) = sum over groups of  scale(n) * [x scale * sum q * code]  +  bias(n) * [x scale * sum code]
 //
 // Fine codes (|code| <= FINE_LIMIT, 16 bits; a single row and 4 bits: |code| <= 1919, 12 bits) lose nothing that can be
-// noticed; coarse ones (|code| <= COARSE_LIMIT, 8 bits) take half the arithmetic. A group that holds a NaN or an infinity has the scale NaN.
+// noticed; coarse ones (|code| <= COARSE_LIMIT, 8 bits) take half the arithmetic. A group that holds a NaN or an
+// infinity has the scale NaN.
 //
 // The order of additions into one output depends on n_in and the group alone, never on the range [n0, n1) of a call:
 // any number of threads gives the same bits.
@@ -69,12 +70,12 @@ struct Fine {
 };
 inline int64_t fine_bytes(int64_t n_in) { return 2 * round_up(n_in, BLOCK); }
 
-// Many rows, in the order their instruction set likes. Two planes are fine codes, 256 * first + second; a single plane is
-// coarse ones.
+// Many rows, in the order their instruction set likes. Two planes are fine codes, 256 * first + second; a single plane
+// is coarse ones.
 struct Rows {
-  int8_t* codes;   // [rows, planes, stride]
-  float* scales;   // [rows, group_stride]
-  float* sums;     // [rows, group_stride]
+  int8_t* codes;  // [rows, planes, stride]
+  float* scales;  // [rows, group_stride]
+  float* sums;    // [rows, group_stride]
   int64_t rows, stride, group_stride;
   int planes;
 };
@@ -82,10 +83,10 @@ struct Rows {
 inline int64_t plane_stride(int64_t n_in) { return round_up(n_in, BLOCK) + 64; }
 constexpr int64_t ROW_BLOCK = 16;  // Rows has memory, not values, for a multiple of this many rows
 
-constexpr int64_t TILE = 32;             // outputs of packed_rows and dense_rows are computed in blocks of this many
-constexpr int64_t DEPTH = 1024;          // inputs that such a block unpacks at a time; 32 KB, which the L1 cache holds
-constexpr int64_t DENSE_DEPTH = 256;     // the same for float32
-constexpr size_t SCRATCH = 64 * 1024;    // bytes of scratch a call may use
+constexpr int64_t TILE = 32;           // outputs of packed_rows and dense_rows are computed in blocks of this many
+constexpr int64_t DEPTH = 1024;        // inputs that such a block unpacks at a time; 32 KB, which the L1 cache holds
+constexpr int64_t DENSE_DEPTH = 256;   // the same for float32
+constexpr size_t SCRATCH = 64 * 1024;  // bytes of scratch a call may use
 static_assert(TILE * DEPTH + 2 * TILE * (DEPTH / 32) * sizeof(float) <= SCRATCH);
 static_assert(TILE * DENSE_DEPTH * sizeof(float) <= SCRATCH);
 
@@ -104,7 +105,7 @@ struct Attention {
   float scale;
 };
 constexpr int SEARCH_GROUPS = 16;  // that are improved side by side
-constexpr int64_t KEYS = 64;  // in a tile
+constexpr int64_t KEYS = 64;       // in a tile
 inline int64_t padded_head(int64_t head_dim) { return round_up(head_dim, 16); }
 inline int64_t attention_scratch(int64_t rows, int64_t head_dim) {
   return ((3 * KEYS + 2 * rows) * padded_head(head_dim) + 2 * rows) * static_cast<int64_t>(sizeof(float));
@@ -117,17 +118,20 @@ struct Kernels {
   // y[n] for n in [n0, n1).
   void (*packed_row)(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1);
   // y[row * y_stride + n] for all rows and n in [n0, n1), n0 a multiple of TILE; scratch is 64-byte aligned.
-  void (*packed_rows)(const Packed& w, const Rows& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch);
+  void (*packed_rows)(const Packed& w, const Rows& x, float* y, int64_t y_stride, int64_t n0, int64_t n1,
+                      void* scratch);
   void (*dense_row)(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1);
   void (*dense_rows)(const Dense& w, const float* x, int64_t rows, float* y, int64_t y_stride, int64_t n0, int64_t n1,
                      void* scratch);
   // All query heads of a key head at positions [position, position + n_positions) of the queries.
-  void (*attend)(const Attention& a, int64_t batch, int64_t kv_head, int64_t position, int64_t n_positions, float* scratch);
-  // Replaces scales and biases of SEARCH_GROUPS groups by others of `type`, where it finds some, whose nearest codes give a
-  // smaller sum of importance * (w - unpacked)^2 than the given codes do, and returns the bits of those whose codes are to be made
-  // anew. Weights, codes and importance (null: 1) are [group, SEARCH_GROUPS]. The same bits in every table.
-  uint32_t (*improve)(const float* weights, const float* importance, int group, int bits, Float type, const float* codes, float* scales,
-                      float* biases);
+  void (*attend)(const Attention& a, int64_t batch, int64_t kv_head, int64_t position, int64_t n_positions,
+                 float* scratch);
+  // Replaces scales and biases of SEARCH_GROUPS groups by others of `type`, where it finds some, whose nearest codes
+  // give a smaller sum of importance * (w - unpacked)^2 than the given codes do, and returns the bits of those whose
+  // codes are to be made anew. Weights, codes and importance (null: 1) are [group, SEARCH_GROUPS]. The same bits in
+  // every table.
+  uint32_t (*improve)(const float* weights, const float* importance, int group, int bits, Float type,
+                      const float* codes, float* scales, float* biases);
 };
 
 // One table per instruction set. Plain data: reading the name of a set runs no instruction of that set.

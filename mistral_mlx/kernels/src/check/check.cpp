@@ -12,9 +12,9 @@
 #include <random>
 #include <stdexcept>
 
+#include "../parts/scalars.h"
 #include "../run/pool.h"
 #include "../run/products.h"
-#include "../parts/scalars.h"
 
 namespace kernels::check {
 namespace {
@@ -35,7 +35,8 @@ void store_float(float value, Float type, char* to) {
 class LastOfMapping {
  public:
   LastOfMapping(const char* from, int64_t bytes) : page_(sysconf(_SC_PAGESIZE)), size_(round_up(bytes, page_)) {
-    memory_ = static_cast<char*>(mmap(nullptr, size_ + page_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    memory_ =
+        static_cast<char*>(mmap(nullptr, size_ + page_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (memory_ == MAP_FAILED || mprotect(memory_ + size_, page_, PROT_NONE) != 0) std::abort();
     at_ = static_cast<char*>(std::memcpy(memory_ + size_ - bytes, from, bytes));
   }
@@ -59,8 +60,8 @@ double difference(const std::vector<float>& result, const std::vector<double>& e
   return worst / largest;
 }
 
-void multiply_and_compare(Comparison* comparison, const std::vector<Matrix>& weights, const std::vector<float>& x, int64_t rows,
-                          Products::Then then = Products::EACH) {
+void multiply_and_compare(Comparison* comparison, const std::vector<Matrix>& weights, const std::vector<float>& x,
+                          int64_t rows, Products::Then then = Products::EACH) {
   const int64_t n_out = outputs_of(weights[0]);
   const std::vector<float> residual(rows * n_out, 0.5f);
   const auto run = [&](float* y) { compute({weights, x.data(), rows, {}, then, residual.data(), {y}}); };
@@ -162,7 +163,8 @@ bool products() {
   Comparison comparison("products", 2e-5);
   for (const int bits : {2, 3, 4, 5, 6, 8})
     for (const int group : {32, 64, 128})
-      for (const int64_t n_groups : {1, 3, 17}) packed_products(&comparison, bits, group, TYPES[(bits + n_groups) % 3], n_groups);
+      for (const int64_t n_groups : {1, 3, 17})
+        packed_products(&comparison, bits, group, TYPES[(bits + n_groups) % 3], n_groups);
   set_planes(2);
   for (const Float type : TYPES)
     for (const int64_t n_in : {1, 77, 300})

@@ -11,8 +11,8 @@ namespace kernels::check {
 
 constexpr Float TYPES[] = {Float::f32, Float::f16, Float::bf16};
 
-// Normally distributed numbers, or any bytes. The buffer ends with its contents, so that AddressSanitizer sees every read
-// behind them, and begins on an odd address, as weights of a mapped file may.
+// Normally distributed numbers, or any bytes. The buffer ends with its contents, so that AddressSanitizer sees every
+// read behind them, and begins on an odd address, as weights of a mapped file may.
 class Data {
  public:
   static Data bytes(int64_t n);

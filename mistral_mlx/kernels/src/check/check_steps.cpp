@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "check.h"
 #include "../run/steps.h"
+#include "check.h"
 
 namespace kernels::check {
 namespace {
@@ -28,8 +28,8 @@ int64_t extent(const Shape& s, int64_t keys, const int64_t (&strides)[3]) {
 }
 
 // One query at `q` against keys [first, last) of a head that begins at elements k_at and v_at.
-void attend_exactly(const Attention& a, const Data& k, const Data& v, int64_t k_at, int64_t v_at, int64_t first, int64_t last,
-                    const float* q, double* out) {
+void attend_exactly(const Attention& a, const Data& k, const Data& v, int64_t k_at, int64_t v_at, int64_t first,
+                    int64_t last, const float* q, double* out) {
   std::vector<double> weights;
   double largest = -INFINITY, sum = 0;
   for (int64_t j = first; j < last; ++j) {
@@ -46,18 +46,22 @@ void attend_exactly(const Attention& a, const Data& k, const Data& v, int64_t k_
 std::vector<double> attention_of(const Attention& a, const Data& k, const Data& v) {
   std::vector<double> out(a.batch * a.heads * a.queries * a.head_dim);
   for (int64_t row = 0; row < a.batch * a.heads * a.queries; ++row) {
-    const int64_t position = a.keys - a.queries + row % a.queries, head = row / a.queries % a.heads / (a.heads / a.kv_heads);
-    const int64_t b = row / a.queries / a.heads, first = a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0;
-    attend_exactly(a, k, v, b * a.k_strides[0] + head * a.k_strides[1], b * a.v_strides[0] + head * a.v_strides[1], first,
-                   position + 1, a.q + row * a.head_dim,
+    const int64_t position = a.keys - a.queries + row % a.queries,
+                  head = row / a.queries % a.heads / (a.heads / a.kv_heads);
+    const int64_t b = row / a.queries / a.heads,
+                  first = a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0;
+    attend_exactly(a, k, v, b * a.k_strides[0] + head * a.k_strides[1], b * a.v_strides[0] + head * a.v_strides[1],
+                   first, position + 1, a.q + row * a.head_dim,
                    &out[((b * a.queries + row % a.queries) * a.heads + row / a.queries % a.heads) * a.head_dim]);
   }
   return out;
 }
 
-void attend_and_compare(Comparison* comparison, const Shape& s, Float type, Order order, int64_t queries, int64_t keys, int64_t window) {
+void attend_and_compare(Comparison* comparison, const Shape& s, Float type, Order order, int64_t queries, int64_t keys,
+                        int64_t window) {
   const std::vector<float> q = normal(s.batch * s.heads * queries * s.head_dim);
-  Attention a{q.data(), nullptr, nullptr, nullptr, type, s.batch, s.heads, s.kv_heads, queries, keys, s.head_dim, {}, {}, {}, window, 0.3f};
+  Attention a{q.data(), nullptr, nullptr,    nullptr, type, s.batch, s.heads, s.kv_heads,
+              queries,  keys,    s.head_dim, {},      {},   {},      window,  0.3f};
   a.q_strides[0] = s.heads * queries * s.head_dim, a.q_strides[1] = queries * s.head_dim, a.q_strides[2] = s.head_dim;
   set_strides(order, s, keys, a.k_strides);
   set_strides(order == Order::plain ? Order::plain : Order::cache, s, keys, a.v_strides);
@@ -76,7 +80,8 @@ void norms(Comparison* comparison, int64_t rows, int64_t dim, Float type) {
   for (int64_t row = 0; row < rows; ++row) {
     double sum = 0;
     for (int64_t i = 0; i < dim; ++i) sum += std::pow(x[row * dim + i], 2.0);
-    for (int64_t i = 0; i < dim; ++i) expected[row * dim + i] = x[row * dim + i] / std::sqrt(sum / dim + 1e-5) * weight[i];
+    for (int64_t i = 0; i < dim; ++i)
+      expected[row * dim + i] = x[row * dim + i] / std::sqrt(sum / dim + 1e-5) * weight[i];
   }
   comparison->run(expected, [&](float* out) { rms_norm(x.data(), {weight.at(), type, 1e-5f}, rows, dim, out); });
 }
@@ -103,7 +108,8 @@ void rotations(Comparison* comparison, int64_t n, int64_t head_dim, int64_t offs
 void gates(Comparison* comparison, int64_t n) {
   const std::vector<float> gate = normal(n), up = normal(n);
   std::vector<double> expected(n);
-  for (int64_t i = 0; i < n; ++i) expected[i] = static_cast<double>(gate[i]) * up[i] / (1 + std::exp(-static_cast<double>(gate[i])));
+  for (int64_t i = 0; i < n; ++i)
+    expected[i] = static_cast<double>(gate[i]) * up[i] / (1 + std::exp(-static_cast<double>(gate[i])));
   comparison->run(expected, [&](float* out) {
     std::copy(gate.begin(), gate.end(), out);
     silu_times(out, up.data(), n);
@@ -118,7 +124,8 @@ bool attention() {
   for (const Shape& s : {Shape{2, 6, 2, 20}, Shape{1, 3, 3, 64}, Shape{1, 4, 1, 5}})
     for (const auto& [queries, keys] : LENGTHS)
       for (const int64_t window : {0, 1, 5, 64, 100})
-        for (int i = 0; i < 3; ++i) attend_and_compare(&comparison, s, TYPES[i], static_cast<Order>(i), queries, keys, window);
+        for (int i = 0; i < 3; ++i)
+          attend_and_compare(&comparison, s, TYPES[i], static_cast<Order>(i), queries, keys, window);
   return comparison.report();
 }
 

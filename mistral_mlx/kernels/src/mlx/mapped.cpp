@@ -1,5 +1,5 @@
-// Arrays over a mapped file, see mapped.h. A file that shrinks while it is mapped raises SIGBUS in whoever reads the lost pages;
-// nothing can check that in advance.
+// Arrays over a mapped file, see mapped.h. A file that shrinks while it is mapped raises SIGBUS in whoever reads the
+// lost pages; nothing can check that in advance.
 #include "mapped.h"
 
 #include <sys/mman.h>
@@ -24,10 +24,10 @@ size_t size_of(int fd) {
   return static_cast<size_t>(status.st_size);
 }
 
-// Private and writable: MLX itself never writes into memory it did not allocate (array::is_donatable), but NumPy views of an
-// array may be written to, and that must reach neither the file nor a page that refuses it. Pages only read stay those of the
-// page cache, shared by all processes. Not reserved, as nearly none are written; where strict accounting or RLIMIT_DATA
-// refuses even that, read-only.
+// Private and writable: MLX itself never writes into memory it did not allocate (array::is_donatable), but NumPy views
+// of an array may be written to, and that must reach neither the file nor a page that refuses it. Pages only read stay
+// those of the page cache, shared by all processes. Not reserved, as nearly none are written; where strict accounting
+// or RLIMIT_DATA refuses even that, read-only.
 class Mapping {
  public:
   explicit Mapping(int fd) : nbytes_(size_of(fd)) {
@@ -69,8 +69,8 @@ void populate([[maybe_unused]] std::shared_ptr<Mapping> file) {
 #endif
 }
 
-// A buffer of MLX's own that keeps the mapping. Tensors are views of it whose offset leads into the mapping: MLX can wrap
-// foreign memory only where Metal does, on a CPU it copies.
+// A buffer of MLX's own that keeps the mapping. Tensors are views of it whose offset leads into the mapping: MLX can
+// wrap foreign memory only where Metal does, on a CPU it copies.
 mx::array anchor(const std::shared_ptr<Mapping>& file) {
   const auto free = [file](mx::allocator::Buffer buffer) { mx::allocator::allocator().free(buffer); };
   return mx::array(mx::allocator::Data(mx::allocator::allocator().malloc(1), free), {1}, mx::uint8);
@@ -80,7 +80,8 @@ mx::array tensor_at(const char* data, mx::array tensor, const mx::array& anchor)
   mx::Strides strides(tensor.ndim(), 1);
   for (int axis = tensor.ndim() - 1; axis > 0; --axis) strides[axis - 1] = strides[axis] * tensor.shape(axis);
   mx::array bytes({1}, mx::uint8, nullptr, {});  // an offset counts items, and a tensor may begin at any byte
-  bytes.copy_shared_buffer(anchor, {1}, anchor.flags(), 1, reinterpret_cast<intptr_t>(data) - reinterpret_cast<intptr_t>(anchor.data<char>()));
+  bytes.copy_shared_buffer(anchor, {1}, anchor.flags(), 1,
+                           reinterpret_cast<intptr_t>(data) - reinterpret_cast<intptr_t>(anchor.data<char>()));
   tensor.copy_shared_buffer(bytes, strides, {true, true, tensor.ndim() <= 1 || tensor.size() <= 1}, tensor.size());
   tensor.set_status(mx::array::Status::available);
   return tensor;

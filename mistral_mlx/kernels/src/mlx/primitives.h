@@ -18,17 +18,20 @@ struct Weight {
 using NormWeight = std::optional<std::pair<mlx::core::array, float>>;  // and eps
 
 // x W^T for each weight, x [..., n_in] normalized before where `norm` says so; see Products.
-std::vector<mlx::core::array> products(const mlx::core::array& x, const std::vector<Weight>& weights, const NormWeight& norm,
-                                       Products::Then then, const std::optional<mlx::core::array>& residual);
+std::vector<mlx::core::array> products(const mlx::core::array& x, const std::vector<Weight>& weights,
+                                       const NormWeight& norm, Products::Then then,
+                                       const std::optional<mlx::core::array>& residual);
 
 // Attention, see Attention in contract.h; window 0 has no end. The result is [batch, queries, heads * head_dim].
-mlx::core::array attention(const mlx::core::array& q, const mlx::core::array& k, const mlx::core::array& v, float scale, int window);
+mlx::core::array attention(const mlx::core::array& q, const mlx::core::array& k, const mlx::core::array& v, float scale,
+                           int window);
 
 // A transformer block for one token of each batch row, see block.h: x is [batch, 1, dim], keys and values are
-// [batch, kv_heads, slots, head_dim]. Returns the result and the two buffers, written in place where nobody else holds them.
-// The weights are those of q, k, v, o, gate, up and down; the norms stand before q and before gate.
-std::vector<mlx::core::array> block_token(const mlx::core::array& x, const mlx::core::array& keys, const mlx::core::array& values,
-                                          const std::vector<Weight>& weights, const std::vector<NormWeight>& norms, const Rotation& rotation, int slot,
+// [batch, kv_heads, slots, head_dim]. Returns the result and the two buffers, written in place where nobody else holds
+// them. The weights are those of q, k, v, o, gate, up and down; the norms stand before q and before gate.
+std::vector<mlx::core::array> block_token(const mlx::core::array& x, const mlx::core::array& keys,
+                                          const mlx::core::array& values, const std::vector<Weight>& weights,
+                                          const std::vector<NormWeight>& norms, const Rotation& rotation, int slot,
                                           int seen, int position, float scale);
 
 mlx::core::array rms_norm(const mlx::core::array& x, const mlx::core::array& weight, float eps);

@@ -26,7 +26,8 @@ static inline void widen_tile(const void* from, int64_t stride, int64_t n, int64
   }
 }
 
-static inline void widen_tile(const void* from, Float type, int64_t at, int64_t stride, int64_t n, int64_t head_dim, int64_t width, float* to) {
+static inline void widen_tile(const void* from, Float type, int64_t at, int64_t stride, int64_t n, int64_t head_dim,
+                              int64_t width, float* to) {
   from = static_cast<const char*>(from) + at * float_bytes(type);
   if (type == Float::f32) return widen_tile<Float::f32>(from, stride, n, head_dim, width, to);
   if (type == Float::f16) return widen_tile<Float::f16>(from, stride, n, head_dim, width, to);
@@ -41,8 +42,8 @@ static inline void turn_tile(const float* rows, int64_t width, float* columns) {
 
 // out[r][0 .. V * WIDTH) (+)= sum over i of factors[r][i] * table[i][0 .. V * WIDTH), for R rows.
 template <int R, int V>
-static inline void sum_rows(const float* factors, int64_t factor_stride, const float* table, int64_t table_stride, int64_t n, float* out,
-                            int64_t out_stride, bool add) {
+static inline void sum_rows(const float* factors, int64_t factor_stride, const float* table, int64_t table_stride,
+                            int64_t n, float* out, int64_t out_stride, bool add) {
   Vector sums[R][V];
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) sums[r][v] = add ? vector_at(out + r * out_stride + v * WIDTH) : Vector{};
@@ -59,12 +60,13 @@ static inline void sum_rows(const float* factors, int64_t factor_stride, const f
 }
 
 template <int R>
-static inline void sum_rows(const float* factors, int64_t factor_stride, const float* table, int64_t table_stride, int64_t n, float* out,
-                            int64_t out_stride, int64_t width, bool add) {
+static inline void sum_rows(const float* factors, int64_t factor_stride, const float* table, int64_t table_stride,
+                            int64_t n, float* out, int64_t out_stride, int64_t width, bool add) {
   int64_t d = 0;
   for (; d + 4 * WIDTH <= width; d += 4 * WIDTH)
     sum_rows<R, 4>(factors, factor_stride, table + d, table_stride, n, out + d, out_stride, add);
-  for (; d < width; d += WIDTH) sum_rows<R, 1>(factors, factor_stride, table + d, table_stride, n, out + d, out_stride, add);
+  for (; d < width; d += WIDTH)
+    sum_rows<R, 1>(factors, factor_stride, table + d, table_stride, n, out + d, out_stride, add);
 }
 
 // The scores of one row against keys that lie as rows.
@@ -82,7 +84,8 @@ struct Seen {
 };
 
 // Turns the scores of a row into weights, of which those outside [first, last) are 0; rescales what it has so far.
-static inline void weigh(float* scores, float scale, int64_t first, int64_t last, int64_t width, float* out, Seen* seen) {
+static inline void weigh(float* scores, float scale, int64_t first, int64_t last, int64_t width, float* out,
+                         Seen* seen) {
   if (first >= last || first >= KEYS || last <= 0) {  // the row sees nothing of this tile
     for (int64_t j = 0; j < KEYS; ++j) scores[j] = 0.0f;
     return;
@@ -107,23 +110,27 @@ static inline void weigh(float* scores, float scale, int64_t first, int64_t last
   seen->sum += sum_of(sum);
 }
 
-static void attend(const Attention& a, int64_t batch, int64_t kv_head, int64_t position, int64_t n_positions, float* scratch) {
+static void attend(const Attention& a, int64_t batch, int64_t kv_head, int64_t position, int64_t n_positions,
+                   float* scratch) {
   const int64_t repeats = a.heads / a.kv_heads, width = padded_head(a.head_dim), rows = repeats * n_positions;
-  float* keys = scratch;                   // [KEYS, width]
-  float* values = keys + KEYS * width;     // [KEYS, width]
-  float* columns = values + KEYS * width;  // [width, KEYS]
-  float* queries = columns + KEYS * width; // [rows, width]
-  float* out = queries + rows * width;     // [rows, width]
+  float* keys = scratch;                    // [KEYS, width]
+  float* values = keys + KEYS * width;      // [KEYS, width]
+  float* columns = values + KEYS * width;   // [width, KEYS]
+  float* queries = columns + KEYS * width;  // [rows, width]
+  float* out = queries + rows * width;      // [rows, width]
   Seen* seen = reinterpret_cast<Seen*>(out + rows * width);
   alignas(64) float weights[ABREAST][KEYS];
   const int64_t before = a.keys - a.queries;
   for (int64_t row = 0; row < rows; ++row) {
     const float* q = a.q + batch * a.q_strides[0] + (kv_head * repeats + row / n_positions) * a.q_strides[1] +
                      (position + row % n_positions) * a.q_strides[2];
-    for (int64_t d = 0; d < width; ++d) queries[row * width + d] = d < a.head_dim ? q[d] : 0.0f, out[row * width + d] = 0.0f;
+    for (int64_t d = 0; d < width; ++d)
+      queries[row * width + d] = d < a.head_dim ? q[d] : 0.0f, out[row * width + d] = 0.0f;
     seen[row] = {-INFINITY, 0.0f};
   }
-  const auto first_key = [&](int64_t p) { return a.window > 0 && before + p >= a.window ? before + p - a.window + 1 : 0; };
+  const auto first_key = [&](int64_t p) {
+    return a.window > 0 && before + p >= a.window ? before + p - a.window + 1 : 0;
+  };
   const bool many = rows >= MANY_ROWS;
   for (int64_t tile = first_key(position) / KEYS * KEYS; tile < before + position + n_positions; tile += KEYS) {
     const int64_t n = a.keys - tile < KEYS ? a.keys - tile : KEYS;
@@ -141,13 +148,15 @@ static void attend(const Attention& a, int64_t batch, int64_t kv_head, int64_t p
         for (int64_t r = 0; r < abreast; ++r) scores_of(q + r * width, keys, width, weights[r]);
       for (int64_t r = 0; r < abreast; ++r) {
         const int64_t p = position + (row + r) % n_positions, end = before + p + 1 - tile;
-        weigh(weights[r], a.scale, first_key(p) - tile, end < n ? end : n, width, out + (row + r) * width, &seen[row + r]);
+        weigh(weights[r], a.scale, first_key(p) - tile, end < n ? end : n, width, out + (row + r) * width,
+              &seen[row + r]);
       }
       float* o = out + row * width;
       if (abreast == ABREAST)
         sum_rows<ABREAST>(weights[0], KEYS, values, width, n, o, width, width, true);
       else
-        for (int64_t r = 0; r < abreast; ++r) sum_rows<1>(weights[r], KEYS, values, width, n, o + r * width, width, width, true);
+        for (int64_t r = 0; r < abreast; ++r)
+          sum_rows<1>(weights[r], KEYS, values, width, n, o + r * width, width, width, true);
     }
   }
   for (int64_t row = 0; row < rows; ++row) {

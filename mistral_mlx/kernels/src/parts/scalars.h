@@ -1,5 +1,5 @@
-// Scalar helpers of the kernel files. Everything is `static`: these are compiled once per instruction set, and the linker must
-// never pick one set's copy for another file.
+// Scalar helpers of the kernel files. Everything is `static`: these are compiled once per instruction set, and the
+// linker must never pick one set's copy for another file.
 #pragma once
 #include <cstring>
 
@@ -21,7 +21,8 @@ static inline uint32_t float_to_bits(float value) {
 
 // Subnormals come out right: the exponent is rebased by a multiplication.
 static inline float half_to_float(uint16_t half) {
-  const uint32_t magnitude = static_cast<uint32_t>(half & 0x7fff) << 13, sign = static_cast<uint32_t>(half & 0x8000) << 16;
+  const uint32_t magnitude = static_cast<uint32_t>(half & 0x7fff) << 13, sign = static_cast<uint32_t>(half & 0x8000)
+                                                                                << 16;
   const uint32_t special = (half & 0x7c00) == 0x7c00 ? 0x7f800000u : 0;  // infinity and NaN keep their mantissa
   return bits_to_float(float_to_bits(bits_to_float(magnitude) * 0x1p112f) | special | sign);
 }
@@ -101,7 +102,8 @@ static inline float round_group(const float* x, int group, int limit, Code* code
 
 // Rounds a row group by group and clears the padding behind it.
 template <typename Code>
-static inline void round_row(const float* x, int64_t n_in, int group, int limit, Code* codes, float* scales, float* sums) {
+static inline void round_row(const float* x, int64_t n_in, int group, int limit, Code* codes, float* scales,
+                             float* sums) {
   const int64_t groups = n_in / group;
   for (int64_t g = 0; g < groups; ++g) {
     int32_t sum;

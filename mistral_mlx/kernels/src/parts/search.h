@@ -1,10 +1,11 @@
-// The search for better scales and biases, in vectors of whatever width the including file is compiled for, and nothing that
-// the linker could share. Every lane has a group of its own and there is no fma: every set of instructions gives the same bits.
+// The search for better scales and biases, in vectors of whatever width the including file is compiled for, and nothing
+// that the linker could share. Every lane has a group of its own and there is no fma: every set of instructions gives
+// the same bits.
 //
-// Codes are made for a few widths of the range, narrower ones than the weights need among them: where steps are few, it pays
-// to cut off the ends. For given codes the best scale and bias are a least squares fit. The best of these fits is rounded to
-// its stored type, codes are made for the rounded line and fitted again, and the line that is taken is the one whose error,
-// rounded as it will be read, is the least. MLX's own stays where none is better.
+// Codes are made for a few widths of the range, narrower ones than the weights need among them: where steps are few, it
+// pays to cut off the ends. For given codes the best scale and bias are a least squares fit. The best of these fits is
+// rounded to its stored type, codes are made for the rounded line and fitted again, and the line that is taken is the
+// one whose error, rounded as it will be read, is the least. MLX's own stays where none is better.
 #pragma once
 #include "vectors.h"
 
@@ -38,7 +39,9 @@ struct Groups {
   Vector middle, width, total, mean;  // of the range; of the importance, and of the weights less the middle by it
 
   Vector weight(int k) const { return vector_at(weights + k * SEARCH_GROUPS); }
-  Vector weighted(int k, Vector v) const { return importance == nullptr ? v : v * vector_at(importance + k * SEARCH_GROUPS); }
+  Vector weighted(int k, Vector v) const {
+    return importance == nullptr ? v : v * vector_at(importance + k * SEARCH_GROUPS);
+  }
 };
 
 // A fit to codes: weight - middle - mean ~ scale * (code - mean_code).
@@ -51,7 +54,9 @@ struct Lines {
   Vector scale, bias;
 };
 
-Vector choose(Ints condition, Vector yes, Vector no) { return (Vector)(((Ints)yes & condition) | ((Ints)no & ~condition)); }
+Vector choose(Ints condition, Vector yes, Vector no) {
+  return (Vector)(((Ints)yes & condition) | ((Ints)no & ~condition));
+}
 
 // The comparisons are such that NaN becomes 0.
 Vector nearest_code(Vector steps, float most_code) {
@@ -129,8 +134,8 @@ Vector rounded(Vector v, Float type) {
   return vector_at(values);
 }
 
-// The comparisons are such that NaN, infinities and a range of nothing leave all as it is. Returns a bit for each lane, set if
-// it has other lines now, or the same ones and better codes.
+// The comparisons are such that NaN, infinities and a range of nothing leave all as it is. Returns a bit for each lane,
+// set if it has other lines now, or the same ones and better codes.
 uint32_t improve_lanes(Groups& x, int bits, Float type, const float* codes, float* scales, float* biases) {
   measure(x);
   Fit best{};
@@ -162,11 +167,14 @@ uint32_t improve_lanes(Groups& x, int bits, Float type, const float* codes, floa
 }
 
 // See Kernels.
-uint32_t improve(const float* weights, const float* importance, int group, int bits, Float type, const float* codes, float* scales,
-                 float* biases) {
+uint32_t improve(const float* weights, const float* importance, int group, int bits, Float type, const float* codes,
+                 float* scales, float* biases) {
   uint32_t improved = 0;
   for (int j = 0; j < SEARCH_GROUPS; j += WIDTH) {
-    Groups x{weights + j, importance == nullptr ? nullptr : importance + j, group, static_cast<float>((1 << bits) - 1), {}, {}, {}, {}};
+    Groups x{weights + j, importance == nullptr ? nullptr : importance + j,
+             group,       static_cast<float>((1 << bits) - 1),
+             {},          {},
+             {},          {}};
     improved |= improve_lanes(x, bits, type, codes + j, scales + j, biases + j) << j;
   }
   return improved;

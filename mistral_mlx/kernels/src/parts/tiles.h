@@ -1,5 +1,5 @@
-// The loops that the vector kernels share, compiled once per set: rows abreast, and products in blocks of TILE outputs. A set
-// defines the functions declared here; the arithmetic is theirs.
+// The loops that the vector kernels share, compiled once per set: rows abreast, and products in blocks of TILE outputs.
+// A set defines the functions declared here; the arithmetic is theirs.
 #pragma once
 #include "widen.h"
 
@@ -24,7 +24,8 @@ void abreast(int64_t first, int64_t end, Use&& use) {
 
 inline int log2_group(int group) { return group == 32 ? 5 : group == 64 ? 6 : 7; }
 
-// A block of TILE outputs by up to DEPTH inputs, unpacked: codes in the order of the set, scales and biases [group][TILE].
+// A block of TILE outputs by up to DEPTH inputs, unpacked: codes in the order of the set, scales and biases
+// [group][TILE].
 struct Block {
   alignas(64) uint8_t codes[TILE * DEPTH];
   alignas(64) float scales[TILE * DEPTH / 32], biases[TILE * DEPTH / 32];
@@ -36,11 +37,13 @@ template <int BITS, Float T, int R>
 void few(const Packed& w, const Fine& x, float* y, int64_t n);
 // Weights [n0, n0 + TILE) by [k0, k1) as a block; those from n1 on are 0.
 void unpack(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block);
-void unpack(const Dense& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, float* block);  // as columns, [k1 - k0, TILE]
+void unpack(const Dense& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1,
+            float* block);  // as columns, [k1 - k0, TILE]
 // y[row * y_stride + n] += all rows times the block, for n below n_left; sets it where k0 is 0.
-void multiply(const Block& block, const Packed& w, const Rows& x, int64_t k0, int64_t k1, float* y, int64_t y_stride, int64_t n_left);
-void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride, int64_t k0, int64_t k1, float* y, int64_t y_stride,
+void multiply(const Block& block, const Packed& w, const Rows& x, int64_t k0, int64_t k1, float* y, int64_t y_stride,
               int64_t n_left);
+void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride, int64_t k0, int64_t k1, float* y,
+              int64_t y_stride, int64_t n_left);
 
 template <int R, int BITS, Float T>
 [[gnu::noinline]] void few_all(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
@@ -63,7 +66,8 @@ void packed_rows(const Packed& w, const Rows& x, float* y, int64_t y_stride, int
     }
 }
 
-void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
+void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t y_stride, int64_t n0, int64_t n1,
+                void* scratch) {
   float* block = static_cast<float*>(scratch);
   for (int64_t n = n0; n < n1; n += TILE)
     for (int64_t k = 0; k < w.n_in; k += DENSE_DEPTH) {

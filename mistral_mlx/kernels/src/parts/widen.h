@@ -1,5 +1,5 @@
-// Codes of 2, 3, 5 and 6 bits in registers, compiled once per set: as pairs, two codes in 16 bits, which a few rows multiply by
-// activations of 16 bits, and as bytes for many rows. What lies behind the codes is not read.
+// Codes of 2, 3, 5 and 6 bits in registers, compiled once per set: as pairs, two codes in 16 bits, which a few rows
+// multiply by activations of 16 bits, and as bytes for many rows. What lies behind the codes is not read.
 #pragma once
 #include <array>
 
@@ -29,14 +29,18 @@ constexpr auto constants(Value&& value) {
   return made;
 }
 
-// 16 codes are 2 BITS bytes. The codes 2 i and 2 i + 1 lie within two of these, as they begin on an even bit; other bits of the
-// two bytes are of other codes, or of none.
+// 16 codes are 2 BITS bytes. The codes 2 i and 2 i + 1 lie within two of these, as they begin on an even bit; other
+// bits of the two bytes are of other codes, or of none.
 template <int BITS>
-constexpr int byte_of_pair(int i) { return i / 2 % 8 * 2 * BITS / 8 + i % 2; }
+constexpr int byte_of_pair(int i) {
+  return i / 2 % 8 * 2 * BITS / 8 + i % 2;
+}
 
 #if defined(__AVX512F__)
 template <typename T>
-__m512i vector_of(const T& constants) { return _mm512_loadu_si512(constants.data()); }
+__m512i vector_of(const T& constants) {
+  return _mm512_loadu_si512(constants.data());
+}
 
 template <int BITS>
 __m512i bytes_of_pairs(const uint8_t* at, int64_t left) {
@@ -47,7 +51,9 @@ __m512i bytes_of_pairs(const uint8_t* at, int64_t left) {
 }
 #elif defined(__AVX2__)
 template <typename T>
-__m256i vector_of(const T& constants) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(constants.data())); }
+__m256i vector_of(const T& constants) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(constants.data()));
+}
 
 template <int BITS>
 __m256i bytes_of_pairs(const uint8_t* at, int64_t left) {
@@ -68,8 +74,8 @@ uint8x16_t bytes_of_pairs(const uint8_t* at, int64_t) {
 }
 #endif
 
-// The next codes of a row, of which `left` bytes are left; a product moves a pair to the upper end of its 16 bits, whatever
-// bit it began on.
+// The next codes of a row, of which `left` bytes are left; a product moves a pair to the upper end of its 16 bits,
+// whatever bit it began on.
 template <int BITS>
 Pairs pairs(const uint8_t* at, int64_t left) {
   static constexpr auto factors = constants<uint16_t>([](int i) { return 1 << (16 - 2 * BITS - i * 2 * BITS % 8); });
@@ -79,9 +85,13 @@ Pairs pairs(const uint8_t* at, int64_t left) {
 }
 
 template <int BITS>
-Pairs even(Pairs pairs) { return pairs << BITS >> (16 - BITS); }
+Pairs even(Pairs pairs) {
+  return pairs << BITS >> (16 - BITS);
+}
 template <int BITS>
-Pairs odd(Pairs pairs) { return pairs >> (16 - BITS); }
+Pairs odd(Pairs pairs) {
+  return pairs >> (16 - BITS);
+}
 
 // As bytes, in order.
 template <int BITS>

@@ -23,15 +23,31 @@ void rotate_and_store(const Block& b, const Ring& ring, int64_t batch, float* q,
 }  // namespace
 
 void run_block(const Block& b, const Ring& ring, const float* x, int64_t batch, float* out) {
-  const int64_t size = b.head_dim, n_q = b.heads * size, n_kv = b.kv_heads * size, dim = inputs_of(b.q), hidden = outputs_of(b.gate);
+  const int64_t size = b.head_dim, n_q = b.heads * size, n_kv = b.kv_heads * size, dim = inputs_of(b.q),
+                hidden = outputs_of(b.gate);
   float* q = reinterpret_cast<float*>(
       workspace<Slot::block>(batch * (2 * n_q + 2 * n_kv + dim + hidden) * static_cast<int64_t>(sizeof(float))));
-  float *k = q + batch * n_q, *v = k + batch * n_kv, *h = v + batch * n_kv, *sum = h + batch * n_q, *gated = sum + batch * dim;
+  float *k = q + batch * n_q, *v = k + batch * n_kv, *h = v + batch * n_kv, *sum = h + batch * n_q,
+        *gated = sum + batch * dim;
   compute({{b.q, b.k, b.v}, x, batch, b.attention_norm, Products::EACH, nullptr, {q, k, v}});
   rotate_and_store(b, ring, batch, q, k, v);
   const int64_t head = ring.slots * size;
-  attend_all({q, ring.keys, ring.values, h, ring.type, batch, b.heads, b.kv_heads, 1, ring.seen, size, {n_q, size, size},
-              {b.kv_heads * head, head, size}, {b.kv_heads * head, head, size}, 0, b.scale});
+  attend_all({q,
+              ring.keys,
+              ring.values,
+              h,
+              ring.type,
+              batch,
+              b.heads,
+              b.kv_heads,
+              1,
+              ring.seen,
+              size,
+              {n_q, size, size},
+              {b.kv_heads * head, head, size},
+              {b.kv_heads * head, head, size},
+              0,
+              b.scale});
   compute({{b.o}, h, batch, {}, Products::ADD, x, {sum}});
   compute({{b.gate, b.up}, sum, batch, b.mlp_norm, Products::SWIGLU, nullptr, {gated}});
   compute({{b.down}, gated, batch, {}, Products::ADD, sum, {out}});

@@ -30,7 +30,9 @@ int whole(double time, double period) {
 // Whole CPUs that one group allows. A missing file (of the root, say) and a form that we do not know are no limit.
 int quota_of(const std::string& folder, bool v2) {
   try {
-    if (!v2) return whole(std::stod(first_line(folder + "/cpu.cfs_quota_us")), std::stod(first_line(folder + "/cpu.cfs_period_us")));
+    if (!v2)
+      return whole(std::stod(first_line(folder + "/cpu.cfs_quota_us")),
+                   std::stod(first_line(folder + "/cpu.cfs_period_us")));
     const std::string line = first_line(folder + "/cpu.max");  // "max 100000" or "150000 100000"
     return whole(std::stod(line), std::stod(line.substr(line.find(' '))));
   } catch (const std::exception&) {
@@ -38,8 +40,8 @@ int quota_of(const std::string& folder, bool v2) {
   }
 }
 
-// The smallest quota from a group up to the root of its hierarchy. In a container the path may be the one outside of it, which
-// does not exist under the mount: only the root is left then, which is the container's own group.
+// The smallest quota from a group up to the root of its hierarchy. In a container the path may be the one outside of
+// it, which does not exist under the mount: only the root is left then, which is the container's own group.
 int quota_of_path(const std::string& root, std::string path, bool v2) {
   int quota = quota_of(root, v2);
   for (; path.size() > 1; path.resize(path.rfind('/'))) quota = std::min(quota, quota_of(root + path, v2));
@@ -71,7 +73,8 @@ int default_threads() {
     std::set<std::string> siblings;  // one entry per physical core
     for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
       if (CPU_ISSET(cpu, &allowed)) {
-        const std::string topology = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list";
+        const std::string topology =
+            "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list";
         const std::string list = first_line(topology);
         siblings.insert(list.empty() ? std::to_string(cpu) : list);
       }

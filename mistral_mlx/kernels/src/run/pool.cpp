@@ -72,7 +72,8 @@ class Pool {
     }
     std::lock_guard lock(mutex_);
     start(0);
-    for (int64_t base = 0; base < n; base += Ticket::MASK) run_job(base, std::min<int64_t>(n - base, Ticket::MASK), piece, context);
+    for (int64_t base = 0; base < n; base += Ticket::MASK)
+      run_job(base, std::min<int64_t>(n - base, Ticket::MASK), piece, context);
   }
 
  private:
@@ -93,8 +94,8 @@ class Pool {
     if (failed_.load(std::memory_order_acquire)) rethrow();
   }
 
-  // No exception leaves a piece: in a worker it would end the process, and in the caller it would free the context that the
-  // workers still use. The first one is kept until the job is done.
+  // No exception leaves a piece: in a worker it would end the process, and in the caller it would free the context that
+  // the workers still use. The first one is kept until the job is done.
   void run_piece(void (*piece)(void*, int64_t), void* context, int64_t i) noexcept {
     try {
       piece(context, i);
@@ -141,7 +142,8 @@ class Pool {
     }
   }
 
-  // Threads are started when first needed and live as long as the process. Those above a smaller number sleep until it grows.
+  // Threads are started when first needed and live as long as the process. Those above a smaller number sleep until it
+  // grows.
   int start(int n) {
     if (n == 0 && active_.load(std::memory_order_relaxed) > 0) return active_.load(std::memory_order_relaxed);
     if (n == 0) n = default_threads();

@@ -5,8 +5,8 @@
 namespace kernels {
 
 // Calls piece(context, i) once for every i in [0, n), on the calling thread and the pool's, and returns when all are
-// done. Pieces are taken one by one, so that a core which is busy otherwise slows only the pieces it holds. If pieces throw,
-// the others are run all the same, and then the first exception is thrown here.
+// done. Pieces are taken one by one, so that a core which is busy otherwise slows only the pieces it holds. If pieces
+// throw, the others are run all the same, and then the first exception is thrown here.
 void run_pieces(int64_t n, void (*piece)(void* context, int64_t i), void* context);
 
 template <typename Function>

@@ -5,8 +5,8 @@
 #include <array>
 #include <atomic>
 
-#include "pool.h"
 #include "../parts/scalars.h"
+#include "pool.h"
 #include "steps.h"
 #include "workspace.h"
 
@@ -42,11 +42,13 @@ class Inputs {
   // y[row * stride + n] for all rows and n in [n0, n1) of matrix i.
   void multiply(const Matrix& w, size_t i, float* y, int64_t stride, int64_t n0, int64_t n1) const {
     if (const Packed* packed = std::get_if<Packed>(&w); packed != nullptr && few_)
-      for (int64_t row = 0; row < rows_; ++row) active().packed_row(*packed, fine_[sources_[i]][row], y + row * stride, n0, n1);
+      for (int64_t row = 0; row < rows_; ++row)
+        active().packed_row(*packed, fine_[sources_[i]][row], y + row * stride, n0, n1);
     else if (packed != nullptr)
       active().packed_rows(*packed, many_[sources_[i]], y, stride, n0, n1, workspace<Slot::scratch>(SCRATCH));
     else if (const Dense& dense = std::get<Dense>(w); few_)
-      for (int64_t row = 0; row < rows_; ++row) active().dense_row(dense, x_ + row * dense.n_in, y + row * stride, n0, n1);
+      for (int64_t row = 0; row < rows_; ++row)
+        active().dense_row(dense, x_ + row * dense.n_in, y + row * stride, n0, n1);
     else
       active().dense_rows(dense, x_, rows_, y, stride, n0, n1, workspace<Slot::scratch>(SCRATCH));
   }
@@ -62,7 +64,9 @@ class Inputs {
   }
 
   int64_t padded_rows() const { return few_ ? rows_ : round_up(rows_, ROW_BLOCK); }
-  int64_t code_bytes(const Packed& w) const { return few_ ? round_up(fine_bytes(w.n_in), 64) : planes_ * plane_stride(w.n_in); }
+  int64_t code_bytes(const Packed& w) const {
+    return few_ ? round_up(fine_bytes(w.n_in), 64) : planes_ * plane_stride(w.n_in);
+  }
   static int64_t group_stride(const Packed& w) { return round_up(w.groups(), GROUP_BLOCK); }
   int64_t size_of(const Packed& w) const {
     return round_up(padded_rows() * (code_bytes(w) + 2 * group_stride(w) * static_cast<int64_t>(sizeof(float))), 64);
@@ -79,8 +83,13 @@ class Inputs {
 
   void round_many(const Packed& w, char* memory) {
     float* scales = reinterpret_cast<float*>(memory + padded_rows() * code_bytes(w));
-    const Rows rounded{reinterpret_cast<int8_t*>(memory), scales, scales + padded_rows() * group_stride(w), rows_,
-                       plane_stride(w.n_in), group_stride(w), planes_};
+    const Rows rounded{reinterpret_cast<int8_t*>(memory),
+                       scales,
+                       scales + padded_rows() * group_stride(w),
+                       rows_,
+                       plane_stride(w.n_in),
+                       group_stride(w),
+                       planes_};
     parallel(rows_, [&](int64_t row) { active().round_rows(x_ + row * w.n_in, w, rounded, row); });
     many_.push_back(rounded);
   }
@@ -127,7 +136,8 @@ void compute(const Products& p) {
   const int64_t n_in = inputs_of(p.weights[0]);
   const float* x = p.x;
   if (p.norm) {
-    float* normalized = reinterpret_cast<float*>(workspace<Slot::normalized>(p.rows * n_in * static_cast<int64_t>(sizeof(float))));
+    float* normalized =
+        reinterpret_cast<float*>(workspace<Slot::normalized>(p.rows * n_in * static_cast<int64_t>(sizeof(float))));
     rms_norm(p.x, *p.norm, p.rows, n_in, normalized);
     x = normalized;
   }
@@ -145,12 +155,14 @@ void compute(const Products& p) {
 }
 
 void attend_all(const Attention& a) {
-  const int64_t repeats = a.heads / a.kv_heads, step = std::min(a.queries, std::max<int64_t>(1, ATTENTION_ROWS / repeats));
+  const int64_t repeats = a.heads / a.kv_heads,
+                step = std::min(a.queries, std::max<int64_t>(1, ATTENTION_ROWS / repeats));
   const int64_t blocks = (a.queries + step - 1) / step;
   parallel(a.batch * a.kv_heads * blocks, [&](int64_t i) {
     const int64_t block = blocks - 1 - i % blocks, head = i / blocks;  // the last positions have the most to do
     float* scratch = reinterpret_cast<float*>(workspace<Slot::scratch>(attention_scratch(repeats * step, a.head_dim)));
-    active().attend(a, head / a.kv_heads, head % a.kv_heads, block * step, std::min(step, a.queries - block * step), scratch);
+    active().attend(a, head / a.kv_heads, head % a.kv_heads, block * step, std::min(step, a.queries - block * step),
+                    scratch);
   });
 }
 

@@ -1,7 +1,6 @@
-// Packs weights as MLX's affine mode does, to the bit: the same float32 operations in the same order, see `fit`; or with
-// better scales and biases, see search.h.
-// Plain C++ in a form that compilers turn into vectors of any width. A row passes in parts, each step over a whole part:
-// a group alone would wait for its own divisions one after another.
+// Packs weights as MLX's affine mode does, to the bit: the same float32 operations in the same order, see `fit`; or
+// with better scales and biases, see search.h. Plain C++ in a form that compilers turn into vectors of any width. A row
+// passes in parts, each step over a whole part: a group alone would wait for its own divisions one after another.
 #include "quantize.h"
 
 #include <algorithm>
@@ -9,8 +8,8 @@
 #include <optional>
 #include <vector>
 
-#include "pool.h"
 #include "../parts/scalars.h"
+#include "pool.h"
 
 namespace kernels {
 namespace {
@@ -18,7 +17,7 @@ namespace {
 constexpr int LANES = 16;
 constexpr int MOST_GROUP = 128;
 constexpr int PART = SEARCH_GROUPS * MOST_GROUP;  // weights; whole groups, and all copies of it stay in the L1 cache
-constexpr int32_t INFINITE = 0x7f800000;  // as bits
+constexpr int32_t INFINITE = 0x7f800000;          // as bits
 constexpr float WHOLE = 0x1p23f;  // adding it to 0 ... 255 rounds to a whole number, ties to even, in the lowest byte
 
 // `value` is one that `type` holds; the inverse of load_float, and NaN as MLX writes it.
@@ -62,7 +61,8 @@ struct Line {  // weight ~ scale * code + bias
   float scale, bias;
 };
 
-// From MLX's quantize: the range in equal steps, then moved so that the end farther from zero, and zero itself, are met.
+// From MLX's quantize: the range in equal steps, then moved so that the end farther from zero, and zero itself, are
+// met.
 Line fit(const float* w, int group, float most_code) {
   Four lows, highs;
   for (int k = 0; k < 4; ++k) lows[k] = INFINITY, highs[k] = -INFINITY;
@@ -184,8 +184,8 @@ Loss quantize_part(const Unpacked& w, const PackedOut& out, const Search& search
   if (search)
     for (int i = 0; i < groups; i += SEARCH_GROUPS) {
       const int64_t column = start % out.n_in + i * out.group;
-      improve(exact + i * out.group, search->empty() ? nullptr : search->data() + column, out, std::min(groups - i, SEARCH_GROUPS),
-              codes + i * out.group, lines + i);
+      improve(exact + i * out.group, search->empty() ? nullptr : search->data() + column, out,
+              std::min(groups - i, SEARCH_GROUPS), codes + i * out.group, lines + i);
     }
   pack(codes, n, out.bits, out.codes + start * out.bits / 8);
   Sums sums;
@@ -210,7 +210,8 @@ Loss quantize(const Unpacked& w, const PackedOut& out, bool search, const float*
   std::vector<Loss> rows(out.n_out, Loss{0, 0, 0, true});
   parallel(out.n_out, [&](int64_t row) {
     for (int64_t k = 0; k < out.n_in; k += PART)
-      join(quantize_part(w, out, searched, row * out.n_in + k, static_cast<int>(std::min<int64_t>(PART, out.n_in - k))), rows[row]);
+      join(quantize_part(w, out, searched, row * out.n_in + k, static_cast<int>(std::min<int64_t>(PART, out.n_in - k))),
+           rows[row]);
   });
   Loss whole{0, 0, 0, true};
   for (const Loss& row : rows) join(row, whole);

@@ -25,9 +25,9 @@ struct Loss {
   bool finite;         // whether all weights are
 };
 
-// Packs weights exactly as mx.quantize does (affine mode), and says what that costs; or with a search for better scales and
-// biases (search.h), where the importance [n_in] of every input is finite and not negative, and null if all are alike. Neither
-// the bits nor the sums depend on the number of threads or the instruction set.
+// Packs weights exactly as mx.quantize does (affine mode), and says what that costs; or with a search for better scales
+// and biases (search.h), where the importance [n_in] of every input is finite and not negative, and null if all are
+// alike. Neither the bits nor the sums depend on the number of threads or the instruction set.
 Loss quantize(const Unpacked& w, const PackedOut& out, bool search = false, const float* importance = nullptr);
 
 }  // namespace kernels

@@ -3,8 +3,8 @@
 
 #include <cmath>
 
-#include "pool.h"
 #include "../parts/vectors.h"
+#include "pool.h"
 #include "workspace.h"
 
 namespace kernels {
@@ -65,8 +65,8 @@ void rms_norm(const float* x, const Norm& norm, int64_t rows, int64_t dim, float
   });
 }
 
-void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t heads, int64_t n, const Rotation& rotation,
-            int64_t offset, float* out) {
+void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t heads, int64_t n,
+            const Rotation& rotation, int64_t offset, float* out) {
   const int64_t head_dim = rotation.head_dim(), half = head_dim / 2;
   const float* table = angles(offset, n, rotation);
   each_row(batch * heads * n, head_dim, [&](int64_t row) {

@@ -39,7 +39,8 @@ template <int BITS>
 __m256i load_codes(const uint8_t* at, int64_t left) {
   if constexpr (BITS != 4 && BITS != 8) return (__m256i)pairs<BITS>(at, left);
   if (left >= BYTES) return load_bytes(at);
-  return _mm256_zextsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));  // a last group of 32 inputs of 4 bits
+  return _mm256_zextsi128_si256(
+      _mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));  // a last group of 32 inputs of 4 bits
 }
 
 float total(__m256 v) {
@@ -85,7 +86,8 @@ void few(const Packed& w, const Fine& x, float* y, int64_t n) {
   constexpr int64_t CODES = BITS == 4 ? 2 * BYTES : BYTES;
   const int64_t groups = w.groups(), row_bytes = w.row_bytes();
   const __m128i shift = _mm_cvtsi32_si128(log2_group(w.group));
-  const __m256i lane_input = _mm256_mullo_epi32(_mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0), _mm256_set1_epi32(CODES / LANES));
+  const __m256i lane_input =
+      _mm256_mullo_epi32(_mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0), _mm256_set1_epi32(CODES / LANES));
   __m256 acc[R], bias[R], scales[R];
   for (int r = 0; r < R; ++r) acc[r] = bias[r] = _mm256_setzero_ps();
   const uint8_t* row = w.codes + n * row_bytes;
@@ -130,7 +132,8 @@ void unpack_bits(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1
     const uint8_t* row = w.codes + n * w.row_bytes();
     for (int64_t k = k0; k < k1; k += BYTES) {
       alignas(32) uint8_t codes[BYTES] = {};
-      if (n < n1) _mm256_store_si256(reinterpret_cast<__m256i*>(codes), codes_in_order<BITS>(row, k, (w.n_in - k) * BITS / 8));
+      if (n < n1)
+        _mm256_store_si256(reinterpret_cast<__m256i*>(codes), codes_in_order<BITS>(row, k, (w.n_in - k) * BITS / 8));
       for (int j = 0; j < BYTES; j += 4) std::memcpy(block->codes + (k - k0 + j) * TILE + i * 4, codes + j, 4);
     }
     unpack_lines(w, n, n1, k0, k1, i, block);
@@ -143,8 +146,8 @@ void unpack(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Blo
 
 // M rows times 16 outputs of the block, from `half` on.
 template <int M, bool SMALL>
-void many(const Block& block, int64_t half, const Packed& w, const Rows& x, int64_t row, int64_t k0, int64_t k1, float* y,
-          int64_t y_stride, int64_t n_left) {
+void many(const Block& block, int64_t half, const Packed& w, const Rows& x, int64_t row, int64_t k0, int64_t k1,
+          float* y, int64_t y_stride, int64_t n_left) {
   __m256 tile[M][2];
   for (int m = 0; m < M; ++m) tile[m][0] = tile[m][1] = _mm256_setzero_ps();
   const int64_t stride = x.planes * x.stride;
@@ -185,18 +188,21 @@ void many(const Block& block, int64_t half, const Packed& w, const Rows& x, int6
   }
   for (int m = 0; m < M; ++m)
     for (int j = 0; j < 2; ++j)
-      if (n_left > j * LANES) store(y + (row + m) * y_stride + j * LANES, n_left - j * LANES, k0 > 0, (Vector)tile[m][j]);
+      if (n_left > j * LANES)
+        store(y + (row + m) * y_stride + j * LANES, n_left - j * LANES, k0 > 0, (Vector)tile[m][j]);
 }
 
 template <bool SMALL>
-void many_all(const Block& block, const Packed& w, const Rows& x, int64_t k0, int64_t k1, float* y, int64_t y_stride, int64_t n_left) {
+void many_all(const Block& block, const Packed& w, const Rows& x, int64_t k0, int64_t k1, float* y, int64_t y_stride,
+              int64_t n_left) {
   for (int64_t half = 0; half < TILE && half < n_left; half += 2 * LANES)
     abreast<4>(0, x.rows, [&]<int M>(int64_t row) {
       many<M, SMALL>(block, half, w, x, row, k0, k1, y + half, y_stride, n_left - half);
     });
 }
 
-void multiply(const Block& block, const Packed& w, const Rows& x, int64_t k0, int64_t k1, float* y, int64_t y_stride, int64_t n_left) {
+void multiply(const Block& block, const Packed& w, const Rows& x, int64_t k0, int64_t k1, float* y, int64_t y_stride,
+              int64_t n_left) {
   (w.bits == 8 ? many_all<false> : many_all<true>)(block, w, x, k0, k1, y, y_stride, n_left);
 }
 
@@ -217,8 +223,8 @@ void dense_row(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1)
 }
 
 template <int M>
-void dense_many(const float* block, int64_t half, const float* x, int64_t x_stride, int64_t k0, int64_t k1, float* y, int64_t y_stride,
-                int64_t n_left) {
+void dense_many(const float* block, int64_t half, const float* x, int64_t x_stride, int64_t k0, int64_t k1, float* y,
+                int64_t y_stride, int64_t n_left) {
   __m256 acc[M][2];
   for (int m = 0; m < M; ++m) acc[m][0] = acc[m][1] = _mm256_setzero_ps();
   for (int64_t k = k0; k < k1; ++k) {
@@ -239,21 +245,24 @@ void unpack(const Dense& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, floa
   unpack_one_by_one(w, n0, n1, k0, k1, block);
 }
 
-void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride, int64_t k0, int64_t k1, float* y, int64_t y_stride,
-              int64_t n_left) {
+void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride, int64_t k0, int64_t k1, float* y,
+              int64_t y_stride, int64_t n_left) {
   for (int64_t half = 0; half < TILE && half < n_left; half += 2 * LANES)
     abreast<4>(0, rows, [&]<int M>(int64_t row) {
-      dense_many<M>(block, half, x + row * x_stride, x_stride, k0, k1, y + row * y_stride + half, y_stride, n_left - half);
+      dense_many<M>(block, half, x + row * x_stride, x_stride, k0, k1, y + row * y_stride + half, y_stride,
+                    n_left - half);
     });
 }
 
 }  // namespace
 
 #ifdef __AVXVNNI__
-constinit const Kernels avx_vnni{"avx-vnni",
+constinit const Kernels avx_vnni {
+  "avx-vnni",
 #else
 constinit const Kernels avx2{"avx2",
 #endif
-                        round_in_planes<BYTES>, round_one_of_many, packed_row<2>, packed_rows, dense_row, dense_rows, attend, improve};
+      round_in_planes<BYTES>, round_one_of_many, packed_row<2>, packed_rows, dense_row, dense_rows, attend, improve
+};
 
 }  // namespace kernels

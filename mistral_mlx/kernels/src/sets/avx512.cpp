@@ -14,8 +14,8 @@ namespace kernels {
 namespace {
 
 constexpr int LANES = 16;
-// Rows, into the L2 cache: it waits for more lines at once than the L1 cache can. One row is too short for the hardware to
-// see where it leads; a prefetch cannot fault.
+// Rows, into the L2 cache: it waits for more lines at once than the L1 cache can. One row is too short for the hardware
+// to see where it leads; a prefetch cannot fault.
 constexpr int AHEAD = 8;
 static_assert(FINE_LIMIT <= 127 * 256 + 127);
 
@@ -64,8 +64,10 @@ void round_fine(const float* x, const Packed& w, const Fine& out) {
 // A vector of what is left of a row: 128 codes of 4 bits, 64 of 8 bits, or 64 in pairs.
 template <int BITS>
 __m512i load_codes(const uint8_t* at, int64_t left) {
-  if constexpr (BITS == 4 || BITS == 8) return _mm512_maskz_loadu_epi8(first64(left), at);
-  else return (__m512i)pairs<BITS>(at, left);
+  if constexpr (BITS == 4 || BITS == 8)
+    return _mm512_maskz_loadu_epi8(first64(left), at);
+  else
+    return (__m512i)pairs<BITS>(at, left);
 }
 
 // A vector of codes times the planes at `p`, in 16 sums of neighbours; of 4 bits, 16 times that.
@@ -96,8 +98,8 @@ void few(const Packed& w, const Fine& x, float* y, int64_t n) {
   constexpr int64_t CODES = BITS == 4 ? 128 : 64;  // in one vector of weights
   const int64_t groups = w.groups(), row_bytes = w.row_bytes();
   const __m128i shift = _mm_cvtsi32_si128(log2_group(w.group));
-  const __m512i lane_input = _mm512_mullo_epi32(
-      _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi32(CODES / LANES));
+  const __m512i lane_input = _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
+                                                _mm512_set1_epi32(CODES / LANES));
   __m512 acc[R], bias[R], scales[R];
 #pragma GCC unroll 4  // here and below: or the sums would go through memory
   for (int r = 0; r < R; ++r) acc[r] = bias[r] = _mm512_setzero_ps();
@@ -156,17 +158,20 @@ void transpose(__m512i (&v)[16]) {
   }
 }
 
-// A vector of codes of 16 rows from input k on, transposed: a block is [DEPTH / 4][TILE][4]. Of 4 bits a word holds the codes of 8 inputs, first the even ones of
-// them, then the odd ones: round_rows puts the activations into that order.
+// A vector of codes of 16 rows from input k on, transposed: a block is [DEPTH / 4][TILE][4]. Of 4 bits a word holds the
+// codes of 8 inputs, first the even ones of them, then the odd ones: round_rows puts the activations into that order.
 template <int BITS>
 void unpack_codes(const Packed& w, int64_t n0, int64_t n1, int64_t k, int64_t k1, uint8_t* out) {
   const int64_t left = (k1 - k) * BITS / 8;
   __m512i v[16];
   for (int64_t i = 0; i < LANES; ++i) {
     const uint8_t* at = w.codes + (n0 + i) * w.row_bytes() + k * BITS / 8;
-    if (n0 + i >= n1) v[i] = _mm512_setzero_si512();
-    else if constexpr (BITS == 4 || BITS == 8) v[i] = load_codes<BITS>(at, left);
-    else v[i] = (__m512i)widened<BITS>(at, left);
+    if (n0 + i >= n1)
+      v[i] = _mm512_setzero_si512();
+    else if constexpr (BITS == 4 || BITS == 8)
+      v[i] = load_codes<BITS>(at, left);
+    else
+      v[i] = (__m512i)widened<BITS>(at, left);
   }
   transpose(v);
   const __m512i low = _mm512_set1_epi8(0x0f);
@@ -200,8 +205,9 @@ void unpack_typed(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k
         __m512i v[16];
         for (int64_t i = 0; i < LANES; ++i) {
           const int64_t n = n0 + half + i;
-          v[i] = _mm512_castps_si512(n < n1 ? load<T>(bias ? w.biases : w.scales, n * w.groups() + g0 + g, first16(n_groups - g))
-                                            : _mm512_setzero_ps());
+          v[i] = _mm512_castps_si512(
+              n < n1 ? load<T>(bias ? w.biases : w.scales, n * w.groups() + g0 + g, first16(n_groups - g))
+                     : _mm512_setzero_ps());
         }
         transpose(v);
         float* out = bias ? block->biases : block->scales;
@@ -210,11 +216,11 @@ void unpack_typed(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k
   }
 }
 
-// Adds M rows times the block to y; k0 is where the block begins, which is when y is written instead. Every loop over the
-// sums is unrolled, or they would not stay in registers.
+// Adds M rows times the block to y; k0 is where the block begins, which is when y is written instead. Every loop over
+// the sums is unrolled, or they would not stay in registers.
 template <int M, int PLANES>
-void many(const Block& block, const Packed& w, const Rows& x, int64_t row, int64_t k0, int64_t k1, float* y, int64_t y_stride,
-          int64_t n_tile) {
+void many(const Block& block, const Packed& w, const Rows& x, int64_t row, int64_t k0, int64_t k1, float* y,
+          int64_t y_stride, int64_t n_tile) {
   __m512 tile[M][2];
   for (int m = 0; m < M; ++m) tile[m][0] = tile[m][1] = _mm512_setzero_ps();
   const int64_t stride = PLANES * x.stride;
@@ -244,13 +250,15 @@ void many(const Block& block, const Packed& w, const Rows& x, int64_t row, int64
       }
       if (plane + 1 < PLANES)
 #pragma GCC unroll 12
-        for (int m = 0; m < M; ++m) acc[m][0] = _mm512_slli_epi32(acc[m][0], 8), acc[m][1] = _mm512_slli_epi32(acc[m][1], 8);
+        for (int m = 0; m < M; ++m)
+          acc[m][0] = _mm512_slli_epi32(acc[m][0], 8), acc[m][1] = _mm512_slli_epi32(acc[m][1], 8);
     }
     const __m512 scale[2] = {_mm512_load_ps(block.scales + g * TILE), _mm512_load_ps(block.scales + g * TILE + LANES)};
     const __m512 bias[2] = {_mm512_load_ps(block.biases + g * TILE), _mm512_load_ps(block.biases + g * TILE + LANES)};
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m) {
-      const __m512 x_scale = _mm512_set1_ps(scales[m * x.group_stride + g]), x_sum = _mm512_set1_ps(sums[m * x.group_stride + g]);
+      const __m512 x_scale = _mm512_set1_ps(scales[m * x.group_stride + g]),
+                   x_sum = _mm512_set1_ps(sums[m * x.group_stride + g]);
 #pragma GCC unroll 2
       for (int j = 0; j < 2; ++j) {
         tile[m][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[m][j]), _mm512_mul_ps(scale[j], x_scale), tile[m][j]);
@@ -272,7 +280,7 @@ using Many = void (*)(const Block&, const Packed&, const Rows&, int64_t, int64_t
 constexpr int PACKED_ROWS = 6;  // rows abreast: 12 integer and 12 float sums stay in registers
 template <int PLANES>
 constexpr Many MANY[PACKED_ROWS + 1] = {nullptr,         many<1, PLANES>, many<2, PLANES>, many<3, PLANES>,
-                                  many<4, PLANES>, many<5, PLANES>, many<6, PLANES>};
+                                        many<4, PLANES>, many<5, PLANES>, many<6, PLANES>};
 
 // Asks for the codes of the block after this one: its rows lie apart, so that the hardware does not see it coming.
 void prefetch_next(const Packed& w, int64_t n, int64_t k) {
@@ -288,7 +296,8 @@ void unpack(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Blo
   with_type(w.type, [&]<Float T> { unpack_typed<T>(w, n0, n1, k0, k1, block); });
 }
 
-void multiply(const Block& block, const Packed& w, const Rows& x, int64_t k0, int64_t k1, float* y, int64_t y_stride, int64_t n_left) {
+void multiply(const Block& block, const Packed& w, const Rows& x, int64_t k0, int64_t k1, float* y, int64_t y_stride,
+              int64_t n_left) {
   for (int64_t row = 0; row < x.rows; row += PACKED_ROWS) {
     const int64_t left = x.rows - row, n_rows = left < PACKED_ROWS ? left : PACKED_ROWS;
     (x.planes == 1 ? MANY<1> : MANY<2>)[n_rows](block, w, x, row, k0, k1, y, y_stride, n_left);
@@ -334,8 +343,8 @@ void unpack_typed(const Dense& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1
 }
 
 template <int M>
-void dense_many(const float* block, const float* x, int64_t x_stride, int64_t k0, int64_t k1, float* y, int64_t y_stride,
-                int64_t n_tile) {
+void dense_many(const float* block, const float* x, int64_t x_stride, int64_t k0, int64_t k1, float* y,
+                int64_t y_stride, int64_t n_tile) {
   __m512 acc[M][2];
   for (int m = 0; m < M; ++m) acc[m][0] = acc[m][1] = _mm512_setzero_ps();
   for (int64_t k = k0; k < k1; ++k, block += TILE) {
@@ -359,25 +368,26 @@ void dense_many(const float* block, const float* x, int64_t x_stride, int64_t k0
 
 constexpr int ROWS = 12;  // 24 sums in registers
 using DenseMany = void (*)(const float*, const float*, int64_t, int64_t, int64_t, float*, int64_t, int64_t);
-constexpr DenseMany DENSE_MANY[ROWS + 1] = {
-    nullptr,       dense_many<1>, dense_many<2>, dense_many<3>,  dense_many<4>,  dense_many<5>, dense_many<6>,
-    dense_many<7>, dense_many<8>, dense_many<9>, dense_many<10>, dense_many<11>, dense_many<12>};
+constexpr DenseMany DENSE_MANY[ROWS + 1] = {nullptr,        dense_many<1>,  dense_many<2>, dense_many<3>, dense_many<4>,
+                                            dense_many<5>,  dense_many<6>,  dense_many<7>, dense_many<8>, dense_many<9>,
+                                            dense_many<10>, dense_many<11>, dense_many<12>};
 
 void unpack(const Dense& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, float* block) {
   with_type(w.type, [&]<Float T> { unpack_typed<T>(w, n0, n1, k0, k1, block); });
 }
 
-void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride, int64_t k0, int64_t k1, float* y, int64_t y_stride,
-              int64_t n_left) {
+void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride, int64_t k0, int64_t k1, float* y,
+              int64_t y_stride, int64_t n_left) {
   for (int64_t row = 0; row < rows; row += ROWS) {
     const int64_t left = rows - row;
-    DENSE_MANY[left < ROWS ? left : ROWS](block, x + row * x_stride, x_stride, k0, k1, y + row * y_stride, y_stride, n_left);
+    DENSE_MANY[left < ROWS ? left : ROWS](block, x + row * x_stride, x_stride, k0, k1, y + row * y_stride, y_stride,
+                                          n_left);
   }
 }
 
 }  // namespace
 
 constinit const Kernels avx512{"avx512-vnni", round_fine, round_rows, packed_row<4>, packed_rows,
-                              dense_row,     dense_rows, attend,     improve};
+                               dense_row,     dense_rows, attend,     improve};
 
 }  // namespace kernels

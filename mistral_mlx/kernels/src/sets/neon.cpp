@@ -1,8 +1,8 @@
-// NEON with products of four bytes (SDOT); compiled a second time with those of 2x8 by 8x2 bytes (SMMLA, of i8mm) for many
-// rows. See contract.h for the layout and the contract.
+// NEON with products of four bytes (SDOT); compiled a second time with those of 2x8 by 8x2 bytes (SMMLA, of i8mm) for
+// many rows. See contract.h for the layout and the contract.
 //
-// Both take signed bytes. Codes of 2 to 6 bits are such; those of 8 bits are taken less 128, and 128 times the sum of the
-// group's activations is added in integers.
+// Both take signed bytes. Codes of 2 to 6 bits are such; those of 8 bits are taken less 128, and 128 times the sum of
+// the group's activations is added in integers.
 #include <arm_neon.h>
 
 #include "../parts/attention.h"
@@ -68,7 +68,8 @@ void dot_group(const uint8_t* at, int64_t row_bytes, const int8_t* x, int group,
     if constexpr (BITS == 8)
       for (int i = 0; i < 2; ++i) offset[i] = vdotq_s32(offset[i], vdupq_n_s8(-OFFSET), vld1q_s8(x + i * BYTES));
   }
-  for (int r = 0; r < R; ++r) sums[r] = vaddq_s32(vshlq_n_s32(vsubq_s32(high[r], offset[0]), 8), vsubq_s32(low[r], offset[1]));
+  for (int r = 0; r < R; ++r)
+    sums[r] = vaddq_s32(vshlq_n_s32(vsubq_s32(high[r], offset[0]), 8), vsubq_s32(low[r], offset[1]));
 }
 
 template <int BITS, Float T, int R>
@@ -84,7 +85,8 @@ void few(const Packed& w, const Fine& x, float* y, int64_t n) {
     }
     for (int64_t i = 0; i < LANES && g + i < groups; ++i) {
       int32x4_t sums[R];
-      dot_group<BITS>(w.codes + n * row_bytes + (g + i) * group_bytes, row_bytes, x.planes + 2 * (g + i) * w.group, w.group, sums);
+      dot_group<BITS>(w.codes + n * row_bytes + (g + i) * group_bytes, row_bytes, x.planes + 2 * (g + i) * w.group,
+                      w.group, sums);
       for (int r = 0; r < R; ++r) acc[r] = vfmaq_n_f32(acc[r], vcvtq_f32_s32(sums[r]), scales[r][i]);
     }
   }
@@ -103,7 +105,8 @@ float32x4_t by_output(const float* p) { return vcombine_f32(vld1_f32(p), vld1_f3
 template <int A, int B>
 float32x4_t four_of(const float32x4_t (&tile)[A][B], int m, int j) {
   const float32x4_t v0 = tile[m / 2][2 * j], v1 = tile[m / 2][2 * j + 1];
-  return m % 2 == 0 ? vcombine_f32(vget_low_f32(v0), vget_low_f32(v1)) : vcombine_f32(vget_high_f32(v0), vget_high_f32(v1));
+  return m % 2 == 0 ? vcombine_f32(vget_low_f32(v0), vget_low_f32(v1))
+                    : vcombine_f32(vget_high_f32(v0), vget_high_f32(v1));
 }
 #else
 constexpr int ROWS = 1, OUTPUTS = 4;
@@ -132,8 +135,10 @@ void unpack_codes(const uint8_t* row, int64_t k, int8_t* codes) {
   }
   for (int i = 0; i < 32; i += BYTES) {
     const uint8_t* at = row + (k + i) * BITS / 8;
-    if constexpr (BITS == 8) vst1q_s8(codes + i, less_offset(vld1q_u8(at)));
-    else vst1q_s8(codes + i, (int8x16_t)widened<BITS>(at, 2 * BITS));
+    if constexpr (BITS == 8)
+      vst1q_s8(codes + i, less_offset(vld1q_u8(at)));
+    else
+      vst1q_s8(codes + i, (int8x16_t)widened<BITS>(at, 2 * BITS));
   }
 }
 
@@ -164,8 +169,8 @@ int32_t taken(const int8_t* x, int group) {
 
 // M rows times 16 outputs of the block, from `half` on. Of the last two rows one may lie behind x.rows, see ROW_BLOCK.
 template <int M>
-void many(const Block& block, int64_t half, const Packed& w, const Rows& x, int64_t row, int64_t k0, int64_t k1, float* y,
-          int64_t y_stride, int64_t n_left) {
+void many(const Block& block, int64_t half, const Packed& w, const Rows& x, int64_t row, int64_t k0, int64_t k1,
+          float* y, int64_t y_stride, int64_t n_left) {
   constexpr int A = M / ROWS, B = WIDE / OUTPUTS;
   float32x4_t tile[A][B] = {};
   const int64_t stride = x.planes * x.stride, last = ROWS - 1, n_groups = (k1 - k0) / w.group;
@@ -191,8 +196,10 @@ void many(const Block& block, int64_t half, const Packed& w, const Rows& x, int6
     }
     const float *scales = block.scales + g * TILE + half, *biases = block.biases + g * TILE + half;
     for (int i = 0; i < A; ++i) {
-      const int64_t first = (row + i * ROWS) * x.group_stride + k0 / w.group + g, second = first + last * x.group_stride;
-      const float32x4_t x_scale = by_row(x.scales[first], x.scales[second]), x_sum = by_row(x.sums[first], x.sums[second]);
+      const int64_t first = (row + i * ROWS) * x.group_stride + k0 / w.group + g,
+                    second = first + last * x.group_stride;
+      const float32x4_t x_scale = by_row(x.scales[first], x.scales[second]),
+                        x_sum = by_row(x.sums[first], x.sums[second]);
       for (int j = 0; j < B; ++j) {
         const float32x4_t factor = vmulq_f32(by_output(scales + j * OUTPUTS), x_scale);
         tile[i][j] = vfmaq_f32(tile[i][j], vcvtq_f32_s32(acc[i][j]), factor);
@@ -205,7 +212,8 @@ void many(const Block& block, int64_t half, const Packed& w, const Rows& x, int6
       store(y + (row + m) * y_stride + j * LANES, n_left - j * LANES, k0 > 0, (Vector)four_of(tile, m, j));
 }
 
-void multiply(const Block& block, const Packed& w, const Rows& x, int64_t k0, int64_t k1, float* y, int64_t y_stride, int64_t n_left) {
+void multiply(const Block& block, const Packed& w, const Rows& x, int64_t k0, int64_t k1, float* y, int64_t y_stride,
+              int64_t n_left) {
   for (int64_t half = 0; half < TILE && half < n_left; half += WIDE)
     abreast<4, ROWS>(0, x.rows, [&]<int M>(int64_t row) {
       many<M>(block, half, w, x, row, k0, k1, y + half, y_stride, n_left - half);
@@ -232,8 +240,8 @@ void dense_row(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1)
 }
 
 template <int M>
-void dense_many(const float* block, const float* x, int64_t x_stride, int64_t k0, int64_t k1, float* y, int64_t y_stride,
-                int64_t n_left) {
+void dense_many(const float* block, const float* x, int64_t x_stride, int64_t k0, int64_t k1, float* y,
+                int64_t y_stride, int64_t n_left) {
   float32x4_t acc[M][WIDE / LANES] = {};
   for (int64_t k = k0; k < k1; ++k, block += TILE)
     for (int j = 0; j < WIDE / LANES; ++j) {
@@ -249,21 +257,24 @@ void unpack(const Dense& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, floa
   unpack_one_by_one(w, n0, n1, k0, k1, block);
 }
 
-void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride, int64_t k0, int64_t k1, float* y, int64_t y_stride,
-              int64_t n_left) {
+void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride, int64_t k0, int64_t k1, float* y,
+              int64_t y_stride, int64_t n_left) {
   for (int64_t half = 0; half < TILE && half < n_left; half += WIDE)
     abreast<4>(0, rows, [&]<int M>(int64_t row) {
-      dense_many<M>(block + half, x + row * x_stride, x_stride, k0, k1, y + row * y_stride + half, y_stride, n_left - half);
+      dense_many<M>(block + half, x + row * x_stride, x_stride, k0, k1, y + row * y_stride + half, y_stride,
+                    n_left - half);
     });
 }
 
 }  // namespace
 
 #ifdef __ARM_FEATURE_MATMUL_INT8
-constinit const Kernels neon_i8mm{"neon-i8mm",
+constinit const Kernels neon_i8mm {
+  "neon-i8mm",
 #else
 constinit const Kernels neon{"neon-dotprod",
 #endif
-                        round_in_planes<BYTES>, round_one_of_many, packed_row<4>, packed_rows, dense_row, dense_rows, attend, improve};
+      round_in_planes<BYTES>, round_one_of_many, packed_row<4>, packed_rows, dense_row, dense_rows, attend, improve
+};
 
 }  // namespace kernels

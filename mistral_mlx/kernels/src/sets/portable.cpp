@@ -27,7 +27,8 @@ float product(const Packed& w, int64_t n, Code&& code, const float* scales, cons
   float y = 0.0f;
   for (int64_t g = 0; g < w.groups(); ++g) {
     int32_t dot = 0;
-    for (int64_t k = g * w.group; k < (g + 1) * w.group; ++k) dot += static_cast<int32_t>(code_at(row, w.bits, k)) * code(k);
+    for (int64_t k = g * w.group; k < (g + 1) * w.group; ++k)
+      dot += static_cast<int32_t>(code_at(row, w.bits, k)) * code(k);
     const int64_t i = n * w.groups() + g;
     y += static_cast<float>(dot) * (load_float(w.scales, w.type, i) * scales[g]);
     y += load_float(w.biases, w.type, i) * sums[g];
@@ -59,13 +60,14 @@ void dense_row(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1)
   }
 }
 
-void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t y_stride, int64_t n0, int64_t n1, void*) {
+void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t y_stride, int64_t n0, int64_t n1,
+                void*) {
   for (int64_t m = 0; m < rows; ++m) dense_row(w, x + m * w.n_in, y + m * y_stride, n0, n1);
 }
 
 }  // namespace
 
-constinit const Kernels portable{"portable", round_fine, round_one_of_many, packed_row, packed_rows,
-                                dense_row,  dense_rows, attend,            improve};
+constinit const Kernels portable{
+    "portable", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
 
 }  // namespace kernels
