@@ -1,4 +1,4 @@
-"""The cache of a session as a safetensors file: the slots in use of each layer, checked before one is believed."""
+"""Saves and loads the cache of a session as a safetensors file: the slots in use of each layer."""
 
 import json
 import zlib
@@ -26,12 +26,12 @@ def saved_nbytes(layers: Sequence[RollingBufferCache]) -> int:
 
 
 def computed_by() -> str:
-    """Return what computes keys and values here: from elsewhere they would not be the same to the last bit."""
+    """Return the name of the kernels; other kernels compute other last bits of keys and values."""
     return kernels.names().partition(",")[0]
 
 
 def write_cache(file: BinaryIO, layers: Sequence[RollingBufferCache], ids: Sequence[int]) -> int:
-    """Write the slots in use and return the CRC-32 of the file and the `ids` it is about."""
+    """Write the slots in use, and return the CRC-32 of the file and of the token ids `ids` in the cache."""
     tensors = {f"{i}.{part}": _in_use(layer, part) for i, layer in enumerate(layers) for part in PARTS}
     header = header_bytes({name: (DTYPES[tensor.dtype], tensor.shape) for name, tensor in tensors.items()})
     crc = 0
@@ -42,10 +42,10 @@ def write_cache(file: BinaryIO, layers: Sequence[RollingBufferCache], ids: Seque
 
 
 def read_cache(path: Path, args: ModelArgs, ids: Sequence[int], crc: int) -> list[RollingBufferCache] | None:
-    """Return the cache of the tokens `ids` that `write_cache` has put into `path`; None if it is of another dtype.
+    """Return the cache of the token ids `ids` that `write_cache` wrote to `path`; None if it has another dtype.
 
-    Raises SessionError if the file is damaged, or not the cache of such a model and of these tokens: behind a window
-    its shape does not tell how many they were.
+    Raises SessionError if the file is damaged, or is not the cache of such a model and of these ids. Past a window
+    the shape does not tell how many ids there were.
     """
     offset = len(ids)
     try:
