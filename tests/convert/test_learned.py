@@ -63,7 +63,7 @@ def begun(*arguments: object) -> Iterator[tuple["subprocess.Popen[str]", psutil.
 
 def is_running(process: psutil.Process) -> bool:
     try:
-        return mlx_lm.is_running() and mlx_lm.status() != psutil.STATUS_ZOMBIE
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
