@@ -14,7 +14,8 @@ from mistral_mlx import kernels
 from mistral_mlx.convert.sources.source import Source
 from mistral_mlx.kernels.fallback.packing import decode, host
 from mistral_mlx.measure.evaluation import Window
-from mistral_mlx.model.args import ModelArgs, Packing
+from mistral_mlx.model.args import ModelArgs
+from mistral_mlx.model.packing import Packing
 
 from .inputs import BlocksDone, Floats
 from .streamed import EMBEDDING, INPUTS, Change, States, Streamed

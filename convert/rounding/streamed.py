@@ -13,18 +13,14 @@ from mistral_mlx import kernels
 from mistral_mlx.convert.sources.source import Source, SourceTensor
 from mistral_mlx.convert.sources.weights import HEAD
 from mistral_mlx.measure.evaluation import Logits, Window
+from mistral_mlx.model import blocks
 from mistral_mlx.model.cache import make_cache
 from mistral_mlx.model.layers import RMSNorm
 from mistral_mlx.model.mistral import TransformerBlock
 
-EMBEDDING = "model.embed_tokens.weight"
-# Modules of a block by what they read: those of one line see the same inputs.
-INPUTS = (
-    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    ("self_attn.o_proj",),
-    ("mlp.gate_proj", "mlp.up_proj"),
-    ("mlp.down_proj",),
-)
+EMBEDDING = f"{blocks.EMBEDDING}.weight"
+INPUTS = blocks.inputs()  # modules of a block that see the same inputs
+WEIGHTS = {f"{module.path}.weight" for module in blocks.BLOCK}
 
 States = list[mx.array]  # of every window
 Observe = Callable[[tuple[str, ...], mx.array], None]  # (modules, their inputs [1, S, K])
@@ -55,7 +51,7 @@ class Streamed:
         block = TransformerBlock(self.args)
         prefix, loaded = f"model.layers.{layer}.", []
         for name, tensor in self.tensors.items():
-            if name.startswith(prefix) and name.endswith(("proj.weight", "layernorm.weight")):
+            if name.startswith(prefix) and name.removeprefix(prefix) in WEIGHTS:
                 weight = whole(tensor)
                 weight = change(name, weight) if change and weight.ndim == 2 else weight
                 loaded.append((name.removeprefix(prefix), weight))

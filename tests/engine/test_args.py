@@ -4,7 +4,8 @@ import pytest
 from helpers.models import tiny_config
 
 from mistral_mlx.errors import ConfigError
-from mistral_mlx.model.args import ModelArgs, QuantizationArgs, expected_shapes
+from mistral_mlx.model.args import ModelArgs, expected_shapes
+from mistral_mlx.model.packing import QuantizationArgs
 
 
 def parse(**changes):
