@@ -11,16 +11,17 @@ from dataclasses import dataclass, replace
 
 import typer
 
+from mistral_mlx.cli.options.answer import AnswerKnobs, read_values
 from mistral_mlx.cli.terminal.streams import Interrupted, note
 from mistral_mlx.errors import ContextError, OptionError, TokenizerError, counted
 from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
 from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.model.mistral import Mistral
-from mistral_mlx.sampling.sampler import MAX_SEED, Sampler
+from mistral_mlx.sampling.options import MAX_SEED
+from mistral_mlx.sampling.sampler import Sampler
 from mistral_mlx.session.session import MAX_SNAPSHOT_BYTES
 from mistral_mlx.tokenizer.choose import Tokenizer
 
-from .answer_settings import checked_settings
 from .batch_files import Results, Task, read_tasks
 from .prompt import Prompt
 
@@ -34,16 +35,13 @@ OWN_KEYS = ("id", "prompt", "messages", "system", "prefill")
 class Defaults:
     """What holds for every line that does not say otherwise."""
 
-    settings: Mapping[str, object]
-    max_tokens: int
-    stop: Sequence[str] = ()
+    options: AnswerKnobs
     system: str | None = None
     template: str | None = None
     raw: bool = False
 
     def __post_init__(self) -> None:
-        """Raise OptionError for a value out of range before there is any work."""
-        _sampler(self.settings)
+        """Raise OptionError for what cannot go together before there is any work."""
         Prompt(system=self.system, template=self.template, raw=self.raw)
 
 
@@ -118,7 +116,7 @@ def _result(decoder: Decoder, task: Task, defaults: Defaults) -> dict[str, objec
         "cached_tokens": last.cached_tokens,
         "generation_tokens": last.generation_tokens,
         "seed": request.sampler.seed,
-        "temperature": request.sampler.temperature,
+        "temperature": request.sampler.options.temperature,
     }
 
 
@@ -131,14 +129,11 @@ def request_of(task: Task, defaults: Defaults) -> Request:
         value = {"messages": value}
     elif not isinstance(value, dict):
         raise OptionError("the line is neither a text, nor a list of messages, nor an object")
-    own = checked_settings({key: value[key] for key in value if key not in OWN_KEYS}, "the line")
-    seed = defaults.settings.get("seed")
-    settings = {**defaults.settings}
-    if isinstance(seed, int):
-        settings["seed"] = (seed + task.index) % (MAX_SEED + 1)
-    max_tokens, stop = own.pop("max_tokens", defaults.max_tokens), own.pop("stop", defaults.stop)
-    assert isinstance(max_tokens, int) and isinstance(stop, Sequence)
-    return Request(_prompt(value, defaults), _sampler(settings | own), max_tokens, stop)
+    own = read_values(AnswerKnobs, {key: value[key] for key in value if key not in OWN_KEYS}, "the line")
+    seed = defaults.options.seed
+    own = ({} if seed is None else {"seed": (seed + task.index) % (MAX_SEED + 1)}) | own
+    options = replace(defaults.options, **own)
+    return Request(_prompt(value, defaults), Sampler(options), options.max_tokens, options.stop)
 
 
 def _prompt(value: Mapping[str, object], defaults: Defaults) -> Prompt:
@@ -160,10 +155,6 @@ def _prompt(value: Mapping[str, object], defaults: Defaults) -> Prompt:
     if not isinstance(last, dict) or last.get("role") != "assistant" or not isinstance(last.get("content"), str):
         return prompt
     return replace(prompt, messages=messages[:-1], prefill=(last["content"] + prompt.prefill).rstrip(" "))
-
-
-def _sampler(settings: Mapping[str, object]) -> Sampler:
-    return Sampler(**settings)  # type: ignore[arg-type]  # options, which typer has checked, and `checked_settings`
 
 
 @contextmanager

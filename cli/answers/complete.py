@@ -12,7 +12,8 @@ from mistral_mlx.errors import OptionError, counted
 from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
 from mistral_mlx.generation.timeline import Timeline, check_prompt
 from mistral_mlx.model.mistral import Mistral
-from mistral_mlx.sampling.sampler import MAX_SEED, Sampler
+from mistral_mlx.sampling.options import MAX_SEED, SamplingOptions
+from mistral_mlx.sampling.sampler import Sampler
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .code_block import FirstCodeBlock
@@ -63,13 +64,13 @@ class Job:
         return JsonlOutput(self.name) if self.as_jsonl else TextOutput(stream=self.stream)
 
 
-def make_samplers(settings: dict[str, object], n: int) -> list[Sampler]:
-    """Return a sampler per answer, whose seeds follow each other. Raises OptionError for a value out of range."""
+def make_samplers(options: SamplingOptions, n: int) -> list[Sampler]:
+    """Return a sampler per answer, whose seeds follow each other. Raises OptionError if `n` is out of range."""
     if not 1 <= n <= MAX_SAMPLES:
         raise OptionError(f"--samples is {n}; it must be 1 to {MAX_SAMPLES}")
-    first = Sampler(**settings)  # type: ignore[arg-type]  # values of options, which typer has checked
+    first = Sampler(options)
     seeds = [(first.seed + i) % (MAX_SEED + 1) for i in range(1, n)]
-    return [first, *(Sampler(**{**settings, "seed": seed}) for seed in seeds)]  # type: ignore[arg-type]
+    return [first, *(Sampler(options, seed=seed) for seed in seeds)]
 
 
 def run(job: Job, model: Mistral, tokenizer: Tokenizer) -> None:

@@ -1,4 +1,4 @@
-"""Showing one answer while it is generated, as Markdown or as it is written, and stopping it on Ctrl-C."""
+"""Shows one answer while it is generated, as Markdown or plain text, and stops it on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class PlainWriter:
 
 
 def writer(*, plain: bool) -> Writer:
-    """Return a writer for one answer: of Markdown where the terminal can show it, unless `plain`."""
+    """Return a writer for one answer: Markdown on a capable terminal, unless `plain`."""
     if plain or not is_terminal():
         return PlainWriter()
     from mistral_mlx.cli.terminal.markdown import MarkdownStream
@@ -57,9 +57,9 @@ def show_answer(
     on_start: Callable[[], None],
     quiet: bool,
 ) -> GenerationResponse | None:
-    """Write the answer, and return its last piece with the time to the first one from `entered`; None if there is none.
+    """Write the answer; return its last piece, with ttft_s counted from `entered`, or None if no text came.
 
-    Ctrl-C ends it at once while the prompt is read, and after the current token then. `on_start` is called before the
+    Ctrl-C ends it at once while the prompt is read, later after the current token. `on_start` is called before the
     prompt is read.
     """
     last: GenerationResponse | None = None
@@ -91,7 +91,7 @@ def show_answer(
 
 @contextmanager
 def _interrupts(*, at_once: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether Ctrl-C was pressed inside; it raises Interrupted while `at_once` is true."""
+    """Yield a function that tells whether Ctrl-C was pressed; while `at_once()`, Ctrl-C raises Interrupted instead."""
     pressed: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:

@@ -10,13 +10,10 @@ import mlx.core as mx
 import numpy as np
 
 from mistral_mlx import kernels
-from mistral_mlx.convert.sources.source import Source, SourceTensor, read_blocks
+from mistral_mlx.convert.sources.source import Source, SourceTensor
 from mistral_mlx.convert.sources.weights import HEAD
-from mistral_mlx.convert.storage.decode import plain
-from mistral_mlx.kernels.fallback.packing import decode
 from mistral_mlx.measure.evaluation import Logits, Window
 from mistral_mlx.model import blocks
-from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.cache import make_cache
 from mistral_mlx.model.layers import RMSNorm
 from mistral_mlx.model.mistral import Observe, TransformerBlock
@@ -32,7 +29,7 @@ class Streamed:
     """A source as a model that is run block by block."""
 
     def __init__(self, source: Source) -> None:
-        self.args = ModelArgs.from_config(source.config)
+        self.args = source.args
         self.tensors = source.tensors
         self.head = source.tensors.get(HEAD, source.tensors[EMBEDDING])
 
@@ -119,7 +116,7 @@ def whole(tensor: SourceTensor) -> mx.array:
 def _weights(tensor: SourceTensor) -> Iterator[tuple[int, mx.array]]:
     """Yield plain weights in blocks of rows, with the number of the first row."""
     start = 0
-    for block in read_blocks(tensor):
-        weight = decode(*plain(block, tensor))
+    for rows in tensor.blocks():
+        weight = rows.weights().array()
         yield start, weight
         start += weight.shape[0]

@@ -23,7 +23,7 @@ from hostile.case import tiny_tekken
 from hostile.tensors import join, split
 
 from mistral_mlx import kernels
-from mistral_mlx.cli.chat.settings import Settings
+from mistral_mlx.cli.chat.settings import ChatOptions
 from mistral_mlx.convert.plan.choice import Choice
 from mistral_mlx.convert.plan.plan import make_plan
 from mistral_mlx.convert.sources.gguf.source import open_gguf
@@ -284,7 +284,7 @@ class Saved(Reader):
         session = Session(*self.model)
         for _ in session.ask("Hello", AnswerOptions(max_tokens=3)):
             pass
-        saved_session.save(session, self.file, {"model": "tiny", **vars(Settings())})
+        saved_session.save(session, self.file, {"model": "tiny", **ChatOptions().as_saved()})
         self.document = json.loads(self.file.read_text())
         self.cache = next(place.glob("*.safetensors"))
         self.cached = self.cache.read_bytes()
@@ -295,7 +295,7 @@ class Saved(Reader):
         for info in saved_session.list_sessions(self.place):
             info.saved_at.astimezone()
         session, settings = saved_session.load(self.file, *self.model)
-        Settings().restored(settings, given=frozenset()).sampler()
+        ChatOptions().restored(settings, given=frozenset()).sampler()
         assert session.system is None or isinstance(session.system, str)
 
 
