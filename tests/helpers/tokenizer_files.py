@@ -166,3 +166,8 @@ def trained_sentencepiece(path, **options):
         **options,
     )
     return path
+
+
+def byte_level_folder(path, **config):
+    (path / "tokenizer.json").write_text(byte_level_json(), encoding="utf-8")
+    return write_json(path, "tokenizer_config.json", config)
