@@ -7,18 +7,19 @@ do not, and what is shared, the beginning of the prompts, is read only once.
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import typer
 
-from mistral_mlx.cli.options.answer import AnswerOptions, read_values
+from mistral_mlx.cli.options.answer import AnswerKnobs, read_values
 from mistral_mlx.cli.terminal.streams import Interrupted, note
 from mistral_mlx.errors import ContextError, OptionError, TokenizerError, counted
-from mistral_mlx.generation.stream import GenerationResponse, check_prompt, stream_generate
-from mistral_mlx.model.cache import make_cache
+from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
+from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.sampling.options import MAX_SEED
 from mistral_mlx.sampling.sampler import Sampler
+from mistral_mlx.session.session import MAX_SNAPSHOT_BYTES
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .batch_files import Results, Task, read_tasks
@@ -34,7 +35,7 @@ OWN_KEYS = ("id", "prompt", "messages", "system", "prefill")
 class Defaults:
     """What holds for every line that does not say otherwise."""
 
-    options: AnswerOptions
+    options: AnswerKnobs
     system: str | None = None
     template: str | None = None
     raw: bool = False
@@ -54,49 +55,24 @@ class Request:
     stop: Sequence[str]
 
 
-@dataclass
 class Decoder:
-    """A model, and the cache of its last prompt, of which the next one may have the beginning."""
+    """Answers one prompt after the other; what the next one has in common with the last is not evaluated again."""
 
-    model: Mistral
-    tokenizer: Tokenizer
-    _held: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._cache = make_cache(self.model.args)
+    def __init__(self, model: Mistral, tokenizer: Tokenizer) -> None:
+        self._timeline = Timeline(model, max_snapshot_bytes=MAX_SNAPSHOT_BYTES)
+        self._tokenizer = tokenizer
 
     def answer(self, request: Request) -> tuple[str, GenerationResponse]:
         """Return the text, which its prefill begins, and the last response."""
         prompt = request.prompt
-        ids = prompt.encode(self.tokenizer)
-        check_prompt(ids, self.model)
-        n_cached, self._held = self._rewind(ids), []  # nothing is held until the answer is whole
-        responses = list(
-            stream_generate(
-                self.model,
-                self.tokenizer,
-                ids[n_cached:],
-                cache=self._cache,
-                history=ids[:n_cached],
-                sampler=request.sampler,
-                max_tokens=request.max_tokens,
-                stop=request.stop,
-                continues=prompt.continues(self.tokenizer) or bool(prompt.prefill),
-            )
+        options = AnswerOptions(
+            sampler=request.sampler,
+            max_tokens=request.max_tokens,
+            stop=request.stop,
+            continues=prompt.continues(self._tokenizer) or bool(prompt.prefill),
         )
-        self._held = [*ids, *(response.token for response in responses)][: self._cache[0].offset]
+        responses = list(stream(self._timeline, self._tokenizer, prompt.encode(self._tokenizer), options))
         return prompt.prefill + "".join(response.text for response in responses), responses[-1]
-
-    def _rewind(self, ids: Sequence[int]) -> int:
-        """Make the cache hold as much of `ids` as it can, all but the last at most, and return how much."""
-        pairs = zip(self._held, ids[:-1], strict=False)
-        n_common = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(self._held), len(ids) - 1))
-        if n_common == 0 or any(layer.wrapped for layer in self._cache):
-            self._cache = make_cache(self.model.args)
-            return 0
-        for layer in self._cache:
-            layer.trim(layer.offset - n_common)
-        return n_common
 
 
 def run(results: Results, defaults: Defaults, model: Mistral, tokenizer: Tokenizer, *, quiet: bool) -> None:
@@ -153,7 +129,7 @@ def request_of(task: Task, defaults: Defaults) -> Request:
         value = {"messages": value}
     elif not isinstance(value, dict):
         raise OptionError("the line is neither a text, nor a list of messages, nor an object")
-    own = read_values(AnswerOptions, {key: value[key] for key in value if key not in OWN_KEYS}, "the line")
+    own = read_values(AnswerKnobs, {key: value[key] for key in value if key not in OWN_KEYS}, "the line")
     seed = defaults.options.seed
     own = ({} if seed is None else {"seed": (seed + task.index) % (MAX_SEED + 1)}) | own
     options = replace(defaults.options, **own)

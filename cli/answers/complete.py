@@ -3,14 +3,14 @@
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import typer
 
 from mistral_mlx.cli.terminal.streams import Interrupted, PrefillProgress, note
 from mistral_mlx.errors import OptionError, counted
-from mistral_mlx.generation.samples import stream_samples
-from mistral_mlx.generation.stream import GenerationResponse, check_prompt
+from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
+from mistral_mlx.generation.timeline import Timeline, check_prompt
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.sampling.options import MAX_SEED, SamplingOptions
 from mistral_mlx.sampling.sampler import Sampler
@@ -101,20 +101,19 @@ def _streams(
     job: Job, model: Mistral, tokenizer: Tokenizer, progress: PrefillProgress
 ) -> Iterator[Iterator[GenerationResponse]]:
     ids, continues = job.prompt.encode(tokenizer), job.prompt.continues(tokenizer)
-    check_prompt(ids, model)
+    check_prompt(ids, model.args)
     if continues and not (job.prompt.raw or job.prompt.suffix is not None or job.quiet):
         note("this model has no instruct format: the text is continued as it is (--raw says so on purpose)")
-    return stream_samples(
-        model,
-        tokenizer,
-        ids,
-        job.samplers,
+    options = AnswerOptions(
         max_tokens=job.max_tokens,
         stop=job.stop,
-        on_prefill=progress,
+        progress=progress,
         continues=continues or bool(job.prompt.prefill),
         n_logprobs=job.n_logprobs,
+        fork=len(job.samplers) > 1,
     )
+    timeline = Timeline(model)
+    return (stream(timeline, tokenizer, ids, replace(options, sampler=sampler)) for sampler in job.samplers)
 
 
 def _new_answer(job: Job, index: int) -> Answer:

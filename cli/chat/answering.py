@@ -17,7 +17,8 @@ from mistral_mlx.cli.terminal.streams import Interrupted, PrefillProgress, write
 from .input import is_terminal
 
 if TYPE_CHECKING:
-    from mistral_mlx.generation.stream import GenerationResponse, OnPrefill
+    from mistral_mlx.generation.stream import GenerationResponse
+    from mistral_mlx.progress import Progress
     from mistral_mlx.session.session import Answer
 
 
@@ -49,7 +50,7 @@ def writer(*, plain: bool) -> Writer:
 
 
 def show_answer(
-    start: Callable[[OnPrefill], Answer],
+    start: Callable[[Progress], Answer],
     writer: Writer,
     *,
     entered: float,
@@ -63,15 +64,15 @@ def show_answer(
     """
     last: GenerationResponse | None = None
     ttft_s = 0.0
-    progress = PrefillProgress(sys.stderr, quiet=quiet)
+    line = PrefillProgress(sys.stderr, quiet=quiet)
 
-    def on_prefill(done: int, total: int) -> None:
+    def progress(what: str, done: int, total: int) -> None:
         if done == 0:
             on_start()
-        progress(done, total)
+        line(what, done, total)
 
-    with progress, _interrupts(at_once=lambda: last is None) as is_interrupted:
-        stream = start(on_prefill)
+    with line, _interrupts(at_once=lambda: last is None) as is_interrupted:
+        stream = start(progress)
         try:
             for last in stream:
                 ttft_s = ttft_s or time.perf_counter() - entered

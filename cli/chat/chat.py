@@ -19,7 +19,7 @@ from .settings import ChatOptions
 from .store import Store
 
 if TYPE_CHECKING:
-    from mistral_mlx.generation.stream import GenerationResponse
+    from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse
     from mistral_mlx.sampling.sampler import Sampler
     from mistral_mlx.session.session import Answer, Session
 
@@ -68,21 +68,25 @@ class Chat:
         edit, self.edit = self.edit, None
         if edit:
             n = edit[0]
-            is_answered = self.stream(lambda **options: session.edit(n, text, **options))
+            is_answered = self.stream(lambda options: session.edit(n, text, options))
         else:
-            is_answered = self.stream(lambda **options: session.ask(text, **options))
+            is_answered = self.stream(lambda options: session.ask(text, options))
         if is_answered:
             self.attachments = []
 
-    def stream(self, start: Callable[..., Answer]) -> bool:
-        """Show the answer that `start` returns, and save the turn. Return whether any text came."""
+    def stream(self, start: Callable[[AnswerOptions], Answer]) -> bool:
+        """Show the answer that `start` begins, and save the turn. Return whether any text came."""
+        from mistral_mlx.generation.stream import AnswerOptions
+
         try:
             last = show_answer(
-                lambda on_prefill: start(
-                    sampler=self.sampler,
-                    max_tokens=self.settings.max_tokens,
-                    stop=self.settings.stop,
-                    on_prefill=on_prefill,
+                lambda progress: start(
+                    AnswerOptions(
+                        sampler=self.sampler,
+                        max_tokens=self.settings.max_tokens,
+                        stop=self.settings.stop,
+                        progress=progress,
+                    )
                 ),
                 writer(plain=self.settings.plain),
                 entered=self.entered,

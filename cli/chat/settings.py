@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mistral_mlx.cli.options.answer import AnswerOptions, from_plain
+from mistral_mlx.cli.options.answer import AnswerKnobs, from_plain
 from mistral_mlx.errors import OptionError, shown
 from mistral_mlx.sampling.knobs import Knob, knob, knobs
 
@@ -14,7 +14,7 @@ _SWITCHES = {"on": True, "true": True, "1": True, "off": False, "false": False, 
 
 
 @dataclass(frozen=True)
-class ChatOptions(AnswerOptions):
+class ChatOptions(AnswerKnobs):
     """The settings of a chat. Raises OptionError if a value is out of range."""
 
     on_overflow: str = knob("drop-turns", choices=("drop-turns", "stop"))

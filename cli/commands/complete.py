@@ -9,7 +9,7 @@ import typer
 
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
-from mistral_mlx.cli.options.answer import AnswerOptions, from_plain
+from mistral_mlx.cli.options.answer import AnswerKnobs, from_plain
 from mistral_mlx.cli.options.sampling import with_sampling
 from mistral_mlx.errors import OptionError
 
@@ -137,8 +137,8 @@ def complete(
 
 def answer_options(
     context: typer.Context, sampling: Mapping[str, object], template: Mapping[str, object]
-) -> AnswerOptions:
+) -> AnswerKnobs:
     """Return the options of an answer: what was typed, then what a template sets, then the defaults."""
     plain = {**sampling, **{key: context.params[key] for key in ("max_tokens", "stop")}}
     plain |= {key: value for key, value in template.items() if not shared.is_given(context, key)}
-    return AnswerOptions(**from_plain(AnswerOptions, plain))
+    return AnswerKnobs(**from_plain(AnswerKnobs, plain))

@@ -10,7 +10,7 @@ from mistral_mlx.sampling.options import SamplingOptions
 
 
 @dataclass(frozen=True)
-class AnswerOptions(SamplingOptions):
+class AnswerKnobs(SamplingOptions):
     """The options of sampling, and those that end an answer. Raises OptionError if a value is out of range."""
 
     max_tokens: int = knob(2048, least=1)

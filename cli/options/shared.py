@@ -8,14 +8,14 @@ import typer
 from mistral_mlx.cli.models.registry import model_names
 from mistral_mlx.errors import OptionError, shown
 
-from .answer import AnswerOptions
+from .answer import AnswerKnobs
 
 PANELS = ("Prompt", "Sampling", "Evaluation", "Output", "Weights", "Machine")  # sections of --help, in their order
 prompt_option, sampling_option, evaluation_option, output_option, weights_option, machine_option = (
     partial(typer.Option, rich_help_panel=panel) for panel in PANELS
 )
 
-MAX_TOKENS = AnswerOptions.max_tokens
+MAX_TOKENS = AnswerKnobs.max_tokens
 # Written again here, so that --help need not import the engine; a test holds them equal.
 N_PROMPT, N_GEN, DEPTH, REPEATS = 512, 128, 0, 5
 

@@ -16,7 +16,7 @@ from gguf import GGMLQuantizationType, quants
 from mistral_mlx.convert.storage import bits as bits_of
 from mistral_mlx.convert.storage.mlx import Mlx, MlxRows
 from mistral_mlx.convert.storage.rows import FLOAT_KINDS, Bytes, Floats
-from mistral_mlx.kernels.fallback.packing import MLX_DTYPES
+from mistral_mlx.kernels.dtypes import MLX_DTYPES
 
 BLOCK = 32
 SYMMETRIC_KINDS = {4: "Q4_0", 5: "Q5_0", 6: "Q8_0", 8: "Q8_0"}  # by bits, if the bias is implied

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mistral_mlx.convert.sources.source import Source
 from mistral_mlx.errors import MistralMLXError
-from mistral_mlx.kernels import ITEM_NBYTES
+from mistral_mlx.kernels.dtypes import MLX_DTYPES
 from mistral_mlx.model.cache import cache_nbytes
 
 from .choice import make_choice
@@ -50,5 +50,5 @@ def _outlooks(source: Source, dtype: str | None) -> Iterator[Outlook]:
             plan = make_plan(source, make_choice(**wanted), dtype)  # type: ignore[arg-type]
         except MistralMLXError:  # not every source takes every choice
             continue
-        cache = cache_nbytes(source.args, N_TOKENS, itemsize=ITEM_NBYTES["F16"])
+        cache = cache_nbytes(source.args, N_TOKENS, itemsize=MLX_DTYPES["F16"].size)
         yield Outlook(options, plan.nbytes, plan.nbytes * 8 / plan.parameters, plan.nbytes + cache)

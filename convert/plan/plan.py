@@ -9,7 +9,7 @@ from mistral_mlx.convert.sources.source import Source, SourceTensor
 from mistral_mlx.convert.sources.tokenizer_files import check_vocabulary
 from mistral_mlx.convert.sources.weights import HEAD, check_weights, is_norm
 from mistral_mlx.errors import ConversionError, OptionError, shown
-from mistral_mlx.model.args import Packing
+from mistral_mlx.model.packing import Packing
 
 from .choice import Choice
 from .notes import NOTHING_TO_UNPACK, remarks

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mistral_mlx.convert.files.safetensors_writer import OutputTensor
 from mistral_mlx.convert.sources.source import SourceTensor
-from mistral_mlx.model.args import Packing
+from mistral_mlx.model.packing import Packing
 
 
 @dataclass(frozen=True)

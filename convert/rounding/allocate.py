@@ -14,7 +14,7 @@ from mistral_mlx.convert.plan.choice import AFFINE, Choice
 from mistral_mlx.convert.plan.plan import Plan, with_packings
 from mistral_mlx.convert.plan.step import Step
 from mistral_mlx.errors import OptionError
-from mistral_mlx.model.args import MODES, Packing
+from mistral_mlx.model.packing import MODES, Packing
 
 from .methods import COMPENSATE, NEAREST, SEARCH, Rounding
 from .sensitivity import PROBE

@@ -9,8 +9,7 @@ from mistral_mlx.convert.plan.choice import AFFINE, DEFAULT_BITS, DEFAULT_GROUP_
 from mistral_mlx.convert.plan.plan import Plan
 from mistral_mlx.convert.plan.request import Request
 from mistral_mlx.convert.sources.weights import is_norm
-from mistral_mlx.errors import OptionError
-from mistral_mlx.model.args import either
+from mistral_mlx.errors import OptionError, either
 
 from .inputs import N_WINDOWS, calibration_windows
 

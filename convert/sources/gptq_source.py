@@ -10,7 +10,8 @@ from mistral_mlx.convert.storage.rows import FLOAT_KINDS
 from mistral_mlx.errors import CheckpointError, ConfigError, ConversionError, shown
 from mistral_mlx.files.keys import Keys
 from mistral_mlx.files.safetensors import TensorEntry
-from mistral_mlx.model.args import MAX_SIZE, Packing
+from mistral_mlx.model.args import MAX_SIZE
+from mistral_mlx.model.packing import Packing
 
 from .entries import plain_tensor, stored
 from .source import SourceTensor

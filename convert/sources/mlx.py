@@ -6,7 +6,7 @@ from mistral_mlx.convert.storage.mlx import Mlx
 from mistral_mlx.convert.storage.rows import FLOAT_KINDS
 from mistral_mlx.errors import CheckpointError, shown
 from mistral_mlx.files.safetensors import TensorEntry
-from mistral_mlx.model.args import Packing, QuantizationArgs
+from mistral_mlx.model.packing import Packing, QuantizationArgs
 
 from .entries import plain_tensor, stored
 from .source import SourceTensor

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mistral_mlx.errors import CheckpointError, shown
-from mistral_mlx.model.args import Packing
+from mistral_mlx.model.packing import Packing
 
 from . import bits as bits_of
 from .rows import Bytes, Floats, Packed, Rows, Storage, Stored, Weights, read

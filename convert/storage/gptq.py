@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from mistral_mlx.errors import CheckpointError, shown
 from mistral_mlx.kernels.fallback.packing import decode, floats
-from mistral_mlx.model.args import Packing
+from mistral_mlx.model.packing import Packing
 
 from . import bits as bits_of
 from .rows import Bytes, Floats, Packed, Rows, Storage, Stored, Weights, read_whole

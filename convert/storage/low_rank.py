@@ -13,7 +13,7 @@ import numpy as np
 from mistral_mlx.errors import CheckpointError, shown
 from mistral_mlx.files.safetensors import TensorEntry
 from mistral_mlx.kernels.fallback.packing import decode, floats
-from mistral_mlx.model.args import Packing
+from mistral_mlx.model.packing import Packing
 
 from .rows import Floats, Rows, Weights, Wrapped
 

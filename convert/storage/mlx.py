@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from mistral_mlx.kernels.fallback.packing import decode, floats
-from mistral_mlx.model.args import Packing
+from mistral_mlx.model.packing import Packing
 
 from .rows import Bytes, Floats, Packed, Rows, Storage, Stored, Weights, read
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mistral_mlx.errors import CheckpointError, shown
 from mistral_mlx.kernels.fallback.packing import decode, floats
-from mistral_mlx.model.args import Packing
+from mistral_mlx.model.packing import Packing
 
 FLOAT_KINDS = ("F32", "F16", "BF16")
 

@@ -90,7 +90,7 @@ def _evaluated(source: Source, folder: Path, cut: list[Window], progress: Progre
         if progress:
             progress("verifying: the source", done, total)
 
-    def on_target(done: int, total: int, _: object) -> None:
+    def on_target(_: str, done: int, total: int) -> None:
         if progress:
             progress("verifying: the result", done, total)
 

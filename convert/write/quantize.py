@@ -19,7 +19,8 @@ from mistral_mlx.convert.rounding.compensate import compensated
 from mistral_mlx.convert.rounding.inputs import Inputs
 from mistral_mlx.convert.storage.rows import Array, Bytes, Floats, Rows
 from mistral_mlx.errors import CheckpointError, ConversionError, shown
-from mistral_mlx.kernels.fallback.packing import MLX_DTYPES, Quantized, floats, host, largest_finite
+from mistral_mlx.kernels.dtypes import MLX_DTYPES
+from mistral_mlx.kernels.fallback.packing import Quantized, floats, host, largest_finite
 
 LARGEST = {"F16": 65504.0, "BF16": float.fromhex("0x1.fep127"), "F32": math.inf}
 

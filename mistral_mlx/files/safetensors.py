@@ -15,7 +15,8 @@ from pathlib import Path
 
 from mistral_mlx.errors import CheckpointError, shown
 
-from .folder import ModelFolder, parse_json
+from .folder import ModelFolder
+from .json import parse_json
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from mistral_mlx.errors import OptionError, SessionError, shown
-from mistral_mlx.files.folder import parse_json
+from mistral_mlx.files.json import parse_json
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.tokenizer.choose import Tokenizer
 
@@ -288,4 +288,4 @@ def _load_cache(session: Session, saved: object, path: Path) -> None:
     if saved.get("computed_by") == computed_by() and file.is_file():
         layers = read_cache(file, session.model.args, ids, crc)
         if layers is not None:
-            session.cached.take_up(ids, layers)
+            session.timeline.restore(ids, layers)

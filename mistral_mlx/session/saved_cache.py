@@ -12,10 +12,10 @@ import numpy as np
 from mistral_mlx import kernels
 from mistral_mlx.errors import CheckpointError, SessionError, shown
 from mistral_mlx.files.safetensors import header_bytes, read_header
+from mistral_mlx.kernels.dtypes import DTYPE_NAMES, MLX_DTYPES
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.cache import RollingBufferCache, make_cache
 
-DTYPES = {mx.float16: "F16", mx.bfloat16: "BF16", mx.float32: "F32"}
 PARTS = ("keys", "values")
 BLOCK_BYTES = 1 << 20
 
@@ -33,7 +33,7 @@ def computed_by() -> str:
 def write_cache(file: BinaryIO, layers: Sequence[RollingBufferCache], ids: Sequence[int]) -> int:
     """Write the slots in use, and return the CRC-32 of the file and of the token ids `ids` in the cache."""
     tensors = {f"{i}.{part}": _in_use(layer, part) for i, layer in enumerate(layers) for part in PARTS}
-    header = header_bytes({name: (DTYPES[tensor.dtype], tensor.shape) for name, tensor in tensors.items()})
+    header = header_bytes({name: (DTYPE_NAMES[tensor.dtype], tensor.shape) for name, tensor in tensors.items()})
     crc = 0
     for data in (header, *map(_bytes, tensors.values())):
         file.write(data)
@@ -65,7 +65,7 @@ def read_cache(path: Path, args: ModelArgs, ids: Sequence[int], crc: int) -> lis
     dtypes = {entry.dtype for entry in entries.values()}
     if {name: entry.shape for name, entry in entries.items()} != expected or len(dtypes) != 1:
         raise SessionError(f"{shown(path.name)} does not hold the cache of this model; {_remedy(path)}")
-    if not dtypes <= set(DTYPES.values()):
+    if not dtypes <= set(MLX_DTYPES):
         return None
     for i, layer in enumerate(layers):
         layer.restore(arrays[f"{i}.keys"], arrays[f"{i}.values"], offset)

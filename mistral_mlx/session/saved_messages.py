@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mistral_mlx.errors import SessionError, shown
-from mistral_mlx.prompt.instruct import ROLES
+from mistral_mlx.prompt.messages import ROLES
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .turns import Message

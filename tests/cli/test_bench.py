@@ -153,7 +153,7 @@ def test_the_last_token_may_fill_the_context_and_not_pass_it(quick, longer):
 def test_progress_names_what_is_done(quick):
     model, _ = tiny_model()
     told = []
-    measure(model, Workload(n_prompt=4, n_gen=2, depth=3, repeats=2), on_progress=lambda *args: told.append(args))
+    measure(model, Workload(n_prompt=4, n_gen=2, depth=3, repeats=2), progress=lambda *args: told.append(args))
     assert told == [
         ("filling the cache", 0, 3),
         ("filling the cache", 1, 3),  # after the first of two blocks

@@ -342,8 +342,8 @@ def test_a_second_turn_and_a_resize_while_it_is_written(endless):
 HOSTILE = "\x1b]52;c;cm0=\x07\x1b[31m\x9b2J\u202e"
 WRITES_HOSTILE_TEXT = f"""
 import dataclasses, mistral_mlx.session.session as s
-generate = s.stream_generate
-s.stream_generate = lambda *a, **k: (dataclasses.replace(r, text={HOSTILE!r} + " end ") for r in generate(*a, **k))
+stream = s.stream
+s.stream = lambda *a, **k: (dataclasses.replace(r, text={HOSTILE!r} + " end ") for r in stream(*a, **k))
 """
 
 

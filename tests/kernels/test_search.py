@@ -19,6 +19,7 @@ from mistral_mlx.convert.rounding.inputs import Inputs
 from mistral_mlx.convert.sources.open import open_source
 from mistral_mlx.convert.write.quantize import run_step
 from mistral_mlx.kernels import native
+from mistral_mlx.kernels.dtypes import MLX_DTYPES
 from mistral_mlx.kernels.fallback import packing
 
 DTYPES = ["F32", "F16", "BF16"]
@@ -36,7 +37,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def stored_as(weight: np.ndarray, dtype: str) -> np.ndarray:
-    return packing.host(mx.array(weight).astype(packing.MLX_DTYPES[dtype]))
+    return packing.host(mx.array(weight).astype(MLX_DTYPES[dtype]))
 
 
 def exact(rows: np.ndarray, dtype: str) -> np.ndarray:

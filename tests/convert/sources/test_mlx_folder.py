@@ -14,8 +14,8 @@ from mistral_mlx.convert import convert
 from mistral_mlx.convert.storage.mlx import Mlx, MlxRows
 from mistral_mlx.convert.storage.rows import Stored
 from mistral_mlx.errors import ConversionError, MistralMLXError, OptionError
-from mistral_mlx.model.args import Packing
 from mistral_mlx.model.loading import load_model
+from mistral_mlx.model.packing import Packing
 
 IDS = mx.array([[1, 5, 9, 33, 7]])
 USUAL = Packing(4, 64)
