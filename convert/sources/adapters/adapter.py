@@ -15,6 +15,7 @@ from mistral_mlx.convert.storage.low_rank import LowRank, Updated
 from mistral_mlx.convert.storage.rows import FLOAT_KINDS
 from mistral_mlx.errors import CheckpointError, ConfigError, ConversionError, ModelError, shown
 from mistral_mlx.files.folder import ModelFolder
+from mistral_mlx.files.keys import Keys
 from mistral_mlx.files.safetensors import TensorEntry, read_header
 
 CONFIG_NAME = "adapter_config.json"
@@ -151,20 +152,21 @@ def _summary(changes: Changes) -> str:
     return f"the adapter changes {' and '.join(parts)}{trained}"
 
 
-def number(value: object, key: str) -> float:
+def keys_of(config: Mapping[str, object]) -> Keys:
+    """Return the keys of an adapter's config, whose refusals are ConfigErrors."""
+    return Keys(config, f"{CONFIG_NAME}: ", ConfigError)
+
+
+def number(keys: Keys, value: object, key: str) -> float:
     """Return a number of the config that float32 holds. Raises ConfigError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER:
-        raise ConfigError(f"{CONFIG_NAME}: {key} is {shown(repr(value))}; a number that float32 holds is expected")
+        raise keys.bad(key, value, "a number that float32 holds")
     return float(value)
 
 
-def rank(value: object, key: str) -> int:
+def rank(keys: Keys, value: object, key: str) -> int:
     """Return a rank of the config. Raises ConfigError for anything else."""
-    if type(value) is not int or not 1 <= value <= MAX_RANK:
-        raise ConfigError(
-            f"{CONFIG_NAME}: {key} is {shown(repr(value))}; a whole number from 1 to {MAX_RANK} is expected"
-        )
-    return value
+    return keys.checked_whole(key, value, high=MAX_RANK)
 
 
 def check_rank(entry: TensorEntry, found: int | None, expected: int) -> None:
