@@ -5,8 +5,8 @@
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
-SOURCES := pyproject.toml constraints.txt setup.py $(wildcard mistral_mlx/kernels/*.cpp mistral_mlx/kernels/*.h) \
-    mistral_mlx/kernels/CMakeLists.txt
+KERNELS := $(wildcard mistral_mlx/kernels/src/*.h mistral_mlx/kernels/src/*.cpp mistral_mlx/kernels/src/*/*.h mistral_mlx/kernels/src/*/*.cpp)
+SOURCES := pyproject.toml constraints.txt setup.py $(KERNELS) mistral_mlx/kernels/src/CMakeLists.txt
 QUESTION := What is the capital of France?
 
 .PHONY: help demo test fuzz lint format lock clean
@@ -16,8 +16,8 @@ help:
 	@echo "make demo    fetch a small trained model and ask it a question"
 	@echo "make test    run the tests"
 	@echo "make fuzz    test the readers of files with damaged files: make fuzz CASES=120000 SEED=1"
-	@echo "make lint    ruff and mypy"
-	@echo "make format  fix and format the code with ruff"
+	@echo "make lint    ruff, clang-format and mypy"
+	@echo "make format  fix and format the code with ruff and clang-format"
 	@echo "make lock    update constraints.txt from pyproject.toml (needs the package index)"
 	@echo "make clean   remove .venv and all build results"
 
@@ -40,11 +40,13 @@ fuzz: $(BIN)/.installed-test
 lint: $(BIN)/.installed-dev
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+	@$(BIN)/clang-format --dry-run --Werror $(KERNELS)
 	@$(BIN)/mypy
 
 format: $(BIN)/.installed-dev
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+	@$(BIN)/clang-format -i $(KERNELS)
 
 lock: $(BIN)/python
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv

@@ -24,6 +24,6 @@ class OptionalBuild(CMakeBuild):
 
 
 setup(
-    ext_modules=[CMakeExtension("mistral_mlx.kernels._ext", sourcedir="mistral_mlx/kernels")],
+    ext_modules=[CMakeExtension("mistral_mlx.kernels._ext", sourcedir="mistral_mlx/kernels/src")],
     cmdclass={"build_ext": OptionalBuild},
 )

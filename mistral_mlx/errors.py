@@ -1,11 +1,11 @@
-"""What can go wrong through somebody's input; knows nothing of exit codes or terminals.
+"""The errors that input can cause, and the phrases their messages are made of.
 
     MistralMLXError
     ├── ModelError           a model folder cannot be used
     │   ├── ConfigError      config.json: missing, malformed, or with a feature that we do not support
     │   ├── CheckpointError  weights: missing, truncated, of another shape or type
     │   └── TokenizerError   tokenizer files or chat template
-    ├── OptionError          a value from the caller is out of range (also a ValueError)
+    ├── OptionError          a value from the caller is out of range
     ├── ContextError         the input does not fit the model's context
     ├── ConversionError      a conversion could not finish; nothing was left behind
     └── SessionError         a saved session is damaged, is another model's, or cannot be written
@@ -25,6 +25,7 @@ __all__ = [
     "SessionError",
     "TokenizerError",
     "counted",
+    "either",
     "shown",
 ]
 
@@ -49,7 +50,7 @@ class TokenizerError(ModelError):
     """Tokenizer files or the chat template cannot be used."""
 
 
-class OptionError(MistralMLXError, ValueError):
+class OptionError(MistralMLXError):
     """A value given by the caller is out of range."""
 
 
@@ -75,3 +76,9 @@ def shown(value: object, *, limit: int = 80) -> str:
 def counted(n: int, noun: str) -> str:
     """Return `n` and `noun`, in the plural unless `n` is 1: "1 line", "2,000 lines"."""
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def either(numbers: tuple[int, ...]) -> str:
+    """Return `numbers` in order and in words: 2, 4 or 8."""
+    *others, last = (str(n) for n in sorted(numbers))
+    return f"{', '.join(others)} or {last}" if others else last

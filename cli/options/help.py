@@ -77,8 +77,8 @@ class Command(TyperCommand):
         for parameter in self.get_params(ctx):
             row = parameter.get_help_record(ctx)
             if row is not None:
-                panel = getattr(parameter, "rich_help_panel", None) or "Options"
-                rows[panel if isinstance(parameter, TyperOption) else "Arguments"].append(row)
+                panel = parameter.rich_help_panel or "Options" if isinstance(parameter, TyperOption) else "Arguments"
+                rows[panel].append(row)
         for title, of in rows.items():
             if of:
                 with formatter.section(title):

@@ -13,16 +13,17 @@ from mistral_mlx.cli.terminal.sanitize import inert
 from mistral_mlx.cli.terminal.streams import write_text
 from mistral_mlx.errors import counted
 from mistral_mlx.files.folder import ModelFolder
-from mistral_mlx.measure.benchmark import Measurement, OnProgress, Workload, measure
+from mistral_mlx.measure.benchmark import Measurement, Workload, measure
 from mistral_mlx.model.loading import read_args
+from mistral_mlx.progress import Progress
 
 
 def run(path: Path, workload: Workload, *, ignore_memory: bool, quiet: bool) -> Measurement:
     """Return how fast the model at `path` is. Raises ContextError before it is read if the workload does not fit."""
     workload.check(read_args(ModelFolder(path)))
     model = open_weights(path, workload.n_tokens, ignore_memory=ignore_memory, quiet=quiet)
-    with _progress_bar(quiet=quiet) as on_progress:
-        return measure(model, workload, on_progress=on_progress)
+    with _progress_bar(quiet=quiet) as progress:
+        return measure(model, workload, progress=progress)
 
 
 def show(name: str, workload: Workload, measurement: Measurement, *, as_json: bool) -> None:
@@ -85,16 +86,16 @@ def _table(rows: list[tuple[str, str]]) -> str:
 
 
 @contextmanager
-def _progress_bar(*, quiet: bool) -> Iterator[OnProgress | None]:
-    """Give what shows progress on a terminal, drawn when told: a thread of its own would disturb what is measured."""
+def _progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
+    """Give a function that draws progress on a terminal; a drawing thread would disturb what is measured."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+    columns = progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn()
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
         task = bar.add_task("", total=None, visible=False)
 
         def show(what: str, done: int, total: int) -> None:

@@ -14,7 +14,7 @@ from mistral_mlx.cli.terminal.sanitize import inert
 from mistral_mlx.cli.terminal.streams import Interrupted, note, write_text
 from mistral_mlx.errors import ContextError, ModelError, counted
 from mistral_mlx.files.folder import ModelFolder
-from mistral_mlx.measure.evaluation import OnProgress, Window, evaluate, model_logits, windows
+from mistral_mlx.measure.evaluation import Scoring, Window, model_logits, windows
 from mistral_mlx.measure.scores import Bucket, Comparison, Evaluation, Mean
 from mistral_mlx.model.loading import read_args
 from mistral_mlx.tokenizer.choose import Tokenizer
@@ -67,8 +67,12 @@ def run(path: Path, reference: Path | None, protocol: Protocol, *, ignore_memory
         if cut != protocol.windows(its_tokenizer):
             raise ModelError("the text is other tokens to the reference; --against takes one of the same vocabulary")
         against = model_logits(other)
-    with _watched(len(cut), quiet=quiet) as progress:
-        return evaluate(cut, model_logits(model), against, progress)
+    scoring = Scoring(model_logits(model), against)
+    with _watched(scoring, len(cut), quiet=quiet) as show_bar:
+        for window in cut:
+            scoring.add(window)
+            show_bar()
+    return scoring.result()
 
 
 def show(name: str, against: str | None, protocol: Protocol, result: Evaluation, *, as_json: bool) -> None:
@@ -133,31 +137,22 @@ def _shown(mean: Mean, digits: int, *, percent: bool = False) -> str:
 
 
 @contextmanager
-def _watched(n_windows: int, *, quiet: bool) -> Iterator[OnProgress | None]:
-    """Show a bar with the perplexity so far on a terminal; one who interrupts is told how far it was, and what."""
-    last: tuple[int, Callable[[], Evaluation]] | None = None
-    with _progress_bar(n_windows, quiet=quiet) as show_bar:
-
-        def progress(done: int, total: int, so_far: Callable[[], Evaluation]) -> None:
-            nonlocal last
-            last = done, so_far
-            show_bar(done, so_far)
-
-        try:
-            yield progress
-            return
-        except Interrupted as interruption:
-            interrupted = interruption
-    if last is not None and not quiet:  # the bar is gone
-        done, so_far = last
-        note(f"after {done} of {counted(n_windows, 'window')}: perplexity {_shown(so_far().perplexity, 4)}")
-    raise interrupted
+def _watched(scoring: Scoring, n_windows: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """Give a function that updates a bar on a terminal; after an interrupt, print the perplexity so far."""
+    try:
+        with _progress_bar(scoring, n_windows, quiet=quiet) as show_bar:
+            yield show_bar
+    except Interrupted:  # the bar is gone
+        if scoring.n_windows and not quiet:
+            perplexity = _shown(scoring.result().perplexity, 4)
+            note(f"after {scoring.n_windows} of {counted(n_windows, 'window')}: perplexity {perplexity}")
+        raise
 
 
 @contextmanager
-def _progress_bar(n_windows: int, *, quiet: bool) -> Iterator[Callable[[int, Callable[[], Evaluation]], None]]:
+def _progress_bar(scoring: Scoring, n_windows: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
     if quiet or not sys.stderr.isatty():
-        yield lambda done, so_far: None
+        yield lambda: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -167,11 +162,11 @@ def _progress_bar(n_windows: int, *, quiet: bool) -> Iterator[Callable[[int, Cal
         task = bar.add_task("", total=n_windows)
         shown_at = 0.0
 
-        def show(done: int, so_far: Callable[[], Evaluation]) -> None:
+        def show() -> None:
             nonlocal shown_at
-            bar.update(task, completed=done)
+            bar.update(task, completed=scoring.n_windows)
             if time.monotonic() - shown_at > REFRESH_S:
-                bar.update(task, description=f"perplexity {so_far().perplexity.value:.4f}")
+                bar.update(task, description=f"perplexity {scoring.result().perplexity.value:.4f}")
                 shown_at = time.monotonic()
 
         yield show

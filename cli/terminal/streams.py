@@ -91,7 +91,7 @@ def prepare_streams() -> None:
 class PrefillProgress:
     """Shows the progress of a long prefill in one line of a terminal, and wipes the line; silent in a pipe.
 
-    An instance is what `stream_generate` takes as `on_prefill`; leaving its context wipes the line, too.
+    An instance is the `progress` of AnswerOptions; leaving its context wipes the line, too.
     """
 
     DELAY_S = 1.0
@@ -111,10 +111,10 @@ class PrefillProgress:
     def __exit__(self, *_: object) -> None:
         self._finish()
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, what: str, done: int, total: int) -> None:
         if self._silent:
             return
-        self._text = f"reading the prompt: {done} of {total} tokens"
+        self._text = f"{what}: {done} of {total} tokens"
         if done == total:
             self._finish()
         elif done == 0:

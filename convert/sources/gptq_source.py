@@ -1,17 +1,19 @@
-"""The tensors of an AutoAWQ or AutoGPTQ checkpoint, checked against what config.json says of them; see `gptq`."""
+"""The tensors of an AutoAWQ or AutoGPTQ checkpoint, checked against what config.json says of them."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from mistral_mlx.convert.storage.gptq import AWQ, GPTQ, GPTQ_V2
+from mistral_mlx.convert.storage.gptq import AWQ, GPTQ, GPTQ_V2, Gptq
+from mistral_mlx.convert.storage.rows import FLOAT_KINDS
 from mistral_mlx.errors import CheckpointError, ConfigError, ConversionError, shown
 from mistral_mlx.files.safetensors import TensorEntry
-from mistral_mlx.model.args import MAX_SIZE, Packing
+from mistral_mlx.model.args import MAX_SIZE
+from mistral_mlx.model.packing import Packing
 
 from .entries import plain_tensor, stored
-from .source import FLOAT_KINDS, SourceTensor
+from .source import SourceTensor
 
 PARTS = ("qweight", "qzeros", "scales", "g_idx")
 METHODS = ("awq", "gptq")
@@ -55,7 +57,7 @@ def grouped_tensors(entries: Entries, rule: Rule, notes: list[str]) -> dict[str,
             tensors[name] = plain_tensor(entry, name)
     if any(name.endswith(".bias") and name.rpartition(".")[0] in paths for name in entries):
         notes.append("the biases are left out: all of them are zero")
-    if any(len(tensor.arrays) == len(PARTS) for tensor in tensors.values()):
+    if any(isinstance(tensor.storage, Gptq) and tensor.storage.order for tensor in tensors.values()):
         notes.append("groups are scattered over the rows (desc_act), which MLX's form does not know")
     return tensors
 
@@ -89,29 +91,29 @@ def _grouped(path: str, entries: Entries, layout: _Layout) -> SourceTensor:
         raise CheckpointError(f"tensor {shown(qweight.name)} has the impossible shape {list(qweight.shape)}")
     group_size = n_in if layout.group_size == -1 else layout.group_size
     n_groups = -(-n_in // group_size)
-    beside = [
-        _part(path, "qzeros", entries, ("I32", "U32"), (n_groups, n_out // per_word)),
-        _part(path, "scales", entries, FLOAT_KINDS, (n_groups, n_out)),
-    ]
+    qzeros = _part(path, "qzeros", entries, ("I32", "U32"), (n_groups, n_out // per_word))
+    scales = _part(path, "scales", entries, FLOAT_KINDS, (n_groups, n_out))
     if n_out % per_word:
         raise CheckpointError(f"tensor {shown(qweight.name)} has {n_out} columns, no multiple of {per_word}")
     order = entries.get(f"{path}.g_idx")
     if order is None and has_order:
         raise CheckpointError(f"tensor {shown(path + '.g_idx')} is missing, and config.json says desc_act")
     scattered = order is not None and kind != AWQ and _is_scattered(order, n_in, n_groups, group_size)
-    if order is not None and scattered:
-        beside.append(order)
-    elif n_in % group_size:
+    if not scattered and n_in % group_size:
         raise CheckpointError(f"the {n_in} rows of {shown(path)} are no multiple of the group size {group_size}")
     sizes = [size for size in (128, 64, 32) if group_size % size == 0 and not scattered]
-    return SourceTensor(
-        f"{path}.weight",
-        kind,
-        (n_out, n_in),
-        tuple(stored(entry) for entry in (qweight, *beside)),
-        Packing(bits, sizes[0]) if sizes else None,
-        row_unit=n_out,  # rows of the file are columns of the weight
+    name = f"{path}.weight"
+    storage = Gptq(
+        qweight=stored(qweight, name),
+        qzeros=stored(qzeros, name),
+        scales=stored(scales, name),
+        order=stored(order, name) if order is not None and scattered else None,
+        kind=kind,
+        bits=bits,
+        shape=(n_out, n_in),
+        packing=Packing(bits, sizes[0]) if sizes else None,
     )
+    return SourceTensor(name, (n_out, n_in), storage)
 
 
 def _part(

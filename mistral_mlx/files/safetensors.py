@@ -1,19 +1,22 @@
 """Finds the safetensors files of a checkpoint and checks their headers, which are untrusted data.
 
-Nothing here reads a weight. Layout of a file (huggingface.co/docs/safetensors): 8 bytes little-endian header length
-N, N bytes of JSON {name: {dtype, shape, data_offsets}}, then the data; offsets count from the end of the header.
+No function here reads or writes a weight. Layout of a file (huggingface.co/docs/safetensors): 8 bytes little-endian
+header length N, N bytes of JSON {name: {dtype, shape, data_offsets}}, then the data; offsets count from the end of the
+header.
 """
 
 import json
 import math
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mistral_mlx.errors import CheckpointError, shown
 
-from .folder import ModelFolder, parse_json
+from .folder import ModelFolder
+from .json import parse_json
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -67,6 +70,23 @@ def find_tensors(folder: ModelFolder, single: str = SINGLE_NAME) -> dict[str, Te
         if tensor not in headers[name]:
             raise CheckpointError(f"the index places {shown(tensor)} in {shown(name)}, which does not hold it")
     return {tensor: headers[name][tensor] for tensor, name in places.items()}
+
+
+def header_bytes(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """Return the beginning of a file with `tensors`, which are (dtype, shape) by name; their data follows in order.
+
+    Its length is a multiple of 8, so that the data is aligned.
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name, (dtype, shape) in tensors.items():
+        start, end = end, end + math.prod(shape) * ITEM_BITS[dtype] // 8
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
 
 
 def consolidated_files(folder: ModelFolder) -> list[str]:

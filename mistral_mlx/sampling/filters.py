@@ -1,8 +1,11 @@
-"""Filters that choose which tokens may be drawn: each keeps at least one of `ids`, and their probabilities.
+"""Filters decide which tokens may be drawn.
 
+A filter of FILTERS keeps at least one of `ids`, and their probabilities; a filter of LOGIT_FILTERS sets logits to -inf.
 Probabilities are known up to a common factor. Every filter sees only the tokens that the filters before it have kept.
 No filter sorts a whole vocabulary unless the distribution is nearly flat.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +74,29 @@ def exclude_top_choices(ids: Ids, probs: Floats, threshold: float) -> tuple[Ids,
     left_out[np.lexsort((ids[above], probs[above]))[0]] = False
     kept = np.delete(np.arange(len(ids)), above[left_out])
     return ids[kept], probs[kept]
+
+
+def cut_top_n_sigma(logits: Floats, n: float) -> Floats:
+    """Set the logits ``[V]`` that are more than `n` standard deviations below the highest to -inf.
+
+    Top-nσ (Tang et al., Top-nσ: Not All Logits Are You Need, 2024; llama.cpp's ``--top-nsigma``). Logits of -inf do not
+    count. The result is the same at every temperature.
+    """
+    finite = logits[np.isfinite(logits)].astype(np.float64)
+    lowest = float(finite.max() - n * finite.std())
+    return np.where(logits >= lowest, logits, np.float32(-np.inf))
+
+
+# The filters of a draw in their order, by the option whose value they take.
+FILTERS: tuple[tuple[str, Callable[[Ids, Floats, int], tuple[Ids, Floats]]], ...] = (
+    ("top_k", keep_top_k),
+    ("typical_p", keep_typical_p),
+    ("top_p", keep_top_p),
+    ("min_p", keep_min_p),
+)
+
+# Filters that need logits, which small temperatures do not turn to 0; they act before those above.
+LOGIT_FILTERS: tuple[tuple[str, Callable[[Floats, float], Floats]], ...] = (("top_n_sigma", cut_top_n_sigma),)
 
 
 def _first_that_reach(needed: float, probs: Values, *, by: Values) -> NDArray[np.int64]:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mistral_mlx.errors import ModelError, TokenizerError, shown
-from mistral_mlx.files.folder import MAX_JSON_BYTES, ModelFolder, parse_json
+from mistral_mlx.files.folder import ModelFolder
+from mistral_mlx.files.json import MAX_JSON_BYTES, parse_json
 
 MAX_TEMPLATE_CHARS = 100_000  # of a hundred real ones none has more than 7,000
 MAX_ADDED_TOKENS = 100_000

@@ -13,7 +13,7 @@ from heapq import heapify, heappop, heappush
 from tokenizers import Regex, pre_tokenizers
 
 from mistral_mlx.errors import TokenizerError, shown
-from mistral_mlx.files.folder import parse_json
+from mistral_mlx.files.json import parse_json
 
 from .base import Tokenizer, make_traits
 from .detokenizer import ByteLevelDetokenizer

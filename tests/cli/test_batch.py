@@ -10,6 +10,7 @@ from mistral_mlx.cli.answers import batch, batch_files
 from mistral_mlx.cli.answers.batch import Decoder, Defaults, Request, request_of
 from mistral_mlx.cli.answers.batch_files import Task
 from mistral_mlx.cli.answers.prompt import Prompt
+from mistral_mlx.cli.options.answer import AnswerOptions
 from mistral_mlx.cli.terminal.streams import Interrupted, OutputError
 from mistral_mlx.errors import OptionError
 from mistral_mlx.model.loading import load
@@ -37,7 +38,7 @@ def run(folder, files, *args):
 
 def asked(value, **defaults):
     task = Task(3, 4, json.dumps(value).encode())
-    return request_of(task, Defaults({"temperature": 0.0, "seed": 5}, 9, **defaults))
+    return request_of(task, Defaults(AnswerOptions(temperature=0.0, seed=5, max_tokens=9), **defaults))
 
 
 def test_results_are_in_order_and_what_is_wrong_with_a_line_is_its_result(folder, files):
@@ -134,8 +135,8 @@ def test_one_line_is_counted_in_the_singular(folder, tmp_path):
 
 def test_a_line_has_the_defaults_that_it_does_not_change():
     request = asked({"prompt": "a", "system": "b", "prefill": "c ", "temperature": 1, "stop": ["x"]}, system="d")
-    assert (request.prompt.system, request.prompt.prefill, request.max_tokens, request.stop) == ("b", "c", 9, ["x"])
-    assert (request.sampler.temperature, request.sampler.seed) == (1.0, 8)
+    assert (request.prompt.system, request.prompt.prefill, request.max_tokens, request.stop) == ("b", "c", 9, ("x",))
+    assert (request.sampler.options.temperature, request.sampler.seed) == (1.0, 8)
     assert asked("a", system="d").prompt == Prompt(text="a", system="d", messages=[])
 
 
@@ -152,7 +153,7 @@ def test_an_open_answer_at_the_end_of_messages_is_its_prefill():
         ({}, "needs a prompt"),
         ({"prompt": "a", "messages": ["b"]}, "not both"),
         ({"prompt": 1}, "prompt of the line is not a text"),
-        ({"prompt": "a", "seed": "1"}, "seed of the line is 1"),
+        ({"prompt": "a", "seed": "1"}, "the line: seed is 1"),
         ({"prompt": "a", "top_p": 2}, "top_p is 2"),
     ],
 )
@@ -175,3 +176,16 @@ def test_what_prompts_begin_with_is_read_once_and_changes_nothing(tmp_path, wind
     assert [text for text, _ in shared] == [text for text, _ in alone]
     assert shared[1][1].prompt_tokens == alone[1][1].prompt_tokens
     assert (shared[1][1].cached_tokens > 0) == (window is None)
+
+
+def test_a_snapshot_of_a_prompts_beginning_serves_where_a_ring_has_wrapped(tmp_path):
+    """Once a ring had wrapped, every later prompt used to be read from its first token."""
+    model, tokenizer = load(write_tiny_folder(tmp_path / "model", sliding_window=24))
+    decoder, texts = Decoder(model, tokenizer), ["the king and the crown", "the king and the ring", "the king and"]
+    requests = [
+        Request(Prompt(text=text), Sampler(temperature=0), 4 + 40 * (i == 1), ()) for i, text in enumerate(texts)
+    ]
+    cached = [decoder.answer(request)[1].cached_tokens for request in requests]
+    assert cached[0] == 0
+    assert cached[1] > 0
+    assert cached[2] > 0

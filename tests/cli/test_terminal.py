@@ -46,12 +46,12 @@ def test_progress_appears_after_a_while_and_is_wiped_at_the_end_and_by_an_interr
     monkeypatch.setattr(PrefillProgress, "DELAY_S", 0.0)
     screen = Screen()
     with PrefillProgress(screen) as progress:
-        progress(0, 2000)
+        progress("reading the prompt", 0, 2000)
         while "0 of 2000" not in screen.getvalue():
             time.sleep(0.001)
-        progress(512, 2000)
+        progress("reading the prompt", 512, 2000)
         if last == 2000:
-            progress(last, 2000)
+            progress("reading the prompt", last, 2000)
     first, second = (f"reading the prompt: {n} of 2000 tokens" for n in (0, 512))
     assert screen.getvalue() == f"\r{first}\r{second}\r{' ' * len(second)}\r"
 
@@ -74,10 +74,10 @@ def test_progress_never_appears_after_its_end(monkeypatch):
     monkeypatch.setattr(PrefillProgress, "DELAY_S", 0.0)
     screen = SlowScreen()
     with PrefillProgress(screen) as progress:
-        progress(0, 10)
+        progress("reading the prompt", 0, 10)
         screen.begun.wait(10)
         threading.Timer(0.05, screen.may_end.set).start()
-        progress(10, 10)
+        progress("reading the prompt", 10, 10)
         print("ANSWER", file=screen)
     text = "reading the prompt: 0 of 10 tokens"
     assert screen.getvalue() == f"\r{text}\r{' ' * len(text)}\rANSWER\n"
@@ -86,8 +86,8 @@ def test_progress_never_appears_after_its_end(monkeypatch):
 def test_a_timer_that_is_late_shows_nothing():
     screen = Screen()
     with PrefillProgress(screen) as progress:
-        progress(0, 10)
-        progress(10, 10)
+        progress("reading the prompt", 0, 10)
+        progress("reading the prompt", 10, 10)
         progress._timer.function()
     assert screen.getvalue() == ""
 
@@ -95,8 +95,8 @@ def test_a_timer_that_is_late_shows_nothing():
 def test_a_short_prefill_shows_nothing():
     screen = Screen()
     with PrefillProgress(screen) as progress:
-        progress(0, 20)
-        progress(20, 20)
+        progress("reading the prompt", 0, 20)
+        progress("reading the prompt", 20, 20)
     assert screen.getvalue() == ""
 
 
@@ -105,9 +105,9 @@ def test_progress_is_silent_in_a_pipe_and_when_quiet(monkeypatch, stream, quiet)
     monkeypatch.setattr(PrefillProgress, "DELAY_S", 0.0)
     output = stream()
     with PrefillProgress(output, quiet=quiet) as progress:
-        progress(0, 2000)
+        progress("reading the prompt", 0, 2000)
         time.sleep(0.05)
-        progress(512, 2000)
+        progress("reading the prompt", 512, 2000)
     assert output.getvalue() == ""
 
 

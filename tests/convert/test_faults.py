@@ -90,7 +90,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_leaves_nothing_and_says_so(
     source: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mistral_mlx.convert.check_space", lambda *_: None)
+    monkeypatch.setattr("mistral_mlx.convert.run.check_space", lambda *_: None)
     with pytest.raises(ConversionError, match=r"the disk is full; .* is as it was before"):  # a long path is shortened
         convert(source, small_disk / "target")
     assert names(small_disk) == []
@@ -112,7 +112,7 @@ def test_too_little_space_is_said_first_with_both_numbers(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("usage", (), {"free": 4_000_000})
-    monkeypatch.setattr("mistral_mlx.convert.disk_usage", lambda _: usage)
+    monkeypatch.setattr("mistral_mlx.convert.run.disk_usage", lambda _: usage)
     needed = convert(source, tmp_path / "target", dry_run=True).needed_bytes
     with pytest.raises(ConversionError, match=rf"{needed / 1e9:.2f} GB are needed and 0\.00 GB are free"):
         convert(source, tmp_path / "target")

@@ -11,7 +11,14 @@ from helpers.models import LetterTokenizer, tiny_model
 from mistral_mlx.errors import OptionError
 from mistral_mlx.generation.stream import generate, generate_step
 from mistral_mlx.sampling.dry import dry_penalties, n_since_breaker, repeat_lengths
-from mistral_mlx.sampling.filters import exclude_top_choices, keep_min_p, keep_top_k, keep_top_p, keep_typical_p
+from mistral_mlx.sampling.filters import (
+    cut_top_n_sigma,
+    exclude_top_choices,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    keep_typical_p,
+)
 from mistral_mlx.sampling.penalties import add_bias, penalize
 from mistral_mlx.sampling.sampler import Sampler
 
@@ -87,6 +94,21 @@ def test_xtc(seed, threshold):
     kept, kept_probs = exclude_top_choices(ids, probs, threshold)
     assert set(kept.tolist()) == expected
     assert dict(zip(ids, probs, strict=True)).items() >= dict(zip(kept, kept_probs, strict=True)).items()
+
+
+def test_top_n_sigma_by_hand():
+    """The mean of 4, 2, 0 and 2 is 2, their standard deviation the root of 2; a banned token does not count."""
+    logits = np.array([4, 2, -np.inf, 0, 2], np.float32)
+    assert cut_top_n_sigma(logits, 1.5).tolist() == [4, 2, -np.inf, -np.inf, 2]
+    assert cut_top_n_sigma(logits, 1.4).tolist() == [4, -np.inf, -np.inf, -np.inf, -np.inf]
+    assert cut_top_n_sigma(logits, 3).tolist() == logits.tolist()
+
+
+@pytest.mark.parametrize("temperature", [0.01, 1, 100])
+def test_top_n_sigma_keeps_the_same_tokens_at_every_temperature(temperature):
+    logits = mx.array([4.0, 2.0, 0.0, 2.0, 3.9])  # the highest minus one deviation is 2.5
+    sampler = Sampler(temperature=temperature, top_p=1, top_n_sigma=1, seed=0)
+    assert {sampler(logits, ()) for _ in range(100)} <= {0, 4}
 
 
 def test_probabilities_of_nothing_are_no_trouble():

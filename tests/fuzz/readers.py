@@ -23,14 +23,15 @@ from hostile.case import tiny_tekken
 from hostile.tensors import join, split
 
 from mistral_mlx import kernels
-from mistral_mlx.cli.chat.settings import Settings
+from mistral_mlx.cli.chat.settings import ChatOptions
 from mistral_mlx.convert.plan.choice import Choice
 from mistral_mlx.convert.plan.plan import make_plan
 from mistral_mlx.convert.sources.gguf.source import open_gguf
 from mistral_mlx.convert.sources.open import open_source
-from mistral_mlx.files.folder import ModelFolder, parse_json
+from mistral_mlx.files.folder import ModelFolder
+from mistral_mlx.files.json import parse_json
 from mistral_mlx.files.safetensors import INDEX_NAME, find_tensors, read_header
-from mistral_mlx.generation.stream import stream_generate
+from mistral_mlx.generation.stream import AnswerOptions, stream_generate
 from mistral_mlx.model.args import ModelArgs, expected_shapes
 from mistral_mlx.model.loading import load
 from mistral_mlx.prompt.template import render_chat
@@ -281,9 +282,9 @@ class Saved(Reader):
         self.file = place / "s.json"
         self.model = load(write_tiny_folder(place / "model"))
         session = Session(*self.model)
-        for _ in session.ask("Hello", max_tokens=3):
+        for _ in session.ask("Hello", AnswerOptions(max_tokens=3)):
             pass
-        saved_session.save(session, self.file, {"model": "tiny", **vars(Settings())})
+        saved_session.save(session, self.file, {"model": "tiny", **ChatOptions().as_saved()})
         self.document = json.loads(self.file.read_text())
         self.cache = next(place.glob("*.safetensors"))
         self.cached = self.cache.read_bytes()
@@ -294,7 +295,7 @@ class Saved(Reader):
         for info in saved_session.list_sessions(self.place):
             info.saved_at.astimezone()
         session, settings = saved_session.load(self.file, *self.model)
-        Settings().restored(settings, given=frozenset()).sampler()
+        ChatOptions().restored(settings, given=frozenset()).sampler()
         assert session.system is None or isinstance(session.system, str)
 
 

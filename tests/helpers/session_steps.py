@@ -3,6 +3,7 @@
 from helpers.models import LetterTokenizer, tiny_model
 
 from mistral_mlx import Session, encode_chat, generate_step
+from mistral_mlx.generation.stream import AnswerOptions
 from mistral_mlx.sampling.sampler import Sampler
 
 TEXTS = ["hello there", "and then", "why", "tell me more of it", "go on", "so"]
@@ -36,7 +37,8 @@ def transcript_of(session, name, *args):
 
 def perform(session, name, *args, pieces=None, max_tokens=7, **options):
     """Run an operation to its end, or break it off after some `pieces`; return the ids it gave."""
-    stream = getattr(session, name)(*args, sampler=GREEDY, max_tokens=max_tokens, **options)
+    asked = AnswerOptions(sampler=GREEDY, max_tokens=max_tokens, **options)
+    stream = getattr(session, name)(*args, asked)
     found = []
     for response in stream:
         found.append(response)

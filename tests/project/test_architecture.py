@@ -8,8 +8,17 @@ import pytest
 
 # For each package, its modules and folders from the lowest to the highest: each may import those to its left.
 ORDER = {
-    "mistral_mlx": "version errors kernels files tokenizer model prompt sampling generation session measure __init__ "
-    "convert cli",
+    "mistral_mlx": "version errors progress kernels files tokenizer model prompt sampling generation session measure "
+    "__init__ convert cli",
+    "mistral_mlx.files": "__init__ json folder safetensors",
+    "mistral_mlx.model": "__init__ blocks packing args rope cache layers mistral loading",
+    "mistral_mlx.prompt": "__init__ messages mistral_formats budget sandbox template disguise instruct infill",
+    "mistral_mlx.generation": "__init__ snapshots stop timeline stream",
+    "mistral_mlx.session": "__init__ turns context_use fingerprint session saved_cache saved_messages saved",
+    "mistral_mlx.measure": "__init__ benchmark scores evaluation",
+    "mistral_mlx.convert": "progress files storage sources plan report rounding write verify export run __init__",
+    "mistral_mlx.convert.storage": "__init__ rows bits plain mlx fp8 gptq gguf heads low_rank",
+    "mistral_mlx.convert.plan": "__init__ choice request step notes plan outlook",
 }
 NOT_FOR_THE_ENGINE = {"typer", "rich", "prompt_toolkit", "transformers", "mlx_lm"}
 TERMINAL_CALLS = {"print", "input", "exit", "quit"}

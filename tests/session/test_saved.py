@@ -17,6 +17,7 @@ from helpers.models import LetterTokenizer, Scripted, tiny_model
 from helpers.session_steps import GREEDY, TEXTS, WINDOWS, check, new_session, perform, random_step
 
 from mistral_mlx.errors import SessionError
+from mistral_mlx.generation.stream import AnswerOptions
 from mistral_mlx.session import saved as saved_session
 from mistral_mlx.session.saved import list_sessions, load, save
 
@@ -66,7 +67,7 @@ def test_what_is_loaded_is_what_was_saved(session, path):
 def test_the_cache_saves_the_prefill(path):
     session = talk(new_session(24))
     save(session, path, SETTINGS)
-    assert next(reload(session, path).ask("why", sampler=GREEDY)).cached_tokens == session.n_tokens
+    assert next(reload(session, path).ask("why", AnswerOptions(sampler=GREEDY))).cached_tokens == session.n_tokens
 
 
 def test_a_cache_over_the_limit_is_not_saved_and_read_again(session, path):
@@ -153,7 +154,7 @@ def test_a_save_that_fails_leaves_the_old_session(path, monkeypatch):
 
 def test_a_question_that_waits_for_its_answer_is_saved_without_one(session, path):
     talk(session, 2)
-    stream = session.ask("so", sampler=GREEDY)
+    stream = session.ask("so", AnswerOptions(sampler=GREEDY))
     next(stream)
     save(session, path, SETTINGS)
     stream.close()
@@ -293,7 +294,7 @@ def test_a_cache_is_that_of_its_own_tokens_or_is_refused(session, path, change):
 
 def test_an_answer_without_text_can_be_saved(path):
     session = new_session(24)
-    list(session.ask("why", sampler=Scripted([2])))
+    list(session.ask("why", AnswerOptions(sampler=Scripted([2]))))
     save(session, path, SETTINGS)
     other = reload(session, path)
     assert other.messages[-1] == {"role": "assistant", "content": ""}
@@ -331,6 +332,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from helpers.session_steps import GREEDY, TEXTS, new_session, perform
+from mistral_mlx.generation.stream import AnswerOptions
 from mistral_mlx.session.saved import save
 import mlx.core as mx
 mx.set_default_device(mx.cpu)
@@ -338,7 +340,7 @@ session, path = new_session(8), Path(sys.argv[2])
 for text in TEXTS[:2]:
     perform(session, "ask", text)
     save(session, path, {})
-    for response in session.ask("so", sampler=GREEDY, max_tokens=1):
+    for response in session.ask("so", AnswerOptions(sampler=GREEDY, max_tokens=1)):
         print("answering", flush=True)
         if text == TEXTS[1]:
             while True:

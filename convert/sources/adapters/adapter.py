@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from os import PathLike
 
 from mistral_mlx.convert.sources.entries import plain_tensor
-from mistral_mlx.convert.sources.source import FLOAT_KINDS, Source, SourceTensor
+from mistral_mlx.convert.sources.source import Source, SourceTensor
 from mistral_mlx.convert.sources.tokenizer_files import find_files, largest_vocabulary
 from mistral_mlx.convert.sources.weights import HEAD
-from mistral_mlx.convert.storage.low_rank import LowRank
+from mistral_mlx.convert.storage.low_rank import LowRank, Updated
+from mistral_mlx.convert.storage.rows import FLOAT_KINDS
 from mistral_mlx.errors import CheckpointError, ConfigError, ConversionError, ModelError, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.files.safetensors import TensorEntry, read_header
@@ -49,7 +50,8 @@ def with_adapter(source: Source, path: str | PathLike[str]) -> Source:
     _check_tied(changes, source)
     tensors = dict(source.tensors)
     for name, update in changes.updates.items():
-        tensors[name] = replace(_target(source, name, "an update"), update=_checked(update, source.tensors[name]))
+        tensor = _target(source, name, "an update")
+        tensors[name] = replace(tensor, storage=Updated(tensor.storage, _checked(update, tensor)))
     for name, entry in changes.whole.items():
         tensors[name] = _replaced(entry, _target(source, name, "a weight"))
     return replace(source, tensors=tensors, notes=(*source.notes, *notes), adapted=True)

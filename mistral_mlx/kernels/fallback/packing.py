@@ -8,9 +8,9 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from .search import Lines, improve
+from mistral_mlx.kernels.dtypes import MLX_DTYPES
 
-MLX_DTYPES = {"F16": mx.float16, "BF16": mx.bfloat16, "F32": mx.float32}  # by safetensors' spelling
+from .search import Lines, improve
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]

@@ -10,7 +10,7 @@ from helpers.convert_sources import PARAMS, write_folder
 from helpers.fp8_folders import BLOCKS, COMPRESSED, HF, NATIVE, Spelling, compressed, fp8_folder
 
 from mistral_mlx.convert import convert
-from mistral_mlx.convert.sources.fp8 import _E4M3
+from mistral_mlx.convert.storage.fp8 import E4M3
 from mistral_mlx.errors import MistralMLXError
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.model.loading import inspect_model
@@ -18,7 +18,7 @@ from mistral_mlx.model.loading import inspect_model
 
 def test_the_table_is_mlx_s() -> None:
     codes = mx.arange(256).astype(mx.uint8)
-    np.testing.assert_array_equal(_E4M3, np.array(mx.from_fp8(codes, dtype=mx.float32)))
+    np.testing.assert_array_equal(E4M3, np.array(mx.from_fp8(codes, dtype=mx.float32)))
 
 
 CASES = [

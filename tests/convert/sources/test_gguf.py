@@ -123,7 +123,7 @@ def test_plain_files_are_quantized_and_norms_keep_float32(tmp_path: Path, kind: 
 
 
 def test_rows_of_a_head_are_put_back_in_order_by_hand() -> None:
-    from mistral_mlx.convert.sources.source import restore_rotary
+    from mistral_mlx.convert.storage.heads import restore_rotary
 
     stored = np.array([[0], [3], [1], [4], [2], [5], [10], [13], [11], [14], [12], [15]], np.uint8)
     assert restore_rotary(stored, 6)[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15]
