@@ -262,7 +262,7 @@ def test_threads_that_the_system_does_not_give_are_a_usage_error(monkeypatch):
         raise RuntimeError("Resource temporarily unavailable")
 
     monkeypatch.setattr(kernels, "set_threads", refuse)
-    with pytest.raises(OptionError, match="--threads is 1000, and the system does not give so many"):
+    with pytest.raises(OptionError, match="--threads is 1000, but the system cannot start so many"):
         opening.use_threads(1000, quiet=False)
 
 

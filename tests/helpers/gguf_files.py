@@ -12,7 +12,7 @@ WIDE = {**CONFIG, "hidden_size": 256, "intermediate_size": 512, "num_hidden_laye
 HALVES = {
     "Q4_1": [0, 2], "Q5_1": [0, 2], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q2_K": [80, 82], "Q3_K": [108], "Q6_K": [208],
     "TQ1_0": [52], "TQ2_0": [64],
-}  # fmt: skip  # fmt: skip
+}  # fmt: skip
 HEAD = "lm_head.weight"
 
 

@@ -103,7 +103,7 @@ class LetterTokenizer(Tokenizer):
     def _encode_plain(self, text):
         return [6 + self.LETTERS.index(letter) for letter in text]
 
-    _encode_behind = _spell = _encode_plain
+    _encode_after = _spell = _encode_plain
 
 
 class Scripted:
