@@ -13,7 +13,7 @@ from mistral_mlx.errors import CheckpointError, ConfigError, shown
 from mistral_mlx.files.keys import Keys
 from mistral_mlx.files.safetensors import TensorEntry
 
-from .adapter import CONFIG_NAME, EMBEDDING, Changes, check_rank, keys_of, number, rank
+from .changes import CONFIG_NAME, EMBEDDING, Changes, check_rank, keys_of, number, rank
 
 TENSOR = re.compile(r"(.+)\.(lora_a|lora_b|m)")
 LAYER = re.compile(r"model\.layers\.(\d{1,9})\.(.+)", re.ASCII)

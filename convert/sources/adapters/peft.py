@@ -16,7 +16,7 @@ from mistral_mlx.errors import CheckpointError, ConfigError, shown
 from mistral_mlx.files.keys import Keys
 from mistral_mlx.files.safetensors import TensorEntry
 
-from .adapter import CONFIG_NAME, Changes, check_rank, keys_of, number, rank
+from .changes import CONFIG_NAME, Changes, check_rank, keys_of, number, rank
 
 PREFIX = "base_model.model."
 PARTS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
