@@ -1,4 +1,4 @@
-"""`batch`: what a line may be, what is kept of an earlier run, and how it ends."""
+"""`batch`: which lines it accepts, what it keeps of an earlier run, and how it ends."""
 
 import json
 

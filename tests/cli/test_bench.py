@@ -1,4 +1,4 @@
-"""What `bench` measures, at which depth and how often; then the command as a shell sees it, and the threads."""
+"""`bench`: what it measures, at which depth and how often; its output; and the threads."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""From a folder to a model: what loads, and how every kind of damage is refused."""
+"""Loading a folder: which folders load, and how every kind of damage is refused."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Every filter and penalty against its definition in slow, plain Python; and the order in which they are applied."""
+"""Every filter and penalty against its definition in plain Python; and their order."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""The readers of untrusted data as the fuzzer calls them: each makes a case from a random generator and reads it.
+"""The readers that the fuzzer calls: each makes a random case and reads it.
 
 A reader is a class whose instances are called with the generator. It may raise what `expected` names, and nothing
 else; what it accepts must be what the rest of the program counts on, which is asserted.

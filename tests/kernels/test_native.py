@@ -1,4 +1,4 @@
-"""The native kernels against float64 and against the portable ones, on shapes that divide by nothing."""
+"""The native kernels against float64 and the portable ones, on shapes no block size divides."""
 
 import os
 import subprocess

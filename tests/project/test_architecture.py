@@ -1,4 +1,4 @@
-"""Who may import whom, read from the source of every module. Imports run in one direction, so there is no circle."""
+"""Which module may import which; imports run in one direction, without a circle."""
 
 import ast
 from collections.abc import Iterator

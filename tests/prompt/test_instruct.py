@@ -1,4 +1,4 @@
-"""Messages to ids: against mistral-common for Mistral's formats, against tokenizers for chat templates."""
+"""Encoded messages: Mistral's formats against mistral-common, templates against tokenizers."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Which tokenizer a folder has, what plain text becomes, and what is refused."""
+"""The choice of a tokenizer, the ids of plain text, and refusals."""
 
 import json
 import os

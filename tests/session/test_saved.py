@@ -1,4 +1,4 @@
-"""Saved sessions: what is loaded is what was saved, or is refused in one line; a killed process loses one answer."""
+"""Saved sessions load as they were, or are refused in one line; a kill loses one answer."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""An adapter merged while converting, compared with its definition in float64; and adapters that are refused."""
+"""Adapters merged by `convert`, compared with their definition in float64; and refusals."""
 
 import json
 from pathlib import Path

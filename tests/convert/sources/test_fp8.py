@@ -1,4 +1,4 @@
-"""FP8 weights of all three spellings, encoded by MLX, and what the converter decodes."""
+"""FP8 weights in all three layouts, encoded by MLX and decoded by the converter."""
 
 import json
 from pathlib import Path
