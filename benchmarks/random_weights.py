@@ -1,4 +1,4 @@
-"""Random weights of a shape, as an MLX folder and as a GGUF file, tensor by tensor; knows nothing of speed."""
+"""Writes random weights of a shape, tensor by tensor, as an MLX folder and as a GGUF file."""
 
 import json
 import struct

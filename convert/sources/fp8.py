@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from mistral_mlx.convert.storage.fp8 import KIND, Fp8
 from mistral_mlx.convert.storage.rows import FLOAT_KINDS, Stored
 from mistral_mlx.errors import CheckpointError, ConfigError, ConversionError, shown
+from mistral_mlx.files.keys import Keys
 from mistral_mlx.files.safetensors import TensorEntry
 
 from .entries import check_heads, ordered, plain_tensor, stored
@@ -39,7 +40,7 @@ def block_shape(rule: Mapping[str, object], where: str) -> BlockShape | None:
     if not shape:
         return None
     if not isinstance(shape, list) or len(shape) != 2 or any(type(n) is not int or n < 1 for n in shape):
-        raise ConfigError(f"{where}.weight_block_size is {shown(shape)}; two whole numbers from 1 are expected")
+        raise Keys(rule, f"{where}.", ConfigError).bad("weight_block_size", shape, "a list of two whole numbers from 1")
     return shape[0], shape[1]
 
 

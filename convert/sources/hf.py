@@ -9,7 +9,7 @@ from mistral_mlx.model.args import ModelArgs
 
 from . import fp8, mlx
 from .entries import plain_tensor
-from .gptq_source import METHODS, grouped_tensors
+from .gptq import METHODS, grouped_tensors
 from .source import Source, SourceTensor
 from .tokenizer_files import find_files, largest_vocabulary
 

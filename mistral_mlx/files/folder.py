@@ -9,10 +9,10 @@ from .json import MAX_JSON_BYTES, parse_json
 
 
 class ModelFolder:
-    """A directory whose files are only reached by plain names, and only inside it.
+    """A folder whose files can be opened only by plain names, and only inside it.
 
-    Hub caches store a snapshot as symbolic links into a sibling ``blobs`` folder, so a link may lead anywhere
-    below the folder itself or into ``../../blobs``; any other way out is refused.
+    Hub caches store a snapshot as symbolic links into a sibling folder ``blobs``. So a link may lead anywhere below
+    the folder itself or into ``../../blobs``; any other link is refused.
 
     Raises ModelError if `path` is not a directory.
     """
@@ -27,16 +27,16 @@ class ModelFolder:
         return f"ModelFolder({str(self.path)!r})"
 
     def has(self, name: str) -> bool:
-        """Whether a file of this name is present."""
+        """Return whether a file of this name exists."""
         try:
             return (self.path / name).is_file()
-        except OSError:  # such as a name that is too long
+        except OSError:  # for example, the name is too long
             return False
 
     def file(self, name: str) -> Path:
         """Return the path of the file `name`.
 
-        Raises ModelError if the name is not plain, leads out of the folder, or is not a regular file.
+        Raises ModelError if the name is not plain, the file is not a regular one, or a link leads out of the folder.
         """
         if not name or name != os.path.basename(name) or name in (".", "..") or "\\" in name or "\0" in name:
             raise ModelError(
@@ -70,7 +70,7 @@ class ModelFolder:
             raise ModelError(f"{shown(name)} is not UTF-8 text ({error.reason} at byte {error.start})") from error
 
     def read(self, name: str, *, limit: int) -> bytes:
-        """Return what is in the file `name`, of at most `limit` bytes."""
+        """Return the bytes of the file `name`, at most `limit` of them."""
         path = self.file(name)
         try:
             nbytes = path.stat().st_size

@@ -1,4 +1,4 @@
-"""Safetensors files as untrusted data: which files hold the weights, and what their headers promise.
+"""Finds the safetensors files of a checkpoint and checks their headers, which are untrusted data.
 
 No function here reads or writes a weight. Layout of a file (huggingface.co/docs/safetensors): 8 bytes little-endian
 header length N, N bytes of JSON {name: {dtype, shape, data_offsets}}, then the data; offsets count from the end of the
@@ -31,7 +31,7 @@ ITEM_BITS = {
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor as a header describes it: where it lies and what it holds."""
+    """One tensor as a header describes it: its place in the file, dtype and shape."""
 
     name: str
     dtype: str  # the format's spelling: F16, BF16, F32, U32, ...
@@ -44,8 +44,8 @@ class TensorEntry:
 def find_tensors(folder: ModelFolder, single: str = SINGLE_NAME) -> dict[str, TensorEntry]:
     """Return every tensor of the checkpoint in `folder` by name, each from the file the index names.
 
-    The files are exactly those of ``model.safetensors.index.json``, or the single ``model.safetensors`` (or as
-    `single` is called); other files lying beside them are not looked at.
+    The files are exactly those of ``model.safetensors.index.json``, or the single file ``model.safetensors`` (or the
+    one that `single` names). Other files in the folder are ignored.
 
     Raises CheckpointError if a file is missing or damaged, or a tensor is not where the index says.
     """
@@ -90,18 +90,18 @@ def header_bytes(
 
 
 def consolidated_files(folder: ModelFolder) -> list[str]:
-    """Return the names of the weights in Mistral's own layout, which may lie beside those of Hugging Face."""
+    """Return the names of the weight files in Mistral's own layout; a folder may hold both layouts."""
     return sorted(p.name for p in folder.path.iterdir() if re.fullmatch(r"consolidated.*\.(safetensors|pth)", p.name))
 
 
 def native_message(folder: ModelFolder, found: str) -> str:
-    """Return what is to be done with a folder in Mistral's own layout, which `found` is a file of."""
+    """Return the advice for a folder in Mistral's own layout; `found` is one of its files."""
     path = shown(str(folder.path))
     return f"{path} is in Mistral's own layout ({shown(found)}); convert it first: mistral-mlx convert {path}"
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
-    """Return the tensors that the safetensors file at `path` holds, checked against the file's true size.
+    """Return the tensors that the safetensors file at `path` holds, checked against the size of the file.
 
     Raises CheckpointError if the header is not well formed, entries overlap, leave gaps or disagree with their
     dtype and shape, or the file is shorter or longer than the header says.
@@ -121,7 +121,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 
 
 def _header_nbytes(path: Path) -> int:
-    """Return the length of the header, which is in the file as a whole, or raise CheckpointError."""
+    """Return the length of the header in bytes; raise CheckpointError if the file is too short for it."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

@@ -8,18 +8,18 @@ import numpy as np
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """Natural logarithms of probabilities: of the token chosen, and of the likeliest, likeliest first."""
+    """Natural logarithms of the probabilities of the chosen token and of the most likely ones, in order."""
 
     logprob: float
     top: tuple[tuple[int, float], ...]  # (id, logprob)
 
 
 def token_logprobs(logits: mx.array, token: int, n_top: int) -> TokenLogprobs:
-    """Return the log probability of `token`, and of the `n_top` likeliest, from logits ``[V]``, in float64."""
+    """Return the log probabilities of `token` and of the `n_top` most likely, from logits ``[V]``, in float64."""
     row = np.asarray(logits).astype(np.float64)
     row -= row.max()
     row -= np.log(np.exp(row).sum())
     n_top = min(n_top, len(row))
     top = np.argpartition(-row, n_top - 1)[:n_top] if n_top else np.zeros(0, np.int64)
-    order = top[np.lexsort((top, -row[top]))]  # of equals the lower id, as argmax has it
+    order = top[np.lexsort((top, -row[top]))]  # of equal ones the lower id first, like argmax
     return TokenLogprobs(float(row[token]), tuple((int(i), float(row[i])) for i in order))

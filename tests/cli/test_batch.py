@@ -1,4 +1,4 @@
-"""`batch`: what a line may be, what is kept of an earlier run, and how it ends."""
+"""`batch`: which lines it accepts, what it keeps of an earlier run, and how it ends."""
 
 import json
 
@@ -10,7 +10,7 @@ from mistral_mlx.cli.answers import batch, batch_files
 from mistral_mlx.cli.answers.batch import Decoder, Defaults, Request, request_of
 from mistral_mlx.cli.answers.batch_files import Task
 from mistral_mlx.cli.answers.prompt import Prompt
-from mistral_mlx.cli.options.answer import AnswerOptions
+from mistral_mlx.cli.options.answer import AnswerKnobs
 from mistral_mlx.cli.terminal.streams import Interrupted, OutputError
 from mistral_mlx.errors import OptionError
 from mistral_mlx.model.loading import load
@@ -38,7 +38,7 @@ def run(folder, files, *args):
 
 def asked(value, **defaults):
     task = Task(3, 4, json.dumps(value).encode())
-    return request_of(task, Defaults(AnswerOptions(temperature=0.0, seed=5, max_tokens=9), **defaults))
+    return request_of(task, Defaults(AnswerKnobs(temperature=0.0, seed=5, max_tokens=9), **defaults))
 
 
 def test_results_are_in_order_and_what_is_wrong_with_a_line_is_its_result(folder, files):

@@ -1,4 +1,4 @@
-"""What `bench` measures, at which depth and how often; then the command as a shell sees it, and the threads."""
+"""`bench`: what it measures, at which depth and how often; its output; and the threads."""
 
 import io
 import json
@@ -262,7 +262,7 @@ def test_threads_that_the_system_does_not_give_are_a_usage_error(monkeypatch):
         raise RuntimeError("Resource temporarily unavailable")
 
     monkeypatch.setattr(kernels, "set_threads", refuse)
-    with pytest.raises(OptionError, match="--threads is 1000, and the system does not give so many"):
+    with pytest.raises(OptionError, match="--threads is 1000, but the system cannot start so many"):
         opening.use_threads(1000, quiet=False)
 
 

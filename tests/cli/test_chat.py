@@ -1,4 +1,4 @@
-"""The chat: whole transcripts from a pipe, and a real terminal for what only a terminal has."""
+"""The chat: whole transcripts from a pipe, and a real terminal for its own features."""
 
 import base64
 import io

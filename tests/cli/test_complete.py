@@ -1,4 +1,4 @@
-"""`complete` through its functions: what is asked of the model, what is written, and how it ends."""
+"""`complete` through its functions: the prompt, the output, and the end of an answer."""
 
 import io
 import json

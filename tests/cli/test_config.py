@@ -1,4 +1,4 @@
-"""Where the values of options come from, what is said of those that cannot be, and `config`."""
+"""Where the values of options come from, what happens to invalid ones, and `config`."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`eval` as a shell sees it: figures, refusals, and what one who interrupts it is told."""
+"""`eval` in a shell: figures, refusals, and its output after Ctrl-C."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Calibrated conversion: the streamed pass, compensated rounding, bits for a size, and texts that are none."""
+"""Calibrated conversion: streamed pass, compensated rounding, target size, bad texts."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Bits, recipes and rules: what is asked for is what config.json and the files say."""
+"""Bits, recipes and rules: config.json and the files have what the user asked for."""
 
 from pathlib import Path
 

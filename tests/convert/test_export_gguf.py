@@ -1,4 +1,4 @@
-"""GGUF files made from model folders, as the gguf library reads them and as the converter takes them back."""
+"""Exported GGUF files, read by the gguf library and converted back."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Whatever goes wrong while a GGUF file is written, its target stays as it was."""
+"""After any fault of an export the target is unchanged."""
 
 import errno
 import os

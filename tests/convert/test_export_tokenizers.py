@@ -1,4 +1,4 @@
-"""The vocabulary in a GGUF file that is made from a model folder."""
+"""The vocabulary of an exported GGUF file."""
 
 import io
 import json

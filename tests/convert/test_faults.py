@@ -1,4 +1,4 @@
-"""Whatever goes wrong on the way, the target is either what it was or the whole new folder."""
+"""After any fault the target is either unchanged or the complete new folder."""
 
 import errno
 import os

@@ -1,6 +1,6 @@
-"""mlx-lm's methods: what is refused before they begin, and a process that fails, is stopped or loses its parent.
+"""mlx-lm's methods: refusals, and a process that fails, is stopped or loses its parent.
 
-What they make is in test_convert_mlx_lm.py.
+tests/convert/test_mlx_lm.py tests their results.
 """
 
 import json

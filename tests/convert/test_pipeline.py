@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind: order, bounds, and what becomes of errors and threads."""
+"""Reading ahead and writing in the background: order, bounds, errors and threads."""
 
 import errno
 import threading

@@ -1,4 +1,4 @@
-"""What a conversion lost is measured against its source, run block by block."""
+"""`--verify`: the loss of a conversion, measured block by block against its source."""
 
 from pathlib import Path
 

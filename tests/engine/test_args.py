@@ -1,4 +1,4 @@
-"""config.json: what is read, what is refused and how it says so."""
+"""config.json: what is read, what is refused, and the messages."""
 
 import pytest
 from helpers.models import tiny_config

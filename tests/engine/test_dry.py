@@ -1,4 +1,4 @@
-"""The DRY penalty against its definition in slow, plain Python, and its sequence breakers."""
+"""The DRY penalty against its definition in plain Python, and its sequence breakers."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""Perplexity and KL divergence against plain NumPy in float64, and the windows they are taken over."""
+"""Perplexity and KL divergence against NumPy in float64, and the windows of a text."""
 
 import math
 from itertools import pairwise

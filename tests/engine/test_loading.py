@@ -1,4 +1,4 @@
-"""From a folder to a model: which folders load, and which weights the model gets."""
+"""Loading a folder: which folders load, and which weights the model gets."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Damaged model folders: each kind of damage is refused by name."""
+"""Loading a damaged folder: each kind of damage is refused by name."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Several answers to one prompt, log probabilities, and filling in the middle: the engine's part of `complete`."""
+"""Several answers to one prompt, log probabilities, and filling in the middle."""
 
 import mlx.core as mx
 import numpy as np

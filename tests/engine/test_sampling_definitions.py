@@ -1,4 +1,4 @@
-"""Every filter, penalty and bias against its definition in slow, plain Python."""
+"""Every filter, penalty and bias against its definition in plain Python."""
 
 import math
 import random

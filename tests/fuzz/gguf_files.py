@@ -58,7 +58,7 @@ class GGUF(Reader):
         self.file.write_bytes(content)
         source = open_gguf(self.file)
         for tensor in source.tensors.values():
-            for array in tensor.arrays:
+            for array in tensor.storage.arrays:
                 assert 0 <= array.start <= array.start + array.nbytes <= len(content), tensor
         json.dumps(make_plan(source, Choice(), None).config, allow_nan=False)
 

@@ -1,4 +1,4 @@
-"""Cases for the readers of model folders: their weights, their config, and a whole folder."""
+"""Cases for the readers of model folders: the weights, the config, and a whole folder."""
 
 import json
 from pathlib import Path

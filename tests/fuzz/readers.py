@@ -1,4 +1,4 @@
-"""All readers of untrusted data by name. Each makes a case from a random generator and reads it.
+"""All readers that the fuzzer calls, by name: each makes a random case and reads it.
 
 A reader is a class whose instances are called with the generator. It may raise what `expected` names, and nothing
 else. It asserts what the rest of the program expects of a case that is accepted.

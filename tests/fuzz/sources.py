@@ -1,4 +1,4 @@
-"""Readers for the fuzzer of what can be converted: other layouts, packed checkpoints, parts of GGUF files, adapters."""
+"""Fuzzed readers of sources to convert: other layouts, packed weights, GGUF parts, adapters."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs the program in a process of its own, with input, signals and a time limit."""
+"""Runs the program in its own process, with input, signals and a time limit."""
 
 import subprocess
 import sys

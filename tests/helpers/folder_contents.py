@@ -1,4 +1,4 @@
-"""The names and the bytes of the files of a folder."""
+"""Reads the names and the bytes of the files of a folder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The tensors and the metadata of a GGUF file, as the gguf library reads them."""
+"""Reads the tensors and the metadata of a GGUF file with the gguf library."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The sets of native kernels that this CPU can run, and random operands for them."""
+"""Returns the sets of kernels that this CPU can run, and random operands for them."""
 
 import mlx.core as mx
 import numpy as np

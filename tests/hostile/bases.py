@@ -1,4 +1,4 @@
-"""The good folders that hostile cases are copies of, and the commands that are run on each."""
+"""The good folders that hostile cases copy, and the commands that run on each."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Native products against float64 and against portable ones, on shapes that nothing divides."""
+"""Native products against float64 and portable ones, on shapes no block size divides."""
 
 import mlx.core as mx
 import numpy as np

@@ -1,4 +1,4 @@
-"""Packing weights natively: the bits of `mx.quantize` whatever the weights, and what is said about them."""
+"""Native packing: the same bits as `mx.quantize` for all weights, and the reported error."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The search for scales: never worse than `mx.quantize` in the weighted error, and the same wherever it is computed."""
+"""The search for scales: never worse than `mx.quantize`, and equal on all kernels."""
 
 from collections.abc import Iterator
 from dataclasses import replace

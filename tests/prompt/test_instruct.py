@@ -1,4 +1,4 @@
-"""Messages to ids in Mistral's own formats, against mistral-common."""
+"""Chats in Mistral's own formats, against mistral-common."""
 
 import json
 

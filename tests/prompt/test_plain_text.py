@@ -1,4 +1,4 @@
-"""Which ids plain text becomes: never a control token, and those of the original libraries."""
+"""The ids of plain text: those of the original libraries, and never a control token."""
 
 import json
 import random

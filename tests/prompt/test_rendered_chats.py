@@ -1,4 +1,4 @@
-"""Messages to ids by a chat template, against tokenizers."""
+"""Chats rendered by a chat template, against tokenizers."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""tekken.json: the ids and the text of mistral-common, and refusals of what is none."""
+"""tekken.json: ids and text as in mistral-common, and refusals of invalid files."""
 
 import base64
 import json

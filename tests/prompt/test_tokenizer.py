@@ -1,4 +1,4 @@
-"""Which tokenizer a folder has: its version, its control tokens, and its chat template."""
+"""The choice of a tokenizer: its version, its control tokens and its chat template."""
 
 import json
 import shutil

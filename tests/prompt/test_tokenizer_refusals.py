@@ -1,4 +1,4 @@
-"""Which tokenizer files are refused, and that reading one needs no mlx and no transformers."""
+"""Damaged tokenizer files are refused in one line, and reading one needs no mlx."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The demo model, SmolLM2-135M-Instruct: a real trained model answers, and for the right reasons."""
+"""The demo model, SmolLM2-135M-Instruct: a real trained model answers correctly."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Damaged sessions and caches: each is refused in one line."""
+"""Damaged sessions and caches are refused in one line."""
 
 import json
 

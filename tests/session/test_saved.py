@@ -1,4 +1,4 @@
-"""Saved sessions: load returns what save got, or refuses another model, tokenizer or template."""
+"""Saved sessions load as they were, or refuse another model, tokenizer or template."""
 
 import json
 import os

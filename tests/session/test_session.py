@@ -1,4 +1,4 @@
-"""A conversation over one cache gives what a cold run over its messages gives, whatever happened in between."""
+"""A conversation over one cache gives the same answers as a cold run over its messages."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Undo, retry, edit and going on: the answers are those of a cold run, whatever the window has overwritten."""
+"""Undo, retry, edit and continue give the answers of a cold run, also after a wrap."""
 
 import random
 

@@ -12,6 +12,7 @@ from mistral_mlx.convert.storage.gguf import KINDS, Gguf
 from mistral_mlx.convert.storage.plain import Plain
 from mistral_mlx.convert.storage.rows import FLOAT_KINDS, Storage, Stored
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
+from mistral_mlx.files.keys import Keys
 from mistral_mlx.model.args import ModelArgs
 
 from .header import GGUFHeader, GGUFTensor, Value
@@ -163,23 +164,23 @@ def _config(meta: Mapping[str, Value], tensors: Mapping[str, GGUFTensor]) -> dic
 def _refuse_unknown(llama: Mapping[str, Value]) -> None:
     for key, value in llama.items():
         if key not in READ_KEYS and value not in NEUTRAL_VALUES.get(key, ()):
-            raise ConfigError(f"{shown('llama.' + key)} is {shown(value)}, which this program does not implement")
+            raise _keys(llama).refused(key, value)
+
+
+def _keys(llama: Mapping[str, Value]) -> Keys:
+    return Keys(llama, "llama.", ConfigError)
 
 
 def _whole(llama: Mapping[str, Value], key: str, default: int | None = None) -> int:
     value = llama.get(key, default)
     if isinstance(value, list) and value and len(set(value)) == 1:
-        value = value[0]  # one number per layer, and all the same
-    if isinstance(value, bool) or not isinstance(value, int) or value < (1 if default is None else 0):
-        what = "is missing" if value is None else f"is {shown(value)}"
-        raise ConfigError(f"llama.{key} {what}; a whole number is expected")
-    return value
+        value = value[0]  # one number for each layer, and all the same
+    return _keys(llama).checked_whole(key, value, low=1 if default is None else 0)
 
 
 def _number(llama: Mapping[str, Value], key: str, default: float | None = None) -> float:
     value = llama.get(key, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        what = "is missing" if value is None else f"is {shown(value)}"
-        raise ConfigError(f"llama.{key} {what}; a number is expected")
+        raise _keys(llama).bad(key, value, "a number")
     with np.errstate(over="ignore"):  # an infinity is refused as a value of config.json
         return float(str(np.float32(value)))  # stored in float32: 9.999999747378752e-06 was written as 1e-05

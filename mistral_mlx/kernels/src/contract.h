@@ -134,9 +134,6 @@ struct Kernels {
                       const float* codes, float* scales, float* biases);
 };
 
-// One table per instruction set. Plain data: reading the name of a set runs no instruction of that set.
-extern const Kernels portable, avx2, avx_vnni, avx512, neon, neon_i8mm;
-
 // The table in use: the best one that this CPU can run, until select() names another one.
 const Kernels& active();
 // Use the table of that name; returns false if this CPU cannot run it or there is no such name.

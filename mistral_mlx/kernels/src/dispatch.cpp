@@ -12,6 +12,10 @@
 #endif
 
 namespace kernels {
+
+// One table per instruction set. Plain data: reading the name of a set runs no instruction of that set.
+extern const Kernels portable, avx2, avx_vnni, avx512, neon, neon_i8mm;
+
 namespace {
 
 struct Choice {

@@ -1,4 +1,4 @@
-"""GGUF files made with the gguf library's own writer and quantizer, and what the converter makes of them."""
+"""GGUF files from the gguf library's writer and quantizer, and their conversion."""
 
 import json
 from pathlib import Path

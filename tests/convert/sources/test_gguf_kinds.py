@@ -1,4 +1,4 @@
-"""Every way ggml stores a weight, as the gguf library unpacks it and as the converter takes it; and split files."""
+"""All ggml weight types, unpacked by the gguf library and by the converter; split files."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Folders that MLX has packed already: refused as they are, quantized again by --bits, unpacked by --dequantize."""
+"""Folders packed by MLX: refused, quantized again by --bits, unpacked by --dequantize."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Folders of Mistral's own layout: params.json and consolidated*.safetensors, and what the converter makes of them."""
+"""Folders in Mistral's own layout (params.json, consolidated*.safetensors), converted."""
 
 import json
 from pathlib import Path

@@ -257,12 +257,13 @@ void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride
 }  // namespace
 
 #ifdef __AVXVNNI__
-constinit const Kernels avx_vnni {
-  "avx-vnni",
+extern constinit const Kernels avx_vnni{
+    "avx-vnni", round_in_planes<BYTES>, round_one_of_many, packed_row<2>, packed_rows, dense_row, dense_rows, attend,
+    improve};
 #else
-constinit const Kernels avx2{"avx2",
+extern constinit const Kernels avx2{
+    "avx2", round_in_planes<BYTES>, round_one_of_many, packed_row<2>, packed_rows, dense_row, dense_rows, attend,
+    improve};
 #endif
-      round_in_planes<BYTES>, round_one_of_many, packed_row<2>, packed_rows, dense_row, dense_rows, attend, improve
-};
 
 }  // namespace kernels

@@ -387,7 +387,7 @@ void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride
 
 }  // namespace
 
-constinit const Kernels avx512{"avx512-vnni", round_fine, round_rows, packed_row<4>, packed_rows,
-                               dense_row,     dense_rows, attend,     improve};
+extern constinit const Kernels avx512{"avx512-vnni", round_fine, round_rows, packed_row<4>, packed_rows,
+                                      dense_row,     dense_rows, attend,     improve};
 
 }  // namespace kernels

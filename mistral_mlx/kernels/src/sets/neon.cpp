@@ -269,12 +269,19 @@ void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride
 }  // namespace
 
 #ifdef __ARM_FEATURE_MATMUL_INT8
-constinit const Kernels neon_i8mm {
-  "neon-i8mm",
+extern constinit const Kernels neon_i8mm{
+    "neon-i8mm", round_in_planes<BYTES>, round_one_of_many, packed_row<4>, packed_rows, dense_row, dense_rows, attend,
+    improve};
 #else
-constinit const Kernels neon{"neon-dotprod",
+extern constinit const Kernels neon{"neon-dotprod",
+                                    round_in_planes<BYTES>,
+                                    round_one_of_many,
+                                    packed_row<4>,
+                                    packed_rows,
+                                    dense_row,
+                                    dense_rows,
+                                    attend,
+                                    improve};
 #endif
-      round_in_planes<BYTES>, round_one_of_many, packed_row<4>, packed_rows, dense_row, dense_rows, attend, improve
-};
 
 }  // namespace kernels

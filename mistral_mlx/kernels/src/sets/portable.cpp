@@ -67,7 +67,7 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
 
 }  // namespace
 
-constinit const Kernels portable{
+extern constinit const Kernels portable{
     "portable", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
 
 }  // namespace kernels

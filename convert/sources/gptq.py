@@ -8,6 +8,7 @@ import numpy as np
 from mistral_mlx.convert.storage.gptq import AWQ, GPTQ, GPTQ_V2, Gptq
 from mistral_mlx.convert.storage.rows import FLOAT_KINDS
 from mistral_mlx.errors import CheckpointError, ConfigError, ConversionError, shown
+from mistral_mlx.files.keys import Keys
 from mistral_mlx.files.safetensors import TensorEntry
 from mistral_mlx.model.args import MAX_SIZE
 from mistral_mlx.model.packing import Packing
@@ -77,7 +78,7 @@ def _layout(rule: Rule) -> _Layout:
         raise ConversionError(f"{key}.bits is {shown(repr(bits))}; {kind} of {BITS[kind]} bits can be converted")
     group_size = rule.get("group_size", rule.get("q_group_size", 128))
     if type(group_size) is not int or (group_size < 1 and group_size != -1):
-        raise ConfigError(f"{key}.group_size is {shown(repr(group_size))}; a whole number from 1, or -1, is expected")
+        raise Keys(rule, f"{key}.", ConfigError).bad("group_size", group_size, "a whole number from 1, or -1,")
     return _Layout(kind, bits, group_size, bool(rule.get("desc_act")) and method == "gptq")
 
 
