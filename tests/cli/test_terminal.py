@@ -65,7 +65,7 @@ class SlowScreen(Screen):
 
     def write(self, text):
         self.begun.set()
-        self.may_end.wait(10)
+        self.may_end.wait(60)
         return super().write(text)
 
 
@@ -75,7 +75,7 @@ def test_progress_never_appears_after_its_end(monkeypatch):
     screen = SlowScreen()
     with PrefillProgress(screen) as progress:
         progress("reading the prompt", 0, 10)
-        screen.begun.wait(10)
+        screen.begun.wait(60)
         threading.Timer(0.05, screen.may_end.set).start()
         progress("reading the prompt", 10, 10)
         print("ANSWER", file=screen)

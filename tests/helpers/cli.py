@@ -5,6 +5,7 @@ import sys
 import time
 
 PROGRAM = [sys.executable, "-c", "from mistral_mlx.cli.main import main; main()"]
+GREEDY = ("--temperature", "0", "--max-tokens", "8")
 
 
 def run(*args, input=b"", **options):

@@ -1,0 +1,35 @@
+"""A signal ends a conversion, also where the test run ignores signals."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+from helpers.cli import interrupted, one_line
+from helpers.tiny_folder import write_tiny_folder
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_conversion_that_is_ended_leaves_nothing_and_says_so(tmp_path, number):
+    folder = write_tiny_folder(tmp_path / "big", num_hidden_layers=200, hidden_size=128)
+
+    def begun():
+        return any(path.name.startswith(".out") for path in tmp_path.iterdir())
+
+    result = interrupted(["convert", folder, tmp_path / "out"], number, after=begun)
+    assert result.returncode == 128 + number
+    assert "interrupted; nothing half-written is left" in one_line(result.stderr)
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
+
+
+def test_programs_that_tests_start_obey_signals():
+    code = "import signal; print(signal.SIG_IGN in map(signal.getsignal, (signal.SIGINT, signal.SIGHUP)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).stdout == b"False\n"
+
+
+def test_the_tests_pass_where_signals_are_ignored():
+    """Under nohup, or with `&` in a script, programs ignored the signals that tests sent to them, and tests hung."""
+    test = f"{__file__}::{test_programs_that_tests_start_obey_signals.__name__}"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test]
+    result = subprocess.run(["sh", "-c", 'trap "" INT HUP; exec "$@"', "sh", *command], capture_output=True, timeout=60)
+    assert result.returncode == 0, result.stdout.decode()

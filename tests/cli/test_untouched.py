@@ -1,0 +1,41 @@
+"""What the program does not import, open or start."""
+
+import os
+import subprocess
+import sys
+
+from helpers.cli import PROGRAM
+
+
+def test_help_imports_neither_mlx_nor_a_tokenizer():
+    for args in (["--help"], ["complete", "--help"], ["convert", "--help"], ["bench", "--help"]):
+        load = PROGRAM[2].replace("; main()", "")
+        code = f"import sys; sys.argv[1:] = {args!r}\n{load}\ntry: main()\nfinally: print(*sys.modules)"
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        heavy = {"mlx", "transformers", "tokenizers", "sentencepiece", "numpy", "rich"}
+        assert heavy & {name.split(".")[0] for name in result.stdout.split()} == set()
+
+
+RESTRICTED = """
+import sys
+def hook(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"):
+        print("forbidden:", event, args, file=sys.stderr)
+        sys.stderr.flush()
+sys.addaudithook(hook)
+from mistral_mlx.cli.main import main
+try:
+    main()
+finally:
+    names = {name.split(".")[0] for name in sys.modules}
+    print("imported:", *sorted(names & {"transformers", "torch", "huggingface_hub", "mlx_lm"}), file=sys.stderr)
+"""
+
+
+def test_completing_needs_no_network_no_compiler_no_shared_folder_and_no_transformers(folder, tmp_path):
+    (tmp_path / "tmp").mkdir(mode=0o500)
+    env = {**os.environ, "PATH": "/nonexistent", "TMPDIR": str(tmp_path / "tmp")}
+    script = f"ulimit -n 256; exec {sys.executable} -c '{RESTRICTED}' complete -q -m {folder} --max-tokens 8 Hello"
+    result = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, timeout=60, env=env)
+    assert (result.returncode, result.stderr) == (0, "imported:\n")
+    assert list((tmp_path / "tmp").iterdir()) == []
