@@ -1,4 +1,4 @@
-"""`complete` through its functions: the prompt, the output, and the end of an answer."""
+"""`complete` through its functions: the prompt, the answer and the end."""
 
 import io
 import json
@@ -9,7 +9,6 @@ import typer
 from helpers.cli import run
 from helpers.invoke import invoke
 from helpers.models import LetterTokenizer, Scripted, tiny_model
-from helpers.tiny_folder import repeat_forever, write_tiny_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,23 +18,13 @@ from mistral_mlx.cli.answers.prompt import Prompt, join_prompt
 from mistral_mlx.errors import OptionError
 from mistral_mlx.sampling.options import SamplingOptions
 
+pytestmark = pytest.mark.usefixtures("_ready_stdin")
 GREEDY = ("--temperature", "0", "--max-tokens", "4")
 
 
 @pytest.fixture(scope="module")
 def model():
     return tiny_model(sliding_window=None)[0]
-
-
-@pytest.fixture(scope="module")
-def endless(tmp_path_factory):
-    return repeat_forever(write_tiny_folder(tmp_path_factory.mktemp("models") / "endless"))
-
-
-@pytest.fixture(autouse=True)
-def _ready_stdin(monkeypatch):
-    """The runner's standard input is no file, which select would ask for."""
-    monkeypatch.setattr("mistral_mlx.cli.terminal.reading.select.select", lambda r, w, x, s: (r, w, x))
 
 
 def answer(model, capsys, *texts, prompt=None, status=0, **options):
@@ -60,9 +49,6 @@ class Stdin(io.TextIOWrapper):
     def __init__(self, data, *, terminal=False):
         super().__init__(io.BytesIO(data), encoding="utf-8")
         self.isatty = lambda: terminal
-
-
-# The prompt
 
 
 def test_the_parts_of_a_prompt_are_joined_in_the_documented_order(tmp_path, monkeypatch):
@@ -128,9 +114,6 @@ def test_impossible_options_are_refused_before_the_model_is_opened(args, said):
         invoke("complete", *args)
 
 
-# The answer
-
-
 def test_a_prefill_begins_the_answer_and_is_part_of_it(model, capsys):
     prompt = Prompt(text="Hello", prefill="abc")
     assert answer(model, capsys, " def", prompt=prompt) == ("abc def\n", "")
@@ -180,8 +163,6 @@ def test_log_probabilities_name_tokens(model, capsys):
     assert next(o["logprob"] for o in entry["top_logprobs"] if o["token"] == 6) == entry["logprob"]
 
 
-# Code blocks
-
 BLOCKS = [
     ("no block", None),
     ("a\n```\nb\n```\nc\n```\nd\n```\n", "b\n"),
@@ -227,9 +208,6 @@ def test_no_code_block_is_a_failure(model, capsys):
     assert (out, "the answer has no code block" in err) == ("", True)
 
 
-# The end
-
-
 def test_an_answer_cut_short_fails_if_it_is_to(model, capsys):
     assert answer(model, capsys, "abc", max_tokens=2)[0] == "ab\n"
     out, err = answer(model, capsys, "abc", max_tokens=2, fail_on_length=True, status=6)
@@ -241,84 +219,3 @@ def test_piping_in_and_out_leaves_nothing_but_text(endless):
     result = run("complete", "-m", endless, "--quiet", *GREEDY, "Repeat:", input=b"a\nb")
     assert (result.returncode, result.stdout, result.stderr) == (0, b"the the the the\n", b"")
     assert b"\x1b" not in result.stdout
-
-
-# Templates
-
-
-@pytest.fixture
-def template(home):
-    def write(text, name="mine"):
-        (home / "templates").mkdir(exist_ok=True)
-        (home / "templates" / f"{name}.toml").write_text(text)
-
-    return write
-
-
-def filled(*args, input=""):
-    """Return the job that `complete` makes of its arguments."""
-    jobs = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(complete, "run", lambda job, *opened: jobs.append(job))
-        patch.setattr("mistral_mlx.cli.models.opening.open_model", lambda *args, **options: ())
-        patch.setattr("mistral_mlx.cli.models.registry.resolve", lambda model: None)
-        invoke("complete", *args, input=input)
-    return jobs[0]
-
-
-def test_a_template_takes_input_variables_and_settings(template):
-    template(
-        'system = "In {words} words."\nprompt = "Say: {input} {{kept}} {\\"json\\": 1}\\n"\nprefill = "So, "\n'
-        'temperature = 0\nmax_tokens = 9\nstop = ["."]\nextract = true\n[vars]\nwords = "ten"\n'
-    )
-    job = filled("-t", "mine", "--var", "words=two", "{words}", input="piped\n")
-    assert (job.prompt.text, job.prompt.system) == ('Say: piped\n\n{words} {kept} {"json": 1}', "In two words.")
-    assert (job.prompt.prefill, job.max_tokens, job.stop, job.extract) == ("So,", 9, ["."], True)
-    assert job.samplers[0].options.temperature == 0
-
-
-def test_what_is_typed_wins_over_the_template(template):
-    template('system = "a"\ntemperature = 0.5\nmax_tokens = 9')
-    job = filled("-t", "mine", "--temperature", "0.7", "--system", "b", "x")
-    assert (job.samplers[0].options.temperature, job.max_tokens, job.prompt.system) == (0.7, 9, "b")
-
-
-@pytest.mark.parametrize(
-    ("text", "args", "said"),
-    [
-        ("", ["-t", "other", "x"], r"no template other \(there are: mine\)"),
-        ("", ["-t", "../mine", "x"], "use letters, digits"),
-        ("prompt = ", ["-t", "mine", "x"], "is not TOML"),
-        ("promt = 'x'", ["-t", "mine", "x"], "sets promt, which is none of"),
-        ("prompt = 1", ["-t", "mine", "x"], "prompt of the template mine is 1"),
-        ("temperature = 'hot'", ["-t", "mine", "x"], "the template mine: temperature is hot; it must be a number"),
-        ("top_k = true", ["-t", "mine", "x"], "the template mine: top_k is True; it must be a whole number"),
-        ("[vars]\na = 1", ["-t", "mine", "x"], "must have a text"),
-        ("prompt = '{a} {input}'", ["-t", "mine", "x"], "needs a value for a: add --var a="),
-        ("prompt = '{a} {input}'", ["-t", "mine", "--var", "b=1", "x"], r"has no variable b \(it has: a\)"),
-        ("prompt = 'fixed'", ["-t", "mine", "x"], "has no place for a prompt"),
-        ("prompt = '{input}'", ["-t", "mine", "--var", "input=1", "x"], "--var is input=1"),
-        ("prompt = 'x {input}'", ["-t", "mine"], "needs input"),
-    ],
-)
-def test_templates_that_cannot_be_used_say_why(template, text, args, said):
-    template(text)
-    with pytest.raises(OptionError, match=said):
-        filled(*args)
-
-
-def test_templates_are_listed_shown_and_edited(template, home, monkeypatch, tmp_path):
-    template('description = "for tests"\nprompt = "{input}"\n')
-    assert invoke("templates", "list").output == "mine\tfor tests\n"
-    assert invoke("templates", "show", "mine").output == 'description = "for tests"\nprompt = "{input}"\n'
-    monkeypatch.delenv("VISUAL", raising=False)
-    monkeypatch.setenv("EDITOR", "sed -i s/English/French/")
-    invoke("templates", "edit", "new")
-    assert filled("-t", "new", "x").prompt.system == "Answer in French."
-    monkeypatch.setenv("EDITOR", "false")
-    with pytest.raises(OptionError, match="the editor failed"):
-        invoke("templates", "edit", "another")
-    assert not (home / "templates" / "another.toml").exists()
-    monkeypatch.delenv("EDITOR")
-    with pytest.raises(OptionError, match="which editor"):
-        invoke("templates", "edit", "mine")
