@@ -1,0 +1,145 @@
+"""Keys in a real terminal: Ctrl-C, new lines, pastes, the editor and edit mode."""
+
+import signal
+
+import pexpect
+from helpers.terminal import PROMPT, asked, leave, terminal
+
+from mistral_mlx.cli.chat import loop
+from mistral_mlx.cli.chat.background import Background
+from mistral_mlx.cli.chat.chat import Chat
+from mistral_mlx.cli.chat.opening import ChatSetup, Opener, open_session
+from mistral_mlx.cli.chat.settings import ChatOptions
+from mistral_mlx.cli.chat.store import Store
+
+SLOWLY = """
+import time
+from mistral_mlx import kernels
+slowly = lambda function: lambda *args: time.sleep(0.3) or function(*args)
+kernels.products, kernels.swiglu = slowly(kernels.products), slowly(kernels.swiglu)
+"""
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(endless):
+    child = terminal(endless, "--max-tokens", "1000000")
+    child.send("Hello\r")
+    child.expect("the the the the the")
+    child.kill(signal.SIGINT)
+    child.expect("interrupted; the part above stays")
+    child.expect(PROMPT)
+    child.send("/clear\r")
+    child.expect("the conversation is cleared")
+    child.send("\x04")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_ctrl_c_while_the_prompt_is_read_is_heard_at_once(endless):
+    """A step of 512 tokens used to be finished first."""
+    child = terminal(endless, setup=SLOWLY)
+    child.send("Hello\r")
+    child.expect(r"reading the prompt: \d+ of")
+    child.kill(signal.SIGINT)
+    child.expect("interrupted before the answer began", timeout=2)
+    child.expect(PROMPT)
+    child.send("\x04")
+    child.expect(pexpect.EOF)
+
+
+def test_ctrl_c_clears_a_line_and_twice_on_an_empty_one_leaves(endless):
+    child = terminal(endless)
+    child.send("half a line\x03\x03")
+    child.expect("Ctrl-C again")
+    child.expect(PROMPT)
+    child.send("\x03")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_a_paste_of_several_lines_is_one_message(endless):
+    child = terminal(endless, "--max-tokens", "2")
+    child.send("\x1b[200~first line\nsecond line\x1b[201~\r")
+    child.expect("the the\r\n")
+    child.expect(PROMPT)
+    child.send("\x04")
+    child.expect(pexpect.EOF)
+    assert "the the" not in child.before
+
+
+def test_a_backslash_three_quotes_and_alt_enter_begin_new_lines(endless, home):
+    child = terminal(endless, "--max-tokens", "2")
+    for keys in ("one\\\rtwo\r", '"""\rthree\rfour"""\r', "five\x1b\rsix\r"):
+        child.send(keys)
+        child.expect("stopped at 2 tokens")
+        child.expect(PROMPT)
+    leave(child)
+    assert asked(home) == ["one\ntwo", "three\nfour", "five\nsix"]
+
+
+def test_a_message_is_written_in_the_editor(endless, home, tmp_path, monkeypatch):
+    (editor := tmp_path / "edit").write_text('#!/bin/sh\necho "from the editor" > "$1"\n')
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    child = terminal(endless, "--max-tokens", "2")
+    child.send("/editor\r")
+    child.expect("stopped at 2 tokens")
+    leave(child)
+    assert asked(home) == ["from the editor"]
+
+
+def test_edit_puts_the_message_into_the_prompt(endless, home):
+    child = terminal(endless, "--max-tokens", "2")
+    for keys, remark in (("one\r", "stopped at 2 tokens"), ("/edit\r", "the next message replaces it")):
+        child.send(keys)
+        child.expect(remark)
+    child.expect("edit 1> .*one")
+    child.send("more\r")
+    child.expect("stopped at 2 tokens")
+    leave(child)
+    assert asked(home) == ["onemore"]
+
+
+def test_one_ctrl_c_leaves_edit_mode_and_the_next_message_is_a_new_one(endless, home):
+    """The first Ctrl-C used to empty the line only: the next message replaced message N, and all after it was gone."""
+    child = terminal(endless, "--max-tokens", "2")
+    for keys, remark in (("one\r", "stopped at"), ("two\r", "stopped at"), ("/edit 2\r", "the next message replaces")):
+        child.send(keys)
+        child.expect(remark)
+    child.expect("edit 2> .*one")
+    child.send("\x03")
+    child.expect("nothing is changed")
+    child.expect(PROMPT)
+    child.send("three\r")
+    child.expect("stopped at 2 tokens")
+    leave(child)
+    assert asked(home) == ["one", "two", "three"]
+
+
+class Typed:
+    """A reader of lines that are typed already; None is Ctrl-C."""
+
+    is_interactive = True
+
+    def __init__(self, *lines):
+        self.lines, self.modes = list(lines), []
+
+    def read(self, default="", *, mode=""):
+        self.modes.append((mode, default))
+        if not self.lines:
+            raise EOFError
+        line = self.lines.pop(0)
+        if line is None:
+            raise KeyboardInterrupt
+        return line
+
+
+def test_ctrl_c_in_edit_mode_does_not_count_as_the_first_of_two(endless, home):
+    reader = Typed("one", "two", "/edit 2", None, "three", "/edit", "/undo", "four", None, "five")
+    opener = Opener(str(endless), "auto", 0, ignore_memory=False, quiet=True)
+    setup = ChatSetup(opener, Store(home / "sessions"), ChatOptions(max_tokens=2, temperature=0.0))
+    chat = Chat(setup, Background(lambda: open_session(setup)), setup.settings)
+    assert loop.run(chat, reader) is None
+    assert asked(home) == ["one", "two", "four", "five"]
+    assert [mode for mode in reader.modes if mode[0]] == [("edit 2", "one"), ("edit 1", "three")]

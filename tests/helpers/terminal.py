@@ -1,0 +1,36 @@
+"""Starts a chat in a terminal, leaves it, and reads what was asked in it."""
+
+import io
+import json
+import os
+
+import pexpect
+from helpers.cli import PROGRAM
+
+PROMPT = ">"
+
+
+def terminal(model, *args, setup="", before="", **variables):
+    """Start a chat in a terminal of 24 lines."""
+    command = ["chat", "-m", str(model), "--temperature", "0", *args]
+    # Nobody answers where the cursor is.
+    env = {**os.environ, "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm", **variables}
+    child = pexpect.spawn(PROGRAM[0], ["-c", setup + PROGRAM[2], *command], encoding="utf-8", timeout=60, env=env)
+    child.setwinsize(24, 100)
+    child.logfile_read = io.StringIO()
+    child.expect(before)
+    child.expect("chatting with")
+    child.expect(PROMPT)
+    return child
+
+
+def leave(child):
+    child.send("\x04")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def asked(home, name="*"):
+    (path,) = (home / "sessions").glob(f"{name}.json")
+    return [m["content"] for m in json.loads(path.read_text())["messages"] if m["role"] == "user"]
