@@ -1,4 +1,4 @@
-"""JSON of untrusted files: bounded in size, depth and digits, without what two readers understand differently."""
+"""Parses untrusted JSON: bounded in size, depth and digits, and with one meaning only."""
 
 import json
 import math
@@ -66,7 +66,7 @@ def _whole(digits: str) -> int:
 
 
 def _check_depth(value: object) -> None:
-    """Raise ValueError for what could not be shown or written again: Python itself nests only so deep."""
+    """Raise ValueError for values nested so deeply that Python could not show or write them."""
     level = [value]
     for _ in range(MAX_JSON_DEPTH):
         inner = (v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list))

@@ -56,7 +56,7 @@ class Budget:
         return characters
 
     def keep(self, value: object) -> object:
-        """Pay for a new value and return it, a generator as a list. Raises BudgetError if it is too large."""
+        """Pay for a new value and return it, a generator as a list. Raises BudgetError if too large."""
         if isinstance(value, GeneratorType):
             value = list(self.steps(value))
         if isinstance(value, str):
