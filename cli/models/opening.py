@@ -72,5 +72,5 @@ def _prepare(path: Path, n_tokens: int, *, ignore_memory: bool, quiet: bool) -> 
         if not quiet:
             note(text)
     if (remark := kernels.note()) and not quiet and first_time("slow-kernels"):
-        note(f"{remark} (said once; 'mistral-mlx info' names the kernels)")
+        note(f"{remark} (shown once; 'mistral-mlx info' names the kernels)")
     mx.set_cache_limit(BUFFER_CACHE_BYTES)

@@ -30,7 +30,7 @@ def parse_json(
     """
     try:
         if (items := sum(map(text.count, ",[{"))) > max_items:
-            raise ValueError(f"{items} items are more than the {max_items} that are plausible")
+            raise ValueError(f"it has {items} items; the limit is {max_items}")
         value = json.loads(
             text,
             parse_constant=_refuse_constant,
@@ -81,5 +81,5 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {shown(repeated)} stands there twice")
+        raise ValueError(f"the key {shown(repeated)} occurs twice")
     return found

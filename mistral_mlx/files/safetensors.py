@@ -148,7 +148,7 @@ def _single_file(folder: ModelFolder, single: str) -> Path:
             f"{shown(str(folder.path))} holds its weights as a pickle ({shown(min(pickles))}), which can run code and "
             "is never opened; get the model's safetensors files, or save it again with safe_serialization=True"
         )
-    raise CheckpointError(f"no weights in {shown(str(folder.path))}: neither {single} nor {single}.index.json is there")
+    raise CheckpointError(f"no weights in {shown(str(folder.path))}: neither {single} nor {single}.index.json exists")
 
 
 def _read_index(folder: ModelFolder, name: str) -> dict[str, str]:

@@ -62,7 +62,7 @@ class Budget:
         if isinstance(value, str):
             self.spend(len(value))
         elif isinstance(value, int) and value.bit_length() > MAX_NUMBER_BITS:
-            raise BudgetError("it computes with enormous numbers")
+            raise BudgetError(f"it computes with numbers of more than {MAX_NUMBER_BITS} bits")
         elif isinstance(value, list | tuple | dict):
             for _ in self._walk(value):
                 self.spend()

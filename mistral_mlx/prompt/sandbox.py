@@ -126,7 +126,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 if isinstance(text, str | list | tuple) and isinstance(times, int):
                     self.budget.spend(len(text) * max(times, 0))
         if operator == "**" and not _is_small_power(left, right):
-            raise BudgetError("it computes with enormous numbers")
+            raise BudgetError(f"it computes with numbers of more than {MAX_NUMBER_BITS} bits")
         self.budget.read(left, right)
         return self.budget.keep(super().call_binop(context, operator, left, right))
 

@@ -21,7 +21,7 @@ def turn_start(messages: Sequence[Message], n: int) -> int:
     """Return the index of the `n`-th last user message. Raises OptionError if there are fewer."""
     places = [index for index, message in enumerate(messages) if message["role"] == "user"]
     if n < 1:
-        raise OptionError(f"turn {n} from the end is no turn; the last one is 1")
+        raise OptionError(f"turn {n} from the end does not exist; the last one is 1")
     if n > len(places):
         there = "there is only 1 turn" if len(places) == 1 else f"there are only {len(places)} turns"
         raise OptionError(f"{there} to go back" if places else "there is no turn yet; ask something first")
