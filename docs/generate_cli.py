@@ -1,4 +1,4 @@
-"""Writes all commands and options into docs/cli.md, between two marks: python docs/generate_cli.py"""
+"""Writes all commands and options into docs/cli.md: python docs/generate_cli.py [--check]"""
 
 import inspect
 import sys

@@ -50,7 +50,7 @@ NAMES = {"brown": "yellow", "brightbrown": "bright_yellow", "default": None}
 
 
 class Typist:
-    """The program in a terminal that reports its cursor position, and the screen of that terminal."""
+    """The program in a terminal that reports its cursor position, and its screen."""
 
     def __init__(self, home: str) -> None:
         self.screen = pyte.Screen(COLUMNS, ROWS)
@@ -88,7 +88,7 @@ class Typist:
 
 
 def style_of(cell: pyte.screens.Char) -> Style:
-    """Return the style of a cell for rich; pyte calls yellow brown, and writes other colours in hex."""
+    """Return the style of a cell for rich; pyte calls yellow brown, others are in hex."""
     fg, bg = (
         NAMES.get(name, f"#{name}" if re.fullmatch("[0-9a-f]{6}", name) else re.sub("^bright", "bright_", name))
         for name in (cell.fg, cell.bg)

@@ -1,4 +1,4 @@
-"""Finds the first fenced code block (CommonMark 0.31, section 4.5) of a text that arrives in pieces."""
+"""Finds the first fenced code block (CommonMark 0.31, 4.5) of a text that comes in pieces."""
 
 import re
 
@@ -6,7 +6,7 @@ OPENING = re.compile(r"([ \t]*)(`{3,}|~{3,})([^`\n]*)\n")
 
 
 class FirstCodeBlock:
-    """Takes text and returns the lines inside the block; the end of the text also ends the block.
+    """Takes text and returns the lines inside the block, which also ends with the text.
 
     Models put blocks into lists. So a fence may have any indentation, and the lines of the block lose the same.
     """

@@ -58,7 +58,7 @@ class Prompt:
 def join_prompt(
     argument: str | None, prompt_file: Path | None = None, files: Sequence[Path] = (), *, alone: bool | None = None
 ) -> str:
-    """Return standard input, the named files, the prompt file and the argument, with a blank line between.
+    """Return stdin, the named files, the prompt file and the argument, blank lines between.
 
     One line feed at the end of the input or of a file is not part of the prompt; nothing else is changed. `alone` says
     that standard input is the only possible source; then a terminal is read, too.
@@ -74,7 +74,7 @@ def join_prompt(
 
 
 def read_text(source: str, what: str) -> str:
-    """Return the text of the file `source`, or of standard input for ``-``, without the line feed at its end.
+    """Return the text of the file `source` (``-`` is stdin), without the line feed at its end.
 
     Raises OptionError if it is not UTF-8 text, or empty.
     """

@@ -1,4 +1,4 @@
-"""Opens a model for a command: sets device and threads, checks the memory, loads weights and tokenizer."""
+"""Opens a model for a command: sets device and threads, checks the memory, loads."""
 
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def open_weights(path: Path, n_tokens: int, *, ignore_memory: bool, quiet: bool)
 
 
 def _prepare(path: Path, n_tokens: int, *, ignore_memory: bool, quiet: bool) -> None:
-    """Compare the memory needed with the memory available, and print remarks on it and on the kernels."""
+    """Compare the memory needed with the memory available; print remarks on it and the kernels."""
     needed, available = memory_needed(ModelFolder(path), n_tokens), available_memory()
     if available is not None and needed > 0.9 * available:
         text = f"the model needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available"
@@ -72,5 +72,5 @@ def _prepare(path: Path, n_tokens: int, *, ignore_memory: bool, quiet: bool) -> 
         if not quiet:
             note(text)
     if (remark := kernels.note()) and not quiet and first_time("slow-kernels"):
-        note(f"{remark} (said once; 'mistral-mlx info' names the kernels)")
+        note(f"{remark} (shown once; 'mistral-mlx info' names the kernels)")
     mx.set_cache_limit(BUFFER_CACHE_BYTES)

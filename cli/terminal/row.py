@@ -1,4 +1,4 @@
-"""Writes the current row of a terminal: words wrap, and a draft after them is rewritten in place.
+"""Writes the current row of a terminal: wraps words, and rewrites a draft after them.
 
 A finished row is never changed, so that scrolling back shows everything once.
 """

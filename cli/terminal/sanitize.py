@@ -1,4 +1,4 @@
-"""Makes text harmless for a terminal: neither a model's text nor a file name can control the screen."""
+"""Makes text inert, so that neither a model nor a file name can control the terminal."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""JSON of untrusted files: bounded in size, depth and digits, without what two readers understand differently."""
+"""Parses untrusted JSON: bounded in size, depth and digits, and with one meaning only."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def parse_json(
     """
     try:
         if (items := sum(map(text.count, ",[{"))) > max_items:
-            raise ValueError(f"{items} items are more than the {max_items} that are plausible")
+            raise ValueError(f"it has {items} items; the limit is {max_items}")
         value = json.loads(
             text,
             parse_constant=_refuse_constant,
@@ -66,7 +66,7 @@ def _whole(digits: str) -> int:
 
 
 def _check_depth(value: object) -> None:
-    """Raise ValueError for what could not be shown or written again: Python itself nests only so deep."""
+    """Raise ValueError for values nested so deeply that Python could not show or write them."""
     level = [value]
     for _ in range(MAX_JSON_DEPTH):
         inner = (v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list))
@@ -81,5 +81,5 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {shown(repeated)} stands there twice")
+        raise ValueError(f"the key {shown(repeated)} occurs twice")
     return found

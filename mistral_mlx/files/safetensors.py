@@ -1,4 +1,4 @@
-"""Finds the safetensors files of a checkpoint and checks their headers, which are untrusted data.
+"""Finds the safetensors files of a checkpoint and checks their headers (untrusted data).
 
 No function here reads or writes a weight. Layout of a file (huggingface.co/docs/safetensors): 8 bytes little-endian
 header length N, N bytes of JSON {name: {dtype, shape, data_offsets}}, then the data; offsets count from the end of the
@@ -42,7 +42,7 @@ class TensorEntry:
 
 
 def find_tensors(folder: ModelFolder, single: str = SINGLE_NAME) -> dict[str, TensorEntry]:
-    """Return every tensor of the checkpoint in `folder` by name, each from the file the index names.
+    """Return every tensor of the checkpoint in `folder` by name, from the file in the index.
 
     The files are exactly those of ``model.safetensors.index.json``, or the single file ``model.safetensors`` (or the
     one that `single` names). Other files in the folder are ignored.
@@ -75,7 +75,7 @@ def find_tensors(folder: ModelFolder, single: str = SINGLE_NAME) -> dict[str, Te
 def header_bytes(
     tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str] | None = None
 ) -> bytes:
-    """Return the beginning of a file with `tensors`, which are (dtype, shape) by name; their data follows in order.
+    """Return the header of a file; `tensors` is {name: (dtype, shape)}, in the order of the data.
 
     Its length is a multiple of 8, so that the data is aligned.
     """
@@ -90,7 +90,7 @@ def header_bytes(
 
 
 def consolidated_files(folder: ModelFolder) -> list[str]:
-    """Return the names of the weight files in Mistral's own layout; a folder may hold both layouts."""
+    """Return the weight files in Mistral's own layout; a folder may hold both layouts."""
     return sorted(p.name for p in folder.path.iterdir() if re.fullmatch(r"consolidated.*\.(safetensors|pth)", p.name))
 
 
@@ -101,7 +101,7 @@ def native_message(folder: ModelFolder, found: str) -> str:
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
-    """Return the tensors that the safetensors file at `path` holds, checked against the size of the file.
+    """Return the tensors of the safetensors file at `path`, checked against its size.
 
     Raises CheckpointError if the header is not well formed, entries overlap, leave gaps or disagree with their
     dtype and shape, or the file is shorter or longer than the header says.
@@ -121,7 +121,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 
 
 def _header_nbytes(path: Path) -> int:
-    """Return the length of the header in bytes; raise CheckpointError if the file is too short for it."""
+    """Return the bytes of the header; raise CheckpointError if the file is too short for it."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -148,7 +148,7 @@ def _single_file(folder: ModelFolder, single: str) -> Path:
             f"{shown(str(folder.path))} holds its weights as a pickle ({shown(min(pickles))}), which can run code and "
             "is never opened; get the model's safetensors files, or save it again with safe_serialization=True"
         )
-    raise CheckpointError(f"no weights in {shown(str(folder.path))}: neither {single} nor {single}.index.json is there")
+    raise CheckpointError(f"no weights in {shown(str(folder.path))}: neither {single} nor {single}.index.json exists")
 
 
 def _read_index(folder: ModelFolder, name: str) -> dict[str, str]:

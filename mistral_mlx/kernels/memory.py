@@ -31,7 +31,7 @@ def available_memory() -> int | None:
 
 
 def peak_memory() -> int:
-    """Return the most memory this process has held: MLX's own count on a GPU, resident memory on a CPU.
+    """Return the most memory this process has held: MLX's count on a GPU, else resident memory.
 
     Resident memory includes the mapped weights that were read, although other processes share them.
     """
@@ -51,7 +51,7 @@ def _linux_available() -> int | None:
 
 
 def _cgroup_available() -> int | None:
-    """Return the least memory that the control groups of this process leave, or None if they have no limit."""
+    """Return the least memory that the control groups of this process leave; None if no limit."""
     return min((left for folder in _cgroups() if (left := _left_in(folder)) is not None), default=None)
 
 
@@ -71,7 +71,7 @@ def _cgroups() -> list[Path]:
 
 
 def _left_in(folder: Path) -> int | None:
-    """Return how much memory the limit of a group leaves; cached files count as free, since they can be dropped."""
+    """Return the memory that a group's limit leaves; cached files can be dropped and are free."""
     try:
         limit, used = (folder / "memory.max").read_text(), (folder / "memory.current").read_text()
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())

@@ -56,13 +56,13 @@ class Budget:
         return characters
 
     def keep(self, value: object) -> object:
-        """Pay for a new value and return it, a generator as a list. Raises BudgetError if it is too large."""
+        """Pay for a new value and return it, a generator as a list. Raises BudgetError if too large."""
         if isinstance(value, GeneratorType):
             value = list(self.steps(value))
         if isinstance(value, str):
             self.spend(len(value))
         elif isinstance(value, int) and value.bit_length() > MAX_NUMBER_BITS:
-            raise BudgetError("it computes with enormous numbers")
+            raise BudgetError(f"it computes with numbers of more than {MAX_NUMBER_BITS} bits")
         elif isinstance(value, list | tuple | dict):
             for _ in self._walk(value):
                 self.spend()

@@ -1,4 +1,4 @@
-"""A jinja2 environment for untrusted templates, with a bound on the work that a template can cause.
+"""A jinja2 environment for untrusted templates, which bounds the work of a template.
 
 jinja2's immutable sandbox keeps a template away from Python, but it does not bound the work: a few characters of
 template can loop for hours or ask for terabytes. So this module adds two rules:
@@ -94,7 +94,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self._add_own_filters()
 
     def prepare(self, source: str) -> nodes.Template:
-        """Return the parsed template, in which every operation pays. Raises TemplateError if it is refused."""
+        """Return the parsed template, in which every operation pays. Raises TemplateError."""
         parsed = self.parse(source)
         for count, node in enumerate(parsed.find_all(nodes.Node)):
             kind = type(node).__name__
@@ -126,7 +126,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 if isinstance(text, str | list | tuple) and isinstance(times, int):
                     self.budget.spend(len(text) * max(times, 0))
         if operator == "**" and not _is_small_power(left, right):
-            raise BudgetError("it computes with enormous numbers")
+            raise BudgetError(f"it computes with numbers of more than {MAX_NUMBER_BITS} bits")
         self.budget.read(left, right)
         return self.budget.keep(super().call_binop(context, operator, left, right))
 
@@ -161,7 +161,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return list(result) if isinstance(result, ItemsView | KeysView | ValuesView) else result
 
     def _paid(self, name: str, function: Callable[P, object]) -> Callable[P, object]:
-        """Return the filter or test `function` with payment. Its first argument may be the context or environment."""
+        """Return the filter or test `function` with payment; a context or environment is free."""
 
         @wraps(function)
         def paid(*args: P.args, **kwargs: P.kwargs) -> object:
@@ -177,7 +177,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return paid
 
     def _add_own_filters(self) -> None:
-        """Add filters whose result can be much larger than their arguments, and those that replace operators."""
+        """Add filters with results much larger than their arguments, and those for operators."""
         self.filters["e"] = self.filters["escape"] = self._escape
         self.filters["indent"] = self._indent
         self.filters["join"] = self._join
@@ -245,7 +245,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 class GenerationTag(Extension):
-    """{% generation %}...{% endgeneration %} marks the answer for training and has no effect here."""
+    """{% generation %}...{% endgeneration %} marks answers for training; no effect here."""
 
     tags = {"generation"}  # noqa: RUF012  (an attribute of jinja2's)
 
@@ -255,7 +255,7 @@ class GenerationTag(Extension):
 
 
 class _Meter(NodeTransformer):
-    """Puts one of our filters around every operation that jinja2 would do without calling the sandbox."""
+    """Puts our filters around the operations that jinja2 does without calling the sandbox."""
 
     def visit_Output(self, node: nodes.Output) -> nodes.Node:  # noqa: N802
         literal = sum(len(child.data) for child in node.nodes if isinstance(child, nodes.TemplateData))

@@ -33,7 +33,7 @@ def dry_penalties(
     breakers: Sequence[str],
     piece_of: PieceOf,
 ) -> dict[int, float]:
-    """Return {token: penalty} for each token that would continue a repetition in the `recent` ids."""
+    """Return {token: penalty} of the tokens that would continue a repetition in `recent`."""
     longest = allowed_length + (int(LOG_MAX / math.log(base)) if base > 1 else 0)  # a longer one costs the same
     limit = min(longest, n_since_breaker(recent, breakers, piece_of, at_most=longest))
     repeats = {token: n for token, n in repeat_lengths(recent, limit).items() if n >= max(1, allowed_length)}
@@ -54,7 +54,7 @@ def subtract(row: Floats, penalties: dict[int, float]) -> Floats:
 
 
 def repeat_lengths(recent: Sequence[int], limit: int) -> dict[int, int]:
-    """Return {token: n}: the last n ids, up to `limit`, occurred before and were followed by this token."""
+    """Return {token: n}: the last n ids (at most `limit`) occurred before, with `token` next."""
     ids = np.asarray(recent, np.int64)
     ends = np.arange(len(ids) - 1)  # last index of each earlier copy
     lengths: dict[int, int] = {}
@@ -68,7 +68,7 @@ def repeat_lengths(recent: Sequence[int], limit: int) -> dict[int, int]:
 
 
 def n_since_breaker(recent: Sequence[int], breakers: Sequence[str], piece_of: PieceOf, *, at_most: int) -> int:
-    """Return how many of the last ids begin after the last breaker, which may span several tokens."""
+    """Return how many of the last ids begin after the last breaker (it may span tokens)."""
     if not breakers:
         return min(at_most, len(recent))
     reach = max(map(len, breakers)) - 1  # characters of the following text that may belong to a breaker
@@ -86,7 +86,7 @@ def n_since_breaker(recent: Sequence[int], breakers: Sequence[str], piece_of: Pi
 
 
 def _n_begun_before(n_characters: int, lengths: Sequence[int]) -> int:
-    """Return how many of the following tokens begin within the first `n_characters` of their text."""
+    """Return how many of the next tokens begin within the first `n_characters` of their text."""
     n = 0
     while n_characters > 0:
         n += 1

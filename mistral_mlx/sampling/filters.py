@@ -28,7 +28,7 @@ def keep_top_k(ids: Ids, probs: Floats, k: int) -> tuple[Ids, Floats]:
 
 
 def keep_top_p(ids: Ids, probs: Floats, p: float) -> tuple[Ids, Floats]:
-    """Keep the fewest of the most likely tokens that together have at least probability `p`, most likely first.
+    """Keep the fewest most likely tokens that together have at least probability `p`, in order.
 
     Nucleus sampling: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020, section 3.1.
     """
@@ -42,7 +42,7 @@ def keep_top_p(ids: Ids, probs: Floats, p: float) -> tuple[Ids, Floats]:
 
 
 def keep_typical_p(ids: Ids, probs: Floats, p: float) -> tuple[Ids, Floats]:
-    """Keep the fewest tokens of most typical surprise that together have at least probability `p`.
+    """Keep the fewest tokens of most typical surprise with at least probability `p` together.
 
     With the entropy H = -Σ q ln q, the distance of a token is |H + ln q| (Meister et al., Locally Typical Sampling,
     2023, equation 10; llama.cpp's ``--typical``). The most likely token may be left out.
@@ -56,7 +56,7 @@ def keep_typical_p(ids: Ids, probs: Floats, p: float) -> tuple[Ids, Floats]:
 
 
 def keep_min_p(ids: Ids, probs: Floats, p: float) -> tuple[Ids, Floats]:
-    """Keep tokens at least `p` times as likely as the most likely one (Nguyen et al., Min-p Sampling, 2024)."""
+    """Keep tokens at least `p` times as likely as the most likely one (Nguyen et al., 2024)."""
     kept = probs >= p * probs.max()
     return ids[kept], probs[kept]
 
@@ -100,7 +100,7 @@ LOGIT_FILTERS: tuple[tuple[str, Callable[[Floats, float], Floats]], ...] = (("to
 
 
 def _first_that_reach(needed: float, probs: Values, *, by: Values) -> NDArray[np.int64]:
-    """Return the indices of the fewest tokens, in the order of `by`, that together have at least `needed`."""
+    """Return the fewest indices, in the order of `by`, whose `probs` sum to at least `needed`."""
     n_sorted = min(FEW, len(probs))
     while True:
         n_all = n_sorted == len(probs)

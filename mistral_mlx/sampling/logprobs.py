@@ -8,14 +8,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """Natural logarithms of the probabilities of the chosen token and of the most likely ones, in order."""
+    """Natural log probabilities of the chosen token and of the most likely ones, in order."""
 
     logprob: float
     top: tuple[tuple[int, float], ...]  # (id, logprob)
 
 
 def token_logprobs(logits: mx.array, token: int, n_top: int) -> TokenLogprobs:
-    """Return the log probabilities of `token` and of the `n_top` most likely, from logits ``[V]``, in float64."""
+    """Return the log probabilities of `token` and the `n_top` most likely, from logits ``[V]``."""
     row = np.asarray(logits).astype(np.float64)
     row -= row.max()
     row -= np.log(np.exp(row).sum())

@@ -1,4 +1,4 @@
-"""Changes logits before the filters: a bias for named tokens, and penalties for recent tokens."""
+"""Changes logits before the filters: a bias for some tokens, penalties for recent tokens."""
 
 from collections.abc import Mapping, Sequence
 

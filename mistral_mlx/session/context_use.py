@@ -12,7 +12,7 @@ RESERVED_SHARE = 4  # at most 1/4 of the context is kept free for an answer
 
 @dataclass(frozen=True)
 class ContextUse:
-    """Tokens used and their limit. A window is no hard limit: the oldest tokens leave it one by one."""
+    """Tokens used and their limit. From a full window the oldest tokens drop out one by one."""
 
     used: int
     limit: int | None  # the model's context, or the smallest window if every layer has one
@@ -34,7 +34,7 @@ def context_use(args: ModelArgs, used: int) -> ContextUse:
 def without_overflow(
     messages: Sequence[Message], encode: Callable[[Sequence[Message]], list[int]], limit: int | None, n_answer: int
 ) -> tuple[list[Message], list[int], int]:
-    """Return the messages that leave room for an answer of `n_answer` tokens, their ids, and the turns dropped.
+    """Return messages with room for `n_answer` more tokens, their ids, and the turns dropped.
 
     Whole turns are dropped, the oldest first. The last turn stays even if there is no room.
     """

@@ -32,7 +32,7 @@ class Fingerprints:
 
 
 def fingerprints(model: Mistral, tokenizer: Tokenizer, template: str | None) -> Fingerprints:
-    """Return the fingerprints of a model, its tokenizer, and the chat format (`template`, or the tokenizer's)."""
+    """Return the fingerprints; `template` names a chat format other than the tokenizer's."""
     try:
         version = chat_format(tokenizer, template)
     except TokenizerError:

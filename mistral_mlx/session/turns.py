@@ -18,10 +18,10 @@ def is_answer(message: Message) -> bool:
 
 
 def turn_start(messages: Sequence[Message], n: int) -> int:
-    """Return the index of the `n`-th user message from the end. Raises OptionError if there are fewer."""
+    """Return the index of the `n`-th last user message. Raises OptionError if there are fewer."""
     places = [index for index, message in enumerate(messages) if message["role"] == "user"]
     if n < 1:
-        raise OptionError(f"turn {n} from the end is no turn; the last one is 1")
+        raise OptionError(f"turn {n} from the end does not exist; the last one is 1")
     if n > len(places):
         there = "there is only 1 turn" if len(places) == 1 else f"there are only {len(places)} turns"
         raise OptionError(f"{there} to go back" if places else "there is no turn yet; ask something first")
@@ -29,7 +29,10 @@ def turn_start(messages: Sequence[Message], n: int) -> int:
 
 
 def without_oldest_turn(messages: Sequence[Message]) -> list[Message] | None:
-    """Return `messages` without the first turn, or None if it is the only one. System messages stay."""
+    """Return `messages` without the first turn, or None if it is the only turn.
+
+    System messages stay.
+    """
     places = [index for index, message in enumerate(messages) if message["role"] == "user"]
     if len(places) < 2:
         return None

@@ -49,7 +49,7 @@ class Tokenizer(ABC):
         self._control_text = {token_id: text for text, token_id in traits.control.items()}
 
     def encode(self, text: str, *, bos: bool = False) -> list[int]:
-        """Return the ids of `text` as plain text: never a control id, and the bos id only with `bos`.
+        """Return the ids of plain `text`: never a control id, and the bos id only with `bos`.
 
         A lone surrogate (undecodable input leaves one in a string) counts as U+FFFD.
         Raises TokenizerError if `bos` is true and the vocabulary has no bos token.
@@ -60,7 +60,7 @@ class Tokenizer(ABC):
         return ids if self.bos_id is None or not bos else [self.bos_id, *ids]
 
     def encode_after_control(self, text: str) -> list[int]:
-        """Return the ids of a plain `text` after a control token; some tokenizers add no space there."""
+        """Return the ids of plain `text` after a control token; some tokenizers add no space there."""
         return self._without_control(self._encode_after(_valid_unicode(text)))
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -77,7 +77,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def detokenizer(self, *, continues: bool = False) -> StreamingDetokenizer:
-        """Return a new stream. If it `continues` a text, it keeps the leading space of its first piece."""
+        """Return a new stream; one that `continues` a text keeps its leading space."""
 
     @abstractmethod
     def _encode_plain(self, text: str) -> list[int]: ...
@@ -87,10 +87,10 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _spell(self, text: str) -> list[int]:
-        """Return the ids of the single characters and bytes of `text`, without merges and added tokens."""
+        """Return the ids of the characters and bytes of `text`, without merges and added tokens."""
 
     def _without_control(self, ids: list[int]) -> list[int]:
-        """Spell control ids out as characters: in some vocabularies a piece of plain text is a control token."""
+        """Spell control ids as characters: some vocabularies have a control token as plain text."""
         if self._control_text.keys().isdisjoint(ids):
             return ids
         plain: list[int] = []
@@ -114,7 +114,7 @@ def make_traits(
     add_bos: bool,
     version: str | None,
 ) -> TokenizerTraits:
-    """Return the traits from the settings, or from the vocabulary file if the settings do not have them."""
+    """Return the traits, from the settings if they have them, else from the vocabulary file."""
     bos_id = own_bos if settings.bos is None else _lookup(settings.bos, control, "bos_token")
     eos_id = own_eos if settings.eos is None else _lookup(settings.eos, control, "eos_token")
     template = settings.chat_template
@@ -132,7 +132,7 @@ def make_traits(
 
 
 def instruct_version(control: Iterable[str]) -> str | None:
-    """Return the chat format that the control tokens of a vocabulary imply; its file name does not count."""
+    """Return the chat format that the control tokens of a vocabulary imply, or None."""
     texts = set(control)
     if not {"[INST]", "[/INST]"} <= texts:
         return None

@@ -22,11 +22,11 @@ MAX_MODEL_BYTES = 8 * 1024 * 1024  # the largest known sentencepiece models have
 
 
 def load_tokenizer(path: str | os.PathLike[str] | ModelFolder) -> Tokenizer:
-    """Return the tokenizer of the model folder at `path`: sentencepiece, tokenizer.json or tekken.json, in this order.
+    """Return the tokenizer of the model folder at `path`.
 
-    A sentencepiece model comes first, because it is the original and not an export. But if config.json has a larger
-    vocabulary, tokenizer.json comes first: fine-tunes add and rename tokens only there. For the same reason it comes
-    before tekken.json.
+    The order is sentencepiece, tokenizer.json, tekken.json. A sentencepiece model comes first, because it is the
+    original and not an export. But if config.json has a larger vocabulary, tokenizer.json comes first: fine-tunes add
+    and rename tokens only there. For the same reason it comes before tekken.json.
 
     Raises TokenizerError if the folder has no tokenizer, or none that can be used.
     """

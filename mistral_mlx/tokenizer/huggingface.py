@@ -122,7 +122,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
 
 def _bpe_model(document: Mapping[str, object]) -> dict[str, object]:
-    """Return the known parts of the model. Refuses values for which the library would abort the process."""
+    """Return the known parts of the model; refuse values for which the library would abort."""
     model = document.get("model")
     if not isinstance(model, dict):
         raise TokenizerError("tokenizer.json has no model; it is damaged")
@@ -236,7 +236,7 @@ def _leading_special(post_processor: object, control: Mapping[str, int]) -> int 
 
 
 def _decoder_kind(decoder: object) -> tuple[str, LeadingSpace]:
-    """Return the names of the decoders and their rule for a leading space. Raises if they are unknown."""
+    """Return the names of the decoders and their rule for a leading space. Raises if unknown."""
     parts = decoder.get("decoders") if isinstance(decoder, dict) and decoder.get("type") == "Sequence" else [decoder]
     steps = [part if isinstance(part, dict) else {} for part in (parts if isinstance(parts, list) else [])]
     kind = " ".join(str(step.get("type")) for step in steps)

@@ -14,7 +14,7 @@ FATAL = 3  # the library also logs to the terminal what it raises
 
 
 def load_processor(model_proto: bytes, *, name: str) -> SentencePieceProcessor:
-    """Return the processor for the bytes of a sentencepiece model. Raises TokenizerError if they are not one."""
+    """Return the processor of a sentencepiece model. Raises TokenizerError if it is damaged."""
     if not model_proto:
         raise TokenizerError(f"{shown(name)} is empty; download it again")
     set_min_log_level(FATAL)
@@ -93,7 +93,7 @@ class SentencePieceTokenizer(Tokenizer):
         return table
 
     def _leading_space(self) -> LeadingSpace:
-        """Return what the processor does to a leading space, found by examples: Python cannot read its settings."""
+        """Return the rule for a leading space, found by examples: Python cannot read the settings."""
         space = self._ids.get(SPACE)
         if space is None or self._processor.decode([space]) != "":
             return LeadingSpace.KEPT
@@ -101,7 +101,7 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 def _added_control(processor: SentencePieceProcessor, settings: TokenizerSettings, pieces: list[str]) -> dict[str, int]:
-    """Return the added tokens that are special, that the chat template writes, or that begin or end a text.
+    """Return the added tokens that are special, in the chat template, bos or eos.
 
     User-defined pieces of the model count as added, because sentencepiece finds them in plain text.
     """

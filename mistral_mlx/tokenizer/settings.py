@@ -52,7 +52,7 @@ def read_object(folder: ModelFolder, name: str) -> dict[str, object]:
 
 
 def read_text(folder: ModelFolder, name: str, *, limit: int = MAX_JSON_BYTES) -> str:
-    """Return the text in the file `name`. Raises TokenizerError if it has over `limit` bytes or is not text."""
+    """Return the text in the file `name`. Raises TokenizerError if it is too long or not text."""
     try:
         return folder.text(name, limit=limit)
     except ModelError as error:
@@ -60,7 +60,7 @@ def read_text(folder: ModelFolder, name: str, *, limit: int = MAX_JSON_BYTES) ->
 
 
 def _token_text(config: Mapping[str, object], special_map: Mapping[str, object], key: str) -> str | None:
-    """Return the token under `key`: a text, or an object with the text in `content`; null is no token."""
+    """Return the token under `key`: a text, or an object with the text in `content`."""
     for name, source in (("tokenizer_config.json", config), ("special_tokens_map.json", special_map)):
         value = source.get(key)
         if isinstance(value, dict):
@@ -80,7 +80,7 @@ def _optional_bool(config: Mapping[str, object], key: str) -> bool | None:
 
 
 def _added_tokens(folder: ModelFolder, config: Mapping[str, object]) -> tuple[dict[str, int], frozenset[str]]:
-    """Return {text: id} of added_tokens.json and added_tokens_decoder, and which texts are special."""
+    """Return {text: id} of added_tokens.json and added_tokens_decoder, and the special texts."""
     found: dict[str, int] = {}
     special = set()
     for added, token_id in read_object(folder, "added_tokens.json").items():
@@ -116,7 +116,7 @@ def _additional_special(source: Mapping[str, object]) -> frozenset[str]:
 
 
 def _chat_template(folder: ModelFolder, config: Mapping[str, object]) -> str | None:
-    """Return the chat template; its own file overrides tokenizer_config.json, as in transformers."""
+    """Return the chat template; its own file overrides tokenizer_config.json (transformers)."""
     template: object
     if folder.has("chat_template.jinja"):
         name, template = "chat_template.jinja", read_text(folder, "chat_template.jinja") or None
@@ -136,7 +136,7 @@ def _chat_template(folder: ModelFolder, config: Mapping[str, object]) -> str | N
 
 
 def _default_template(value: object) -> object:
-    """Return the template; a list holds several, and the one for plain chats is called "default"."""
+    """Return the template; in a list of several it is the one called "default"."""
     if not isinstance(value, list):
         return value
     for entry in value:

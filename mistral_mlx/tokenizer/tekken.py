@@ -1,4 +1,4 @@
-"""A tokenizer from Mistral's `tekken.json`: byte-level BPE, directly from the ranks of the tokens.
+"""A tokenizer from Mistral's `tekken.json`: byte-level BPE from the ranks of the tokens.
 
 The tokenizers library cuts text into words. A word that is not a token is merged here. The library could merge too, but
 deriving the merges that it needs takes four times as long as everything here, and the user of a chat waits for it. With
@@ -40,7 +40,7 @@ DEFAULT_SPECIAL = (
 
 
 class TekkenTokenizer(Tokenizer):
-    """The first `default_num_special_tokens` ids are special tokens; an ordinary token has the id rank + that."""
+    """The first ids are the special tokens; an ordinary token has the id rank + their number."""
 
     def __init__(self, document: Mapping[str, object], settings: TokenizerSettings) -> None:
         config = document.get("config")
@@ -88,7 +88,7 @@ class TekkenTokenizer(Tokenizer):
         return [self._ids[bytes([byte])] for byte in text.encode()]
 
     def _word(self, word: bytes) -> list[int]:
-        """Return the ids of a word that is a token, or join neighbouring parts until no two make a token.
+        """Return the ids of a word: its own, or those of its parts, joined while two make a token.
 
         The pair with the lowest id is joined first, and the leftmost one of several. `end[i]` is where the part that
         begins at i ends, or 0 if no part begins there; `before[i]` is where the part before it begins. Takes
@@ -122,7 +122,7 @@ class TekkenDetokenizer(ByteLevelDetokenizer):
 
 
 def parse_tekken(text: str) -> dict[str, object]:
-    """Return the JSON object of a tekken.json. Raises TokenizerError if it is not one, or needs too much memory."""
+    """Return the object in a tekken.json. Raises TokenizerError if it is invalid or too large."""
     if sum(map(text.count, "[{:,")) > MAX_PUNCTUATION:
         raise TokenizerError(f"{NAME} has more entries than any vocabulary; it is damaged")
     return parse_json(text, name=NAME, error=TokenizerError)
@@ -164,7 +164,7 @@ def _special_tokens(entries: object, n_special: int, version: str) -> dict[str, 
 
 
 def _ordinary_tokens(entries: object, n_special: int, vocab_size: int) -> dict[bytes, int]:
-    """Return {token: id} of the tokens that are text; those past `vocab_size` are not the model's."""
+    """Return {token: id} of the tokens that are text, without those past `vocab_size`."""
     count = vocab_size - n_special
     if not isinstance(entries, list) or not 256 <= count <= len(entries):
         found = f"{len(entries)} tokens" if isinstance(entries, list) else shown(entries)

@@ -88,7 +88,7 @@ def add_weights(
     kinds: dict[str, str] | str,
     config: dict[str, object] = CONFIG,
 ) -> dict[str, np.ndarray]:
-    """Add `weights` under llama.cpp's names and in its row order, with matrices of the types `kinds`.
+    """Add `weights` under llama.cpp's names, in its row order; `kinds` are the matrix types.
 
     Returns the weights as they are after that storage, under their Hugging Face names and in its order.
     """
@@ -105,7 +105,7 @@ def add_weights(
 
 
 def permuted(weight: np.ndarray, n_heads: int) -> np.ndarray:
-    """Return the rows of a query or key projection in the order of llama.cpp's convert_hf_to_gguf.py."""
+    """Return the rows of a query or key projection in llama.cpp's order (convert_hf_to_gguf.py)."""
     halves = weight.reshape(n_heads, 2, weight.shape[0] // n_heads // 2, *weight.shape[1:])
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(weight.shape))
 
@@ -201,7 +201,7 @@ def write_safetensors(path: Path, tensors: dict[str, np.ndarray], dtypes: dict[s
 
 
 def bytes_to_unicode() -> list[str]:
-    """Return GPT-2's visible character of every byte: printable ones map to themselves, others to 256 and up."""
+    """Return GPT-2's visible character of every byte; unprintable ones map to 256 and up."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     shifted = iter(range(256, 512))
     return [chr(b) if b in plain else chr(next(shifted)) for b in range(256)]

@@ -30,7 +30,7 @@ NATIVE = Spelling("qscale_weight", "qscale_act", {"qformat_weight": "fp8_e4m3", 
 
 
 def encoded(weight: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return codes of weight / scale, and their weights: MLX's own conversion, times the scale in float32."""
+    """Return codes of weight / scale, and their weights: MLX's conversion times the scale."""
     codes = mx.to_fp8(mx.array(weight / scale))
     return np.array(codes), np.array(mx.from_fp8(codes, dtype=mx.float32)) * scale
 
@@ -50,7 +50,7 @@ def scales_of(weight: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fp8_folder(path: Path, spelling: Spelling, kind: str, **changes: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Write a folder with FP8 projections; return the decoded weights under Hugging Face's names."""
+    """Write a folder with FP8 projections; return the decoded weights by Hugging Face name."""
     native = spelling is NATIVE
     tensors: dict[str, np.ndarray] = {}
     decoded: dict[str, np.ndarray] = {}

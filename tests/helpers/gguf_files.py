@@ -35,7 +35,7 @@ def random_blocks(kind: str, shape: tuple[int, int]) -> np.ndarray:
 
 
 def with_head(path: Path, kind: str) -> tuple[Path, np.ndarray]:
-    """Write a file with a head of `kind`; return it, and the head as the gguf library unpacks it."""
+    """Write a file with a head of `kind`; return it, and the head as gguf unpacks it."""
     weights = random_weights(WIDE)
     blocks = random_blocks(kind, weights.pop(HEAD).shape)
     writer = gguf_writer(path, WIDE)

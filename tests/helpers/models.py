@@ -28,7 +28,7 @@ TINY = {
 
 
 def interrupting(function, countdown):
-    """Return `function` with an interrupt at call number ``countdown[0]``; several functions can share the count."""
+    """Return `function` with an interrupt at call ``countdown[0]``; the count can be shared."""
 
     def interrupted(*args, **kwargs):
         countdown[0] -= 1
@@ -76,7 +76,7 @@ def write_folder(path, config, weights, *, files=None):
 
 
 class LetterTokenizer(Tokenizer):
-    """One id per letter, and Mistral's v3 control tokens: a vocabulary of 64 for texts of letters."""
+    """One id per letter, and Mistral's v3 control tokens: a vocabulary of 64."""
 
     LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,\n\t"
 

@@ -49,7 +49,7 @@ def perform(session, name, *args, pieces=None, max_tokens=7, **options):
 
 
 def check(session, name, *args, **options):
-    """Perform an operation; compare its ids with a cold run, and the messages after it with its ids."""
+    """Perform an operation; compare its ids with a cold run, and the messages with its ids."""
     asked = transcript_of(session, name, *args)
     ids = perform(session, name, *args, **options)
     assert ids == cold(session, asked, len(ids))

@@ -41,7 +41,7 @@ def train_tokenizer():
 
 
 def repeat_forever(path, piece="▁the"):
-    """Change the weights in `path` so that the model writes one piece and nothing else, whatever the prompt."""
+    """Change the weights in `path` so that the model writes only one piece, for any prompt."""
     import mlx.core as mx
 
     processor = sentencepiece.SentencePieceProcessor(model_file=str(path / "tokenizer.model"))

@@ -74,7 +74,7 @@ def byte_level_json():
 
 @cache
 def piece_json(kind):
-    """Return a tokenizer.json like Llama's: pieces with ▁ and byte fallback; `kind` is llama or metaspace."""
+    """Return a tokenizer.json like Llama's, with byte fallback; `kind`: llama or metaspace."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
     if kind == "llama":
@@ -119,7 +119,7 @@ def tekken_folder(path, size, version="v3"):
 
 @cache
 def tekken(size):
-    """Return a tekken.json with the first `size` tokens of the real one, and the tokenizer.json it is exported to.
+    """Return a tekken.json with the first `size` real tokens, and its exported tokenizer.json.
 
     The exported pre-tokenizer is GPT-2's. This is wrong, but real exported files have the same fault.
     """

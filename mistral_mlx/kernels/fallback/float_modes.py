@@ -25,7 +25,7 @@ Table = NDArray[np.uint16 | np.uint32]
 
 
 def unpack(mode: str, weight: mx.array, scales: mx.array) -> tuple[mx.array, ...]:
-    """Return arrays with the same weights: for mxfp4 (codes, scales, biases) in affine form, else bfloat16."""
+    """Return the same weights: for mxfp4 affine (codes, scales, biases), else bfloat16."""
     codes, exponents = np.asarray(weight).view(np.uint8), np.asarray(scales)
     if mode == "mxfp4":
         unpacked = mx.array(_affine_codes()[codes].view(np.uint32))
@@ -61,7 +61,7 @@ def _affine_scales() -> Table:
 
 @cache
 def _values(mode: str) -> Table:
-    """Return the bits of the one or two bfloat16 weights for every scale and every byte of codes."""
+    """Return the bits of the one or two bfloat16 weights for every scale and byte of codes."""
     group, bits = GROUP_SIZES[mode], CODE_BITS[mode]
     codes = mx.array(np.tile(np.arange(256, dtype=np.uint8), (256, 1)).view(np.uint32))
     scales = mx.array(np.repeat(np.arange(256, dtype=np.uint8)[:, None], 256 * 8 // bits // group, axis=1))

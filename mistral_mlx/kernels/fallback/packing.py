@@ -101,7 +101,7 @@ def _improve(
 
 
 def pack(codes: Bytes, bits: int) -> Bytes:
-    """Return codes [rows, columns] as a stream of bits, low bits first: [rows, columns * bits / 8]."""
+    """Return codes [rows, columns] as bits, low bits first: [rows, columns * bits / 8]."""
     stream = np.unpackbits(codes[..., None], axis=-1, count=bits, bitorder="little")
     return np.packbits(stream.reshape(len(codes), -1), axis=-1, bitorder="little")
 

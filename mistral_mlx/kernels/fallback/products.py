@@ -1,4 +1,4 @@
-"""Products on the CPU with NumPy's BLAS, in float32; `mistral_mlx.kernels` documents their contracts.
+"""Products on the CPU with NumPy's BLAS, in float32; see `mistral_mlx.kernels`.
 
 Measured on 2 cores with mlx 0.32.4: [512, 576] x [1536, 576]^T takes 231 ms in MLX and 2.9 ms here. Reading an MLX
 array from NumPy evaluates it but does not copy it.
@@ -39,7 +39,7 @@ def quantized_matmul(
 
 
 def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: mx.array | None) -> mx.array:
-    """Return attention as `kernels.attention` defines it; holds the scores of one tile of queries at a time."""
+    """Return attention (see `kernels.attention`), one tile of queries at a time."""
     batch, n_heads, n_new, head_dim = q.shape
     n_kv_heads, n_keys = k.shape[1], k.shape[2]
     groups = _floats(q).reshape(batch, n_kv_heads, n_heads // n_kv_heads, n_new, head_dim)
@@ -57,7 +57,7 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: mx.a
 
 
 def _by_blocks(x: mx.array, n_out: int, weights: Callable[[int, int], mx.array]) -> mx.array:
-    """Return ``x @ W.T``. `weights` gives a few rows of W at a time, which bounds the memory of float32 copies."""
+    """Return ``x @ W.T``; `weights` gives a few rows of W at a time, to bound float32 copies."""
     n_in = x.shape[-1]
     rows = _floats(x).reshape(-1, n_in)
     out = np.empty((len(rows), n_out), np.float32)

@@ -1,4 +1,4 @@
-"""Searches for better scales and biases with NumPy: the reference of `search.h`, and its fallback."""
+"""Searches for better scales and biases with NumPy: reference and fallback of `search.h`."""
 
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ class _Fit(NamedTuple):
 
 
 def improve(weights: Floats, importance: Floats, lines: Lines, *, bits: int, dtype: mx.Dtype) -> Lines:
-    """Return `lines`, with better ones where the search finds a smaller sum of importance * (w - unpacked)^2.
+    """Return `lines`, or better ones with a smaller sum of importance * (w - unpacked)^2.
 
     All arrays are ``[groups, group]``. Groups that hold NaN or infinity, or only one value, stay as they are.
     """
