@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mistral_mlx.cli.models import registry
-from mistral_mlx.cli.terminal.streams import note, write_text
+from mistral_mlx.cli.terminal.notes import note
+from mistral_mlx.cli.terminal.streams import write_text
 from mistral_mlx.errors import OptionError, shown
 
 if sys.version_info >= (3, 11):

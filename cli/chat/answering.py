@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +11,13 @@ from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
-from mistral_mlx.cli.terminal.streams import Interrupted, PrefillProgress, write_raw, write_text
+from mistral_mlx.cli.terminal.signals import Interrupted
+from mistral_mlx.cli.terminal.streams import write_raw, write_text
 
 from .input import is_terminal
 
 if TYPE_CHECKING:
+    from mistral_mlx.cli.terminal.notes import Notes
     from mistral_mlx.generation.stream import GenerationResponse, OnPrefill
     from mistral_mlx.session.session import Answer
 
@@ -54,7 +55,7 @@ def show_answer(
     *,
     entered: float,
     on_start: Callable[[], None],
-    quiet: bool,
+    notes: Notes,
 ) -> GenerationResponse | None:
     """Write the answer, and return its last piece with the time to the first one from `entered`; None if there is none.
 
@@ -63,14 +64,14 @@ def show_answer(
     """
     last: GenerationResponse | None = None
     ttft_s = 0.0
-    progress = PrefillProgress(sys.stderr, quiet=quiet)
+    bar = notes.progress("tokens")
 
     def on_prefill(done: int, total: int) -> None:
         if done == 0:
             on_start()
-        progress(done, total)
+        bar("reading the prompt", done, total)
 
-    with progress, _interrupts(at_once=lambda: last is None) as is_interrupted:
+    with bar, _interrupts(at_once=lambda: last is None) as is_interrupted:
         stream = start(on_prefill)
         try:
             for last in stream:

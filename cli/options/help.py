@@ -6,7 +6,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from mistral_mlx.cli.terminal.streams import note
+from mistral_mlx.cli.terminal.notes import note
 from mistral_mlx.errors import OptionError, shown
 
 from .shared import PANELS
