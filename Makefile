@@ -1,12 +1,12 @@
-# Everything a newcomer or a build machine needs; `make` alone lists it. Each target does its own set-up in .venv,
-# which takes a minute the first time and nothing afterwards.
+# The commands that a newcomer or a build machine needs; `make` alone lists them. Each target sets up .venv if needed,
+# which takes about a minute the first time.
 
-# The first of these that is Python 3.10 to 3.13 is used; `make PYTHON=/path/to/python3.12 test` decides it.
+# The first of these that is Python 3.10 to 3.13 is used; to choose another: `make PYTHON=/path/to/python3.12 test`.
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
-SOURCES := pyproject.toml constraints.txt setup.py $(wildcard mistral_mlx/kernels/*.cpp mistral_mlx/kernels/*.h) \
-    mistral_mlx/kernels/CMakeLists.txt
+KERNELS := $(wildcard mistral_mlx/kernels/src/*.h mistral_mlx/kernels/src/*.cpp mistral_mlx/kernels/src/*/*.h mistral_mlx/kernels/src/*/*.cpp)
+SOURCES := pyproject.toml constraints.txt setup.py $(KERNELS) mistral_mlx/kernels/src/CMakeLists.txt
 QUESTION := What is the capital of France?
 
 .PHONY: help demo test fuzz lint format lock clean
@@ -15,18 +15,18 @@ QUESTION := What is the capital of France?
 help:
 	@echo "make demo    fetch a small trained model and ask it a question"
 	@echo "make test    run the tests"
-	@echo "make fuzz    feed the readers of files with damaged ones: make fuzz CASES=120000 SEED=1"
-	@echo "make lint    ruff and mypy"
-	@echo "make format  let ruff put the code in order"
-	@echo "make lock    renew constraints.txt from pyproject.toml (needs the package index)"
-	@echo "make clean   remove .venv and everything that was built"
+	@echo "make fuzz    test the readers of files with damaged files: make fuzz CASES=120000 SEED=1"
+	@echo "make lint    ruff, clang-format and mypy"
+	@echo "make format  fix and format the code with ruff and clang-format"
+	@echo "make lock    update constraints.txt from pyproject.toml (needs the package index)"
+	@echo "make clean   remove .venv and all build results"
 
 demo: $(BIN)/.installed
 	@$(BIN)/mistral-mlx pull demo
 	@echo; echo '$$ mistral-mlx complete -m demo --temperature 0 "$(QUESTION)"'
 	@$(BIN)/mistral-mlx complete -m demo --temperature 0 "$(QUESTION)" </dev/null
-	@echo; echo 'Go on with a conversation:  $(BIN)/mistral-mlx chat -m demo'
-	@echo 'or see what else there is:   $(BIN)/mistral-mlx --help'
+	@echo; echo 'Start a conversation:        $(BIN)/mistral-mlx chat -m demo'
+	@echo 'or see all commands:         $(BIN)/mistral-mlx --help'
 
 test: $(BIN)/.installed-test
 	@$(BIN)/mistral-mlx pull demo || echo "The demo model could not be fetched: the tests that need it are skipped."
@@ -40,11 +40,13 @@ fuzz: $(BIN)/.installed-test
 lint: $(BIN)/.installed-dev
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+	@$(BIN)/clang-format --dry-run --Werror $(KERNELS)
 	@$(BIN)/mypy
 
 format: $(BIN)/.installed-dev
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+	@$(BIN)/clang-format -i $(KERNELS)
 
 lock: $(BIN)/python
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv
@@ -55,15 +57,15 @@ clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Stamps: each set of packages is installed once, and again when what it is made from changes. A larger set contains
-# the smaller ones.
+# Stamps: each set of packages is installed once, and again when its sources change. A larger set contains the smaller
+# ones.
 $(BIN)/.installed: $(BIN)/python $(SOURCES)
 	@echo "Installing mistral-mlx into .venv (about a minute) ..."
 	@$(INSTALL) -e .
 	@touch $@
 
 $(BIN)/.installed-test: $(BIN)/python $(SOURCES)
-	@echo "Installing mistral-mlx and what its tests need into .venv (about a minute) ..."
+	@echo "Installing mistral-mlx and the packages of its tests into .venv (about a minute) ..."
 	@$(INSTALL) -e '.[test]'
 	@touch $(BIN)/.installed $@
 
@@ -72,15 +74,15 @@ $(BIN)/.installed-dev: $(BIN)/python $(SOURCES)
 	@$(INSTALL) -e '.[dev]'
 	@touch $(BIN)/.installed $(BIN)/.installed-test $@
 
-# Debian ships Python without ensurepip; there the pip that is present furnishes the environment.
+# Debian ships Python without ensurepip; there the system's pip installs pip into the environment.
 $(BIN)/python:
 	@for python in $(PYTHON); do \
 	    "$$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || continue; \
 	    if "$$python" -c 'import ensurepip' 2>/dev/null; then exec "$$python" -m venv .venv; fi; \
 	    "$$python" -m venv --without-pip .venv && \
 	        "$$python" -m pip -qq --python $(BIN)/python install pip && exit; \
-	    rm -rf .venv; echo "This Python can make no environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
+	    rm -rf .venv; echo "This Python cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
 	done; \
-	echo "mistral-mlx needs Python 3.10 to 3.13; none of these is one: $(PYTHON)" >&2; \
+	echo "mistral-mlx needs Python 3.10 to 3.13, but none of these is: $(PYTHON)" >&2; \
 	echo "Install one, or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; \
 	exit 1

@@ -1,4 +1,4 @@
-"""Builds the native CPU kernels; everything else is in pyproject.toml. Without a compiler the install goes on."""
+"""Builds the native CPU kernels; without a compiler the installation goes on without them."""
 
 import subprocess
 import sys
@@ -7,13 +7,13 @@ from setuptools import setup
 
 try:
     from mlx.extension import CMakeBuild, CMakeExtension
-except ImportError:  # no mlx for this platform, so nothing to build against
+except ImportError:  # mlx does not exist for this platform, so the kernels cannot be built
     setup()
     sys.exit()
 
 
 class OptionalBuild(CMakeBuild):
-    """Builds the kernels if it can: mistral_mlx runs without them, slowly, and says so."""
+    """Builds the kernels if possible: without them mistral_mlx runs slowly and tells the user."""
 
     def run(self) -> None:
         try:
@@ -24,6 +24,6 @@ class OptionalBuild(CMakeBuild):
 
 
 setup(
-    ext_modules=[CMakeExtension("mistral_mlx.kernels._ext", sourcedir="mistral_mlx/kernels")],
+    ext_modules=[CMakeExtension("mistral_mlx.kernels._ext", sourcedir="mistral_mlx/kernels/src")],
     cmdclass={"build_ext": OptionalBuild},
 )

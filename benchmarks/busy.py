@@ -1,4 +1,4 @@
-"""Decoding while one other process keeps a core busy, against the same undisturbed; for ours and for llama.cpp.
+"""Measures decoding with one busy core against none, for this program and llama.cpp.
 
     python benchmarks/busy.py --model 7b-4bit
 

@@ -1,4 +1,4 @@
-"""Programs that are run whole: their time, their first output, their peak memory; knows nothing of what they do."""
+"""Runs a program once: its time, its first output, its peak memory."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What all benchmarks share: options, sides in processes of their own, alternation, medians, the JSON line.
+"""Shared by all benchmarks: options, sides in processes, turns, medians, the JSON line.
 
 A side is a program that holds one model and answers requests, one JSON object a line, on its standard streams. Both
 sides live through the whole run and take turns; while one works, the other waits for its next line. How much CPU it

@@ -1,4 +1,4 @@
-"""Quantizing a bfloat16 checkpoint to 4 bits: ours from safetensors, llama.cpp's from GGUF to Q4_0, in turns.
+"""Quantizes a bfloat16 checkpoint to 4 bits in turns: ours, and llama.cpp's to Q4_0.
 
     python benchmarks/convert.py --model 7b-bf16 [--cache warm|cold]
 

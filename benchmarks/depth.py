@@ -1,4 +1,4 @@
-"""What the window gives: decoding far behind it, attention alone, and the bytes of the cache. Ours only.
+"""Measures what the window saves: decoding far past it, attention, bytes of the cache.
 
     python benchmarks/depth.py --model 7b-4bit
 

@@ -1,4 +1,4 @@
-"""What the machine allows: memory read bandwidth, which bounds decoding, and int8 products, which bound prefill."""
+"""Measures the machine's limits: memory bandwidth for decode, int8 products for prefill."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""The models that are measured, made on demand in a folder: random weights of Mistral 7B's shape, and SmolLM2-135M.
+"""Makes the models to measure: random weights of Mistral 7B's shape, and SmolLM2-135M.
 
 Random weights cost what trained ones do. The same shape is written as an MLX folder and as a GGUF file of the same
 bits per weight, tensor after tensor. Everything has a dummy vocabulary, so that both programs load it.

@@ -1,4 +1,4 @@
-"""What each way of quantizing costs, at its true bits per weight: ours, mlx-lm's recipes, and llama.cpp's kinds.
+"""Measures the cost of quantizing at true bits per weight: ours, mlx-lm's, llama.cpp's.
 
     python benchmarks/quality.py FOLDER --text TEXT --calibrate OTHER_TEXT [--plot FILE.svg]
 

@@ -1,4 +1,4 @@
-"""llama.cpp's side of quality.py: quantizes a GGUF file, and compares its predictions with those of the file itself.
+"""llama.cpp's side of quality.py: quantizes a GGUF file and compares the predictions.
 
     python benchmarks/quality_llama.py BASE.gguf KIND... < windows.json
 

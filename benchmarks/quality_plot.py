@@ -1,4 +1,4 @@
-"""The plot of quality.py: mean divergence over bits per weight, a line for each family."""
+"""Plots the results of quality.py: mean divergence over bits per weight, a line per family."""
 
 from pathlib import Path
 from typing import Any

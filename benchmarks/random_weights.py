@@ -1,4 +1,4 @@
-"""Random weights of a shape, as an MLX folder and as a GGUF file, tensor by tensor; knows nothing of speed."""
+"""Writes random weights of a shape, tensor by tensor, as an MLX folder and as a GGUF file."""
 
 import json
 import struct
@@ -20,19 +20,9 @@ from mistral_mlx.convert.sources.gguf.sentencepiece import (
     SpecialIds,
     sentencepiece_model,
 )
+from mistral_mlx.convert.sources.gguf.source import BLOCK_NAMES
 
 Array = NDArray[np.generic]
-HF_NAMES = {
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-}
 GROUP_SIZE = 64
 DEVIATION = 0.02  # of a weight
 MAX_POSITIONS = 32768
@@ -134,7 +124,7 @@ def _hf_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     for name, rows in _gguf_tensors(shape):
         stem = name.removesuffix(".weight")
         _, n, kind = stem.split(".") if "." in stem else ("", "", "")
-        yield f"{ends[stem] if stem in ends else f'model.layers.{n}.{HF_NAMES[kind]}'}.weight", rows
+        yield f"{ends[stem] if stem in ends else f'model.layers.{n}.{BLOCK_NAMES[kind]}'}.weight", rows
 
 
 def _parts(name: str, rows: tuple[int, ...], bits: int | None) -> Iterator[tuple[str, str, tuple[int, ...]]]:

@@ -1,4 +1,4 @@
-"""llama.cpp's side, through the C interface that llama-cpp-python wraps; runs in an environment without ours.
+"""llama.cpp's side, through the C interface of llama-cpp-python, in its own environment.
 
 python benchmarks/side_llama.py serve FILE THREADS CONTEXT
 python benchmarks/side_llama.py first-token FILE THREADS N    reads N ids, writes the first of the answer

@@ -1,4 +1,4 @@
-"""mlx-lm's side, on the CPU: the same folder as ours, read by its own loader.
+"""mlx-lm's side, on the CPU: it loads the same folder as ours with its own loader.
 
 python benchmarks/side_mlx_lm.py FOLDER
 """

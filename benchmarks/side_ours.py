@@ -1,4 +1,4 @@
-"""Our side of a comparison: one model in this program, which answers requests (see common.py).
+"""Our side of a comparison: one model in this program answers requests (see common.py).
 
 python benchmarks/side_ours.py FOLDER THREADS
 """

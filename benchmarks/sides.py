@@ -1,4 +1,4 @@
-"""Starts the sides of a comparison; knows which program and which files each one takes."""
+"""Starts the sides of a comparison, each with its program and its files."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""SmolLM2-135M as plain float32 weights to measure quantization with: the same function, off the grid of its own file.
+"""Writes SmolLM2-135M as float32 weights: the same function, off the grid of its own file.
 
     python benchmarks/smollm2_float.py FILE.gguf FOLDER [--as-shipped]
 

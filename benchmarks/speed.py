@@ -1,4 +1,4 @@
-"""Prefill and decode, ours against a peer, in turns.
+"""Measures prefill and decode in turns, ours against a peer.
 
     python benchmarks/speed.py --model 7b-4bit [--peer llama.cpp|mlx-lm]
 

@@ -1,4 +1,4 @@
-"""From the start of a process to its first token, and to the end of --help. The files are in the page cache.
+"""Measures the time from process start to the first token, and to the end of --help.
 
     python benchmarks/start.py --model 7b-4bit
 

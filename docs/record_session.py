@@ -1,7 +1,7 @@
 """Records docs/session.svg, the picture in the README: python docs/record_session.py
 
-Types into the real program, in a terminal of 80 columns, and draws what is on the screen at the end; only the speed
-in the line at the bottom differs from run to run. Needs the demo model, and pyte beside the development tools.
+It types into the real program, in a terminal of 80 columns, and draws the screen at the end. Only the speed in the
+line at the bottom differs between runs. It needs the demo model, the development tools and pyte.
 """
 
 import io
@@ -42,7 +42,7 @@ THEME = TerminalTheme(
      (140, 182, 246), (212, 160, 232), (126, 210, 214), (244, 246, 250)],
 )
 # fmt: on
-# Without rich's fonts, which would be fetched: the reader's own take their place.
+# Without rich's fonts, which a browser would download; the reader's own fonts replace them.
 FORMAT = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace(
     "font-family: Fira Code", "font-family: ui-monospace, Menlo, Consolas, DejaVu Sans Mono"
 )
@@ -50,7 +50,7 @@ NAMES = {"brown": "yellow", "brightbrown": "bright_yellow", "default": None}
 
 
 class Typist:
-    """The program in a terminal that answers where its cursor is, and the screen of it."""
+    """The program in a terminal that reports its cursor position, and its screen."""
 
     def __init__(self, home: str) -> None:
         self.screen = pyte.Screen(COLUMNS, ROWS)
@@ -68,7 +68,7 @@ class Typist:
         self.child = pexpect.spawn(sys.executable, program, env=env, dimensions=(ROWS, COLUMNS))
 
     def settle(self, quiet_s: float = 1.5) -> None:
-        """Show what comes until nothing came for a while."""
+        """Draw the output until there is none for `quiet_s` seconds."""
         until = time.monotonic() + quiet_s
         while time.monotonic() < until:
             try:
@@ -88,7 +88,7 @@ class Typist:
 
 
 def style_of(cell: pyte.screens.Char) -> Style:
-    """Return a cell's attributes as rich has them; pyte calls yellow brown, and gives other colours in hex."""
+    """Return the style of a cell for rich; pyte calls yellow brown, others are in hex."""
     fg, bg = (
         NAMES.get(name, f"#{name}" if re.fullmatch("[0-9a-f]{6}", name) else re.sub("^bright", "bright_", name))
         for name in (cell.fg, cell.bg)

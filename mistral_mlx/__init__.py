@@ -16,10 +16,11 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from mistral_mlx.generation.stream import GenerationResponse, generate, generate_step, prefill, stream_generate
-    from mistral_mlx.model.args import ModelArgs, QuantizationArgs
+    from mistral_mlx.model.args import ModelArgs
     from mistral_mlx.model.cache import RollingBufferCache, make_cache
     from mistral_mlx.model.loading import load, load_model
     from mistral_mlx.model.mistral import Mistral
+    from mistral_mlx.model.packing import QuantizationArgs
     from mistral_mlx.prompt.instruct import encode_chat
     from mistral_mlx.sampling.sampler import Sampler
     from mistral_mlx.session.session import Session

@@ -1,17 +1,17 @@
-"""What can go wrong through somebody's input; knows nothing of exit codes or terminals.
+"""The errors that input can cause, and the phrases their messages are made of.
 
     MistralMLXError
-    ├── ModelError           a model folder that cannot be used
-    │   ├── ConfigError      config.json: missing, malformed, or asking for what we do not have
+    ├── ModelError           a model folder cannot be used
+    │   ├── ConfigError      config.json: missing, malformed, or with a feature that we do not support
     │   ├── CheckpointError  weights: missing, truncated, of another shape or type
     │   └── TokenizerError   tokenizer files or chat template
-    ├── OptionError          a value from the caller is out of range (also a ValueError)
+    ├── OptionError          a value from the caller is out of range
     ├── ContextError         the input does not fit the model's context
     ├── ConversionError      a conversion could not finish; nothing was left behind
-    └── SessionError         a saved session is damaged or another model's, or cannot be written
+    └── SessionError         a saved session is damaged, is another model's, or cannot be written
 
-Every message is one sentence or two: what is wrong, the value seen, what to do. Text that comes out of a model
-folder is untrusted and enters a message through :func:`shown`.
+Every message is one or two sentences: what is wrong, the value seen, what to do. Text from a model folder is
+untrusted and enters a message only through :func:`shown`.
 """
 
 __all__ = [
@@ -25,31 +25,32 @@ __all__ = [
     "SessionError",
     "TokenizerError",
     "counted",
+    "either",
     "shown",
 ]
 
 
 class MistralMLXError(Exception):
-    """The root: catching it catches all that input can cause."""
+    """The base class of all errors that input can cause."""
 
 
 class ModelError(MistralMLXError):
-    """A model folder that cannot be used."""
+    """A model folder cannot be used."""
 
 
 class ConfigError(ModelError):
-    """config.json is missing, malformed, or asks for something we do not have."""
+    """config.json is missing, malformed, or has a feature that we do not support."""
 
 
 class CheckpointError(ModelError):
-    """Weights are missing, truncated, or differ from what the config implies."""
+    """Weights are missing, truncated, or have another shape or type than the config implies."""
 
 
 class TokenizerError(ModelError):
     """Tokenizer files or the chat template cannot be used."""
 
 
-class OptionError(MistralMLXError, ValueError):
+class OptionError(MistralMLXError):
     """A value given by the caller is out of range."""
 
 
@@ -66,12 +67,18 @@ class SessionError(MistralMLXError):
 
 
 def shown(value: object, *, limit: int = 80) -> str:
-    """Return `value` as a short text with nothing in it that a terminal would act on."""
+    """Return `value` as a short text without control characters of a terminal."""
     text = value if isinstance(value, str) else repr(value)
     short = text if len(text) <= limit else text[:limit] + "…"
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in short)
 
 
 def counted(n: int, noun: str) -> str:
-    """Return a number and its noun, in the plural unless `n` is 1: "1 line", "2,000 lines"."""
+    """Return `n` and `noun`, in the plural unless `n` is 1: "1 line", "2,000 lines"."""
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def either(numbers: tuple[int, ...]) -> str:
+    """Return `numbers` in order and in words: 2, 4 or 8."""
+    *others, last = (str(n) for n in sorted(numbers))
+    return f"{', '.join(others)} or {last}" if others else last

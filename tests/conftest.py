@@ -1,4 +1,4 @@
-"""Tiny seeded models, in memory and as folders, for all tests. Everything runs on the CPU."""
+"""Tiny seeded models for all tests, in memory and as folders; everything runs on the CPU."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def _programs_obey_signals():
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory, monkeypatch):
-    """The program's own folder: no test sees the user's, nor what is said once where there are no native kernels."""
+    """Use a folder of its own for each test: not the user's, and without the remark on missing kernels."""
     folder = tmp_path_factory.mktemp("home")
     (folder / "said-slow-kernels").touch()
     for name in [name for name in os.environ if name.startswith("MISTRAL_MLX_")]:

@@ -1,4 +1,4 @@
-"""The truth: Mistral's forward pass in NumPy float64, every position against every other, without a cache.
+"""The reference: Mistral's forward pass in NumPy float64, full attention, no cache.
 
 Written from the formulas and sharing no code with the engine, so that a mistake in one is not repeated in the other.
 """

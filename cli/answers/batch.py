@@ -5,21 +5,23 @@ do not, and what is shared, the beginning of the prompts, is read only once.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import typer
 
+from mistral_mlx.cli.options.answer import AnswerKnobs, read_values
 from mistral_mlx.cli.statuses import Status
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.errors import ContextError, OptionError, TokenizerError, counted
-from mistral_mlx.generation.stream import GenerationResponse, check_prompt, stream_generate
-from mistral_mlx.model.cache import make_cache
+from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
+from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.model.mistral import Mistral
-from mistral_mlx.sampling.sampler import MAX_SEED, Sampler
+from mistral_mlx.sampling.options import MAX_SEED
+from mistral_mlx.sampling.sampler import Sampler
+from mistral_mlx.session.session import MAX_SNAPSHOT_BYTES
 from mistral_mlx.tokenizer.choose import Tokenizer
 
-from .answer_settings import checked_settings
 from .batch_files import Results, Task, read_tasks
 from .prompt import Prompt
 
@@ -32,16 +34,13 @@ OWN_KEYS = ("id", "prompt", "messages", "system", "prefill")
 class Defaults:
     """What holds for every line that does not say otherwise."""
 
-    settings: Mapping[str, object]
-    max_tokens: int
-    stop: Sequence[str] = ()
+    options: AnswerKnobs
     system: str | None = None
     template: str | None = None
     raw: bool = False
 
     def __post_init__(self) -> None:
-        """Raise OptionError for a value out of range before there is any work."""
-        _sampler(self.settings)
+        """Raise OptionError for what cannot go together before there is any work."""
         Prompt(system=self.system, template=self.template, raw=self.raw)
 
 
@@ -55,49 +54,24 @@ class Request:
     stop: Sequence[str]
 
 
-@dataclass
 class Decoder:
-    """A model, and the cache of its last prompt, of which the next one may have the beginning."""
+    """Answers one prompt after the other; what the next one has in common with the last is not evaluated again."""
 
-    model: Mistral
-    tokenizer: Tokenizer
-    _held: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._cache = make_cache(self.model.args)
+    def __init__(self, model: Mistral, tokenizer: Tokenizer) -> None:
+        self._timeline = Timeline(model, max_snapshot_bytes=MAX_SNAPSHOT_BYTES)
+        self._tokenizer = tokenizer
 
     def answer(self, request: Request) -> tuple[str, GenerationResponse]:
         """Return the text, which its prefill begins, and the last response."""
         prompt = request.prompt
-        ids = prompt.encode(self.tokenizer)
-        check_prompt(ids, self.model)
-        n_cached, self._held = self._rewind(ids), []  # nothing is held until the answer is whole
-        responses = list(
-            stream_generate(
-                self.model,
-                self.tokenizer,
-                ids[n_cached:],
-                cache=self._cache,
-                history=ids[:n_cached],
-                sampler=request.sampler,
-                max_tokens=request.max_tokens,
-                stop=request.stop,
-                continues=prompt.continues(self.tokenizer) or bool(prompt.prefill),
-            )
+        options = AnswerOptions(
+            sampler=request.sampler,
+            max_tokens=request.max_tokens,
+            stop=request.stop,
+            continues=prompt.continues(self._tokenizer) or bool(prompt.prefill),
         )
-        self._held = [*ids, *(response.token for response in responses)][: self._cache[0].offset]
+        responses = list(stream(self._timeline, self._tokenizer, prompt.encode(self._tokenizer), options))
         return prompt.prefill + "".join(response.text for response in responses), responses[-1]
-
-    def _rewind(self, ids: Sequence[int]) -> int:
-        """Make the cache hold as much of `ids` as it can, all but the last at most, and return how much."""
-        pairs = zip(self._held, ids[:-1], strict=False)
-        n_common = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(self._held), len(ids) - 1))
-        if n_common == 0 or any(layer.wrapped for layer in self._cache):
-            self._cache = make_cache(self.model.args)
-            return 0
-        for layer in self._cache:
-            layer.trim(layer.offset - n_common)
-        return n_common
 
 
 def run(results: Results, defaults: Defaults, model: Mistral, tokenizer: Tokenizer, notes: Notes) -> None:
@@ -140,7 +114,7 @@ def _result(decoder: Decoder, task: Task, defaults: Defaults) -> dict[str, objec
         "cached_tokens": last.cached_tokens,
         "generation_tokens": last.generation_tokens,
         "seed": request.sampler.seed,
-        "temperature": request.sampler.temperature,
+        "temperature": request.sampler.options.temperature,
     }
 
 
@@ -153,14 +127,11 @@ def request_of(task: Task, defaults: Defaults) -> Request:
         value = {"messages": value}
     elif not isinstance(value, dict):
         raise OptionError("the line is neither a text, nor a list of messages, nor an object")
-    own = checked_settings({key: value[key] for key in value if key not in OWN_KEYS}, "the line")
-    seed = defaults.settings.get("seed")
-    settings = {**defaults.settings}
-    if isinstance(seed, int):
-        settings["seed"] = (seed + task.index) % (MAX_SEED + 1)
-    max_tokens, stop = own.pop("max_tokens", defaults.max_tokens), own.pop("stop", defaults.stop)
-    assert isinstance(max_tokens, int) and isinstance(stop, Sequence)
-    return Request(_prompt(value, defaults), _sampler(settings | own), max_tokens, stop)
+    own = read_values(AnswerKnobs, {key: value[key] for key in value if key not in OWN_KEYS}, "the line")
+    seed = defaults.options.seed
+    own = ({} if seed is None else {"seed": (seed + task.index) % (MAX_SEED + 1)}) | own
+    options = replace(defaults.options, **own)
+    return Request(_prompt(value, defaults), Sampler(options), options.max_tokens, options.stop)
 
 
 def _prompt(value: Mapping[str, object], defaults: Defaults) -> Prompt:
@@ -182,7 +153,3 @@ def _prompt(value: Mapping[str, object], defaults: Defaults) -> Prompt:
     if not isinstance(last, dict) or last.get("role") != "assistant" or not isinstance(last.get("content"), str):
         return prompt
     return replace(prompt, messages=messages[:-1], prefill=(last["content"] + prompt.prefill).rstrip(" "))
-
-
-def _sampler(settings: Mapping[str, object]) -> Sampler:
-    return Sampler(**settings)  # type: ignore[arg-type]  # options, which typer has checked, and `checked_settings`

@@ -1,4 +1,4 @@
-"""The first fenced code block (CommonMark 0.31, section 4.5) of a text that arrives in pieces."""
+"""Finds the first fenced code block (CommonMark 0.31, 4.5) of a text that comes in pieces."""
 
 import re
 
@@ -6,24 +6,24 @@ OPENING = re.compile(r"([ \t]*)(`{3,}|~{3,})([^`\n]*)\n")
 
 
 class FirstCodeBlock:
-    """Takes text and gives back what is inside the block, line by line; an answer that ends early ends the block.
+    """Takes text and returns the lines inside the block, which also ends with the text.
 
-    As models put blocks into lists, a fence may be indented by any amount, which its lines then lose.
+    Models put blocks into lists. So a fence may have any indentation, and the lines of the block lose the same.
     """
 
     def __init__(self) -> None:
         self.found = False
         self.closed = False
-        self._line = ""  # the last one, not yet ended
+        self._line = ""  # the last line, which has not ended yet
         self._indent, self._fence = "", ""
 
     def add(self, text: str) -> str:
-        """Return the lines of the block that are certain now."""
+        """Return the lines of the block that are complete now."""
         *lines, self._line = (self._line + text).split("\n")
         return "".join(self._take(line + "\n") for line in lines)
 
     def flush(self) -> str:
-        """Return what is left of a block that was never closed."""
+        """Return the last line of a block that was never closed."""
         line, self._line = self._line, ""
         return self._take(line + "\n") if line else ""
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import typer
 
@@ -11,10 +11,11 @@ from mistral_mlx.cli.terminal.bar import Bar
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.errors import OptionError, counted
-from mistral_mlx.generation.samples import stream_samples
-from mistral_mlx.generation.stream import GenerationResponse, check_prompt
+from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
+from mistral_mlx.generation.timeline import Timeline, check_prompt
 from mistral_mlx.model.mistral import Mistral
-from mistral_mlx.sampling.sampler import MAX_SEED, Sampler
+from mistral_mlx.sampling.options import MAX_SEED, SamplingOptions
+from mistral_mlx.sampling.sampler import Sampler
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .code_block import FirstCodeBlock
@@ -63,13 +64,13 @@ class Job:
         return JsonlOutput(self.name) if self.as_jsonl else TextOutput(stream=self.stream)
 
 
-def make_samplers(settings: dict[str, object], n: int) -> list[Sampler]:
-    """Return a sampler per answer, whose seeds follow each other. Raises OptionError for a value out of range."""
+def make_samplers(options: SamplingOptions, n: int) -> list[Sampler]:
+    """Return a sampler per answer, whose seeds follow each other. Raises OptionError if `n` is out of range."""
     if not 1 <= n <= MAX_SAMPLES:
         raise OptionError(f"--samples is {n}; it must be 1 to {MAX_SAMPLES}")
-    first = Sampler(**settings)  # type: ignore[arg-type]  # values of options, which typer has checked
+    first = Sampler(options)
     seeds = [(first.seed + i) % (MAX_SEED + 1) for i in range(1, n)]
-    return [first, *(Sampler(**{**settings, "seed": seed}) for seed in seeds)]  # type: ignore[arg-type]
+    return [first, *(Sampler(options, seed=seed) for seed in seeds)]
 
 
 def run(job: Job, model: Mistral, tokenizer: Tokenizer, notes: Notes) -> None:
@@ -102,20 +103,19 @@ def _streams(
     job: Job, model: Mistral, tokenizer: Tokenizer, notes: Notes, bar: Bar
 ) -> Iterator[Iterator[GenerationResponse]]:
     ids, continues = job.prompt.encode(tokenizer), job.prompt.continues(tokenizer)
-    check_prompt(ids, model)
+    check_prompt(ids, model.args)
     if continues and not (job.prompt.raw or job.prompt.suffix is not None):
         notes.say("this model has no instruct format: the text is continued as it is (--raw says so on purpose)")
-    return stream_samples(
-        model,
-        tokenizer,
-        ids,
-        job.samplers,
+    options = AnswerOptions(
         max_tokens=job.max_tokens,
         stop=job.stop,
-        on_prefill=lambda done, total: bar("reading the prompt", done, total),
+        progress=bar,
         continues=continues or bool(job.prompt.prefill),
         n_logprobs=job.n_logprobs,
+        fork=len(job.samplers) > 1,
     )
+    timeline = Timeline(model)
+    return (stream(timeline, tokenizer, ids, replace(options, sampler=sampler)) for sampler in job.samplers)
 
 
 def _new_answer(job: Job, index: int) -> Answer:

@@ -147,7 +147,7 @@ def record(answer: Answer, name: str) -> dict[str, object]:
         **{key: value for key, value in counts.items() if key not in NOT_COUNTS},
         "start_ttft_s": answer.start_ttft_s,
         "seed": answer.sampler.seed,
-        "temperature": answer.sampler.temperature,
+        "temperature": answer.sampler.options.temperature,
         "model": name,
     }
 

@@ -1,4 +1,4 @@
-"""What a model is asked to continue or answer, put together from its sources and turned into ids."""
+"""Joins a prompt from its sources, and encodes it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ JOINED = "\n\n"  # between the parts of a prompt
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and how it is to be read; with `suffix`, what stands before and behind a gap."""
+    """A prompt and how to encode it; with `suffix`, the texts before and after a gap."""
 
     text: str = ""
     system: str | None = None
-    template: str | None = None  # the instruct format
+    template: str | None = None  # the chat format
     raw: bool = False
-    prefill: str = ""  # what the answer begins with
+    prefill: str = ""  # the beginning of the answer
     suffix: str | None = None
     messages: Sequence[Mapping[str, object]] = ()  # instead of a text
 
     def __post_init__(self) -> None:
-        """Raise OptionError for what cannot go together."""
+        """Raise OptionError for values that exclude each other."""
         if self.raw and self.template:
             raise OptionError("--raw continues the text without a format; leave out --template, or --raw")
         if self.raw and self.messages:
@@ -37,11 +37,11 @@ class Prompt:
             raise OptionError("filling in the middle takes no --system, --template, --prefill or messages")
 
     def continues(self, tokenizer: Tokenizer) -> bool:
-        """Whether the text is continued as it is, because it is to be or the model knows nothing else."""
+        """Return whether the model continues the text as it is: by option, or without a chat format."""
         return self.raw or self.suffix is not None or not (self.template is not None or tokenizer.has_chat_format)
 
     def encode(self, tokenizer: Tokenizer) -> list[int]:
-        """Return the ids. Raises OptionError or TokenizerError if the model has no format for them."""
+        """Return the ids. Raises OptionError or TokenizerError if the model has no suitable format."""
         if self.suffix is not None:
             return encode_infill(tokenizer, self.text, self.suffix)
         if self.continues(tokenizer):
@@ -58,11 +58,11 @@ class Prompt:
 def join_prompt(
     argument: str | None, prompt_file: Path | None = None, files: Sequence[Path] = (), *, alone: bool | None = None
 ) -> str:
-    """Return the prompt: standard input, then the named files, the prompt file and the argument, a blank line between.
+    """Return stdin, the named files, the prompt file and the argument, blank lines between.
 
-    One line feed at the end of the input or of a file ends its last line and is not part of the prompt; nothing else
-    is touched. `alone` says whether standard input is the only source there can be, when a terminal is read, too.
-    Raises OptionError if something is not UTF-8 text.
+    One line feed at the end of the input or of a file is not part of the prompt; nothing else is changed. `alone` says
+    that standard input is the only possible source; then a terminal is read, too.
+    Raises OptionError if a source is not UTF-8 text.
     """
     if alone is None:
         alone = argument is None and prompt_file is None and not files
@@ -74,9 +74,9 @@ def join_prompt(
 
 
 def read_text(source: str, what: str) -> str:
-    """Return the text of a file, or with ``-`` of standard input, without the line feed at its end.
+    """Return the text of the file `source` (``-`` is stdin), without the line feed at its end.
 
-    Raises OptionError if it is not UTF-8 text, or there is none.
+    Raises OptionError if it is not UTF-8 text, or empty.
     """
     name = STDIN if source == "-" else source
     text = _text(read_stdin() if source == "-" else read_file(Path(source), what), name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mistral_mlx.cli.models import registry
+from mistral_mlx.cli.options.answer import AnswerKnobs, read_values
 from mistral_mlx.cli.terminal.notes import note
 from mistral_mlx.cli.terminal.streams import write_text
 from mistral_mlx.errors import OptionError, shown
@@ -62,7 +63,7 @@ class UserTemplate:
     extract: bool = False
     raw: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)  # their defaults
-    options: Mapping[str, object] = field(default_factory=dict)  # by the name of the parameter
+    options: Mapping[str, object] = field(default_factory=dict)  # as they are written
 
     @property
     def takes_input(self) -> bool:
@@ -135,8 +136,6 @@ def load_template(name: str) -> UserTemplate:
     except OSError as error:
         raise OptionError(f"the template {shown(str(path), limit=200)} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        if isinstance(error, OptionError):
-            raise
         raise OptionError(f"the template {shown(str(path), limit=200)} is not TOML: {error}") from error
 
 
@@ -147,7 +146,7 @@ def list_templates() -> None:
         try:
             values = tomllib.loads(_path(name).read_text(encoding="utf-8"))
             write_text(f"{name}\t{' '.join(str(values.get('description', '')).split())}\n")
-        except (OSError, ValueError):
+        except (OSError, ValueError, OptionError):
             write_text(f"{name}\t(cannot be read)\n")
     if not _names() and sys.stderr.isatty():
         note("there are no templates; 'mistral-mlx templates edit NAME' makes one")
@@ -190,10 +189,8 @@ def _parsed(name: str, values: dict[str, object]) -> UserTemplate:
     for key, value in own.items():
         if not isinstance(value, bool if key in FLAGS else str):
             raise OptionError(f"{key} of the template {name} is {shown(value)}; give {_expected(key)}")
-    from .answer_settings import checked_settings  # it knows the engine
-
-    options = checked_settings(values, f"the template {name}")
-    return UserTemplate(name, **own, variables=variables, options=options)  # type: ignore[arg-type]  # checked above
+    read_values(AnswerKnobs, values, f"the template {name}")
+    return UserTemplate(name, **own, variables=variables, options=values)  # type: ignore[arg-type]  # checked above
 
 
 def _expected(key: str) -> str:

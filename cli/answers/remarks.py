@@ -1,4 +1,4 @@
-"""What several commands say about an answer; knows nothing of where it is said."""
+"""Remarks about an answer that several commands print."""
 
 from mistral_mlx.errors import counted
 from mistral_mlx.generation.stream import GenerationResponse
@@ -10,7 +10,7 @@ def untrained_position(n_tokens: int, n_trained: int) -> str:
 
 
 def statistics(last: GenerationResponse, seed: int, reason: str) -> str:
-    """Return counts, speeds and memory in one line."""
+    """Return the counts, speeds and memory of an answer in one line."""
     return (
         f"prompt {counted(last.prompt_tokens, 'token')} ({last.cached_tokens} cached) {last.prompt_tps:.1f} tok/s, "
         f"answer {counted(last.generation_tokens, 'token')} {last.generation_tps:.1f} tok/s ({reason}), "

@@ -1,4 +1,4 @@
-"""Showing one answer while it is generated, as Markdown or as it is written, and stopping it on Ctrl-C."""
+"""Shows one answer while it is generated, as Markdown or plain text, and stops it on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from .input import is_terminal
 
 if TYPE_CHECKING:
     from mistral_mlx.cli.terminal.notes import Notes
-    from mistral_mlx.generation.stream import GenerationResponse, OnPrefill
+    from mistral_mlx.generation.stream import GenerationResponse
+    from mistral_mlx.progress import Progress
     from mistral_mlx.session.session import Answer
 
 
@@ -41,7 +42,7 @@ class PlainWriter:
 
 
 def writer(*, plain: bool) -> Writer:
-    """Return a writer for one answer: of Markdown where the terminal can show it, unless `plain`."""
+    """Return a writer for one answer: Markdown on a capable terminal, unless `plain`."""
     if plain or not is_terminal():
         return PlainWriter()
     from mistral_mlx.cli.terminal.markdown import MarkdownStream
@@ -50,29 +51,29 @@ def writer(*, plain: bool) -> Writer:
 
 
 def show_answer(
-    start: Callable[[OnPrefill], Answer],
+    start: Callable[[Progress], Answer],
     writer: Writer,
     *,
     entered: float,
     on_start: Callable[[], None],
     notes: Notes,
 ) -> GenerationResponse | None:
-    """Write the answer, and return its last piece with the time to the first one from `entered`; None if there is none.
+    """Write the answer; return its last piece, with ttft_s counted from `entered`, or None if no text came.
 
-    Ctrl-C ends it at once while the prompt is read, and after the current token then. `on_start` is called before the
+    Ctrl-C ends it at once while the prompt is read, later after the current token. `on_start` is called before the
     prompt is read.
     """
     last: GenerationResponse | None = None
     ttft_s = 0.0
     bar = notes.progress("tokens")
 
-    def on_prefill(done: int, total: int) -> None:
+    def progress(what: str, done: int, total: int) -> None:
         if done == 0:
             on_start()
-        bar("reading the prompt", done, total)
+        bar(what, done, total)
 
     with bar, _interrupts(at_once=lambda: last is None) as is_interrupted:
-        stream = start(on_prefill)
+        stream = start(progress)
         try:
             for last in stream:
                 ttft_s = ttft_s or time.perf_counter() - entered
@@ -91,7 +92,7 @@ def show_answer(
 
 @contextmanager
 def _interrupts(*, at_once: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether Ctrl-C was pressed inside; it raises Interrupted while `at_once` is true."""
+    """Yield a function that tells whether Ctrl-C was pressed; while `at_once()`, Ctrl-C raises Interrupted instead."""
     pressed: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:

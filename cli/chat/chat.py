@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mistral_mlx.cli.answers.remarks import statistics
@@ -15,11 +15,11 @@ from .attachments import Attachment, with_files
 from .background import Background
 from .opening import ChatSetup, Opened, load_session, recap, switch_model
 from .remarks import Remarks
-from .settings import Settings
+from .settings import ChatOptions
 from .store import Store
 
 if TYPE_CHECKING:
-    from mistral_mlx.generation.stream import GenerationResponse
+    from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse
     from mistral_mlx.sampling.sampler import Sampler
     from mistral_mlx.session.session import Answer, Session
 
@@ -30,7 +30,7 @@ class Chat:
 
     setup: ChatSetup
     loading: Background[Opened]
-    settings: Settings
+    settings: ChatOptions
     is_interactive: bool = False
     attachments: list[Attachment] = field(default_factory=list)
     edit: tuple[int, str] | None = None  # the message that the next one replaces, from the end, and its text
@@ -68,26 +68,30 @@ class Chat:
         return self.opened.model
 
     def ask(self, text: str) -> None:
-        """Answer `text` with the files that go with it, in place of the message that is edited, if one is."""
+        """Answer `text` and the attached files; in edit mode they replace the message that is edited."""
         session, text = self.session, with_files(text, self.attachments)
         edit, self.edit = self.edit, None
         if edit:
             n = edit[0]
-            is_answered = self.stream(lambda **options: session.edit(n, text, **options))
+            is_answered = self.stream(lambda options: session.edit(n, text, options))
         else:
-            is_answered = self.stream(lambda **options: session.ask(text, **options))
+            is_answered = self.stream(lambda options: session.ask(text, options))
         if is_answered:
             self.attachments = []
 
-    def stream(self, start: Callable[..., Answer]) -> bool:
-        """Show the answer that `start` begins, and save the turn; return whether there is any."""
+    def stream(self, start: Callable[[AnswerOptions], Answer]) -> bool:
+        """Show the answer that `start` begins, and save the turn. Return whether any text came."""
+        from mistral_mlx.generation.stream import AnswerOptions
+
         try:
             last = show_answer(
-                lambda on_prefill: start(
-                    sampler=self.sampler,
-                    max_tokens=self.settings.max_tokens,
-                    stop=self.settings.stop,
-                    on_prefill=on_prefill,
+                lambda progress: start(
+                    AnswerOptions(
+                        sampler=self.sampler,
+                        max_tokens=self.settings.max_tokens,
+                        stop=self.settings.stop,
+                        progress=progress,
+                    )
                 ),
                 writer(plain=self.settings.plain),
                 entered=self.entered,
@@ -107,7 +111,7 @@ class Chat:
         return True
 
     def save(self) -> None:
-        """Save the conversation if that is wanted and it has begun; what goes wrong is said and nothing more."""
+        """Save the conversation if it has begun and autosave is on; an error is only printed."""
         if self.store.autosave and (self.store.name or self.session.transcript):
             try:
                 self.save_as(None)
@@ -120,7 +124,7 @@ class Chat:
         Raises OptionError or SessionError as `Store.save` does.
         """
         wanted = name or self.store.name
-        saved = self.store.save(self.session, {**asdict(self.settings), "model": self.model}, name)
+        saved = self.store.save(self.session, {**self.settings.as_saved(), "model": self.model}, name)
         if wanted and saved != wanted:
             self.say(f"another program has changed the session {wanted}; this conversation is saved as {saved}")
         return saved
@@ -129,14 +133,14 @@ class Chat:
         """Write a remark, unless the chat is quiet."""
         self.notes.say(text)
 
-    def apply(self, settings: Settings) -> None:
-        """Make `settings` those of all further answers. Raises OptionError if one is out of range."""
+    def apply(self, settings: ChatOptions) -> None:
+        """Use `settings` for all further answers. Raises OptionError if one is out of range."""
         self.sampler = settings.sampler()
         self.settings = settings
         self.session.on_overflow = settings.on_overflow
 
     def begin_anew(self) -> None:
-        """Forget what was said of a conversation; the next one is saved under a name of its own."""
+        """Reset everything that belongs to one conversation; the next one gets a name of its own."""
         self.store.forget()
         self._forget_remarks()
 
@@ -144,14 +148,14 @@ class Chat:
         self.attachments, self.edit, self.remarks = [], None, Remarks()
 
     def resume(self, name: str) -> None:
-        """Go on with the saved session `name`. Raises SessionError if it is damaged or another model's."""
+        """Continue the saved session `name`. Raises SessionError if it is damaged or another model's."""
         session = self.session
         self._take(load_session(self.store, name, self.model, (session.model, session.tokenizer)))
         self._forget_remarks()
         self.say(recap(self.opened))
 
     def switch(self, name: str) -> None:
-        """Go on with another model, which reads the conversation anew. Raises ModelError if it cannot be opened."""
+        """Continue with another model, which reads the conversation again. Raises ModelError if it cannot be opened."""
         self._take(switch_model(self.setup.opener, self.session, name))
         self.say(f"{shown(name)} goes on with the conversation")
         self.save()
@@ -161,7 +165,7 @@ class Chat:
         self.apply(self.settings.restored(opened.settings, given=self.setup.given))
 
     def _begun(self) -> None:
-        """The question is saved before its answer, which may take long or never come."""
+        """Save the question before its answer, which may take long or never come."""
         self.save()
         if n := self.session.dropped_turns:
             self.say(self.remarks.dropped(n))

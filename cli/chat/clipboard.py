@@ -1,4 +1,4 @@
-"""The clipboard: the desktop's own program where there is one, else the terminal by OSC 52."""
+"""Copies to the clipboard: with the desktop's own program, or else through the terminal (OSC 52)."""
 
 import base64
 import os
@@ -8,7 +8,7 @@ import sys
 
 from mistral_mlx.errors import OptionError
 
-PROGRAMS = {  # by what says that it will work
+PROGRAMS = {  # by the environment variable that must be set
     "WAYLAND_DISPLAY": ["wl-copy"],
     "DISPLAY": ["xclip", "-selection", "clipboard"],
     "": ["pbcopy"],
@@ -18,7 +18,7 @@ TIMEOUT_S = 5.0
 
 
 def copy(text: str) -> str:
-    """Put `text` on the clipboard and return what did it. Raises OptionError if nothing can."""
+    """Put `text` on the clipboard and return what did it. Raises OptionError if nothing works."""
     for variable, command in PROGRAMS.items():
         if (not variable or os.environ.get(variable)) and shutil.which(command[0]):
             return _by_program(text, command)
@@ -33,7 +33,7 @@ def copy(text: str) -> str:
 
 def _by_program(text: str, command: list[str]) -> str:
     try:
-        # What stays behind to serve the clipboard must not hold our streams.
+        # A program that keeps running to serve the clipboard must not hold our streams open.
         subprocess.run(
             command,
             input=text.encode("utf-8", errors="replace"),

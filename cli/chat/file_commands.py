@@ -1,4 +1,4 @@
-"""The commands of the chat that read and write files: sessions, attachments, the editor, the clipboard, export."""
+"""The commands of the chat for sessions, attachments, the editor, the clipboard and export."""
 
 import os
 import shlex
@@ -80,7 +80,7 @@ def _editor(chat: Chat, rest: str) -> None:
 
 
 def _edited(text: str) -> str:
-    """Return what the user makes of `text` in an editor. Raises OptionError if it fails."""
+    """Let the user edit `text` in an editor, and return the result. Raises OptionError if that fails."""
     command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "message.md"
@@ -117,7 +117,7 @@ def _export(chat: Chat, rest: str) -> None:
 
 
 def _write_new(path: Path, text: str) -> None:
-    """Write a file that is not there yet: whole or not at all. Raises OptionError if it is."""
+    """Write a new file, completely or not at all. Raises OptionError if it exists."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         draft.write_text(text, encoding="utf-8", errors="replace")
@@ -132,10 +132,10 @@ def _write_new(path: Path, text: str) -> None:
 
 FILES = {
     "save": Command("[NAME]", "save the conversation, as NAME from now on", _save),
-    "load": Command("NAME", "go on with a saved conversation", _load, "sessions"),
+    "load": Command("NAME", "continue a saved conversation", _load, "sessions"),
     "sessions": Command("", "list the saved conversations", _sessions),
-    "read": Command("FILE...", "put text files into the next message; - for none", _read, "paths"),
-    "glob": Command("PATTERN", "put the text files that match into the next message", _glob, "paths"),
+    "read": Command("FILE...", "add text files to the next message; - removes them", _read, "paths"),
+    "glob": Command("PATTERN", "add the text files that match to the next message", _glob, "paths"),
     "editor": Command("[TEXT]", "write the next message in $VISUAL or $EDITOR", _editor),
     "copy": Command("[N]", "copy the last answer, or the N-th from the end, to the clipboard", _copy),
     "export": Command("FILE.md", "write the conversation as Markdown", _export, "paths"),

@@ -1,4 +1,4 @@
-"""How messages are typed: edited, completed and remembered on a terminal, read plainly from anything else."""
+"""Reads messages: with line editing and history on a terminal, line by line from anything else."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ class Reader(Protocol):
 
 
 class PlainReader:
-    """A line is a message, and so are all lines between three quotes and three quotes."""
+    """Reads one message per line; all lines between three quotes and three quotes are one message."""
 
     def __init__(self) -> None:
         self.is_interactive = sys.stdin.isatty()
@@ -44,7 +44,7 @@ class PlainReader:
         if not line.lstrip().startswith(QUOTES):
             return line
         lines = [line]
-        with suppress(EOFError):  # what there is, is the message
+        with suppress(EOFError):  # the end of the input closes the quotes
             while is_quote_open("\n".join(lines)):
                 lines.append(self._line("… "))
         return unquoted("\n".join(lines))
@@ -65,7 +65,7 @@ class PlainReader:
 
 
 class TerminalReader:
-    """Edits lines. `toolbar` gives the line below for so many columns; `on_shown` is called with the first prompt."""
+    """Edits lines. `toolbar(columns)` returns the line below the prompt; `on_shown` is called with the first prompt."""
 
     is_interactive = True
 
@@ -106,13 +106,13 @@ class TerminalReader:
         self._prompt.app.invalidate()
 
     def fail(self, error: BaseException) -> None:
-        """End a `read` that is going on with `error`; may be called in any thread."""
+        """Make a running `read` raise `error`; may be called in any thread."""
         app = self._prompt.app
         if app.loop is not None and app.is_running:
             app.loop.call_soon_threadsafe(lambda: app.is_running and not app.is_done and app.exit(exception=error))
 
     def print_above(self, write: Callable[[], None]) -> None:
-        """Call `write`, which prints, with the prompt out of its way; may be called in any thread."""
+        """Call `write`, which prints, with the prompt hidden meanwhile; may be called in any thread."""
         from prompt_toolkit.application import run_in_terminal
 
         app = self._prompt.app
@@ -127,18 +127,18 @@ class TerminalReader:
 
 
 def is_terminal() -> bool:
-    """Whether there is a terminal that can move its cursor on both sides."""
+    """Whether stdin and stdout are a terminal that can move its cursor."""
     return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
 
 
 def is_quote_open(text: str) -> bool:
-    """Whether `text` begins with three quotes that nothing closes."""
+    """Whether `text` begins with three quotes and does not end with three others."""
     text = text.strip()
     return text.startswith(QUOTES) and (len(text) < 2 * len(QUOTES) or not text.endswith(QUOTES))
 
 
 def unquoted(text: str) -> str:
-    """Return `text` without the three quotes around it, if there are any."""
+    """Return `text` without the three quotes around it, if it has them."""
     if not text.lstrip().startswith(QUOTES):
         return text
     inner = text.lstrip()[len(QUOTES) :].rstrip()
@@ -146,7 +146,7 @@ def unquoted(text: str) -> str:
 
 
 def _history(path: Path | None) -> "History":
-    """Return what was typed before and where it is kept, for its owner only; in memory if `path` is no such place."""
+    """Return the history in the file `path`, mode 0600; in memory if `path` is None or cannot be written."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     class File(FileHistory):
@@ -168,7 +168,7 @@ def _history(path: Path | None) -> "History":
 
 
 def as_text(typed: str) -> str:
-    """Return `typed` with the bytes that were no UTF-8, which the terminal gives as surrogates, replaced."""
+    """Return `typed` with U+FFFD for bytes that are not UTF-8, which the terminal gives as surrogates."""
     return typed.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 

@@ -1,4 +1,4 @@
-"""What a chat begins with: the model and the session, new or resumed, loaded behind the prompt; and the start of it."""
+"""Opens a chat's model and session, new or resumed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mistral_mlx.cli.models import registry
 from mistral_mlx.errors import TokenizerError, shown
 
-from .settings import Settings
+from .settings import ChatOptions
 from .store import Store
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Opened(NamedTuple):
 
 @dataclass(frozen=True)
 class Opener:
-    """How models are opened. `model` None is that of the session resumed; `name` is what is said of it meanwhile."""
+    """How models are opened. `model` is None when the saved session names it; `name` is shown until it is loaded."""
 
     model: str | None
     device: str
@@ -47,7 +47,7 @@ class Opener:
         use_threads(self.threads, notes)
 
     def open(self, name: str) -> tuple[Mistral, Tokenizer]:
-        """Return the model called `name`, and its tokenizer."""
+        """Return the model `name` and its tokenizer."""
         from mistral_mlx.cli.models.opening import open_model
 
         return open_model(registry.resolve(name), self.notes, ignore_memory=self.ignore_memory)
@@ -59,7 +59,7 @@ class ChatSetup:
 
     opener: Opener
     store: Store
-    settings: Settings
+    settings: ChatOptions
     given: frozenset[str] = frozenset()  # settings from the command line, which no saved session overrides
     system: str | None = None
     template: str | None = None
@@ -72,7 +72,6 @@ def open_session(setup: ChatSetup) -> Opened:
     Raises OptionError, ModelError or SessionError; TokenizerError if the model has no instruct format.
     """
     opener = setup.opener
-    setup.settings.check()
     opener.use_device(opener.notes)
     if setup.resumes:
         name = opener.model or setup.store.model_of(setup.resumes)
@@ -97,7 +96,7 @@ def load_session(
 
 
 def switch_model(opener: Opener, session: Session, name: str) -> Opened:
-    """Return `session` with the model called `name`, for which answers are text and no longer ids."""
+    """Return `session` with the model `name`; its answers keep their text, but not the ids of the other model."""
     from mistral_mlx.session.session import Session
 
     model, tokenizer = opener.open(name)
@@ -110,7 +109,7 @@ def switch_model(opener: Opener, session: Session, name: str) -> Opened:
 
 
 def recap(opened: Opened) -> str:
-    """Return in a line what is resumed."""
+    """Return one line about the session that is resumed."""
     messages = opened.session.messages
     n_turns = sum(message["role"] == "user" for message in messages)
     last = f"; last: {shown(messages[-1]['content'])}" if messages else ""

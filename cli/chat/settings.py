@@ -1,89 +1,55 @@
 """What can be set in a chat while it runs, and is saved with it: sampling, limits, and how answers are shown."""
 
-from __future__ import annotations
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING
-
-from mistral_mlx.cli.options import shared
-from mistral_mlx.cli.options.sampling import OPTIONS, make_sampler
+from mistral_mlx.cli.options.answer import AnswerKnobs, from_plain
 from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.sampling.knobs import Knob, knob, knobs
 
 if TYPE_CHECKING:
     from mistral_mlx.sampling.sampler import Sampler
 
-OVERFLOW = ("drop-turns", "stop")
-SAMPLING = tuple(OPTIONS)
 _SWITCHES = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 
 
-@dataclass
-class Settings:
-    """`seed` None draws one, and so does the word "random". Defaults are those of the command line."""
+@dataclass(frozen=True)
+class ChatOptions(AnswerKnobs):
+    """The settings of a chat. Raises OptionError if a value is out of range."""
 
-    temperature: float = shared.TEMPERATURE
-    top_p: float = shared.TOP_P
-    top_k: int = shared.TOP_K
-    min_p: float = shared.MIN_P
-    typical_p: float = 1.0
-    xtc_probability: float = 0.0
-    xtc_threshold: float = 0.1
-    repetition_penalty: float = shared.REPETITION_PENALTY
-    repetition_context_size: int = 64
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    logit_bias: list[str] | None = None
-    dry_multiplier: float = 0.0
-    dry_base: float = 1.75
-    dry_allowed_length: int = 2
-    dry_penalty_last_n: int = -1
-    dry_sequence_breaker: list[str] | None = None
-    seed: int | None = None
-    max_tokens: int = shared.MAX_TOKENS
-    stop: list[str] = field(default_factory=list)
-    on_overflow: str = OVERFLOW[0]
-    stats: bool = False
-    plain: bool = False
+    on_overflow: str = knob("drop-turns", choices=("drop-turns", "stop"))
+    stats: bool = knob(False)
+    plain: bool = knob(False)
 
-    def sampler(self) -> Sampler:
-        """Return a sampler of these settings. Raises OptionError if one is out of range."""
-        return make_sampler(**{name: getattr(self, name) for name in SAMPLING})
+    def sampler(self) -> "Sampler":
+        """Return a new sampler of these settings."""
+        from mistral_mlx.sampling.sampler import Sampler
 
-    def check(self) -> None:
-        """Raise OptionError if a value is out of range."""
-        if self.max_tokens < 1:
-            raise OptionError(f"max_tokens is {self.max_tokens}; it must be at least 1")
-        if "" in self.stop:
-            raise OptionError("a stop string is empty; give at least one character")
-        if self.on_overflow not in OVERFLOW:
-            raise OptionError(f"on_overflow is {shown(self.on_overflow)}; it must be {' or '.join(OVERFLOW)}")
-        self.sampler()
+        return Sampler(self)
 
-    def changed(self, key: str, value: str) -> Settings:
+    def changed(self, key: str, value: str) -> "ChatOptions":
         """Return these settings with `key` set to what the text `value` means. Raises OptionError."""
         name = key.replace("-", "_")
         if name not in NAMES:
             raise OptionError(f"there is no setting {shown(key)}; there are {', '.join(NAMES)}")
-        settings = Settings(**{**asdict(self), name: _parsed(name, value)})
-        settings.check()
-        return settings
+        plain = _parsed(knobs(ChatOptions)[name], value)
+        return replace(self, **from_plain(ChatOptions, {name: plain}))
 
-    def restored(self, saved: dict[str, object], *, given: frozenset[str]) -> Settings:
+    def restored(self, saved: dict[str, object], *, given: frozenset[str]) -> "ChatOptions":
         """Return these settings with those `saved` that were not `given` anew; raises OptionError if they are wrong."""
-        known = {name: saved[name] for name in NAMES if name in saved and name not in given}
-        for name, value in known.items():
-            if not _fits(name, value):
-                raise OptionError(f"the saved settings cannot be used: {name} is {shown(value)}")
+        known = {key: saved[key] for key in NAMES if key in saved and key not in given}
         try:
-            settings = Settings(**{**asdict(self), **known})
-            settings.check()
-        except TypeError as error:
+            return replace(self, **from_plain(ChatOptions, known))
+        except OptionError as error:
             raise OptionError(f"the saved settings cannot be used: {error}") from error
-        return settings
+
+    def as_saved(self) -> dict[str, Any]:
+        """Return the settings as a saved session keeps them; the opposite of `restored`."""
+        return {key: option.to_plain(getattr(self, option.name)) for key, option in knobs(ChatOptions).items()}
 
     def lines(self) -> list[str]:
         """Return a line for each setting, as /set takes it."""
-        return [f"{name} {_text(name, value)}".rstrip() for name, value in asdict(self).items()]
+        return [f"{key} {_text(key, value)}".rstrip() for key, value in self.as_saved().items()]
 
     def short(self) -> str:
         """Return the sampling in a few words."""
@@ -96,44 +62,29 @@ class Settings:
         return " ".join(parts)
 
 
-NAMES = tuple(field.name for field in fields(Settings))
+NAMES = tuple(knobs(ChatOptions))
 
 
-def _fits(name: str, value: object) -> bool:
-    """Whether a saved `value` has the type of the setting `name`."""
-    if value is None:
-        return name in ("seed", "logit_bias", "dry_sequence_breaker")
-    if name in ("stop", "logit_bias", "dry_sequence_breaker"):
-        return isinstance(value, list) and all(isinstance(text, str) for text in value)
-    kind = int if name == "seed" else type(getattr(Settings(), name))
-    return type(value) is kind or (kind is float and type(value) is int)
-
-
-def _parsed(name: str, value: str) -> object:
-    default = getattr(Settings(), name)
-    if name in ("stop", "dry_sequence_breaker"):
-        return [value] if value else []
-    if name == "logit_bias":
-        return value.split()
-    if name == "seed" and value in ("", "random"):
+def _parsed(option: Knob, text: str) -> object:
+    """Return the plain value of a text after /set. Raises OptionError."""
+    if option.kind is list:
+        is_biases = option.key == "logit_bias"  # which have no spaces
+        return text.split() if is_biases else [text] if text else []
+    if option.optional and text in ("", "random"):
         return None
-    if isinstance(default, bool):
-        if value.lower() not in _SWITCHES:
-            raise OptionError(f"{name} is {shown(value)}; it must be on or off")
-        return _SWITCHES[value.lower()]
-    if isinstance(default, str):
-        return value
-    kind = float if isinstance(default, float) else int
+    if option.kind is bool:
+        if text.lower() not in _SWITCHES:
+            raise OptionError(f"{option.key} is {shown(text)}; it must be on or off")
+        return _SWITCHES[text.lower()]
     try:
-        return kind(value)
+        return option.kind(text)
     except ValueError:
-        wanted = "a number" if kind is float else "a whole number"
-        raise OptionError(f"{name} is {shown(value)}; it must be {wanted}") from None
+        raise OptionError(f"{option.key} is {shown(text)}; it must be {option.expected}") from None
 
 
-def _text(name: str, value: object) -> str:
+def _text(key: str, value: object) -> str:
     if value is None:
-        return "random" if name == "seed" else ""
+        return "random" if key == "seed" else ""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The start of a chat: a prompt at once, and the model loading behind it."""
+"""Starts a chat: shows the prompt, and loads the model in the background."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The line below the prompt: model, context, speed and sampling, as far as there is room."""
+"""The line below the prompt: model, context, speed and sampling, as far as they fit."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ BAR_CELLS = 10
 @dataclass(frozen=True)
 class Status:
     model: str
-    state: str = ""  # said in place of the context
+    state: str = ""  # shown instead of the context
     used: int = 0  # tokens
     limit: int | None = None
     is_window: bool = False
     tokens_per_s: float | None = None
     sampling: str = ""
-    n_files: int = 0  # that go with the next message
+    n_files: int = 0  # attached to the next message
 
 
 def line(status: Status, columns: int) -> str:
-    """Return the line, of at most `columns` cells; what stands to the right goes first."""
+    """Return the line, at most `columns` cells; parts at the right are dropped first."""
     parts = [status.model, status.state or _context(status)]
     parts += [f"{status.n_files} file{'s'[: status.n_files > 1]} attached"] if status.n_files else []
     parts += [f"{status.tokens_per_s:.1f} tok/s"] if status.tokens_per_s else []

@@ -11,7 +11,7 @@ from mistral_mlx.cli.options.sampling import with_sampling
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.reading import read_file, read_stdin
 
-from .complete import split_settings
+from .complete import answer_options
 
 
 @with_sampling
@@ -45,8 +45,7 @@ def batch(
     from mistral_mlx.cli.models.opening import open_model, use_device, use_threads
 
     notes = Notes(quiet=quiet)
-    settings, limit, stops = split_settings(context, sampling, {})
-    defaults = command.Defaults(settings, limit, stops, system=system, template=template, raw=raw)
+    defaults = command.Defaults(answer_options(context, sampling, {}), system=system, template=template, raw=raw)
     tasks = command.read_tasks(read_stdin() if str(source) == "-" else read_file(source, "file of prompts"))
     with command.Results(output, tasks, model or "") as results:
         if results.remaining:

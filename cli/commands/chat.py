@@ -46,8 +46,9 @@ def chat(
 ) -> None:
     """Talk to a model; /help inside lists the commands."""
     from mistral_mlx.cli.chat import opening, start
-    from mistral_mlx.cli.chat.settings import NAMES, Settings
+    from mistral_mlx.cli.chat.settings import NAMES, ChatOptions
     from mistral_mlx.cli.chat.store import Store
+    from mistral_mlx.cli.options.answer import from_plain
 
     if name and not resume:
         raise OptionError(f"{shown(name)} is no option; a model is named with --model, a session with --resume")
@@ -55,14 +56,9 @@ def chat(
     resumes = store.existing(name) if resume or last else None
     if model or not resumes:
         registry.resolve(model)  # a wrong name need not wait for the prompt
-    settings = Settings(
-        **sampling,
-        max_tokens=max_tokens,
-        stop=stop or [],
-        on_overflow=on_overflow,
-        stats=stats,
-        plain=plain,
-    )
+    shown_how = {"on_overflow": on_overflow, "stats": stats, "plain": plain}
+    plain_values = {**sampling, "max_tokens": max_tokens, "stop": stop, **shown_how}
+    settings = ChatOptions(**from_plain(ChatOptions, plain_values))
     failed = start.run(
         opening.ChatSetup(
             opening.Opener(model, device, threads, ignore_memory, Notes(quiet=quiet)),

@@ -9,7 +9,8 @@ import typer
 
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
-from mistral_mlx.cli.options.sampling import sampler_settings, with_sampling
+from mistral_mlx.cli.options.answer import AnswerKnobs, from_plain
+from mistral_mlx.cli.options.sampling import with_sampling
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import OptionError
 
@@ -96,7 +97,7 @@ def complete(
     chosen = load_template(prompt_template) if prompt_template is not None else None
     if var and chosen is None:
         raise OptionError("--var is for the variables of a template; name one with --prompt-template")
-    settings, max_tokens, stop = split_settings(context, sampling, {} if chosen is None else chosen.options)
+    asked_for = answer_options(context, sampling, {} if chosen is None else chosen.options)
     is_infill = fim_prefix is not None or fim_suffix is not None
     alone = not (prompt or prompt_file or file or fim_prefix is not None or (chosen and not chosen.takes_input))
     text = join_prompt(prompt, prompt_file, file or (), alone=alone)
@@ -117,10 +118,10 @@ def complete(
     job = command.Job(
         prompt=asked,
         name=model or "",
-        samplers=command.make_samplers(settings, samples),
-        max_tokens=max_tokens,
+        samplers=command.make_samplers(asked_for, samples),
+        max_tokens=asked_for.max_tokens,
         started=STARTED,
-        stop=stop,
+        stop=list(asked_for.stop),
         n_logprobs=logprobs,
         as_json=as_json,
         as_jsonl=as_jsonl,
@@ -135,12 +136,10 @@ def complete(
     command.run(job, *open_model(registry.resolve(model), notes, ignore_memory=ignore_memory), notes)
 
 
-def split_settings(
-    context: typer.Context, sampling: Mapping[str, Any], others: Mapping[str, object]
-) -> tuple[dict[str, Any], int, list[str]]:
-    """Return what the sampler takes, the limit of tokens and the stop texts: `others`, but for what was typed."""
-    names = (*sampling, "max_tokens", "stop")
-    typed = {name for name in names if shared.is_given(context, name)}
-    values = sampler_settings(**sampling) | {name: context.params[name] for name in ("max_tokens", "stop")}
-    values |= {name: value for name, value in others.items() if name not in typed}
-    return values, values.pop("max_tokens"), list(values.pop("stop") or ())
+def answer_options(
+    context: typer.Context, sampling: Mapping[str, object], template: Mapping[str, object]
+) -> AnswerKnobs:
+    """Return the options of an answer: what was typed, then what a template sets, then the defaults."""
+    plain = {**sampling, **{key: context.params[key] for key in ("max_tokens", "stop")}}
+    plain |= {key: value for key, value in template.items() if not shared.is_given(context, key)}
+    return AnswerKnobs(**from_plain(AnswerKnobs, plain))

@@ -1,1 +1,1 @@
-"""Models by name: the registry, opening one, fetching one."""
+"""Models by name: registers, opens and fetches them."""

@@ -1,4 +1,4 @@
-"""A lock on a folder: one process at a time reads, changes and replaces the files in it."""
+"""Locks a folder, so that one process at a time reads, changes and replaces its files."""
 
 import fcntl
 import os
@@ -9,9 +9,9 @@ from pathlib import Path
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of the existing `folder`; wait for another process that holds it.
+    """Hold the lock of the existing `folder`; first wait for another process that holds it.
 
-    It ends with the process, also if that is killed. File systems without locks give none, and the caller goes on.
+    The lock ends with the process, even if the process is killed. On a file system without locks nothing is locked.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

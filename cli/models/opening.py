@@ -1,4 +1,4 @@
-"""Opening a model for a command: the device and threads, the memory it takes, then the weights and the tokenizer."""
+"""Opens a model for a command: sets device and threads, checks the memory, loads."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .registry import first_time
 
-BUFFER_CACHE_BYTES = 512_000_000  # freed buffers that MLX may keep; unbounded, a long chat keeps all it ever had
+BUFFER_CACHE_BYTES = 512_000_000  # freed buffers that MLX may keep; without a limit a long chat keeps all of them
 CHAT_TOKENS = 4096  # the length of a conversation whose cache must fit into memory
 MAX_THREADS = 1024
 
 
 def use_device(name: str) -> None:
-    """Make `name`, one of auto, cpu and gpu, the device of all that follows. Raises OptionError."""
+    """Compute on the device `name` from now on: auto, cpu or gpu. Raises OptionError."""
     if name not in ("auto", "cpu", "gpu"):
         raise OptionError(f"--device is {name!r}; it must be auto, cpu or gpu")
     if name == "gpu" and not mx.metal.is_available():
@@ -31,13 +31,13 @@ def use_device(name: str) -> None:
 
 
 def use_threads(n: int, notes: Notes) -> None:
-    """Let `n` threads compute all that follows, 0 being one per physical core. Raises OptionError."""
+    """Compute with `n` threads from now on; 0 means one per physical core. Raises OptionError."""
     if not 0 <= n <= MAX_THREADS:
         raise OptionError(f"--threads is {n}; it must be 1 to {MAX_THREADS}, or 0 for one per physical core")
     try:
         effective = kernels.set_threads(n)
     except RuntimeError as error:
-        raise OptionError(f"--threads is {n}, and the system does not give so many; take fewer") from error
+        raise OptionError(f"--threads is {n}, but the system cannot start so many; take fewer") from error
     if n and not effective:
         notes.say(f"--threads has no effect here; the kernels are {kernels.names()}")
 
@@ -45,25 +45,25 @@ def use_threads(n: int, notes: Notes) -> None:
 def open_model(
     path: Path, notes: Notes, n_tokens: int = CHAT_TOKENS, *, ignore_memory: bool
 ) -> tuple[Mistral, Tokenizer]:
-    """Return the model and tokenizer at `path`, for a cache of `n_tokens`.
+    """Return the model and tokenizer at `path`, to be used with a cache of `n_tokens`.
 
-    Raises ModelError if they do not fit into memory, unless `ignore_memory`.
+    Raises ModelError if weights and cache do not fit into memory, unless `ignore_memory`.
     """
     _prepare(path, notes, n_tokens, ignore_memory=ignore_memory)
     return load(path)
 
 
 def open_weights(path: Path, notes: Notes, n_tokens: int, *, ignore_memory: bool) -> Mistral:
-    """Return the model at `path`, which needs no tokenizer, for a cache of `n_tokens`.
+    """Return the model at `path`, without its tokenizer, to be used with a cache of `n_tokens`.
 
-    Raises ModelError if they do not fit into memory, unless `ignore_memory`.
+    Raises ModelError if weights and cache do not fit into memory, unless `ignore_memory`.
     """
     _prepare(path, notes, n_tokens, ignore_memory=ignore_memory)
     return load_model(path)
 
 
 def _prepare(path: Path, notes: Notes, n_tokens: int, *, ignore_memory: bool) -> None:
-    """Compare the memory needed with the memory available, and remark on it and on slow kernels."""
+    """Compare the memory needed with the memory available; print remarks on it and the kernels."""
     needed, available = memory_needed(ModelFolder(path), n_tokens), available_memory()
     if available is not None and needed > 0.9 * available:
         text = f"the model needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available"
@@ -71,5 +71,5 @@ def _prepare(path: Path, notes: Notes, n_tokens: int, *, ignore_memory: bool) ->
             raise ModelError(f"{text}; convert it to fewer bits, or add --ignore-memory")
         notes.say(text)
     if (remark := kernels.note()) and not notes.quiet and first_time("slow-kernels"):
-        notes.say(f"{remark} (said once; 'mistral-mlx info' names the kernels)")
+        notes.say(f"{remark} (shown once; 'mistral-mlx info' names the kernels)")
     mx.set_cache_limit(BUFFER_CACHE_BYTES)

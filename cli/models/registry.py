@@ -1,4 +1,4 @@
-"""Names for model folders: which are registered, and what a ``--model`` means; knows nothing of what is in them."""
+"""Registers names for model folders, and finds the folder that ``--model`` means."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ PULLABLE = ("demo",)  # the models that `pull` fetches
 
 
 def home() -> Path:
-    """Return the folder of this program's own models and settings."""
+    """Return the folder of the program's own models and settings."""
     return Path(os.environ.get(HOME_VARIABLE) or platformdirs.user_data_dir("mistral-mlx"))
 
 
@@ -35,16 +35,16 @@ def registered() -> dict[str, Path]:
 
 
 def model_names() -> list[str]:
-    """Return the registered names, for a shell to complete; none where they cannot be read."""
+    """Return the registered names for shell completion; none if they cannot be read."""
     with contextlib.suppress(ModelError):
         return sorted(registered())
     return []
 
 
 def register(name: str, path: Path) -> None:
-    """Make `name` mean the folder `path`, from now on."""
+    """Register `name` for the folder `path`."""
     _file().parent.mkdir(parents=True, exist_ok=True)
-    with locked(_file().parent):  # or two that register at once lose one name
+    with locked(_file().parent):  # otherwise two processes that register at once lose one name
         names = {key: str(value) for key, value in (registered() | {name: path.resolve()}).items()}
         draft = _file().with_suffix(f".{os.getpid()}")
         draft.write_text(json.dumps(names, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -52,9 +52,9 @@ def register(name: str, path: Path) -> None:
 
 
 def resolve(model: str | None) -> Path:
-    """Return the folder that `model`, a registered name or a path, means. A name wins; ``./name`` is always a path.
+    """Return the folder of `model`, a registered name or a path; ``./name`` is always a path.
 
-    Raises OptionError if none is given, ModelError if there is no such name or folder.
+    A name takes precedence over a path. Raises OptionError if `model` is empty, ModelError if it does not exist.
     """
     if not model:
         raise OptionError(f"which model? Give --model with a folder or a name, or set {MODEL_VARIABLE}")
@@ -62,7 +62,7 @@ def resolve(model: str | None) -> Path:
     if path.is_dir():
         return path
     if path.is_file():
-        raise ModelError(f"{shown(model, limit=200)} is a file, and a model is a folder; convert a GGUF file first")
+        raise ModelError(f"{shown(model, limit=200)} is a file, but a model is a folder; convert a GGUF file first")
     if os.sep in model:
         raise ModelError(f"no such model directory: {shown(model, limit=200)}")
     known = ", ".join(sorted(registered())) or f"none; 'mistral-mlx pull {PULLABLE[0]}' fetches one"
@@ -72,7 +72,7 @@ def resolve(model: str | None) -> Path:
 
 
 def located(model: str) -> Path:
-    """Return the path that `model`, a registered name or a path, means, whether it exists or not.
+    """Return the path of `model`, a registered name or a path; the path need not exist.
 
     Raises ModelError for a registered name whose folder was deleted.
     """
@@ -86,16 +86,16 @@ def located(model: str) -> Path:
 
 
 def is_name(model: str) -> bool:
-    """Whether `model` is a registered name. Every text with a slash is a path."""
+    """Return whether `model` is a registered name. Every text with a slash is a path."""
     return os.sep not in model and model in registered()
 
 
 def first_time(remark: str) -> bool:
-    """Whether the user has not been told of `remark` yet, who from now on has been."""
+    """Return True the first time it is called for `remark`; a marker file remembers that."""
     mark = home() / f"said-{remark}"
     if mark.exists():
         return False
-    with contextlib.suppress(OSError):  # a remark too many is better than none
+    with contextlib.suppress(OSError):  # better a remark twice than never
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
     return True

@@ -6,7 +6,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from mistral_mlx.cli.terminal.notes import note
+from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import OptionError, shown
 
 from .shared import PANELS
@@ -77,8 +77,8 @@ class Command(TyperCommand):
         for parameter in self.get_params(ctx):
             row = parameter.get_help_record(ctx)
             if row is not None:
-                panel = getattr(parameter, "rich_help_panel", None) or "Options"
-                rows[panel if isinstance(parameter, TyperOption) else "Arguments"].append(row)
+                panel = parameter.rich_help_panel or "Options" if isinstance(parameter, TyperOption) else "Arguments"
+                rows[panel].append(row)
         for title, of in rows.items():
             if of:
                 with formatter.section(title):
@@ -136,5 +136,5 @@ def commands_of(ctx: Any) -> dict[str, list[Option]]:
 def warn_of_variables(ctx: Any) -> None:
     """Say in one line which variables begin like ours and have no effect, unless --quiet is given."""
     remark = unknown_variables([option for options in commands_of(ctx).values() for option in options])
-    if remark and not ctx.params.get("quiet"):
-        note(remark)
+    if remark:
+        Notes(quiet=bool(ctx.params.get("quiet"))).say(remark)

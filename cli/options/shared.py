@@ -8,13 +8,15 @@ import typer
 from mistral_mlx.cli.models.registry import model_names
 from mistral_mlx.errors import OptionError, shown
 
+from .answer import AnswerKnobs
+
 PANELS = ("Prompt", "Sampling", "Evaluation", "Output", "Weights", "Machine")  # sections of --help, in their order
 prompt_option, sampling_option, evaluation_option, output_option, weights_option, machine_option = (
     partial(typer.Option, rich_help_panel=panel) for panel in PANELS
 )
 
+MAX_TOKENS = AnswerKnobs.max_tokens
 # Written again here, so that --help need not import the engine; a test holds them equal.
-TEMPERATURE, TOP_P, TOP_K, MIN_P, REPETITION_PENALTY, MAX_TOKENS = 0.7, 0.95, 0, 0.0, 1.0, 2048
 N_PROMPT, N_GEN, DEPTH, REPEATS = 512, 128, 0, 5
 
 Model = Annotated[
@@ -43,19 +45,7 @@ Template = Annotated[
     prompt_option(metavar="VERSION", help="Instruct format to use instead of the model's own: v1, v2, v3 or v7."),
 ]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", metavar="N", help="Stop after this many tokens.")]
-Temperature = Annotated[
-    float, sampling_option(metavar="T", help="0 always takes the likeliest token; 1 is the model's own.")
-]
-TopP = Annotated[float, sampling_option(metavar="P", help="Keep the likeliest tokens that together reach P; 1 is off.")]
-TopK = Annotated[int, sampling_option(metavar="K", help="Keep the K likeliest tokens; 0 is off.")]
-MinP = Annotated[
-    float, sampling_option(metavar="P", help="Keep tokens at least P times as likely as the first; 0 is off.")
-]
-RepetitionPenalty = Annotated[
-    float, sampling_option(metavar="X", help="Above 1, tokens that were there become less likely; 1 is off.")
-]
 Stop = Annotated[list[str] | None, prompt_option(metavar="TEXT", help="End before this text; may be repeated.")]
-Seed = Annotated[int | None, sampling_option(metavar="N", help="Makes sampling repeatable; random by default.")]
 Device = Annotated[str, machine_option(metavar="auto|cpu|gpu", help="Where to compute.")]
 Threads = Annotated[
     int,

@@ -206,7 +206,8 @@ def _checked(path: Path, name: str, key: str, value: object, options: list[Optio
     named = [option for option in options if _key(key) in option.keys]
     if not named:
         new = REPLACED.get(_key(key))
-        hint = f"; it is called {new} now" if new else near(_key(key), [o.key for o in options if o.settable])
+        renamed = f"; it is called {new} now (or --overwrite, which counts only on the command line)"
+        hint = renamed if new else near(_key(key), [o.key for o in options if o.settable])
         raise OptionError(f"{file}: there is no option {shown(name)}{hint}")
     if not any(option.settable for option in named):
         raise OptionError(f"{file}: {shown(name)} cannot be set here: give {named[0].flags[0]} on the command line")

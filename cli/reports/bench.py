@@ -22,7 +22,7 @@ def run(path: Path, workload: Workload, notes: Notes, *, ignore_memory: bool) ->
     workload.check(read_args(ModelFolder(path)))
     model = open_weights(path, notes, workload.n_tokens, ignore_memory=ignore_memory)
     with notes.progress(delay_s=0) as progress:  # no timer, whose thread would disturb what is measured
-        return measure(model, workload, on_progress=progress)
+        return measure(model, workload, progress=progress)
 
 
 def show(name: str, workload: Workload, measurement: Measurement, *, as_json: bool) -> None:

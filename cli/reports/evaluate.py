@@ -8,14 +8,13 @@ from pathlib import Path
 
 from mistral_mlx import kernels
 from mistral_mlx.cli.models.opening import open_model
-from mistral_mlx.cli.terminal.bar import Bar
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.cli.terminal.streams import write_text
 from mistral_mlx.cli.terminal.table import facts, print_json
 from mistral_mlx.errors import ContextError, ModelError, counted
 from mistral_mlx.files.folder import ModelFolder
-from mistral_mlx.measure.evaluation import OnProgress, Window, evaluate, model_logits, windows
+from mistral_mlx.measure.evaluation import Scoring, Window, model_logits, windows
 from mistral_mlx.measure.scores import Bucket, Comparison, Evaluation, Mean
 from mistral_mlx.model.loading import read_args
 from mistral_mlx.tokenizer.choose import Tokenizer
@@ -68,8 +67,12 @@ def run(path: Path, reference: Path | None, protocol: Protocol, notes: Notes, *,
         if cut != protocol.windows(its_tokenizer):
             raise ModelError("the text is other tokens to the reference; --against takes one of the same vocabulary")
         against = model_logits(other)
-    with _watched(len(cut), notes) as progress:
-        return evaluate(cut, model_logits(model), against, progress)
+    scoring = Scoring(model_logits(model), against)
+    with _watched(scoring, len(cut), notes) as show_bar:
+        for window in cut:
+            scoring.add(window)
+            show_bar()
+    return scoring.result()
 
 
 def show(name: str, against: str | None, protocol: Protocol, result: Evaluation, *, as_json: bool) -> None:
@@ -134,34 +137,21 @@ def _shown(mean: Mean, digits: int, *, percent: bool = False) -> str:
 
 
 @contextmanager
-def _watched(n_windows: int, notes: Notes) -> Iterator[OnProgress]:
-    """Show the perplexity so far on a terminal; after an interrupt, print it and how many windows it is of."""
-    last: tuple[int, Callable[[], Evaluation]] | None = None
-    try:
-        with notes.progress("windows") as bar:
-            show = _estimates(bar)
+def _watched(scoring: Scoring, n_windows: int, notes: Notes) -> Iterator[Callable[[], None]]:
+    """Give a function that updates a bar on a terminal; after an interrupt, print the perplexity so far."""
+    shown_at, text = 0.0, ""
 
-            def progress(done: int, total: int, so_far: Callable[[], Evaluation]) -> None:
-                nonlocal last
-                last = done, so_far
-                show(done, total, so_far)
-
-            yield progress
-    except Interrupted:
-        if last is not None:
-            done, so_far = last
-            notes.say(f"after {done} of {counted(n_windows, 'window')}: perplexity {_shown(so_far().perplexity, 4)}")
-        raise
-
-
-def _estimates(bar: Bar) -> OnProgress:
-    """Return a callback that shows the progress and, not too often, the estimate."""
-    shown_at, text = 0.0, "evaluating"
-
-    def show(done: int, total: int, so_far: Callable[[], Evaluation]) -> None:
+    def show() -> None:
         nonlocal shown_at, text
         if not bar.silent and time.monotonic() - shown_at > REFRESH_S:
-            shown_at, text = time.monotonic(), f"perplexity {so_far().perplexity.value:.4f}"
-        bar(text, done, total)
+            shown_at, text = time.monotonic(), f"perplexity {scoring.result().perplexity.value:.4f}"
+        bar(text, scoring.n_windows, n_windows)
 
-    return show
+    try:
+        with notes.progress("windows") as bar:
+            yield show
+    except Interrupted:
+        if scoring.n_windows:
+            perplexity = _shown(scoring.result().perplexity, 4)
+            notes.say(f"after {scoring.n_windows} of {counted(n_windows, 'window')}: perplexity {perplexity}")
+        raise

@@ -1,4 +1,4 @@
-"""``info``: what a model folder holds and what running it takes, read from headers alone."""
+"""``info``: describes a model folder and the memory that it needs, from headers alone."""
 
 import math
 from collections import Counter
@@ -19,7 +19,7 @@ from mistral_mlx.tokenizer.choose import Tokenizer, load_tokenizer
 
 
 def describe(path: Path) -> dict[str, object]:
-    """Return everything there is to say about the model folder at `path`, by name, sizes in bytes."""
+    """Return the facts about the model folder at `path` by name; sizes are in bytes."""
     folder = ModelFolder(path)
     args, entries = inspect_model(folder)
     tied = "lm_head.weight" not in entries
@@ -72,7 +72,7 @@ def _quantization(args: ModelArgs) -> dict[str, object] | None:
 
 
 def _tokenizer(folder: ModelFolder) -> dict[str, object] | None:
-    """Return the tokenizer's facts; what is wrong with it is one of them, not the end of the command."""
+    """Return the facts about the tokenizer, or its error: an error does not end the command."""
     try:
         tokenizer = load_tokenizer(folder)
     except TokenizerError as error:

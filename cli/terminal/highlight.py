@@ -1,4 +1,4 @@
-"""The colours of code, line by line, in the terminal's own sixteen; knows nothing of Markdown."""
+"""Colours code line by line, in the sixteen colours of the terminal."""
 
 import io
 import os
@@ -6,28 +6,28 @@ import os
 from rich.console import Console
 from rich.syntax import ANSI_DARK, ANSI_LIGHT, ANSISyntaxTheme, Syntax
 
-MAX_LINES = 200  # looked back on, so that a string of many lines is seen as one
+MAX_LINES = 200  # previous lines that are coloured again, so that a string of many lines is recognized
 
 
 class Highlighter:
-    """Takes the lines of a block in `language`, one after the other."""
+    """Colours the lines of a code block in `language`, one after the other."""
 
     def __init__(self, language: str) -> None:
         self._lines: list[str] = []
         theme = ANSISyntaxTheme(ANSI_LIGHT if _background_is_light() else ANSI_DARK)
         self._syntax = Syntax("", language or "text", theme=theme, background_color="default")
-        # Without a colour system NO_COLOR or a poor terminal gets plain text.
+        # With NO_COLOR the console has no colour system, and writes plain text.
         self._console = Console(
             file=io.StringIO(), force_terminal=True, width=10_000, color_system=None if no_color() else "standard"
         )
 
     def line(self, line: str) -> str:
-        """Return `line` with its colours. `line` is inert already, and comes back as it is but for them."""
+        """Return `line` with its colours; nothing else changes. `line` must be inert."""
         self._lines = [*self._lines[-MAX_LINES:], line]
         text = self._syntax.highlight("\n".join(self._lines))
         text.rstrip()
         last = text.split("\n")[-1] if line.strip() else None
-        if last is None or last.plain != line.rstrip():  # a lexer of its own mind
+        if last is None or last.plain != line.rstrip():  # the lexer has changed the text
             return line
         with self._console.capture() as captured:
             self._console.print(last, end="", soft_wrap=True)
@@ -35,10 +35,10 @@ class Highlighter:
 
 
 def no_color() -> bool:
-    """Whether the user asked for no colour (no-color.org)."""
+    """Return whether the user wants no colours (no-color.org)."""
     return bool(os.environ.get("NO_COLOR"))
 
 
 def _background_is_light() -> bool:
-    """Whether the terminal says so, as rxvt, Konsole and others do; most are dark or say nothing."""
+    """Return whether the terminal reports a light background; most report none."""
     return os.environ.get("COLORFGBG", "").rpartition(";")[2] in ("7", "15")

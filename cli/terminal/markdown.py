@@ -1,7 +1,7 @@
-"""Markdown on a terminal while it is being written: styled, wrapped, append-only; knows nothing of models.
+"""Writes Markdown on a terminal while it arrives: styled, wrapped, append-only.
 
-A span is styled when its end is seen; until then it is shown as it was written, on the current row only. What has no
-end stays as it was written. Markup that is not known here (links, tables, formulas) is shown as it is.
+A span gets its style when its closing mark arrives. Until then it is shown with its marks, and only on the current row.
+A span that never closes keeps its marks. Other markup (links, tables, formulas) is shown as it is.
 """
 
 import re
@@ -14,7 +14,7 @@ from .row import LAST_WORD, Row, sgr
 from .sanitize import inert
 
 BOLD, DIM, ITALIC, STRIKE, BOLD_ITALIC = "1", "2", "3", "9", "1;3"
-MAX_HELD = 300  # characters that a span may take to end
+MAX_HELD = 300  # the longest span, in characters
 
 _HEADING = re.compile(r" {0,3}(#{1,6}) +")
 _BULLET = re.compile(r"( *)[-*+] +")
@@ -23,7 +23,7 @@ _QUOTE = re.compile(r" {0,3}(?:> ?)+")
 _RULE = re.compile(r" {0,3}([-*_])(?: *\1){2,} *")
 _FENCE = re.compile(r" {0,12}(`{3,}|~{3,}) *([^\s`]*)[^`]*")
 _TABLE = re.compile(r" *\|.*")
-# A beginning of a line that may still become one of the above.
+# The beginning of a line that may still become one of the above.
 _UNDECIDED = re.compile(r" *(?:#{1,6} *|[-*+]|[-*_][-*_ ]*|\d{1,9}[.)]?|[> ]*|`{1,2}|~{1,2}|`{3}[^\n]*|~{3}.*|\|.*)")
 
 _MARK = re.compile(r"`+|\*+|__?|~~")
@@ -37,15 +37,15 @@ _SPANS = [
 
 
 class MarkdownStream:
-    """Writes a text that comes in pieces. `columns` is asked again for every row, as windows change."""
+    """Writes a text that comes in pieces; calls `columns` for every row, as windows change."""
 
     def __init__(self, write: Callable[[str], None], columns: Callable[[], int]) -> None:
         self._row = Row(write, columns)
-        self._line = ""  # of the current line, what is not final
+        self._line = ""  # the part of the current line that is not final
         self._before = ""  # the character before it
         self._style = ""  # of the current line
         self._at_start = True
-        self._fence = ""  # of the code block that is open
+        self._fence = ""  # opening fence of the current code block
         self._code: Highlighter | None = None
 
     def write(self, text: str) -> None:
@@ -58,12 +58,12 @@ class MarkdownStream:
         self._row.flush(draft=self._line)
 
     def finish(self) -> None:
-        """Write what is still held back, and end the row."""
+        """Write the text that is still held back, and end the row."""
         if self._line or not self._at_start:
             self.write("\n")
 
     def _advance(self, *, ended: bool) -> None:
-        """Make as much of the line final as can be decided."""
+        """Make the part of the line final whose style is known."""
         if self._code:
             if ended:
                 self._code_line(self._code)
@@ -77,7 +77,7 @@ class MarkdownStream:
         self._before, self._line = (done or self._before)[-1:], held
 
     def _begin_line(self, *, ended: bool) -> bool:
-        """Begin a line, once it is known what it is; return whether there is prose to follow."""
+        """Begin a line once its kind is known; return whether prose follows."""
         line = self._line
         if not ended and _UNDECIDED.fullmatch(line):
             return False
@@ -129,14 +129,14 @@ class MarkdownStream:
 
 
 def _segments(before: str, line: str, *, ended: bool, max_word: int) -> tuple[list[tuple[str, str]], str]:
-    """Return the texts of `line` with their styles, and what must be held back; `before` is the character before."""
+    """Return [(text, style)] of `line`, and the rest to hold back; `before` precedes `line`."""
     segments = list[tuple[str, str]]()
     text, plain, place = before + line, "", len(before)
     while mark := _MARK.search(text, place):
         plain += text[place : mark.start()]
         place = mark.start()
         span, style = _span(text, place)
-        if span and (ended or span.end() < len(text)):  # at the end, another mark may follow
+        if span and (ended or span.end() < len(text)):  # at the end of the text, another mark may follow
             segments += [(plain, ""), *_inside(span, style)]
             plain, place = "", span.end()
         elif not ended and _may_open(text, mark) and len(text) - place < MAX_HELD:
@@ -154,13 +154,13 @@ def _segments(before: str, line: str, *, ended: bool, max_word: int) -> tuple[li
 
 
 def _span(text: str, place: int) -> tuple[re.Match[str] | None, str]:
-    """Return the closed span that begins at `place`, and its style."""
+    """Return the complete span that begins at `place`, and its style."""
     found = ((pattern.match(text, place), style) for pattern, style in _SPANS)
     return next((pair for pair in found if pair[0]), (None, ""))
 
 
 def _inside(span: re.Match[str], style: str) -> Iterator[tuple[str, str]]:
-    """Yield what a span holds; code is taken as it is, and without colours keeps its marks."""
+    """Yield the texts and styles inside a span; without colours, code keeps its marks."""
     if span[1][0] == "`":
         yield (span[0], "") if no_color() else (span[2], style)
         return
@@ -169,7 +169,7 @@ def _inside(span: re.Match[str], style: str) -> Iterator[tuple[str, str]]:
 
 
 def _may_open(text: str, mark: re.Match[str]) -> bool:
-    """Whether a span may begin with `mark`, as far as can be seen."""
+    """Return whether a span may begin with `mark`, judged by the text so far."""
     if mark[0][0] in "*_" and re.match(r"[A-Za-z0-9_*]", text[mark.start() - 1 : mark.start()] if mark.start() else ""):
         return False
     return mark.end() == len(text) or not text[mark.end()].isspace()

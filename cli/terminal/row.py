@@ -1,6 +1,6 @@
-"""The row of a terminal that is being written: words wrap, and a draft may follow them that is rewritten in place.
+"""Writes the current row of a terminal: wraps words, and rewrites a draft after them.
 
-A row that has ended is never touched again, so that scrolling back shows each thing once.
+A finished row is never changed, so that scrolling back shows everything once.
 """
 
 import re
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from rich.cells import cell_len
 
-# A line may break at spaces, and on either side of a character of scripts written without them.
+# A line may break at spaces, and before and after a character of a script that is written without spaces.
 _UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
 _PIECES = re.compile(f" +|[{_UNSPACED}]|[^ {_UNSPACED}]+")
 LAST_WORD = re.compile(f"[^ {_UNSPACED}]+$")
@@ -16,24 +16,24 @@ RESET = "\x1b[0m"
 
 
 def sgr(text: str, style: str) -> str:
-    """Return `text` between the sequences that set `style`, such as "1;36", and reset it."""
+    """Return `text` between the escape sequences that set `style`, such as "1;36", and reset it."""
     return f"\x1b[{style}m{text}{RESET}" if style and text else text
 
 
 class Row:
-    """Collects what is to be written; `flush` writes it at once, so that no half-drawn row is ever seen."""
+    """Collects text; `flush` writes it in one call, so that nobody sees a half-drawn row."""
 
     def __init__(self, write: Callable[[str], None], columns: Callable[[], int]) -> None:
-        self.hang = ""  # begins the rows that a long line goes on in
+        self.hang = ""  # written at the start of each further row of a long line
         self._write, self._columns = write, columns
-        self._column = 0  # cells that are final
-        self._gap = 0  # spaces before the next word, if it stays on this row
-        self._final = ""  # not written yet
-        self._draft = ""  # written behind what is final, and not final itself
+        self._column = 0  # number of final cells
+        self._gap = 0  # spaces before the next word, if it fits into this row
+        self._final = ""  # final, but not written yet
+        self._draft = ""  # written after the final text; it may change
 
     @property
     def width(self) -> int:
-        """Cells of a row; the last column stays empty, because a cursor behind it is nowhere."""
+        """Cells of a row. The last column stays empty, because the cursor has no position after it."""
         return max(self._columns() - 1, 8)
 
     @property
@@ -41,7 +41,7 @@ class Row:
         return self.width - self._column - self._gap
 
     def words(self, text: str, style: str = "") -> None:
-        """Append words, each on the next row if it does not fit into this one."""
+        """Append words; a word that does not fit into this row begins the next one."""
         for piece in _PIECES.findall(text):
             if piece[0] == " ":
                 self._gap += len(piece)
@@ -49,21 +49,21 @@ class Row:
                 self._word(piece, style)
 
     def verbatim(self, text: str, n_cells: int) -> None:
-        """Append `text`, which has its own sequences, takes `n_cells` and wraps where the terminal wraps it."""
+        """Append `text` of `n_cells` with its own escape sequences; only the terminal wraps it."""
         self._final += " " * self._gap + text
         self._column += self._gap + n_cells
         self._gap = 0
 
     def end(self) -> None:
-        """End the row; spaces at its end are dropped."""
+        """End the row, without the spaces at its end."""
         self._final += "\n"
         self._column = self._gap = 0
 
     def flush(self, draft: str) -> None:
-        """Write what is final and, as far as it fits into the row, `draft` behind it."""
+        """Write the final text, and after it as much of `draft` as fits into the row."""
         shown = _first_cells(" " * self._gap + draft, self.width - self._column) if draft else ""
         text = self._final + shown
-        if text.startswith(self._draft):  # plain words become final as they stand
+        if text.startswith(self._draft):  # a draft of plain words is already correct on the screen
             self._write(text[len(self._draft) :])
         else:
             self._write(f"\x1b[{cell_len(self._draft)}D\x1b[K{text}")
@@ -85,7 +85,7 @@ class Row:
 
 
 def _first_cells(text: str, n_cells: int) -> str:
-    """Return as much of the beginning of `text` as takes no more than `n_cells`."""
+    """Return the longest beginning of `text` that takes at most `n_cells`."""
     text = text[: max(n_cells, 0)]
     while cell_len(text) > n_cells:
         text = text[:-1]

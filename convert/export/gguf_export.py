@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from shutil import disk_usage
@@ -15,18 +15,22 @@ import numpy as np
 from mistral_mlx.convert.files.pipeline import ahead
 from mistral_mlx.convert.files.staging import RESERVE_NBYTES, check_file_target, check_space, staged_file
 from mistral_mlx.convert.progress import Progress
+from mistral_mlx.convert.sources.entries import plain_tensor, stored
 from mistral_mlx.convert.sources.gguf.header import Value
 from mistral_mlx.convert.sources.gguf.source import BLOCK_NAMES, GLOBAL_NAMES
-from mistral_mlx.convert.sources.source import Block, Bytes, SourceTensor, Stored, read_blocks
+from mistral_mlx.convert.sources.source import SourceTensor
+from mistral_mlx.convert.storage.heads import pair_rotary
+from mistral_mlx.convert.storage.mlx import Mlx, MlxRows
+from mistral_mlx.convert.storage.rows import FLOAT_KINDS, Bytes, Rows
 from mistral_mlx.convert.write.quantize import LARGEST
 from mistral_mlx.errors import CheckpointError, ConversionError, OptionError, counted, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.files.safetensors import TensorEntry
 from mistral_mlx.kernels.fallback.packing import largest_finite
-from mistral_mlx.model.args import ModelArgs, QuantizationArgs, expected_shapes
+from mistral_mlx.model.args import ModelArgs, expected_shapes
 from mistral_mlx.model.loading import inspect_model
 
-from .gguf_pack import BLOCK, PLAIN_KINDS, Form, carried, permuted, rounded, survey, unpacked
+from .gguf_pack import BLOCK, carried, rounded, survey
 from .gguf_vocab import vocabulary_metadata
 from .gguf_writer import GGUFOutput, GGUFWriter
 
@@ -59,16 +63,22 @@ class _Step:
     """What becomes of one tensor."""
 
     tensor: SourceTensor
-    form: Form
     output: GGUFOutput
     carried: bool  # packed already, and the whole numbers are taken over
     rounding: float
+    head_dim: int | None  # the rows of heads are put into llama.cpp's order
 
-    def blocks(self, block: Block) -> Bytes:
+    def converted(self, rows: Rows) -> Bytes:
         """Return stored rows as rows of the output."""
-        if self.carried:
-            return carried(block, self.form, self.output.kind)
-        weights = unpacked(block, self.form)
+        made = self._carried(rows) if self.carried else self._rounded(rows)
+        return made if self.head_dim is None else pair_rotary(made, self.head_dim)
+
+    def _carried(self, rows: Rows) -> Bytes:
+        assert isinstance(rows, MlxRows)
+        return carried(rows, self.output.kind)
+
+    def _rounded(self, rows: Rows) -> Bytes:
+        weights = rows.weights().floats()
         largest, finite = largest_finite(weights)
         if not finite:
             raise CheckpointError(f"tensor {shown(self.tensor.name)} holds NaN or infinity; the model is damaged")
@@ -105,7 +115,7 @@ def export_gguf(
     args, entries = inspect_model(folder)
     notes: list[str] = []
     vocabulary = vocabulary_metadata(folder, args, notes)
-    steps = [_step(tensor, form, args, outtype) for tensor, form in _tensors(entries, args)]
+    steps = [_step(tensor, args, outtype) for tensor in _tensors(entries, args)]
     metadata = _metadata(folder, args, steps, notes) | vocabulary
     notes += _notes(steps, outtype)
     writer = GGUFWriter(metadata, [step.output for step in steps])
@@ -124,37 +134,41 @@ def export_gguf(
     )
 
 
-def _tensors(entries: dict[str, TensorEntry], args: ModelArgs) -> Iterator[tuple[SourceTensor, Form]]:
-    """Yield the tensors of the model in its own order, with how they lie in the folder."""
+def _tensors(entries: dict[str, TensorEntry], args: ModelArgs) -> Iterator[SourceTensor]:
+    """Yield the tensors of the model in its own order."""
     for name, shape in expected_shapes(args).items():
-        if name not in entries:
-            continue  # a tied head
         path = name.removesuffix(".weight")
-        parts = [entries[part] for part in (name, f"{path}.scales", f"{path}.biases") if part in entries]
-        quantization: QuantizationArgs | None = args.quantization if len(parts) > 1 else None
-        form = Form(parts[-1].dtype, quantization.of(path) if quantization else None)
-        rows = shape[0] if len(shape) == 2 else 1
-        arrays = tuple(Stored(part.file, part.start, rows, part.nbytes // rows) for part in parts)
-        unit = args.head_dim if path.endswith(("q_proj", "k_proj")) else 1
-        yield SourceTensor(name, form.dtype, shape, arrays, form.packing, row_unit=unit), form
+        parts = [stored(entries[part], name) for part in (f"{path}.scales", f"{path}.biases") if part in entries]
+        if parts and args.quantization is not None:
+            biases = parts[1] if parts[1:] else None
+            storage = Mlx(stored(entries[name], name), parts[0], biases, args.quantization.of(path))
+            yield SourceTensor(name, shape, storage)
+        elif name in entries:  # a tied head is not
+            yield plain_tensor(entries[name], name)
 
 
-def _step(tensor: SourceTensor, form: Form, args: ModelArgs, outtype: str) -> _Step:
-    name = _gguf_name(tensor.name)
-    own: tuple[str, ...] = () if form.packing else (form.dtype,)
+def _step(tensor: SourceTensor, args: ModelArgs, outtype: str) -> _Step:
+    name, storage = _gguf_name(tensor.name), tensor.storage
+    own: tuple[str, ...] = (storage.dtype,) if storage.is_plain and storage.dtype else ()
     rounding = 0.0
-    if form.packing and form.packing.mode == "affine":
-        found = survey(read_blocks(replace(tensor, arrays=tensor.arrays[1:])), form)
-        own, rounding = found.kinds(form.packing.bits), found.rounding
+    if isinstance(storage, Mlx) and storage.packing.mode == "affine":
+        found = survey(storage, tensor.step())
+        own, rounding = found.kinds(storage.packing.bits), found.rounding
     kind = next(iter(own), "F16") if outtype == "auto" else outtype.upper()
     if kind == "Q4_1" and outtype == "q4_1" and name in ENDS:
         kind = "Q8_0"
-    if tensor.columns % BLOCK and kind not in PLAIN_KINDS:
+    if tensor.columns % BLOCK and kind not in FLOAT_KINDS:
         kind = "F16"
     if len(tensor.shape) == 1:
         kind = "F32"  # llama.cpp multiplies norms in float32 alone
-    is_carried = form.packing is not None and kind in own
-    return _Step(tensor, form, GGUFOutput(name, kind, tensor.shape), is_carried, rounding if is_carried else 0.0)
+    is_carried = isinstance(storage, Mlx) and kind in own
+    return _Step(
+        tensor,
+        GGUFOutput(name, kind, tensor.shape),
+        carried=is_carried,
+        rounding=rounding if is_carried else 0.0,
+        head_dim=args.head_dim if tensor.path.endswith(("q_proj", "k_proj")) else None,
+    )
 
 
 def _gguf_name(name: str) -> str:
@@ -209,9 +223,9 @@ def _single(value: float, key: str) -> float:
 
 
 def _notes(steps: list[_Step], outtype: str) -> Iterator[str]:
-    made = [step for step in steps if step.form.packing and not step.carried]
+    made = [step for step in steps if step.tensor.storage.exact and not step.carried]
     if made and outtype == "auto":
-        forms = sorted({f"{s.form.packing.bits} bits" for s in made if s.form.packing})
+        forms = sorted({f"{s.tensor.storage.exact.bits} bits" for s in made if s.tensor.storage.exact})
         yield (
             f"{counted(len(made), 'packed tensor')} ({', '.join(forms)}) are in no form that is carried over "
             "and become F16; "
@@ -229,11 +243,11 @@ def _write(steps: list[_Step], writer: GGUFWriter, path: Path, progress: Progres
     done, total = 0, sum(step.tensor.nbytes for step in steps)
     with writer.writing(path):
         for step in steps:
-            unit = step.tensor.row_unit
-            with closing(ahead(read_blocks(step.tensor))) as blocks:
-                for block in blocks:
-                    rows = step.blocks(block)
-                    writer.append(step.output.name, permuted(rows, unit) if unit > 1 else rows)
-                    done += sum(part.nbytes for part in block)
+            with closing(ahead(step.tensor.blocks(step.head_dim or 1))) as blocks:
+                n_rows = 0
+                for rows in blocks:
+                    writer.append(step.output.name, step.converted(rows))
+                    n_rows += rows.n_rows
                     if progress:
-                        progress(step.tensor.name, done, total)
+                        progress(step.tensor.name, done + step.tensor.nbytes * n_rows // step.tensor.rows, total)
+            done += step.tensor.nbytes

@@ -1,4 +1,4 @@
-"""Tensors into safetensors shards of a planned layout, block by block; knows nothing of models.
+"""Writes tensors into safetensors shards of a planned layout, block by block.
 
 All names, dtypes and shapes are known before the first byte, so each file starts with its final header.
 """
@@ -9,13 +9,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from mistral_mlx.files.safetensors import INDEX_NAME, ITEM_BITS, SINGLE_NAME
+from mistral_mlx.files.safetensors import INDEX_NAME, ITEM_BITS, SINGLE_NAME, header_bytes
 
 from .pipeline import Behind
 
@@ -103,17 +102,12 @@ class ShardWriter:
 
     def _lay_out(self, tensors: Sequence[OutputTensor]) -> bytes:
         """Return the header of a file and note where each of its tensors goes."""
-        ends = list(accumulate(tensor.nbytes for tensor in tensors))
-        spans = list(zip(tensors, [0, *ends], ends, strict=False))
-        header: dict[str, object] = {"__metadata__": {"format": "mlx"}}
-        for tensor, start, end in spans:
-            header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [start, end]}
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)  # the data starts aligned, as the format wants it
-        data_start = 8 + len(text)
-        for tensor, start, end in spans:
-            self._position[tensor.name], self._end[tensor.name] = data_start + start, data_start + end
-        return len(text).to_bytes(8, "little") + text
+        header = header_bytes({tensor.name: (tensor.dtype, tensor.shape) for tensor in tensors}, {"format": "mlx"})
+        end = len(header)
+        for tensor in tensors:
+            self._position[tensor.name], end = end, end + tensor.nbytes
+            self._end[tensor.name] = end
+        return header
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mistral_mlx.errors import OptionError, shown
-from mistral_mlx.model.args import MODES, Packing, either
+from mistral_mlx.errors import OptionError, either, shown
+from mistral_mlx.model.packing import MODES, Packing
 
 AFFINE = "affine"
 DEFAULT_BITS, DEFAULT_GROUP_SIZE = (allowed[0] for allowed in MODES[AFFINE])

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from mistral_mlx.convert.sources.source import Source
 from mistral_mlx.errors import MistralMLXError
-from mistral_mlx.kernels import ITEM_NBYTES
-from mistral_mlx.model.args import ModelArgs
+from mistral_mlx.kernels.dtypes import MLX_DTYPES
 from mistral_mlx.model.cache import cache_nbytes
 
 from .choice import make_choice
@@ -46,11 +45,10 @@ def usual_choices(source: Source, dtype: str | None = None) -> list[Outlook]:
 
 
 def _outlooks(source: Source, dtype: str | None) -> Iterator[Outlook]:
-    args = ModelArgs.from_config(source.config)
     for options, wanted in CHOICES.items():
         try:
             plan = make_plan(source, make_choice(**wanted), dtype)  # type: ignore[arg-type]
         except MistralMLXError:  # not every source takes every choice
             continue
-        cache = cache_nbytes(args, N_TOKENS, itemsize=ITEM_NBYTES["F16"])
+        cache = cache_nbytes(source.args, N_TOKENS, itemsize=MLX_DTYPES["F16"].size)
         yield Outlook(options, plan.nbytes, plan.nbytes * 8 / plan.parameters, plan.nbytes + cache)

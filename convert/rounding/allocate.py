@@ -8,15 +8,13 @@ import heapq
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import islice
 
 from mistral_mlx import kernels
 from mistral_mlx.convert.plan.choice import AFFINE, Choice
-from mistral_mlx.convert.plan.plan import Plan, Step, with_packings
-from mistral_mlx.convert.sources.source import read_blocks
-from mistral_mlx.convert.storage.decode import plain
+from mistral_mlx.convert.plan.plan import Plan, with_packings
+from mistral_mlx.convert.plan.step import Step
 from mistral_mlx.errors import OptionError
-from mistral_mlx.model.args import MODES, Packing
+from mistral_mlx.model.packing import MODES, Packing
 
 from .methods import COMPENSATE, NEAREST, SEARCH, Rounding
 from .sensitivity import PROBE
@@ -33,7 +31,7 @@ def allocate(plan: Plan, choice: Choice, rounding: Rounding, costs: Mapping[str,
 
     `costs` are those of a probe by module, as `sensitivities` returns them.
 
-    The result is below the target by less than one more step of any weight would take.
+    The result takes at most `target_bpw`, and no single upgrade would still fit.
 
     Raises OptionError if even the smallest packings take more, or nothing may be packed.
     """
@@ -98,11 +96,10 @@ def _options(step: Step, choice: Choice, rounding: Rounding, costs: Mapping[str,
 
 def _errors(step: Step, ways: list[Packing]) -> list[float]:
     """Return the squared relative error of the first rows for each packing."""
-    block = next(islice(read_blocks(step.tensor), 1))
-    rows, kind = plain(block, step.tensor)
-    found = []
+    weights = next(step.tensor.blocks()).weights()
+    rows, found = weights.raw[:SAMPLE_ROWS], []
     for bits, group_size, _ in ways:
-        packed = kernels.quantize(rows[:SAMPLE_ROWS], kind, step.dtype, group_size=group_size, bits=bits)
+        packed = kernels.quantize(rows, weights.dtype, step.dtype, group_size=group_size, bits=bits)
         error = packed.error / packed.norm if packed.norm else 0.0
         found.append(error if math.isfinite(error) else 0.0)
     return found

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mistral_mlx import kernels
 from mistral_mlx.kernels.fallback.packing import Quantized, decode, floats, largest_finite, pack
-from mistral_mlx.model.args import Packing
+from mistral_mlx.model.packing import Packing
 
 from .inputs import Floats, Inputs
 

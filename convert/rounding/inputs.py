@@ -53,7 +53,7 @@ def calibration_windows(source: Source, path: Path, limit: int = N_WINDOWS) -> l
     """
     text, tokenizer = read_text(path), source_tokenizer(source)
     ids = tokenizer.encode(text)
-    context = min(CONTEXT, Streamed(source).args.max_position_embeddings)
+    context = min(CONTEXT, source.args.max_position_embeddings)
     if len(ids) < context:
         raise OptionError(
             f"the calibration text {shown(str(path))} has {counted(len(ids), 'token')}; at least {context} are needed, "

@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 
 import mlx.core as mx
 
 from mistral_mlx.convert.plan.choice import AFFINE, DEFAULT_BITS, DEFAULT_GROUP_SIZE, SMALLEST_GROUP, Choice
 from mistral_mlx.convert.plan.plan import Plan
+from mistral_mlx.convert.plan.request import Request
 from mistral_mlx.convert.sources.weights import is_norm
-from mistral_mlx.errors import OptionError
-from mistral_mlx.model.args import either
+from mistral_mlx.errors import OptionError, either
 
 from .inputs import N_WINDOWS, calibration_windows
 
@@ -37,20 +35,11 @@ class Learned:
         return f"quantized by mlx-lm's {self.method.upper()}, which learned from {tokens:,} tokens"
 
 
-@dataclass(frozen=True)
-class Request:
-    """What was asked for, and can be done."""
-
-    method: str
-    text: Path
-
-
-def check_learned(
-    method: str | None, choice: Choice, calibrate: str | PathLike[str] | None, *, dry_run: bool
-) -> Request | None:
-    """Return what is asked of mlx-lm, None if nothing is. Raises OptionError for what its `method` cannot do."""
+def is_learned(request: Request) -> bool:
+    """Whether mlx-lm is to pack the weights. Raises OptionError for what its method cannot do."""
+    method, choice = request.method, request.choice
     if method is None or method not in LEARNED:
-        return None
+        return False
     bits = choice.bits or DEFAULT_BITS
     if bits not in BITS[method]:
         raise OptionError(f"method {method} makes {either(BITS[method])} bits, not {bits}; choose one of these")
@@ -58,21 +47,23 @@ def check_learned(
         raise OptionError(
             f"method {method} takes bits and group_size alone; leave out mode, recipe, rules, target_bpw and dequantize"
         )
-    if calibrate is None:
+    if request.calibrate is None:
         raise OptionError(f"method {method} learns from a text of the kind the model will read; give --calibrate")
-    if dry_run:
+    if request.dry_run:
         raise OptionError(f"what method {method} makes is known when it is made; leave out --dry-run")
-    return Request(method, Path(calibrate))
+    return True
 
 
-def make_learned(plan: Plan, choice: Choice, request: Request) -> Learned:
-    """Return what is to be done to the plain weights of `plan`, the text read.
+def make_learned(plan: Plan, request: Request) -> Learned:
+    """Return what mlx-lm is to do to the plain weights of `plan`, the text read; see `is_learned`.
 
     Raises OptionError if the text or the group size is not usable, ModelError if the source has no tokenizer.
     """
-    group_size = _group_size(plan, request.method, choice.group_size)
-    windows = calibration_windows(plan.source, request.text, limit=WINDOWS[request.method])
-    return Learned(request.method, choice.bits or DEFAULT_BITS, group_size, [window.ids for window in windows])
+    method, text, choice = request.method, request.calibrate, request.choice
+    assert method is not None and text is not None
+    group_size = _group_size(plan, method, choice.group_size)
+    windows = calibration_windows(plan.source, text, limit=WINDOWS[method])
+    return Learned(method, choice.bits or DEFAULT_BITS, group_size, [window.ids for window in windows])
 
 
 def cpu_remark(method: str | None) -> str | None:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from os import PathLike
-from pathlib import Path
 
 from mistral_mlx.convert.plan.choice import AFFINE
-from mistral_mlx.convert.plan.plan import Plan, Step
+from mistral_mlx.convert.plan.plan import Plan
+from mistral_mlx.convert.plan.request import Request
+from mistral_mlx.convert.plan.step import Step
 from mistral_mlx.convert.sources.source import Source
 from mistral_mlx.errors import OptionError, shown
 from mistral_mlx.measure.evaluation import Window
@@ -49,20 +49,24 @@ class Rounding:
         yield list(left.values()), {}
 
 
-def make_rounding(
-    source: Source, method: str | None, calibrate: str | PathLike[str] | None, *, usual: str = NEAREST
-) -> Rounding:
-    """Return the rounding these options ask for, the text read; `usual` is the method without method and text.
+def make_rounding(source: Source, request: Request) -> Rounding:
+    """Return the rounding that `request` asks for, its text read.
 
-    Raises OptionError or ModelError if that cannot be.
+    Raises OptionError for options that exclude each other, or a text that cannot be used, and ModelError if the source
+    has no tokenizer.
     """
-    if method is None:
-        method = usual if calibrate is None else COMPENSATE
+    method, text = request.method or _usual_method(request), request.calibrate
     if method not in METHODS:
         known = (*METHODS, *LEARNED)
         raise OptionError(f"method is {shown(method)}; {', '.join(known[:-1])} or {known[-1]} is expected")
-    if method == COMPENSATE and calibrate is None:
+    if method == COMPENSATE and text is None:
         raise OptionError("method compensate needs a text of the kind the model will read; name one with --calibrate")
-    if method == NEAREST and calibrate is not None:
+    if method == NEAREST and text is not None:
         raise OptionError("method nearest uses no text; leave out --calibrate, or take search or compensate")
-    return Rounding(method, () if calibrate is None else tuple(calibration_windows(source, Path(calibrate))))
+    return Rounding(method, () if text is None else tuple(calibration_windows(source, text)))
+
+
+def _usual_method(request: Request) -> str:
+    if request.calibrate is not None:
+        return COMPENSATE
+    return NEAREST if request.choice.target_bpw is None else SEARCH

@@ -14,14 +14,16 @@ from mistral_mlx import kernels
 from mistral_mlx.convert.sources.source import Source
 from mistral_mlx.kernels.fallback.packing import decode, host
 from mistral_mlx.measure.evaluation import Window
-from mistral_mlx.model.args import ModelArgs, Packing
+from mistral_mlx.model.args import ModelArgs
+from mistral_mlx.model.blocks import MATRICES
+from mistral_mlx.model.packing import Packing
 
 from .inputs import BlocksDone, Floats
-from .streamed import EMBEDDING, INPUTS, Change, States, Streamed
+from .streamed import EMBEDDING, Change, States, Streamed
 
 PROBE = Packing(4, 32)  # every group size that a weight may have is a multiple of it
 N_WINDOWS = 2
-KINDS = tuple(name for names in INPUTS for name in names)
+KINDS = tuple(module.path for module in MATRICES)
 # In hundredths of a nat and rounded, what PROBE costs SmolLM2-135M and stories15M on WikiText-2, all blocks together.
 # Both have one table for embedding and head; that it counts for both in other models is a guess.
 USUAL = dict(zip(KINDS, (1, 1.5, 10, 4, 4, 6, 8), strict=True)) | {"model.embed_tokens": 15, "lm_head": 15}

@@ -10,27 +10,18 @@ import mlx.core as mx
 import numpy as np
 
 from mistral_mlx import kernels
-from mistral_mlx.convert.sources.source import Source, SourceTensor, read_blocks
+from mistral_mlx.convert.sources.source import Source, SourceTensor
 from mistral_mlx.convert.sources.weights import HEAD
-from mistral_mlx.convert.storage.decode import plain
-from mistral_mlx.kernels.fallback.packing import decode
 from mistral_mlx.measure.evaluation import Logits, Window
-from mistral_mlx.model.args import ModelArgs
+from mistral_mlx.model import blocks
 from mistral_mlx.model.cache import make_cache
 from mistral_mlx.model.layers import RMSNorm
-from mistral_mlx.model.mistral import TransformerBlock
+from mistral_mlx.model.mistral import Observe, TransformerBlock
 
-EMBEDDING = "model.embed_tokens.weight"
-# Modules of a block by what they read: those of one line see the same inputs.
-INPUTS = (
-    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    ("self_attn.o_proj",),
-    ("mlp.gate_proj", "mlp.up_proj"),
-    ("mlp.down_proj",),
-)
+EMBEDDING = f"{blocks.EMBEDDING}.weight"
+WEIGHTS = {f"{module.path}.weight" for module in blocks.BLOCK}
 
 States = list[mx.array]  # of every window
-Observe = Callable[[tuple[str, ...], mx.array], None]  # (modules, their inputs [1, S, K])
 Change = Callable[[str, mx.array], mx.array]  # (name of a weight, the weight) to the weight that is used
 
 
@@ -38,7 +29,7 @@ class Streamed:
     """A source as a model that is run block by block."""
 
     def __init__(self, source: Source) -> None:
-        self.args = ModelArgs.from_config(source.config)
+        self.args = source.args
         self.tensors = source.tensors
         self.head = source.tensors.get(HEAD, source.tensors[EMBEDDING])
 
@@ -58,7 +49,7 @@ class Streamed:
         block = TransformerBlock(self.args)
         prefix, loaded = f"model.layers.{layer}.", []
         for name, tensor in self.tensors.items():
-            if name.startswith(prefix) and name.endswith(("proj.weight", "layernorm.weight")):
+            if name.startswith(prefix) and name.removeprefix(prefix) in WEIGHTS:
                 weight = whole(tensor)
                 weight = change(name, weight) if change and weight.ndim == 2 else weight
                 loaded.append((name.removeprefix(prefix), weight))
@@ -75,20 +66,7 @@ class Streamed:
 
     def _run(self, layer: int, block: TransformerBlock, x: mx.array, observe: Observe | None) -> mx.array:
         cache = make_cache(self.args)[layer]
-        if observe is None:
-            return block(x, cache)
-        attention, mlp = block.self_attn, block.mlp
-        h = block.input_layernorm(x)
-        observe(INPUTS[0], h)
-        q, k, v = kernels.products(h, [attention.q_proj.parts, attention.k_proj.parts, attention.v_proj.parts])
-        h = attention.attend(q, k, v, cache)
-        observe(INPUTS[1], h)
-        x = kernels.add_product(x, h, attention.o_proj.parts)
-        h = block.post_attention_layernorm(x)
-        observe(INPUTS[2], h)
-        h = kernels.swiglu(h, mlp.gate_proj.parts, mlp.up_proj.parts)
-        observe(INPUTS[3], h)
-        return kernels.add_product(x, h, mlp.down_proj.parts)
+        return block(x, cache) if observe is None else block.observed(x, cache, observe)
 
     def norm(self) -> RMSNorm:
         """Return the norm before the head."""
@@ -138,7 +116,7 @@ def whole(tensor: SourceTensor) -> mx.array:
 def _weights(tensor: SourceTensor) -> Iterator[tuple[int, mx.array]]:
     """Yield plain weights in blocks of rows, with the number of the first row."""
     start = 0
-    for block in read_blocks(tensor):
-        weight = decode(*plain(block, tensor))
+    for rows in tensor.blocks():
+        weight = rows.weights().array()
         yield start, weight
         start += weight.shape[0]

@@ -1,4 +1,4 @@
-"""Weights in FP8 and their scales, as three programs store them, decoded: w = e4m3 * scale, computed in float32.
+"""The tensors of an FP8 checkpoint with their scales, as three programs store them.
 
     Mistral's own layout    X.qscale_weight: a number                           X.qscale_act
     quant_method "fp8"      X.weight_scale_inv: a number, or one per block      X.activation_scale
@@ -9,17 +9,15 @@ The scales of activations, on the right, are for hardware that multiplies in FP8
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
-import numpy.typing as npt
-
+from mistral_mlx.convert.storage.fp8 import KIND, Fp8
+from mistral_mlx.convert.storage.rows import FLOAT_KINDS, Stored
 from mistral_mlx.errors import CheckpointError, ConfigError, ConversionError, shown
+from mistral_mlx.files.keys import Keys
 from mistral_mlx.files.safetensors import TensorEntry
-from mistral_mlx.kernels.fallback.packing import decode, floats
 
-from .entries import check_heads, plain_tensor, stored
-from .source import FLOAT_KINDS, Block, SourceTensor, Stored
+from .entries import check_heads, ordered, plain_tensor, stored
+from .source import SourceTensor
 
-KIND = "F8_E4M3"
 SCALES = ("qscale_weight", "weight_scale_inv", "weight_scale")
 ACTIVATION_SCALES = ("qscale_act", "activation_scale", "input_scale", "output_scale", "q_scale", "k_scale", "v_scale")
 FORMATS = ("float-quantized", "naive-quantized")  # of compressed-tensors
@@ -42,7 +40,7 @@ def block_shape(rule: Mapping[str, object], where: str) -> BlockShape | None:
     if not shape:
         return None
     if not isinstance(shape, list) or len(shape) != 2 or any(type(n) is not int or n < 1 for n in shape):
-        raise ConfigError(f"{where}.weight_block_size is {shown(shape)}; two whole numbers from 1 are expected")
+        raise Keys(rule, f"{where}.", ConfigError).bad("weight_block_size", shape, "a list of two whole numbers from 1")
     return shape[0], shape[1]
 
 
@@ -97,10 +95,10 @@ def scaled_tensors(
 def _scaled(
     entry: TensorEntry, scale: TensorEntry, name: str, block: BlockShape | None, head_dim: int | None
 ) -> SourceTensor:
-    weight = stored(entry)
+    weight = stored(entry, name)
     if len(entry.shape) != 2:
         raise CheckpointError(f"tensor {shown(entry.name)} of shape {list(entry.shape)} is no matrix, but {KIND}")
-    check_heads(entry, head_dim)
+    check_heads(entry.name, entry.shape, head_dim)
     rows, columns = entry.shape
     shapes = {(): (rows, columns), (1,): (rows, columns), (1, 1): (rows, columns)}
     if block is not None and head_dim is None:
@@ -113,30 +111,5 @@ def _scaled(
         )
     span, width = shapes[scale.shape]
     count = -(-rows // span)
-    beside = Stored(scale.file, scale.start, count, scale.nbytes // count, span, scale.dtype, width)
-    unit = span if 1 < span < rows else 1
-    return SourceTensor(name, KIND, (rows, columns), (weight, beside), rotary_dim=head_dim, row_unit=unit)
-
-
-def unpack(block: Block, tensor: SourceTensor) -> npt.NDArray[np.float32]:
-    """Return the weights of stored rows."""
-    weight, array = block[0], tensor.arrays[1]
-    n_rows, n_columns = weight.shape
-    scales = floats(decode(block[1], array.dtype))  # [rows / span, columns / width]
-    scales = np.repeat(scales, min(array.span, n_rows), axis=0)[:n_rows]
-    scales = np.repeat(scales, min(array.width, n_columns), axis=1)[:, :n_columns]
-    with np.errstate(invalid="ignore", over="ignore"):  # a damaged scale makes NaN or infinity, which is told later
-        found: npt.NDArray[np.float32] = _E4M3[weight] * scales
-    return found
-
-
-def _table() -> npt.NDArray[np.float32]:
-    """Return the value of every code: a sign, 4 bits of exponent with a bias of 7, 3 bits of mantissa, no infinity."""
-    codes = np.arange(256)
-    exponent, mantissa = codes >> 3 & 15, codes & 7
-    magnitude = np.where(exponent > 0, np.ldexp(8 + mantissa, exponent - 10), np.ldexp(mantissa, -9))
-    magnitude[codes & 127 == 127] = np.nan
-    return np.where(codes < 128, magnitude, -magnitude).astype(np.float32)
-
-
-_E4M3 = _table()
+    scales = Stored(name, scale.file, scale.start, count, scale.nbytes // count, scale.dtype)
+    return SourceTensor(name, (rows, columns), ordered(Fp8(weight, scales, span, width), head_dim))

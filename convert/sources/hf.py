@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 from mistral_mlx.errors import ConversionError, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.files.safetensors import TensorEntry, consolidated_files, find_tensors
+from mistral_mlx.model.args import ModelArgs
 
 from . import fp8, mlx
 from .entries import plain_tensor
-from .gptq_source import METHODS, grouped_tensors
+from .gptq import METHODS, grouped_tensors
 from .source import Source, SourceTensor
 from .tokenizer_files import find_files, largest_vocabulary
 
@@ -27,9 +28,11 @@ def open_folder(folder: ModelFolder) -> Source:
     notes = list(_notes(folder, config))
     tensors = _tensors(config, entries, notes)
     files = find_files(folder)
+    config = {key: value for key, value in config.items() if key not in (*CODE_KEYS, *RULE_KEYS)}
     return Source(
         path=folder.path,
-        config={key: value for key, value in config.items() if key not in (*CODE_KEYS, *RULE_KEYS)},
+        config=config,
+        args=ModelArgs.from_config(config),
         tensors=tensors,
         files=files,
         tokenizer_ids=largest_vocabulary(files),

@@ -1,20 +1,16 @@
-"""Weights that MLX has packed, as they lie in a folder that is converted already, and unpacked again."""
+"""The tensors of an MLX folder, which is converted already: a packed weight with its scales and biases is one."""
 
 from collections.abc import Mapping
 
-import mlx.core as mx
-import numpy as np
-import numpy.typing as npt
-
+from mistral_mlx.convert.storage.mlx import Mlx
+from mistral_mlx.convert.storage.rows import FLOAT_KINDS
 from mistral_mlx.errors import CheckpointError, shown
 from mistral_mlx.files.safetensors import TensorEntry
-from mistral_mlx.kernels.fallback.packing import decode
-from mistral_mlx.model.args import Packing, QuantizationArgs
+from mistral_mlx.model.packing import Packing, QuantizationArgs
 
 from .entries import plain_tensor, stored
-from .source import FLOAT_KINDS, Block, Bytes, SourceTensor
+from .source import SourceTensor
 
-KIND = "MLX"
 PARTS = ("scales", "biases")
 
 
@@ -55,7 +51,7 @@ def _packed(path: str, entries: Mapping[str, TensorEntry], packing: Packing) -> 
         )
     rows, columns = entry.shape[0], entry.shape[1] * 32 // packing.bits
     grouped = (rows, columns // packing.group_size)
-    arrays = [stored(entry)]
+    weight, parts = stored(entry, entry.name), []
     for part in PARTS if packing.mode == "affine" else PARTS[:1]:
         beside = entries.get(f"{path}.{part}")
         if beside is None:
@@ -66,22 +62,6 @@ def _packed(path: str, entries: Mapping[str, TensorEntry], packing: Packing) -> 
                 f"tensor {shown(beside.name)} is {beside.dtype} {list(beside.shape)}; {' or '.join(dtypes)} "
                 f"{list(grouped)} belong to {packing.bits} bits in groups of {packing.group_size}"
             )
-        arrays.append(stored(beside))
-    return SourceTensor(entry.name, KIND, (rows, columns), tuple(arrays), packing)
-
-
-def unpack(block: Block, tensor: SourceTensor) -> npt.NDArray[np.float32]:
-    """Return the weights of stored rows, computed in float32."""
-    assert tensor.packing is not None
-    bits, group_size, mode = tensor.packing
-    weight, biases = mx.array(block[0].view("<u4")), None
-    if mode == "affine":
-        scales, biases = (_float32(b, array.dtype) for b, array in zip(block[1:], tensor.arrays[1:], strict=True))
-    else:
-        scales = mx.array(block[1])
-    found = mx.dequantize(weight, scales, biases, group_size, bits, mode, dtype=mx.float32)
-    return np.asarray(found)
-
-
-def _float32(rows: Bytes, dtype: str) -> mx.array:
-    return decode(rows, dtype).astype(mx.float32)
+        parts.append(stored(beside, entry.name))
+    storage = Mlx(weight, parts[0], parts[1] if parts[1:] else None, packing)
+    return SourceTensor(entry.name, (rows, columns), storage)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.files.safetensors import TensorEntry, consolidated_files, find_tensors
+from mistral_mlx.model.args import ModelArgs
 
 from . import fp8
 from .native_params import to_config
@@ -66,6 +67,7 @@ def open_native(folder: ModelFolder) -> Source:
     return Source(
         path=folder.path,
         config=config,
+        args=ModelArgs.from_config(config),
         tensors=fp8.scaled_tensors(named, block, notes, lambda name: head_dim if name.endswith(ROTARY) else None),
         files=files,
         tokenizer_ids=largest_vocabulary(files),

@@ -13,7 +13,6 @@ from mistral_mlx.convert.sources.source import Source
 from mistral_mlx.errors import MistralMLXError, OptionError, counted, shown
 from mistral_mlx.measure.evaluation import DEFAULT_CONTEXT, MIN_CONTEXT, Window, evaluate, model_logits, windows
 from mistral_mlx.measure.scores import Evaluation
-from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.loading import load_model
 
 from .sample_text import TEXT
@@ -43,7 +42,7 @@ def verification_windows(source: Source, text: str | PathLike[str] | Literal[Tru
             f"the text {shown(str(text))} has {counted(len(ids), 'token')}; "
             f"give one of at least {MIN_TOKENS} to verify on"
         )
-    trained = ModelArgs.from_config(source.config).max_position_embeddings
+    trained = source.args.max_position_embeddings
     context = max(min(DEFAULT_CONTEXT, trained, len(ids)), MIN_CONTEXT)
     bos_id = tokenizer.bos_id if tokenizer.add_bos else None
     return windows(ids, context=context, bos_id=bos_id, limit=MAX_WINDOWS)
@@ -91,7 +90,7 @@ def _evaluated(source: Source, folder: Path, cut: list[Window], progress: Progre
         if progress:
             progress("verifying: the source", done, total)
 
-    def on_target(done: int, total: int, _: object) -> None:
+    def on_target(_: str, done: int, total: int) -> None:
         if progress:
             progress("verifying: the result", done, total)
 

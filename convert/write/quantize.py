@@ -10,42 +10,34 @@ from contextlib import closing
 from itertools import islice
 
 import numpy as np
-import numpy.typing as npt
 
 from mistral_mlx import kernels
 from mistral_mlx.convert.files.pipeline import ahead
 from mistral_mlx.convert.files.safetensors_writer import ShardWriter
-from mistral_mlx.convert.plan.plan import Step
+from mistral_mlx.convert.plan.step import Step
 from mistral_mlx.convert.rounding.compensate import compensated
 from mistral_mlx.convert.rounding.inputs import Inputs
-from mistral_mlx.convert.sources.mlx import KIND as MLX_KIND
-from mistral_mlx.convert.sources.source import Block, Bytes, read_blocks
-from mistral_mlx.convert.storage.decode import plain, repack
+from mistral_mlx.convert.storage.rows import Array, Bytes, Floats, Rows
 from mistral_mlx.errors import CheckpointError, ConversionError, shown
-from mistral_mlx.kernels.fallback.packing import MLX_DTYPES, Quantized, decode, floats, host, largest_finite
+from mistral_mlx.kernels.dtypes import MLX_DTYPES
+from mistral_mlx.kernels.fallback.packing import Quantized, floats, host, largest_finite
 
-NUMPY_DTYPES = {"F16": np.float16, "F32": np.float32}
 LARGEST = {"F16": 65504.0, "BF16": float.fromhex("0x1.fep127"), "F32": math.inf}
 
 TOGETHER = 8  # blocks whose rows are compensated abreast: many at a time take little longer than a few
-Squares = npt.NDArray[np.float32]
-Importance = Mapping[str, Squares]  # by module, [columns]; finite and not negative
-Parts = tuple[npt.NDArray[np.generic], ...]
 
 
 def run_step(
     step: Step,
     writer: ShardWriter,
     *,
-    allow_nonfinite: bool,
     on_block: Callable[[int], None],
-    importance: Importance | None = None,
     inputs: Mapping[str, Inputs] | None = None,
 ) -> float | None:
     """Write what becomes of the tensor of `step`, calling `on_block` with the bytes read so far from it.
 
-    A search for scales weighs the error of each input channel by the `importance` of its module, if that is known, or
-    by the squares of its `inputs`. Errors make up for one another if the step asks for it and the inputs are known.
+    A search for scales weighs the error of each input channel by the squares of the `inputs` of its module, if they
+    are known. Errors make up for one another if the step asks for it and the inputs are known.
 
     Returns the relative error ``|w - unpacked| / |w|`` of a tensor that was quantized; None if it was not, or if it
     holds NaN or infinity.
@@ -54,38 +46,35 @@ def run_step(
     """
     error, norm, done = 0.0, 0.0, 0
     seen = (inputs or {}).get(step.path)
-    squares = (importance or {}).get(step.path) if seen is None else seen.squares
-    with closing(ahead(read_blocks(step.tensor))) as blocks:
+    squares = None if seen is None else seen.squares
+    with closing(ahead(step.tensor.blocks())) as blocks:
         while chunk := list(islice(blocks, TOGETHER if seen and step.compensate else 1)):
             if step.carried:
-                _append(step, writer, _carried(chunk[0], step))
+                _append(step, writer, chunk[0].affine(step.dtype).parts)
             elif step.packing is None:
-                _append(step, writer, (_cast(chunk[0], step, allow_nonfinite),))
+                _append(step, writer, (_cast(chunk[0], step),))
             else:
                 packed = _compensate(chunk, step, seen) if seen and step.compensate else _pack(chunk[0], step, squares)
-                _check(packed.largest, packed.finite, step, allow_nonfinite)
-                _append(step, writer, tuple(part for part in packed[:3] if part is not None))
+                _check(packed.largest, packed.finite, step)
+                biases = () if packed.biases is None else (packed.biases,)
+                _append(step, writer, (packed.weight, packed.scales, *biases))
                 error += packed.error
                 norm += packed.norm
-            done += sum(rows.nbytes for block in chunk for rows in block[: len(step.tensor.arrays)])
-            on_block(done)
+            done += sum(rows.n_rows for rows in chunk)
+            on_block(step.tensor.nbytes * done // step.tensor.rows)
     if step.packing is None or step.carried:
         return None
     relative = math.sqrt(error / norm) if norm else 0.0
     return relative if math.isfinite(relative) else None
 
 
-def _carried(block: Block, step: Step) -> Parts:
-    if step.tensor.kind == MLX_KIND:
-        return block  # packed, scales and biases, in the dtype they have
-    return repack(block, step.tensor, NUMPY_DTYPES[step.dtype])
-
-
-def _pack(block: Block, step: Step, importance: Squares | None) -> Quantized:
+def _pack(rows: Rows, step: Step, importance: Floats | None) -> Quantized:
     assert step.packing is not None
     bits, group_size, mode = step.packing
+    weights = rows.weights()
     return kernels.quantize(
-        *plain(block, step.tensor),
+        weights.raw,
+        weights.dtype,
         step.dtype,
         group_size=group_size,
         bits=bits,
@@ -95,21 +84,21 @@ def _pack(block: Block, step: Step, importance: Squares | None) -> Quantized:
     )
 
 
-def _compensate(chunk: list[Block], step: Step, inputs: Inputs) -> Quantized:
+def _compensate(chunk: list[Rows], step: Step, inputs: Inputs) -> Quantized:
     assert step.packing is not None
-    weight = np.concatenate([floats(decode(*plain(block, step.tensor))) for block in chunk])
-    return compensated(weight, inputs, step.packing, step.dtype)
+    weights = np.concatenate([rows.weights().floats() for rows in chunk])
+    return compensated(weights, inputs, step.packing, step.dtype)
 
 
-def _cast(block: Block, step: Step, allow_nonfinite: bool) -> Bytes:
-    weight = decode(*plain(block, step.tensor))
-    _check(*largest_finite(floats(weight)), step, allow_nonfinite)
-    return host(weight.astype(MLX_DTYPES[step.dtype]))
+def _cast(rows: Rows, step: Step) -> Bytes:
+    weights = rows.weights().array()
+    _check(*largest_finite(floats(weights)), step)
+    return host(weights.astype(MLX_DTYPES[step.dtype]))
 
 
-def _check(largest: float, finite: bool, step: Step, allow_nonfinite: bool) -> None:
+def _check(largest: float, finite: bool, step: Step) -> None:
     """Raise what is to be raised for weights whose `largest` finite magnitude this is."""
-    if not finite and not allow_nonfinite:
+    if not finite and not step.allow_nonfinite:
         raise CheckpointError(
             f"tensor {shown(step.tensor.name)} holds NaN or infinity, so the source is damaged; fetch it again, "
             "or convert it all the same with --allow-nonfinite"
@@ -121,6 +110,6 @@ def _check(largest: float, finite: bool, step: Step, allow_nonfinite: bool) -> N
         )
 
 
-def _append(step: Step, writer: ShardWriter, parts: Parts) -> None:
+def _append(step: Step, writer: ShardWriter, parts: tuple[Array, ...]) -> None:
     for output, part in zip(step.outputs, parts, strict=True):
         writer.append(output.name, part)

@@ -26,25 +26,23 @@ from .quantize import run_step
 WORK = "work"  # in the folder that becomes the target: what mlx-lm reads and makes
 
 
-def write_target(
-    job: Job, folder: Path, *, allow_nonfinite: bool, progress: Progress | None
-) -> tuple[Plan, dict[str, float]]:
+def write(job: Job, folder: Path, progress: Progress | None) -> tuple[Plan, dict[str, float]]:
     """Write everything into `folder`; return the plan as it was carried out, and the error of what was quantized."""
     plan = job.plan
     if job.learned:
-        plan = _learned(plan, job.learned, folder / WORK, allow_nonfinite, progress)
-    errors = _write_weights(plan, job.rounding, folder, allow_nonfinite, progress)
+        plan = _learned(plan, job.learned, folder / WORK, progress)
+    errors = _write_weights(plan, job.rounding, folder, progress)
     _write_files(plan, folder)
     if job.learned:
         rmtree(folder / WORK)
     return plan, errors
 
 
-def _learned(plan: Plan, learned: Learned, work: Path, allow_nonfinite: bool, progress: Progress | None) -> Plan:
+def _learned(plan: Plan, learned: Learned, work: Path, progress: Progress | None) -> Plan:
     """Return the plan to take over what mlx-lm makes of the plain weights of `plan`, in the new folder `work`."""
     plain = work / PLAIN
     plain.mkdir(parents=True)
-    _write_weights(plan, Rounding(), plain, allow_nonfinite, progress)
+    _write_weights(plan, Rounding(), plain, progress)
     write_file(plain / "config.json", config_bytes(plan.config))
     packed = run_mlx_lm(learned, work, progress)
     rmtree(plain)
@@ -52,9 +50,7 @@ def _learned(plan: Plan, learned: Learned, work: Path, allow_nonfinite: bool, pr
     return replace(taken, notes=(*taken.notes, learned.note))
 
 
-def _write_weights(
-    plan: Plan, rounding: Rounding, folder: Path, allow_nonfinite: bool, progress: Progress | None
-) -> dict[str, float]:
+def _write_weights(plan: Plan, rounding: Rounding, folder: Path, progress: Progress | None) -> dict[str, float]:
     """Write all shards and their index; return the error of each tensor that was quantized."""
     errors: dict[str, float] = {}
     done, total = 0, sum(step.tensor.nbytes for step in plan.steps)
@@ -68,7 +64,7 @@ def _write_weights(
         for steps, inputs in rounding.rounds(plan, lambda n, of: show(f"calibrated block {n} of {of}")):
             for step in steps:
                 on_block = partial(show, step.tensor.name)
-                error = run_step(step, writer, allow_nonfinite=allow_nonfinite, on_block=on_block, inputs=inputs)
+                error = run_step(step, writer, on_block=on_block, inputs=inputs)
                 if error is not None:
                     errors[step.tensor.name] = error
                 done += step.tensor.nbytes

@@ -1,1 +1,1 @@
-"""Reads a model folder, which is untrusted data: confined paths, bounded JSON, safetensors headers."""
+"""Reads a model folder, which is untrusted: confined paths, bounded JSON, headers."""

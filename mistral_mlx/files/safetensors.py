@@ -1,19 +1,22 @@
-"""Safetensors files as untrusted data: which files hold the weights, and what their headers promise.
+"""Finds the safetensors files of a checkpoint and checks their headers (untrusted data).
 
-Nothing here reads a weight. Layout of a file (huggingface.co/docs/safetensors): 8 bytes little-endian header length
-N, N bytes of JSON {name: {dtype, shape, data_offsets}}, then the data; offsets count from the end of the header.
+No function here reads or writes a weight. Layout of a file (huggingface.co/docs/safetensors): 8 bytes little-endian
+header length N, N bytes of JSON {name: {dtype, shape, data_offsets}}, then the data; offsets count from the end of the
+header.
 """
 
 import json
 import math
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mistral_mlx.errors import CheckpointError, shown
 
-from .folder import ModelFolder, parse_json
+from .folder import ModelFolder
+from .json import parse_json
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -28,7 +31,7 @@ ITEM_BITS = {
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor as a header describes it: where it lies and what it holds."""
+    """One tensor as a header describes it: its place in the file, dtype and shape."""
 
     name: str
     dtype: str  # the format's spelling: F16, BF16, F32, U32, ...
@@ -39,10 +42,10 @@ class TensorEntry:
 
 
 def find_tensors(folder: ModelFolder, single: str = SINGLE_NAME) -> dict[str, TensorEntry]:
-    """Return every tensor of the checkpoint in `folder` by name, each from the file the index names.
+    """Return every tensor of the checkpoint in `folder` by name, from the file in the index.
 
-    The files are exactly those of ``model.safetensors.index.json``, or the single ``model.safetensors`` (or as
-    `single` is called); other files lying beside them are not looked at.
+    The files are exactly those of ``model.safetensors.index.json``, or the single file ``model.safetensors`` (or the
+    one that `single` names). Other files in the folder are ignored.
 
     Raises CheckpointError if a file is missing or damaged, or a tensor is not where the index says.
     """
@@ -69,19 +72,36 @@ def find_tensors(folder: ModelFolder, single: str = SINGLE_NAME) -> dict[str, Te
     return {tensor: headers[name][tensor] for tensor, name in places.items()}
 
 
+def header_bytes(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """Return the header of a file; `tensors` is {name: (dtype, shape)}, in the order of the data.
+
+    Its length is a multiple of 8, so that the data is aligned.
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name, (dtype, shape) in tensors.items():
+        start, end = end, end + math.prod(shape) * ITEM_BITS[dtype] // 8
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
 def consolidated_files(folder: ModelFolder) -> list[str]:
-    """Return the names of the weights in Mistral's own layout, which may lie beside those of Hugging Face."""
+    """Return the weight files in Mistral's own layout; a folder may hold both layouts."""
     return sorted(p.name for p in folder.path.iterdir() if re.fullmatch(r"consolidated.*\.(safetensors|pth)", p.name))
 
 
 def native_message(folder: ModelFolder, found: str) -> str:
-    """Return what is to be done with a folder in Mistral's own layout, which `found` is a file of."""
+    """Return the advice for a folder in Mistral's own layout; `found` is one of its files."""
     path = shown(str(folder.path))
     return f"{path} is in Mistral's own layout ({shown(found)}); convert it first: mistral-mlx convert {path}"
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
-    """Return the tensors that the safetensors file at `path` holds, checked against the file's true size.
+    """Return the tensors of the safetensors file at `path`, checked against its size.
 
     Raises CheckpointError if the header is not well formed, entries overlap, leave gaps or disagree with their
     dtype and shape, or the file is shorter or longer than the header says.
@@ -101,7 +121,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 
 
 def _header_nbytes(path: Path) -> int:
-    """Return the length of the header, which is in the file as a whole, or raise CheckpointError."""
+    """Return the bytes of the header; raise CheckpointError if the file is too short for it."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -128,7 +148,7 @@ def _single_file(folder: ModelFolder, single: str) -> Path:
             f"{shown(str(folder.path))} holds its weights as a pickle ({shown(min(pickles))}), which can run code and "
             "is never opened; get the model's safetensors files, or save it again with safe_serialization=True"
         )
-    raise CheckpointError(f"no weights in {shown(str(folder.path))}: neither {single} nor {single}.index.json is there")
+    raise CheckpointError(f"no weights in {shown(str(folder.path))}: neither {single} nor {single}.index.json exists")
 
 
 def _read_index(folder: ModelFolder, name: str) -> dict[str, str]:

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import native
+from .dtypes import MLX_DTYPES
 from .fallback import packing
 from .fallback import products as cpu
-
-ITEM_NBYTES = {"F16": 2, "BF16": 2, "F32": 4}
 
 BANDWIDTH_BYTES = 1 << 29  # far more than the last cache of a laptop holds
 BANDWIDTH_REPEATS = 5
@@ -230,7 +229,7 @@ def quantize(
     With `search`, scales and biases make the sum of ``importance[k] * (w[k] - unpacked[k])^2`` as small as was found;
     `importance` is float32 ``[columns]``, finite and not negative, 1 if it is None. The error returned weighs nothing.
     """
-    n_rows, columns = rows.shape[0], rows.shape[1] // ITEM_NBYTES[stored]
+    n_rows, columns = rows.shape[0], rows.shape[1] // MLX_DTYPES[stored].size
     if mode != "affine":
         return packing.quantize_floats(rows, stored, dtype, mode=mode)
     if not (native.built and on_cpu()):
@@ -238,7 +237,7 @@ def quantize(
             rows, stored, dtype, group_size=group_size, bits=bits, search=search, importance=importance
         )
     weight = np.empty((n_rows, columns * bits // 8), np.uint8)
-    scales, biases = np.empty((2, n_rows, columns // group_size * ITEM_NBYTES[dtype]), np.uint8)
+    scales, biases = np.empty((2, n_rows, columns // group_size * MLX_DTYPES[dtype].size), np.uint8)
     loss = native.ext.quantize(
         rows,
         stored,

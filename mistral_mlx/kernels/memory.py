@@ -1,4 +1,4 @@
-"""Memory that is there and memory that was used, in bytes; knows nothing of models."""
+"""Returns how much memory is available and how much this process has used, in bytes."""
 
 import os
 import resource
@@ -14,10 +14,10 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def available_memory() -> int | None:
-    """Return how much memory new arrays can take without swapping, or None where the system does not say.
+    """Return how much memory new arrays can take without swapping, or None if it is unknown.
 
-    On Linux the kernel's estimate, within the limits of the control groups; on a GPU what Metal recommends as the
-    largest working set; elsewhere all physical memory.
+    On Linux this is the kernel's estimate, within the limits of the control groups. On a GPU it is the largest working
+    set that Metal recommends. Elsewhere it is all physical memory.
     """
     if not kernels.on_cpu():
         return int(mx.device_info()["max_recommended_working_set_size"])
@@ -31,9 +31,9 @@ def available_memory() -> int | None:
 
 
 def peak_memory() -> int:
-    """Return the most memory this process has held: MLX's own count on a GPU, resident memory on a CPU.
+    """Return the most memory this process has held: MLX's count on a GPU, else resident memory.
 
-    Resident are mapped weights too, as far as they were read, though other processes share them.
+    Resident memory includes the mapped weights that were read, although other processes share them.
     """
     if not kernels.on_cpu():
         return int(mx.get_peak_memory())
@@ -51,15 +51,15 @@ def _linux_available() -> int | None:
 
 
 def _cgroup_available() -> int | None:
-    """Return the least memory that the control groups of this process leave, or None if they have no limit."""
+    """Return the least memory that the control groups of this process leave; None if no limit."""
     return min((left for folder in _cgroups() if (left := _left_in(folder)) is not None), default=None)
 
 
 def _cgroups() -> list[Path]:
     """Return the folders of the control group of this process and of all its parents.
 
-    In a container the path may be the one outside of it, which does not exist here; the mounted root is the
-    container's own group then.
+    In a container the path may be the one outside the container, which does not exist inside. The container's own
+    group is then the mounted root.
     """
     try:
         lines = OWN_CGROUP.read_text().splitlines()
@@ -71,7 +71,7 @@ def _cgroups() -> list[Path]:
 
 
 def _left_in(folder: Path) -> int | None:
-    """Return what the limit of a group leaves; cached files, weights among them, count as used but can be dropped."""
+    """Return the memory that a group's limit leaves; cached files can be dropped and are free."""
     try:
         limit, used = (folder / "memory.max").read_text(), (folder / "memory.current").read_text()
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())

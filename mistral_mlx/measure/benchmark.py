@@ -1,6 +1,6 @@
-"""How fast a model is here: prefill, decode, and the share of the memory's read rate; knows nothing of text.
+"""Measures how fast a model is on this machine: prefill, decode, and the share of the memory's read rate.
 
-Ids are random: what a token says does not change what it costs. One whole repeat is run first and not counted.
+Ids are random, because the cost of a token does not depend on its text. One whole repeat is run first and not counted.
 """
 
 import random
@@ -10,23 +10,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
-import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from mistral_mlx import kernels
 from mistral_mlx.errors import ContextError, OptionError
-from mistral_mlx.generation.stream import generate_step, prefill
+from mistral_mlx.generation.stream import decode
+from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.kernels.memory import peak_memory
 from mistral_mlx.model.args import ModelArgs
-from mistral_mlx.model.cache import RollingBufferCache, make_cache
 from mistral_mlx.model.mistral import Mistral
+from mistral_mlx.progress import Progress
 from mistral_mlx.sampling.sampler import Sampler
 
 SEED = 0
 MAX_COUNT = 1_000_000  # of tokens or repeats
 
 T = TypeVar("T")
-OnProgress = Callable[[str, int, int], None]  # (what is being done, how much of it is done, of how much)
 
 
 @dataclass(frozen=True)
@@ -79,15 +78,15 @@ class Measurement:
     peak_memory_gb: float  # 1e9 bytes
 
 
-def measure(model: Mistral, workload: Workload, *, on_progress: OnProgress | None = None) -> Measurement:
+def measure(model: Mistral, workload: Workload, *, progress: Progress | None = None) -> Measurement:
     """Run `workload` and return its speeds.
 
     Raises ContextError if the model cannot take so many tokens.
     """
     workload.check(model.args)
     n_prompt, n_gen, repeats = workload.n_prompt, workload.n_gen, workload.repeats
-    report = on_progress or (lambda what, done, total: None)
-    run = _Run(model, workload.depth, lambda done, total: report("filling the cache", done, total))
+    report = progress or (lambda what, done, total: None)
+    run = _Run(model, workload.depth, report)
     report("warming up", 0, 1)
     if n_prompt:
         run.prefill_s(n_prompt)
@@ -136,55 +135,55 @@ def bytes_per_token(model: Mistral, depth: int, n_gen: int) -> int:
 
 
 class _Run:
-    """A model with a cache of `depth` tokens, which each measurement finds as it was."""
+    """A timeline of `depth` tokens, which each measurement finds as it was."""
 
-    def __init__(self, model: Mistral, depth: int, on_prefill: Callable[[int, int], None]) -> None:
-        self._model, self._depth = model, depth
+    def __init__(self, model: Mistral, depth: int, report: Progress) -> None:
+        self._depth = depth
         self._sampler = Sampler(temperature=0)
         self._random = random.Random(SEED)
-        self._cache = make_cache(model.args)
+        self._timeline = Timeline(model)
         if depth:
-            prefill(model, self._ids(depth), self._cache, on_prefill=on_prefill)
-        self._n_slots = [0 if layer.keys is None else layer.keys.shape[2] for layer in self._cache]
+            ids = self._ids(depth)
+            self._timeline.extend(ids, lambda _, done, total: report("filling the cache", done, total))
+        self._n_slots = [layer.n_allocated for layer in self._timeline.layers]
 
     def prefill_s(self, n_prompt: int) -> tuple[float, float]:
         """Return the seconds to the logits of a prompt, and to the choice of the first token."""
-        ids, cache = self._ids(n_prompt), self._rewound()
+        ids, timeline = self._ids(n_prompt), self._rewound()
         start = time.perf_counter()
-        logits = prefill(self._model, ids, cache)
-        mx.eval(logits)
+        timeline.extend(ids)
         logits_s = time.perf_counter() - start
-        self._sampler(logits, ids)
+        assert timeline.logits is not None, n_prompt
+        self._sampler(timeline.logits, ids)
         return logits_s, time.perf_counter() - start
 
     def decode_s(self, n_gen: int) -> float:
         """Return the seconds that `n_gen` tokens take, each from the one before; the first follows a random one."""
-        ids, cache = self._ids(1), self._rewound()
+        ids, timeline = self._ids(1), self._rewound()
         start = time.perf_counter()
-        for _ in generate_step(ids, self._model, cache=cache, sampler=self._sampler, max_tokens=n_gen):
+        timeline.extend(ids)
+        for _ in decode(timeline, self._sampler, n_gen):
             pass
         return time.perf_counter() - start
 
     def _ids(self, n: int) -> list[int]:
-        return self._random.choices(range(self._model.args.vocab_size), k=n)
+        return self._random.choices(range(self._timeline.model.args.vocab_size), k=n)
 
-    def _rewound(self) -> list[RollingBufferCache]:
-        """Return the cache with as many tokens and slots as at first.
+    def _rewound(self) -> Timeline:
+        """Return the timeline with as many tokens and slots as at first.
 
         A ring may hold later keys in their place: other numbers, the same work.
         """
+        timeline = self._timeline
         if self._depth == 0:
-            return make_cache(self._model.args)
-        for layer, n_slots in zip(self._cache, self._n_slots, strict=True):
-            assert layer.keys is not None and layer.values is not None
-            layer.offset = layer.reserved = self._depth
-            layer.keys = mx.contiguous(layer.keys[:, :, :n_slots])
-            layer.values = mx.contiguous(layer.values[:, :, :n_slots])
-            mx.eval(layer.keys, layer.values)  # one layer's copy at a time
-        return self._cache
+            return Timeline(timeline.model)
+        for layer, n_slots in zip(timeline.layers, self._n_slots, strict=True):
+            layer.shrink(self._depth, n_slots)  # one layer's copy at a time
+        timeline.restore(timeline.ids[: self._depth], timeline.layers)
+        return timeline
 
 
-def _repeat(run: Callable[[], T], n: int, what: str, report: OnProgress) -> list[T]:
+def _repeat(run: Callable[[], T], n: int, what: str, report: Progress) -> list[T]:
     results = []
     for i in range(n):
         report(what, i, n)

@@ -1,7 +1,7 @@
-"""How well a model predicts a text: perplexity as llama.cpp's tool measures it, and how far it is from a reference.
+"""Measures how well a model predicts a text: perplexity as llama.cpp's tool does, and the distance from a reference.
 
-A text is cut into windows, each read with an empty cache. Where logits come from is the caller's business; what is
-made of them stands in `scores`.
+A text is cut into windows, each read with an empty cache. The caller says where logits come from; `scores` makes the
+figures of them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,10 +11,11 @@ import mlx.core as mx
 import numpy as np
 
 from mistral_mlx.errors import OptionError
-from mistral_mlx.model.cache import make_cache
+from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.model.mistral import Mistral
+from mistral_mlx.progress import Progress
 
-from .scores import Evaluation, Floats, Row, evaluation, score
+from .scores import SCORE, Evaluation, Row, Scores, evaluation, score
 
 DEFAULT_CONTEXT = 512  # llama-perplexity's
 MIN_CONTEXT = 3  # one token is scored
@@ -36,7 +37,6 @@ class Window:
 
 
 Logits = Callable[[Window], Iterator[mx.array]]  # float32 [rows, V] blocks for the scored positions, in order
-OnProgress = Callable[[int, int, Callable[[], Evaluation]], None]  # (windows done, of how many, gives what they say)
 
 
 def windows(
@@ -71,49 +71,64 @@ def windows(
     return [Window((*bos, *ids[start + len(bos) : start + context]), first) for start in starts[:limit]]
 
 
+class Scoring:
+    """Scores windows by `logits`, and compares those with the ones that the reference `against` gives for them."""
+
+    def __init__(self, logits: Logits, against: Logits | None = None) -> None:
+        self._logits, self._against = logits, against
+        self._windows: list[Scores] = []
+
+    @property
+    def n_windows(self) -> int:
+        """How many windows are scored."""
+        return len(self._windows)
+
+    def add(self, window: Window) -> None:
+        """Score one more window. Raises ModelError if logits are not finite."""
+        self._windows.append(_scores(window, self._logits, self._against))
+
+    def result(self) -> Evaluation:
+        """Return the figures of the windows so far. Raises OptionError if there is none."""
+        if not self._windows:
+            raise OptionError("there is no window to evaluate")
+        return evaluation(self._windows, compared=self._against is not None)
+
+
 def evaluate(
-    windows: Sequence[Window], logits: Logits, against: Logits | None = None, progress: OnProgress | None = None
+    windows: Sequence[Window], logits: Logits, against: Logits | None = None, progress: Progress | None = None
 ) -> Evaluation:
-    """Score every window by `logits`, and compare those with the ones that the reference `against` gives for it.
+    """Return the figures of all `windows`; `progress` counts them. See `Scoring`.
 
     Raises OptionError if there is no window, ModelError if logits are not finite.
     """
-    if not windows:
-        raise OptionError("there is no window to evaluate")
-    tables: list[Floats] = []
-
-    def so_far() -> Evaluation:
-        return evaluation(tables, compared=against is not None)
-
+    scoring = Scoring(logits, against)
     for window in windows:
-        tables.append(_scores(window, logits, against))
+        scoring.add(window)
         if progress is not None:
-            progress(len(tables), len(windows), so_far)
-    return so_far()
+            progress("scoring", scoring.n_windows, len(windows))
+    return scoring.result()
 
 
 def model_logits(model: Mistral) -> Logits:
-    """Return what gives the logits of `model`, with a fresh cache for each window."""
+    """Return a function that gives the logits of `model`, with an empty cache for each window."""
 
     def logits(window: Window) -> Iterator[mx.array]:
-        cache = make_cache(model.args)
-        ids = window.ids[:-1]  # nothing is behind the last
-        for start in range(0, len(ids), STEP_SIZE):
-            step = mx.array([ids[start : start + STEP_SIZE]])
-            hidden = model.hidden(step, cache, lambda n_blocks: None)  # in pieces, so that signals are heard
-            mx.eval([hidden, *(c.keys for c in cache), *(c.values for c in cache)])
-            for row in range(max(window.first - start, 0), step.shape[1], HEAD_ROWS):
+        ids = window.ids[:-1]  # the last one is only predicted
+        start = 0
+        for hidden in Timeline(model).feed(ids, step_size=STEP_SIZE):
+            for row in range(max(window.first - start, 0), hidden.shape[1], HEAD_ROWS):
                 yield model.logits(hidden[:, row : row + HEAD_ROWS])[0]
+            start += hidden.shape[1]
 
     return logits
 
 
-def _scores(window: Window, logits: Logits, against: Logits | None) -> Floats:
-    """Return the TokenScores of a window, ``[n, 5]``."""
+def _scores(window: Window, logits: Logits, against: Logits | None) -> Scores:
+    """Return the scores of a window."""
     predictions = _rows(logits(window))
     references = iter([None] * len(window.targets)) if against is None else _rows(against(window))
     triples = zip(window.targets, predictions, references, strict=True)
-    return np.array([score(position, *triple) for position, triple in enumerate(triples, window.first + 1)])
+    return np.array([score(position, *triple) for position, triple in enumerate(triples, window.first + 1)], SCORE)
 
 
 def _rows(blocks: Iterator[mx.array]) -> Iterator[Row]:

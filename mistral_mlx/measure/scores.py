@@ -23,13 +23,17 @@ Floats = NDArray[np.float64]
 
 
 class TokenScore(NamedTuple):
-    """How well one token was predicted; without a reference the last three say nothing."""
+    """How well one token was predicted; the last three are NaN without a reference."""
 
     position: int  # in its window
     nll: float  # -ln of its probability
     reference_nll: float = math.nan
     kl: float = math.nan  # of the model's prediction from the reference's, in nats
-    same_top: float = math.nan  # 1 if both find the same token the likeliest, else 0
+    same_top: float = math.nan  # 1 if both have the same most likely token, else 0
+
+
+SCORE = np.dtype({"names": TokenScore._fields, "formats": [np.int64, *[np.float64] * 4]})
+Scores = NDArray[np.void]  # [n] TokenScores of SCORE
 
 
 class Mean(NamedTuple):
@@ -97,17 +101,17 @@ def score(position: int, token: int, logits: Row, reference: Row | None) -> Toke
     return TokenScore(position, nll, reference_nll, max(kl, 0.0), float(top == top_ref))  # rounding may give -1e-17
 
 
-def evaluation(scores: Sequence[Floats], *, compared: bool) -> Evaluation:
-    """Return the figures of tables of TokenScores, one for each window; `compared` says there was a reference."""
-    table = np.concatenate(scores)
-    nll = table[:, 1]
+def evaluation(windows: Sequence[Scores], *, compared: bool) -> Evaluation:
+    """Return the figures of the scores of some windows; `compared` if they were compared with a reference."""
+    scores = np.concatenate(windows)
+    nll = scores["nll"]
     return Evaluation(
-        n_windows=len(scores),
-        n_tokens=len(table),
+        n_windows=len(windows),
+        n_tokens=len(scores),
         nll=_mean(nll),
         perplexity=_exp(_mean(nll)),
-        curve=_curve(table, compared=compared),
-        comparison=_comparison(*table.T[1:]) if compared else None,
+        curve=_curve(scores, compared=compared),
+        comparison=_comparison(scores) if compared else None,
     )
 
 
@@ -125,7 +129,8 @@ def _checked(nll: float) -> float:
     return float(nll)
 
 
-def _comparison(nll: Floats, base: Floats, kl: Floats, same_top: Floats) -> Comparison:
+def _comparison(scores: Scores) -> Comparison:
+    nll, base, kl, same_top = (scores[name] for name in ("nll", "reference_nll", "kl", "same_top"))
     log_ratio = _mean(nll - base)  # paired, so the error takes the correlation into account
     delta = np.exp(-nll) - np.exp(-base)
     return Comparison(
@@ -157,15 +162,15 @@ def _root(mean: Mean) -> Mean:
     return Mean(value, 0.5 / value * mean.error if value else 0.0)
 
 
-def _curve(table: Floats, *, compared: bool) -> tuple[Bucket, ...]:
+def _curve(scores: Scores, *, compared: bool) -> tuple[Bucket, ...]:
     """Return the means by position, in buckets of equal width; those without a token are left out."""
-    position = table[:, 0].astype(int)
+    position = scores["position"]
     low, n = position.min(), np.ptp(position) + 1
     edges = low + np.arange(N_BUCKETS + 1) * n // N_BUCKETS if n > N_BUCKETS else np.arange(low, low + n + 1)
     buckets = []
     for first, end in pairwise(edges):
-        rows = table[(first <= position) & (position < end)]
-        if len(rows):
-            kl = float(rows[:, 3].mean()) if compared else None
-            buckets.append(Bucket(int(first), int(end) - 1, len(rows), float(rows[:, 1].mean()), kl))
+        here = scores[(first <= position) & (position < end)]
+        if len(here):
+            kl = float(here["kl"].mean()) if compared else None
+            buckets.append(Bucket(int(first), int(end) - 1, len(here), float(here["nll"].mean()), kl))
     return tuple(buckets)

@@ -1,14 +1,14 @@
-"""The hyper-parameters of a model, parsed and checked from config.json; knows nothing of weights or arrays."""
+"""The hyper-parameters of a model, parsed and checked from config.json."""
 
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from mistral_mlx.errors import ConfigError, shown
 
-Config = Mapping[str, object]
+from .blocks import BLOCK, EMBEDDING, FINAL_NORM, HEAD, module_path
+from .packing import Config, QuantizationArgs
 
 # Families whose graph is this one. What a config leaves out takes the family's default in HF transformers 5.
 FAMILY_DEFAULTS: dict[str, dict[str, object]] = {
@@ -16,7 +16,6 @@ FAMILY_DEFAULTS: dict[str, dict[str, object]] = {
     "ministral": {"max_position_embeddings": 131_072, "sliding_window": 4096, "num_key_value_heads": 8},
     "llama": {"max_position_embeddings": 2048, "sliding_window": None},
 }
-TEXT_PREFIX = "language_model."  # of the names in a multimodal checkpoint
 LIMITS = {"num_hidden_layers": 1024, "vocab_size": 1 << 22}
 MAX_SIZE = 1 << 20  # of any other dimension: far above every real model, far below what overflows
 MAX_POSITIONS = (1 << 31) - 1  # what an int of the kernels holds
@@ -30,61 +29,6 @@ _READ = frozenset(
     """num_attention_heads num_key_value_heads head_dim rms_norm_eps rope_theta rope_parameters rope_scaling
     sliding_window layer_types hidden_act attention_dropout attn_implementation use_flash_attention_2""".split()
 )
-
-
-# The bits and group sizes of every mode of MLX, the defaults first.
-MODES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-    "affine": ((4, 2, 3, 5, 6, 8), (64, 32, 128)),
-    "mxfp4": ((4,), (32,)),
-    "mxfp8": ((8,), (32,)),
-    "nvfp4": ((4,), (16,)),
-}
-RULE_KEYS = ("bits", "group_size")
-
-
-class Packing(NamedTuple):
-    """How a weight is packed, in MLX's words."""
-
-    bits: int
-    group_size: int
-    mode: str = "affine"
-
-    def as_config(self) -> dict[str, object]:
-        """Return the entry of ``quantization`` in config.json."""
-        return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
-
-
-@dataclass(frozen=True)
-class QuantizationArgs:
-    """How packed weights are stored: the same for all modules but those in `per_module`."""
-
-    usual: Packing
-    per_module: Mapping[str, Packing] = field(default_factory=dict)  # by path
-
-    @classmethod
-    def from_config(cls, config: Config) -> "QuantizationArgs | None":
-        """Return what ``quantization`` (or MLX's copy ``quantization_config``) says; None for plain weights."""
-        key = "quantization" if config.get("quantization") else "quantization_config"
-        value = config.get(key)
-        if not value:
-            return None
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"config.json: {key} must be an object, not {shown(value)}")
-        if "quant_method" in value:
-            raise ConfigError(
-                f"config.json: {key}.quant_method {shown(repr(value['quant_method']))} is not read as it is; "
-                "convert it first: mistral-mlx convert FOLDER"
-            )
-        modules = {
-            path.removeprefix(TEXT_PREFIX): _packing(rule, f"{key}.{path}")
-            for path, rule in value.items()
-            if isinstance(rule, Mapping)
-        }
-        return cls(_packing(value, key), modules)
-
-    def of(self, path: str) -> Packing:
-        """Return how the module at `path` is packed."""
-        return self.per_module.get(path, self.usual)
 
 
 @dataclass(frozen=True)
@@ -156,22 +100,17 @@ class ModelArgs:
 
 def expected_shapes(args: ModelArgs) -> dict[str, tuple[int, ...]]:
     """Return the shape of every unpacked weight by its HF name, the untied ``lm_head.weight`` included."""
-    q_dim, kv_dim = args.n_heads * args.head_dim, args.n_kv_heads * args.head_dim
-    block = {
-        "self_attn.q_proj": (q_dim, args.dim),
-        "self_attn.k_proj": (kv_dim, args.dim),
-        "self_attn.v_proj": (kv_dim, args.dim),
-        "self_attn.o_proj": (args.dim, q_dim),
-        "mlp.gate_proj": (args.hidden_dim, args.dim),
-        "mlp.up_proj": (args.hidden_dim, args.dim),
-        "mlp.down_proj": (args.dim, args.hidden_dim),
-        "input_layernorm": (args.dim,),
-        "post_attention_layernorm": (args.dim,),
+    sizes = {
+        "dim": args.dim,
+        "hidden": args.hidden_dim,
+        "queries": args.n_heads * args.head_dim,
+        "keys": args.n_kv_heads * args.head_dim,
     }
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (args.vocab_size, args.dim)}
+    block = [(m, (sizes[m.rows],) if m.columns is None else (sizes[m.rows], sizes[m.columns])) for m in BLOCK]
+    shapes: dict[str, tuple[int, ...]] = {f"{EMBEDDING}.weight": (args.vocab_size, args.dim)}
     for layer in range(args.n_layers):
-        shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in block.items()}
-    return shapes | {"model.norm.weight": (args.dim,), "lm_head.weight": (args.vocab_size, args.dim)}
+        shapes |= {f"{module_path(layer, module)}.weight": shape for module, shape in block}
+    return shapes | {f"{FINAL_NORM}.weight": (args.dim,), f"{HEAD}.weight": (args.vocab_size, args.dim)}
 
 
 def _text_part(config: Config) -> Config:
@@ -320,26 +259,3 @@ def _token_ids(config: Config, key: str) -> frozenset[int]:
         if type(n) is not int or n < 0:
             raise ConfigError(f"config.json: {key} is {shown(value)}; a token id or a list of them is expected")
     return frozenset(ids)
-
-
-def _packing(rule: Config, where: str) -> Packing:
-    """Return what an entry of ``quantization`` says; bits and group size default to those of the mode, as in MLX."""
-    mode = rule.get("mode", "affine")
-    if not isinstance(mode, str) or mode not in MODES or rule.get("global_scale"):
-        raise ConfigError(f"config.json: {where} is {shown(dict(rule))}; mode {', '.join(MODES)} are supported")
-    allowed = MODES[mode]
-    bits, group_size = (
-        default if rule.get(key) is None else rule[key] for key, (default, *_) in zip(RULE_KEYS, allowed, strict=True)
-    )
-    if type(bits) is not int or bits not in allowed[0] or type(group_size) is not int or group_size not in allowed[1]:
-        raise ConfigError(
-            f"config.json: {where} is {shown(dict(rule))}; mode '{mode}' has bits {either(allowed[0])} "
-            f"and group_size {either(allowed[1])}"
-        )
-    return Packing(bits, group_size, mode)
-
-
-def either(numbers: tuple[int, ...]) -> str:
-    """Return `numbers` in order and in words: 2, 4 or 8."""
-    *others, last = (str(n) for n in sorted(numbers))
-    return f"{', '.join(others)} or {last}" if others else last

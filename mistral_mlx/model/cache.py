@@ -1,6 +1,6 @@
 """The rolling buffer of keys and values (Jiang et al., Mistral 7B, 2023, section 2): positions, slots and masks.
 
-Knows nothing of models or text. One cache serves one layer. With a window of W tokens, the key of absolute position p
+One cache serves one layer. With a window of W tokens, the key of absolute position p
 lies in slot ``p % W``; a query at position q sees the keys k with ``0 <= q - k < W``, W of them with itself.
 
 Worked example, W = 4, after six tokens (positions 0 to 5) the ring holds positions 4 5 2 3 in slots 0 1 2 3. Three
@@ -9,7 +9,6 @@ ring then holds 8 5 6 7.
 """
 
 import copy
-from collections.abc import Sequence
 
 import mlx.core as mx
 
@@ -60,31 +59,19 @@ class RollingBufferCache:
         self.offset = start + n_new
         return seen
 
-    @property
-    def takes_tokens(self) -> bool:
-        """Whether `run_block` is there: with native kernels, once the first step has made the buffers."""
-        return self.keys is not None and kernels.uses_native()
+    def reserve_one(self) -> tuple[mx.array, mx.array, int]:
+        """Return the buffers of keys and values and the slot in them that the next token takes.
 
-    def run_block(
-        self,
-        x: mx.array,
-        weights: Sequence[kernels.Weight],
-        norms: Sequence[kernels.Norm],
-        *,
-        rotation: kernels.Rotation,
-        scale: float,
-    ) -> mx.array:
-        """Return ``[B, 1, D]`` after a whole transformer block, which stores the key and value of its token here."""
+        At least one token must have been stored before, because that determines the shape of the buffers.
+        """
         assert self.keys is not None and self.values is not None
-        position = self.offset
-        self.reserved = position + 1
-        self._reserve(self.keys, self.values, position + 1)
-        slot = position if self.window is None else position % self.window
-        x, self.keys, self.values = kernels.run_block(
-            x, self.keys, self.values, weights, norms, rotation=rotation, slot=slot, position=position, scale=scale
-        )
-        self.offset = position + 1
-        return x
+        self.reserved = self.offset + 1
+        self._reserve(self.keys, self.values, self.reserved)
+        return self.keys, self.values, self.offset if self.window is None else self.offset % self.window
+
+    def put(self, keys: mx.array, values: mx.array) -> None:
+        """Store the buffers, which hold one more token in the slot of `reserve_one` now."""
+        self.keys, self.values, self.offset = keys, values, self.reserved
 
     def make_mask(self, n_new: int) -> mx.array | None:
         """Return which keys each of the next `n_new` queries sees, bool ``[S, T]``; None if all do.
@@ -124,6 +111,21 @@ class RollingBufferCache:
     def restore(self, keys: mx.array, values: mx.array, offset: int) -> None:
         """Take up what another cache held in its slots ``[:n_slots]`` after `offset` tokens."""
         self.keys, self.values, self.offset, self.reserved = keys, values, offset, offset
+
+    @property
+    def n_allocated(self) -> int:
+        """How many slots are allocated."""
+        return 0 if self.keys is None else self.keys.shape[2]
+
+    def shrink(self, offset: int, n_slots: int) -> None:
+        """Go back to `offset` and to the first `n_slots` slots, which may hold later keys and values than they should.
+
+        The cost of a step is the same then as it was at `offset`, which is all that a measurement needs.
+        """
+        assert self.keys is not None and self.values is not None
+        keys, values = (mx.contiguous(part[:, :, :n_slots]) for part in (self.keys, self.values))
+        mx.eval(keys, values)
+        self.restore(keys, values, offset)
 
     def _reserve(self, keys: mx.array, values: mx.array, end: int) -> None:
         slots = -(-end // GROWTH_STEP) * GROWTH_STEP

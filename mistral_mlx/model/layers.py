@@ -5,7 +5,7 @@ import mlx.nn as nn
 
 from mistral_mlx import kernels
 
-from .args import Packing
+from .packing import Packing
 
 
 class RMSNorm(nn.Module):

@@ -16,14 +16,16 @@ from mistral_mlx import kernels
 from mistral_mlx.errors import CheckpointError, ModelError, TokenizerError, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.files.safetensors import TensorEntry, find_tensors, native_message
+from mistral_mlx.kernels.dtypes import MLX_DTYPES
 from mistral_mlx.kernels.fallback.float_modes import HELD_BITS, unpack
 from mistral_mlx.tokenizer.choose import Tokenizer, load_tokenizer
 
-from .args import TEXT_PREFIX, ModelArgs, Packing, QuantizationArgs, expected_shapes
+from .args import ModelArgs, expected_shapes
+from .blocks import TEXT_PREFIX
 from .cache import cache_nbytes
 from .mistral import Mistral
+from .packing import Packing, QuantizationArgs
 
-MLX_DTYPES = {"F32": mx.float32, "BF16": mx.bfloat16, "F16": mx.float16}
 FLOAT_DTYPES = tuple(MLX_DTYPES)
 STORED_DTYPES = {**MLX_DTYPES, "U32": mx.uint32, "U8": mx.uint8}  # and packed codes, and scales of the float modes
 IGNORED_SUFFIXES = (".rotary_emb.inv_freq",)  # old exports store what is computed from rope_theta

@@ -11,10 +11,17 @@ import mlx.nn as nn
 
 from mistral_mlx import kernels
 
+from . import blocks
 from .args import ModelArgs
 from .cache import RollingBufferCache, make_cache
 from .layers import Embedding, Linear, RMSNorm
 from .rope import plain_rotation
+
+MATRICES = [tuple(module.path.split(".")) for module in blocks.MATRICES]
+NORMS = [module.path for module in blocks.NORMS]
+INPUTS = blocks.inputs()
+
+Observe = Callable[[tuple[str, ...], mx.array], None]  # (paths of modules, their inputs [B, S, K])
 
 
 class Attention(nn.Module):
@@ -74,20 +81,51 @@ class TransformerBlock(nn.Module):
         self.post_attention_layernorm = RMSNorm(args.dim, args.norm_eps)
 
     def __call__(self, x: mx.array, cache: RollingBufferCache) -> mx.array:
-        if x.shape[1] == 1 and cache.takes_tokens:
+        """Return ``[B, S, D]`` after the block, for S new tokens that continue `cache`."""
+        if x.shape[1] == 1 and cache.keys is not None and kernels.uses_native():
             return self._token(x, cache)
+        return self.in_steps(x, cache)
+
+    def in_steps(self, x: mx.array, cache: RollingBufferCache) -> mx.array:
+        """Return the same by attention and feed-forward, one after the other."""
         x = self.self_attn(x, self.input_layernorm, cache)
         return self.mlp(x, self.post_attention_layernorm)
 
+    def observed(self, x: mx.array, cache: RollingBufferCache, observe: Observe) -> mx.array:
+        """Return the same product by product; `observe` sees the inputs of the matrices in the order of the table."""
+        attention, mlp = self.self_attn, self.mlp
+        h = self.input_layernorm(x)
+        observe(INPUTS[0], h)
+        q, k, v = kernels.products(h, [attention.q_proj.parts, attention.k_proj.parts, attention.v_proj.parts])
+        h = attention.attend(q, k, v, cache)
+        observe(INPUTS[1], h)
+        x = kernels.add_product(x, h, attention.o_proj.parts)
+        h = self.post_attention_layernorm(x)
+        observe(INPUTS[2], h)
+        h = kernels.swiglu(h, mlp.gate_proj.parts, mlp.up_proj.parts)
+        observe(INPUTS[3], h)
+        return kernels.add_product(x, h, mlp.down_proj.parts)
+
     def _token(self, x: mx.array, cache: RollingBufferCache) -> mx.array:
         """Return the same for one token, in one step of the native kernels."""
-        attention, mlp = self["self_attn"], self["mlp"]  # an attribute would take ten times as long, 300 times a token
-        layers = [attention[f"{name}_proj"] for name in "qkvo"] + [
-            mlp[f"{name}_proj"] for name in ("gate", "up", "down")
-        ]
-        norms = self["input_layernorm"].parts, self["post_attention_layernorm"].parts
-        scale = attention.head_dim**-0.5
-        return cache.run_block(x, [layer.parts for layer in layers], norms, rotation=attention["rotation"], scale=scale)
+        # An attribute would take ten times as long as an item, 300 times a token.
+        weights = [self[part][leaf].parts for part, leaf in MATRICES]
+        norms = [self[name].parts for name in NORMS]
+        attention, position = self["self_attn"], cache.offset
+        keys, values, slot = cache.reserve_one()
+        x, keys, values = kernels.run_block(
+            x,
+            keys,
+            values,
+            weights,
+            norms,
+            rotation=attention["rotation"],
+            slot=slot,
+            position=position,
+            scale=attention.head_dim**-0.5,
+        )
+        cache.put(keys, values)
+        return x
 
 
 class Decoder(nn.Module):

@@ -1,7 +1,7 @@
-"""How much work a template may cause, counted in steps and not in time; knows nothing of templates.
+"""Bounds the work that a template may cause, counted in steps, not in time.
 
-Everything is paid for by its size: what is written in full, what is only looked at by a sixteenth. The same work
-always costs the same, whatever machine it is done on.
+The price is the size: in full for characters that are written, a sixteenth for characters that are only read. The same
+work has the same price on every machine.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,15 +9,15 @@ from types import GeneratorType
 
 from jinja2 import TemplateError
 
-NODE = 4  # what it costs to look at an item of a list
-STEP = 20  # what any operation costs beside the characters it handles
-READ = 16  # so many characters are read for the price of one that is written
+NODE = 4  # price of looking at an item of a list
+STEP = 20  # price of any operation, in addition to its characters
+READ = 16  # reading this many characters costs as much as writing one
 MAX_DEPTH = 32  # of lists in lists
 MAX_NUMBER_BITS = 128
 
 
 class BudgetError(TemplateError):
-    """A template asks for more work than its messages can need."""
+    """A template asks for more work than its messages need."""
 
 
 class Budget:
@@ -34,7 +34,7 @@ class Budget:
             raise BudgetError(f"it takes more than {self.units} steps")
 
     def read(self, *values: object) -> None:
-        """Pay for an operation that looks at `values`, though not into lists inside of them."""
+        """Pay for an operation that looks at `values`, but not at lists inside them."""
         units = 0
         for value in values:
             if isinstance(value, str):
@@ -44,7 +44,7 @@ class Budget:
         self.spend(units)
 
     def read_deep(self, value: object) -> int:
-        """Pay for an operation that looks at everything in `value`; return how many characters that is."""
+        """Pay for an operation that looks at everything in `value`; return the number of characters."""
         characters = units = 0
         for item in self._walk(value):
             size = len(item) if isinstance(item, str | range) else 1
@@ -56,13 +56,13 @@ class Budget:
         return characters
 
     def keep(self, value: object) -> object:
-        """Pay for a new value and return it, a generator as a list. Raises for what would get out of hand later."""
+        """Pay for a new value and return it, a generator as a list. Raises BudgetError if too large."""
         if isinstance(value, GeneratorType):
             value = list(self.steps(value))
         if isinstance(value, str):
             self.spend(len(value))
         elif isinstance(value, int) and value.bit_length() > MAX_NUMBER_BITS:
-            raise BudgetError("it computes with enormous numbers")
+            raise BudgetError(f"it computes with numbers of more than {MAX_NUMBER_BITS} bits")
         elif isinstance(value, list | tuple | dict):
             for _ in self._walk(value):
                 self.spend()
@@ -75,7 +75,7 @@ class Budget:
             yield value
 
     def _walk(self, value: object) -> Iterator[object]:
-        """Yield `value` and all that is in it; what stands in it twice comes twice."""
+        """Yield `value` and everything in it; an object that occurs twice is yielded twice."""
         rest = [(value, 0)]
         while rest:
             item, depth = rest.pop()

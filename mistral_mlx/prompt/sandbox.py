@@ -1,12 +1,13 @@
-"""A jinja2 environment for templates nobody vouches for; knows nothing of chats.
+"""A jinja2 environment for untrusted templates, which bounds the work of a template.
 
-jinja2's immutable sandbox keeps a template away from Python. What it does not do is bound the work: a few characters
-of template can loop for hours or ask for terabytes. So here, on top of it,
+jinja2's immutable sandbox keeps a template away from Python, but it does not bound the work: a few characters of
+template can loop for hours or ask for terabytes. So this module adds two rules:
 
-- a template may use only the statements, filters, tests and methods listed below, each of which costs no more than
-  its arguments and its result are large; everything else is refused by name,
-- everything that loops, calls, joins, compares or writes pays into one :class:`Budget` *before* it is done where the
-  result can be larger than the arguments. The same template and messages always cost the same: no clock is involved.
+- A template may use only the statements, filters, tests and methods listed below; everything else is refused by name.
+  The cost of each is at most the size of its arguments and its result.
+- Everything that loops, calls, joins, compares or writes is paid for from one :class:`Budget`, and paid *before* it is
+  done if the result can be larger than the arguments. There is no clock: the same template and messages always cost the
+  same.
 """
 
 import json
@@ -30,7 +31,7 @@ from .budget import MAX_DEPTH, MAX_NUMBER_BITS, Budget, BudgetError
 P = ParamSpec("P")
 
 MAX_INDENT = 32
-MAX_NODES = 10_000  # of a parsed template; of a hundred real ones none has more than 500
+MAX_NODES = 10_000  # of a parsed template; none of a hundred real ones has more than 500
 
 STATEMENTS = frozenset(
     "Add And Assign AssignBlock Break Call CallBlock Compare Concat CondExpr Const Continue Dict Div Filter"
@@ -52,26 +53,26 @@ METHODS: Mapping[type, frozenset[str]] = {
     list: frozenset({"count", "index"}),
     tuple: frozenset({"count", "index"}),
 }
-FREE = frozenset({"length", "count", "first", "last", "default", "d"})  # of the filters: they look at one item
-DEEP = frozenset({"dictsort", "max", "min", "sort", "unique"})  # they compare items with each other
+FREE = frozenset({"length", "count", "first", "last", "default", "d"})  # filters that look at one item only
+DEEP = frozenset({"dictsort", "max", "min", "sort", "unique"})  # filters that compare items with each other
 
-# Names of our own filters, which stand for operators; a space keeps templates from spelling them.
+# Names of our own filters, which replace operators; a template cannot write a name with a space in it.
 BUILT, CHARGED, CONCATENATED, LITERAL, STEPS, WRITTEN = "a built", "b read", "c concat", "d text", "e steps", "f out"
 
 
 def text_of(value: object) -> str:
-    """Return `value` as a template writes it. Raises TemplateError for what has no plain text."""
+    """Return `value` as a template writes it. Raises TemplateError if it has no plain text."""
     if isinstance(value, str):
         return value
     if value is None or isinstance(value, bool | int | float | Undefined):
         return str(value)
-    raise TemplateError(f"it writes a {type(value).__name__}, where only texts and numbers can be written")
+    raise TemplateError(f"it writes a {type(value).__name__}; only texts and numbers can be written")
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """An environment for one rendering, which may cost as much as `budget` has.
+    """An environment for one rendering, which may spend `budget`.
 
-    `functions` are what the template may call by name, beside jinja2's own range, dict, namespace, cycler and joiner.
+    The template may call `functions` by name, and jinja2's own range, dict, namespace, cycler and joiner.
     """
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
@@ -81,7 +82,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=[loopcontrols, GenerationTag],
-            optimized=False,  # constant expressions would be computed while compiling
+            optimized=False,  # otherwise constant expressions would be computed during compilation
             cache_size=0,
         )
         self.budget = budget
@@ -93,7 +94,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self._add_own_filters()
 
     def prepare(self, source: str) -> nodes.Template:
-        """Return the parsed template with every operation tied to the budget. Raises TemplateError if refused."""
+        """Return the parsed template, in which every operation pays. Raises TemplateError."""
         parsed = self.parse(source)
         for count, node in enumerate(parsed.find_all(nodes.Node)):
             kind = type(node).__name__
@@ -125,7 +126,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 if isinstance(text, str | list | tuple) and isinstance(times, int):
                     self.budget.spend(len(text) * max(times, 0))
         if operator == "**" and not _is_small_power(left, right):
-            raise BudgetError("it computes with enormous numbers")
+            raise BudgetError(f"it computes with numbers of more than {MAX_NUMBER_BITS} bits")
         self.budget.read(left, right)
         return self.budget.keep(super().call_binop(context, operator, left, right))
 
@@ -160,7 +161,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return list(result) if isinstance(result, ItemsView | KeysView | ValuesView) else result
 
     def _paid(self, name: str, function: Callable[P, object]) -> Callable[P, object]:
-        """Return the filter or test `function`, paid for. The first argument may be the context or environment."""
+        """Return the filter or test `function` with payment; a context or environment is free."""
 
         @wraps(function)
         def paid(*args: P.args, **kwargs: P.kwargs) -> object:
@@ -176,12 +177,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return paid
 
     def _add_own_filters(self) -> None:
-        """Filters whose result can be much larger than their arguments, and the stand-ins for operators."""
+        """Add filters with results much larger than their arguments, and those for operators."""
         self.filters["e"] = self.filters["escape"] = self._escape
         self.filters["indent"] = self._indent
         self.filters["join"] = self._join
         self.filters["replace"] = self._replace
-        self.filters["safe"] = self.filters["string"] = text_of  # nothing is ever escaped by itself
+        self.filters["safe"] = self.filters["string"] = text_of  # nothing is escaped automatically
         self.filters["tojson"] = self._tojson
         self.filters[BUILT] = self.budget.keep
         self.filters[CHARGED] = self._charged
@@ -200,7 +201,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def _indent(self, value: object, width: object = 4, first: object = False, blank: object = False) -> str:
         text = text_of(value)
         if isinstance(width, bool) or not isinstance(width, int) or not 0 <= width <= MAX_INDENT:
-            raise TemplateError(f"it indents by something else than a number up to {MAX_INDENT}")
+            raise TemplateError(f"it indents by a width that is not a number up to {MAX_INDENT}")
         self.budget.spend((1 + width) * len(text))
         space = " " * width
         lines = [space + line if blank or line else line for line in (text + "\n").splitlines()]
@@ -220,9 +221,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return text.replace(old, new, count if isinstance(count, int) else -1)
 
     def _tojson(self, value: object, ensure_ascii: bool = False, indent: object = None, sort_keys: bool = False) -> str:
-        """As transformers has it: nothing is escaped for HTML."""
+        """Return `value` as JSON; like transformers, this escapes nothing for HTML."""
         if indent is not None and (not isinstance(indent, int) or not 0 <= indent <= MAX_INDENT):
-            raise TemplateError(f"it indents by something else than a number up to {MAX_INDENT}")
+            raise TemplateError(f"it indents by a width that is not a number up to {MAX_INDENT}")
         self.budget.spend(self.budget.read_deep(value) * (6 + MAX_DEPTH * (indent or 0)))
         return json.dumps(value, ensure_ascii=bool(ensure_ascii), indent=indent, sort_keys=bool(sort_keys))
 
@@ -244,7 +245,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 class GenerationTag(Extension):
-    """{% generation %}...{% endgeneration %}, which marks the answer for training and means nothing here."""
+    """{% generation %}...{% endgeneration %} marks answers for training; no effect here."""
 
     tags = {"generation"}  # noqa: RUF012  (an attribute of jinja2's)
 
@@ -254,7 +255,7 @@ class GenerationTag(Extension):
 
 
 class _Meter(NodeTransformer):
-    """Puts a filter of ours around everything in a parsed template that jinja2 would do without asking."""
+    """Puts our filters around the operations that jinja2 does without calling the sandbox."""
 
     def visit_Output(self, node: nodes.Output) -> nodes.Node:  # noqa: N802
         literal = sum(len(child.data) for child in node.nodes if isinstance(child, nodes.TemplateData))
@@ -303,7 +304,7 @@ def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
 
 def _is_small_power(base: object, exponent: object) -> bool:
     if isinstance(base, float) or isinstance(exponent, float):
-        return True  # a float cannot grow
+        return True  # a float has a fixed size
     if not isinstance(base, int) or not isinstance(exponent, int):
         return False
     return base.bit_length() * abs(exponent) <= MAX_NUMBER_BITS

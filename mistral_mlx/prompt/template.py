@@ -1,7 +1,7 @@
-"""Renders a model's own chat template to text, safely; knows nothing of token ids.
+"""Renders a model's own chat template to text, safely.
 
-The template comes out of a model folder and is a program. It runs in the sandbox of template_sandbox.py with a budget
-that grows with the messages, so that no template takes longer or writes more than a chat of that size can need.
+A template is a program, and it comes from a model folder, which is untrusted. It runs in the sandbox of sandbox.py,
+with a budget that grows with the messages: no template can take longer or write more than a chat of that size needs.
 """
 
 import datetime
@@ -15,13 +15,13 @@ from mistral_mlx.tokenizer.settings import MAX_TEMPLATE_CHARS
 from .budget import Budget, BudgetError
 from .sandbox import Sandbox
 
-BASE_BUDGET = 6_000_000  # steps: under a second on a slow laptop
+BASE_BUDGET = 6_000_000  # steps; they take less than a second on a slow laptop
 BUDGET_PER_CHARACTER = 32
 BUDGET_PER_MESSAGE = 20_000
 
 
 class TemplateRejection(TokenizerError):
-    """The template refuses these messages by raise_exception."""
+    """The template itself has refused the messages, with raise_exception."""
 
 
 class _Raised(TemplateError):
@@ -36,10 +36,10 @@ def render_chat(
     bos_token: str | None,
     eos_token: str | None,
 ) -> str:
-    """Return `messages` as `template` writes them.
+    """Return the text that `template` makes of `messages`.
 
-    Raises TemplateRejection if the template itself refuses the messages, TokenizerError if it cannot be used: it does
-    not parse, uses what the sandbox does not allow, fails, or takes more steps than the messages can need.
+    Raises TemplateRejection if the template itself refuses the messages. Raises TokenizerError if the template does not
+    parse, uses something that the sandbox does not allow, fails, or takes more steps than the messages need.
     """
     if len(template) > MAX_TEMPLATE_CHARS:
         raise TokenizerError(f"the chat template has {len(template)} characters; the limit is {MAX_TEMPLATE_CHARS}")
@@ -52,7 +52,7 @@ def render_chat(
             add_generation_prompt=add_generation_prompt,
             bos_token=bos_token or "",
             eos_token=eos_token or "",
-            tools=None,  # templates ask whether these are none, not whether they are defined
+            tools=None,  # templates test whether these are none, not whether they are defined
             documents=None,
         )
     except _Raised as error:
@@ -63,7 +63,7 @@ def render_chat(
         ) from error
     except BudgetError as error:
         raise TokenizerError(f"the chat template is refused: {error}") from error
-    except Exception as error:  # a template can fail in as many ways as Python can
+    except Exception as error:  # a template can fail with any exception of Python
         what = str(error) or type(error).__name__
         raise TokenizerError(f"the chat template cannot be used: {shown(what, limit=120)}") from error
 
@@ -74,5 +74,5 @@ def _raise_exception(message: object = "") -> None:
 
 def _strftime_now(form: object) -> str:
     if not isinstance(form, str) or len(form) > 100:
-        raise TemplateError("it asks for the date in an unusual form")
+        raise TemplateError("it asks for the date in a form that is not supported")
     return datetime.datetime.now().strftime(form)

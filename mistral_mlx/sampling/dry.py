@@ -1,14 +1,14 @@
-"""DRY, "don't repeat yourself": makes the token that would continue a repeated sequence less likely.
+"""DRY, "don't repeat yourself": penalizes the token that would continue a repeated sequence.
 
-If the last n tokens stood in the text before, followed by token t, and n is the largest such number for t, then
+If the last n tokens occurred earlier in the text, followed by token t, and n is the largest such number for t, then
 
     logit[t] -= multiplier * base ** (n - allowed_length)    where n >= allowed_length
 
-(p-e-w, text-generation-webui #5677; llama.cpp's ``--dry-*``). A sequence does not reach back over a breaker, a text
-like a line feed that ends what may be called a repetition, and a token that holds a whole breaker gets no penalty.
+(p-e-w, text-generation-webui #5677; llama.cpp's ``--dry-*``). A repetition does not extend back across a breaker,
+which is a text such as a line feed, and a token that contains a whole breaker gets no penalty.
 
-By hand, with ids for letters: after ``a b c d a b c`` the last three were there before, followed by d, which loses
-multiplier * base ** (3 - allowed_length). With a breaker in the second a, it is the last two.
+An example, with letters for ids: after ``a b c d a b c`` the last three ids occurred before, followed by d. So d loses
+multiplier * base ** (3 - allowed_length). If the second a contains a breaker, only the last two count.
 """
 
 import math
@@ -18,9 +18,9 @@ import numpy as np
 
 from .filters import Floats
 
-PieceOf = Callable[[int], str]  # the text of a token id on its own
+PieceOf = Callable[[int], str]  # the text of a single token id
 
-MAX_PENALTY = 3.4e38  # float32 ends there
+MAX_PENALTY = 3.4e38  # the largest float32
 LOG_MAX = math.log(MAX_PENALTY)
 
 
@@ -33,8 +33,8 @@ def dry_penalties(
     breakers: Sequence[str],
     piece_of: PieceOf,
 ) -> dict[int, float]:
-    """Return what each token that would continue a repetition in the `recent` ids is to lose."""
-    longest = allowed_length + (int(LOG_MAX / math.log(base)) if base > 1 else 0)  # longer ones cost no more
+    """Return {token: penalty} of the tokens that would continue a repetition in `recent`."""
+    longest = allowed_length + (int(LOG_MAX / math.log(base)) if base > 1 else 0)  # a longer one costs the same
     limit = min(longest, n_since_breaker(recent, breakers, piece_of, at_most=longest))
     repeats = {token: n for token, n in repeat_lengths(recent, limit).items() if n >= max(1, allowed_length)}
     return {
@@ -45,7 +45,7 @@ def dry_penalties(
 
 
 def subtract(row: Floats, penalties: dict[int, float]) -> Floats:
-    """Return logits ``[V]`` less the penalties of their ids."""
+    """Return logits ``[V]`` minus the penalties of their ids."""
     if not penalties:
         return row
     row = row.copy()
@@ -54,9 +54,9 @@ def subtract(row: Floats, penalties: dict[int, float]) -> Floats:
 
 
 def repeat_lengths(recent: Sequence[int], limit: int) -> dict[int, int]:
-    """Return for each token that has followed them before how many of the last ids, up to `limit`, it has followed."""
+    """Return {token: n}: the last n ids (at most `limit`) occurred before, with `token` next."""
     ids = np.asarray(recent, np.int64)
-    ends = np.arange(len(ids) - 1)  # of the earlier copies
+    ends = np.arange(len(ids) - 1)  # last index of each earlier copy
     lengths: dict[int, int] = {}
     for n in range(limit):
         ends = ends[ends >= n]
@@ -68,25 +68,25 @@ def repeat_lengths(recent: Sequence[int], limit: int) -> dict[int, int]:
 
 
 def n_since_breaker(recent: Sequence[int], breakers: Sequence[str], piece_of: PieceOf, *, at_most: int) -> int:
-    """Return how many of the last ids stand wholly behind the last breaker; it may lie across several tokens."""
+    """Return how many of the last ids begin after the last breaker (it may span tokens)."""
     if not breakers:
         return min(at_most, len(recent))
-    reach = max(map(len, breakers)) - 1  # characters of the text behind that may belong to a breaker
-    behind, lengths = "", list[int]()  # of the tokens behind, nearest last
+    reach = max(map(len, breakers)) - 1  # characters of the following text that may belong to a breaker
+    after, lengths = "", list[int]()  # of the tokens after this one, nearest last
     for token in reversed(recent):
         piece = piece_of(token)
-        text = piece + behind
+        text = piece + after
         if ends := [text.rfind(breaker) + len(breaker) for breaker in breakers if breaker in text]:
             return len(lengths) - _n_begun_before(max(ends) - len(piece), lengths)
         if len(lengths) >= at_most + reach:
             return at_most
         lengths.append(len(piece))
-        behind = text[:reach]
+        after = text[:reach]
     return min(at_most, len(lengths))
 
 
 def _n_begun_before(n_characters: int, lengths: Sequence[int]) -> int:
-    """Return how many of the tokens behind begin within the first `n_characters` of their text."""
+    """Return how many of the next tokens begin within the first `n_characters` of their text."""
     n = 0
     while n_characters > 0:
         n += 1

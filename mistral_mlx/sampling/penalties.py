@@ -1,4 +1,4 @@
-"""Changes to logits before anything is chosen: a bias for named tokens, and less for those that were there lately."""
+"""Changes logits before the filters: a bias for some tokens, penalties for recent tokens."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from .filters import Floats
 
 
 def add_bias(row: Floats, bias: Mapping[int, float]) -> Floats:
-    """Return logits ``[V]`` with `bias` added to those of its ids; -inf bans a token.
+    """Return logits ``[V]`` plus `bias`, which is {id: value}; -inf bans a token.
 
     Raises OptionError for an id outside the vocabulary.
     """
@@ -24,14 +24,14 @@ def add_bias(row: Floats, bias: Mapping[int, float]) -> Floats:
 def penalize(
     row: Floats, recent: Sequence[int], repetition: float = 1.0, frequency: float = 0.0, presence: float = 0.0
 ) -> Floats:
-    """Return logits ``[V]`` in which those of the `recent` ids are made less likely.
+    """Return logits ``[V]`` in which the `recent` ids are less likely.
 
-    A logit l of a token that is c times among them becomes
+    The logit l of a token that occurs c times among them becomes
 
         (l / repetition if l > 0 else l * repetition) - c * frequency - presence
 
-    (Keskar et al., CTRL, 2019, section 4.1, made to work for both signs as in HF transformers; OpenAI's API reference
-    for the other two; the order is llama.cpp's).
+    (repetition: Keskar et al., CTRL, 2019, section 4.1, extended to negative logits as in HF transformers; the other
+    two: OpenAI's API reference; the order is llama.cpp's).
     """
     ids, counts = np.unique(np.asarray(recent, np.int64), return_counts=True)
     row, seen = row.copy(), row[ids]
@@ -41,5 +41,5 @@ def penalize(
 
 
 def last(history: Sequence[int], n: int) -> Sequence[int]:
-    """Return the last `n` ids, all for -1."""
+    """Return the last `n` ids, or all of them if `n` is -1."""
     return history if n < 0 else history[max(0, len(history) - n) :]

@@ -1,4 +1,4 @@
-"""How full a model's context is, and which turns make room when it overflows; knows nothing of caches."""
+"""Measures how full a model's context is, and drops turns when it overflows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from mistral_mlx.model.args import ModelArgs
 
 from .turns import Message, without_oldest_turn
 
-RESERVED_SHARE = 4  # at most a fourth of the context is kept free for an answer
+RESERVED_SHARE = 4  # at most 1/4 of the context is kept free for an answer
 
 
 @dataclass(frozen=True)
 class ContextUse:
-    """In tokens. A window never ends: what is beyond it is forgotten bit by bit."""
+    """Tokens used and their limit. From a full window the oldest tokens drop out one by one."""
 
     used: int
     limit: int | None  # the model's context, or the smallest window if every layer has one
@@ -20,12 +20,12 @@ class ContextUse:
 
     @property
     def fraction(self) -> float:
-        """From 0 to 1, where a longer conversation stays."""
+        """The used share from 0 to 1; it stays 1 if more tokens are used."""
         return min(1.0, self.used / self.limit) if self.limit else 0.0
 
 
 def context_use(args: ModelArgs, used: int) -> ContextUse:
-    """Return the use of a model's context by `used` tokens."""
+    """Return how `used` tokens fill a model's context or window."""
     if args.context_limit is not None:
         return ContextUse(used, args.context_limit, is_window=False)
     return ContextUse(used, min(window for window in args.sliding_window if window is not None), is_window=True)
@@ -34,9 +34,9 @@ def context_use(args: ModelArgs, used: int) -> ContextUse:
 def without_overflow(
     messages: Sequence[Message], encode: Callable[[Sequence[Message]], list[int]], limit: int | None, n_answer: int
 ) -> tuple[list[Message], list[int], int]:
-    """Return the messages that leave room for an answer of `n_answer` tokens, their ids, and how many turns went.
+    """Return messages with room for `n_answer` more tokens, their ids, and the turns dropped.
 
-    Whole turns go, the oldest first; the last one stays even where there is no room.
+    Whole turns are dropped, the oldest first. The last turn stays even if there is no room.
     """
     kept, n_dropped, ids = list(messages), 0, encode(messages)
     if limit is None:

@@ -1,6 +1,6 @@
-"""What a model and its tokenizer can be told by, cheaply: nobody reads gigabytes to recognize them.
+"""Cheap fingerprints of a model and its tokenizer, without reading all weights.
 
-A model is its hyper-parameters, the names, dtypes and shapes of its tensors, and the first values of each.
+A model's covers its hyper-parameters, the names, dtypes and shapes of its tensors, and the first values of each.
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.prompt.instruct import chat_format
 from mistral_mlx.tokenizer.choose import Tokenizer
 
-N_SAMPLED = 16  # values of each tensor
+N_SAMPLED = 16  # first values of each tensor
 PROBE = (
-    "Hello  world, 3.14 naïve 東京 🙂\n\tif (x<=10) return;"  # what vocabularies with the same pieces merge differently
+    "Hello  world, 3.14 naïve 東京 🙂\n\tif (x<=10) return;"  # vocabularies with the same pieces merge this differently
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprints:
-    """Hexadecimal SHA-256 each."""
+    """Three hexadecimal SHA-256 digests."""
 
     model: str
     tokenizer: str
@@ -32,7 +32,7 @@ class Fingerprints:
 
 
 def fingerprints(model: Mistral, tokenizer: Tokenizer, template: str | None) -> Fingerprints:
-    """Return those of a model, of its tokenizer, and of the chat format that `template` names or the tokenizer has."""
+    """Return the fingerprints; `template` names a chat format other than the tokenizer's."""
     try:
         version = chat_format(tokenizer, template)
     except TokenizerError:
@@ -57,7 +57,7 @@ def _tokenizer(tokenizer: Tokenizer) -> str:
     pieces = [stream.add(token_id) for token_id in range(tokenizer.vocab_size)]
     try:
         probed = tokenizer.encode(PROBE)
-    except (TokenizerError, ValueError):  # a vocabulary that cannot spell everything
+    except (TokenizerError, ValueError):  # a vocabulary that cannot encode every text
         probed = []
     special = [tokenizer.bos_id, tokenizer.eos_id, sorted(tokenizer.eos_ids), sorted(tokenizer.control.items())]
     return _sha256(json.dumps([pieces, probed, special, tokenizer.add_bos]).encode())

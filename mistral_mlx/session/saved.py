@@ -1,8 +1,8 @@
-"""Sessions in files: a JSON file each, and beside it the cache, where that is not too large.
+"""Saves and loads sessions: a JSON file each, and next to it the cache, unless that is too large.
 
-A session is replaced as a whole: its cache gets a name of its own, and the JSON file, which names it, is renamed into
-place when both are on the disk. Whatever is read is untrusted data, and belongs to the very model it was saved with, or
-is refused. A cache that is missing, too large to be saved, or from other kernels costs the next answer a prefill.
+A session is replaced as a whole: the cache gets a new name, and the JSON file, which contains that name, is renamed
+into place when both are on the disk. The files are untrusted data; a session of another model is refused. If the cache
+is missing, too large to be saved, or from other kernels, the next answer needs a prefill.
 """
 
 import datetime
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from mistral_mlx.errors import OptionError, SessionError, shown
-from mistral_mlx.files.folder import parse_json
+from mistral_mlx.files.json import parse_json
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.tokenizer.choose import Tokenizer
 
@@ -34,13 +34,13 @@ MAX_CACHE_BYTES = 256 * 1024 * 1024  # written anew with each turn
 MAX_JSON_BYTES = 64 * 1024 * 1024
 MAX_JSON_ITEMS = 1 << 22
 YEARS = range(1971, 9999)  # which any time zone can show
-STALE_SECONDS = 60  # after which nobody is still writing a file of a few kilobytes
+STALE_SECONDS = 60  # a file of a few kilobytes is written in less
 NAMES = {"model": "model", "tokenizer": "tokenizer", "template": "chat template"}
 
 
 @dataclass(frozen=True)
 class SavedInfo:
-    """What a list of sessions shows."""
+    """The facts that a list of sessions shows."""
 
     name: str
     path: Path
@@ -67,10 +67,10 @@ class FoundSessions(NamedTuple):
 def save(
     session: Session, path: Path, settings: Mapping[str, object], *, max_cache_bytes: int = MAX_CACHE_BYTES
 ) -> None:
-    """Put `session` and any JSON `settings` into the file `path`, in place of what is there; mode 0600.
+    """Write `session` and any JSON `settings` to the file `path`, mode 0600; an old file is replaced.
 
-    "model" in the settings is the name shown in lists. While an answer is being given, its question is saved with no
-    answer, which `Session.retry` gives. Raises SessionError if it cannot be written; the old file is as it was then.
+    "model" in the settings is the name shown in lists. During an answer, its question is saved without an answer;
+    `Session.retry` answers it. Raises SessionError if the file cannot be written; the old file is unchanged then.
     """
     cache_id = secrets.token_hex(8)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
@@ -175,7 +175,7 @@ def _document(session: Session, settings: Mapping[str, object], cache: object) -
 
 
 def _save_cache(session: Session, path: Path, cache_id: str, max_nbytes: int) -> dict[str, object] | None:
-    """Write the cache, where it is to be kept, and return what is to be known of it."""
+    """Write the cache unless it is too large, and return its entry for the document."""
     if session.is_answering or not session.ids or saved_nbytes(session.cache) > max_nbytes:
         return None
     with _new_file(_cache_path(path, cache_id)) as file:
@@ -189,7 +189,7 @@ def _cache_path(path: Path, cache_id: str) -> Path:
 
 @contextmanager
 def _new_file(path: Path) -> Iterator[BinaryIO]:
-    """Give a new file that is on the disk at the end, or gone if anything goes wrong."""
+    """Yield a new file; sync it to the disk at the end, or remove it after an error."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with open(descriptor, "wb") as file:
@@ -211,7 +211,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _tidy(path: Path, *, keep: str | None) -> None:
-    """Remove the caches of `path` but that with the id `keep`, and what a killed process has left half written."""
+    """Remove the caches of `path` except that with the id `keep`, and partial files of killed processes."""
     ours = re.compile(re.escape(path.name) + r"\.([0-9a-f]{16})\.safetensors", re.ASCII)
     partial = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{16}\.partial", re.ASCII)
     with suppress(OSError):
@@ -226,7 +226,7 @@ def _tidy(path: Path, *, keep: str | None) -> None:
 
 
 def _read(path: Path) -> dict[str, object]:
-    """Return the JSON object in `path`. Raises SessionError if it is none of our format and version."""
+    """Return the JSON object in `path`. Raises SessionError for another format or version."""
     name = shown(path.name)
     if not path.is_file():
         raise SessionError(f"there is no saved session {shown(str(path), limit=200)}")
@@ -275,7 +275,7 @@ def _check_fingerprints(saved: object, ours: Fingerprints, path: Path) -> None:
 
 
 def _load_cache(session: Session, saved: object, path: Path) -> None:
-    """Give the session the cache that was saved with it, unless it is gone or was computed elsewhere."""
+    """Give the session its saved cache, unless that is missing or was computed by other kernels."""
     if saved is None:
         return
     if not isinstance(saved, dict):
@@ -288,4 +288,4 @@ def _load_cache(session: Session, saved: object, path: Path) -> None:
     if saved.get("computed_by") == computed_by() and file.is_file():
         layers = read_cache(file, session.model.args, ids, crc)
         if layers is not None:
-            session.cached.take_up(ids, layers)
+            session.timeline.restore(ids, layers)

@@ -1,7 +1,6 @@
-"""The cache of a session as a safetensors file: the slots in use of each layer, checked before one is believed."""
+"""Saves and loads the cache of a session as a safetensors file: the slots in use of each layer."""
 
 import json
-import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +11,11 @@ import numpy as np
 
 from mistral_mlx import kernels
 from mistral_mlx.errors import CheckpointError, SessionError, shown
-from mistral_mlx.files.safetensors import read_header
+from mistral_mlx.files.safetensors import header_bytes, read_header
+from mistral_mlx.kernels.dtypes import DTYPE_NAMES, MLX_DTYPES
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.cache import RollingBufferCache, make_cache
 
-DTYPES = {mx.float16: "F16", mx.bfloat16: "BF16", mx.float32: "F32"}
 PARTS = ("keys", "values")
 BLOCK_BYTES = 1 << 20
 
@@ -27,32 +26,26 @@ def saved_nbytes(layers: Sequence[RollingBufferCache]) -> int:
 
 
 def computed_by() -> str:
-    """Return what computes keys and values here: from elsewhere they would not be the same to the last bit."""
+    """Return the name of the kernels; other kernels compute other last bits of keys and values."""
     return kernels.names().partition(",")[0]
 
 
 def write_cache(file: BinaryIO, layers: Sequence[RollingBufferCache], ids: Sequence[int]) -> int:
-    """Write the slots in use and return the CRC-32 of the file and the `ids` it is about."""
+    """Write the slots in use, and return the CRC-32 of the file and of the token ids `ids` in the cache."""
     tensors = {f"{i}.{part}": _in_use(layer, part) for i, layer in enumerate(layers) for part in PARTS}
-    header: dict[str, object] = {}
-    end = 0
-    for name, tensor in tensors.items():
-        start, end = end, end + tensor.nbytes
-        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": tensor.shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    header = header_bytes({name: (DTYPE_NAMES[tensor.dtype], tensor.shape) for name, tensor in tensors.items()})
     crc = 0
-    for data in (struct.pack("<Q", len(text)), text, *map(_bytes, tensors.values())):
+    for data in (header, *map(_bytes, tensors.values())):
         file.write(data)
         crc = zlib.crc32(data, crc)
     return _with_ids(ids, crc)
 
 
 def read_cache(path: Path, args: ModelArgs, ids: Sequence[int], crc: int) -> list[RollingBufferCache] | None:
-    """Return the cache of the tokens `ids` that `write_cache` has put into `path`; None if it is of another dtype.
+    """Return the cache of the token ids `ids` that `write_cache` wrote to `path`; None if it has another dtype.
 
-    Raises SessionError if the file is damaged, or not the cache of such a model and of these tokens: behind a window
-    its shape does not tell how many they were.
+    Raises SessionError if the file is damaged, or is not the cache of such a model and of these ids. Past a window
+    the shape does not tell how many ids there were.
     """
     offset = len(ids)
     try:
@@ -72,7 +65,7 @@ def read_cache(path: Path, args: ModelArgs, ids: Sequence[int], crc: int) -> lis
     dtypes = {entry.dtype for entry in entries.values()}
     if {name: entry.shape for name, entry in entries.items()} != expected or len(dtypes) != 1:
         raise SessionError(f"{shown(path.name)} does not hold the cache of this model; {_remedy(path)}")
-    if not dtypes <= set(DTYPES.values()):
+    if not dtypes <= set(MLX_DTYPES):
         return None
     for i, layer in enumerate(layers):
         layer.restore(arrays[f"{i}.keys"], arrays[f"{i}.values"], offset)

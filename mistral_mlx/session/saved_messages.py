@@ -1,9 +1,9 @@
-"""The messages of a saved session as untrusted data."""
+"""Checks the messages of a saved session, which are untrusted data."""
 
 from pathlib import Path
 
 from mistral_mlx.errors import SessionError, shown
-from mistral_mlx.prompt.instruct import ROLES
+from mistral_mlx.prompt.messages import ROLES
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .turns import Message
@@ -18,9 +18,9 @@ def damaged(path: Path, what: str) -> SessionError:
 
 
 def checked_messages(value: object, path: Path, vocab_size: int, tokenizer: Tokenizer) -> list[Message]:
-    """Return the messages in `value`. Raises SessionError, naming the file `path`, for anything a session has not.
+    """Return the messages in `value`. Raises SessionError, naming the file `path`, for anything else.
 
-    Ids must be those of the content: what the user reads is what the model reads.
+    Ids must decode to the content: the model reads the text that the user sees.
     """
     if not isinstance(value, list):
         raise damaged(path, f"its messages are {shown(value)}")

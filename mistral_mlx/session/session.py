@@ -1,56 +1,36 @@
-"""A conversation and the cache that holds it: what is cached is reused where that is right, and never guessed.
+"""A conversation: its messages, and the timeline that holds their ids.
 
 Every turn is encoded anew from the messages, in which answers keep the ids they were generated with, and compared
-with the ids in the cache. What both begin with is kept. A wrapped ring cannot be rewound, because the keys behind its
-window are gone: if anything before its end differs, a snapshot of it from the beginning of a turn takes its place, and
-where none fits the whole conversation is prefilled again. So `undo` and its like need only change the messages.
+with the ids that the timeline holds. The common prefix is kept; a snapshot from the beginning of a turn serves where
+a ring has wrapped. So `undo`, `retry` and `edit` only change the messages.
 """
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TypedDict
 
 from mistral_mlx.errors import OptionError, TokenizerError, shown
-from mistral_mlx.generation.snapshots import Snapshots
-from mistral_mlx.generation.stream import (
-    DEFAULT_MAX_TOKENS,
-    GenerationResponse,
-    OnPrefill,
-    check_prompt,
-    stream_generate,
-)
+from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
+from mistral_mlx.generation.timeline import Timeline, check_prompt
 from mistral_mlx.model.cache import RollingBufferCache
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.prompt.instruct import encode_chat
-from mistral_mlx.sampling.sampler import Sampler
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .context_use import ContextUse, context_use, without_overflow
 from .fingerprint import Fingerprints, fingerprints
-from .session_cache import SessionCache
 from .turns import Message, is_answer, turn_start, user_message
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 ON_OVERFLOW = ("stop", "drop-turns")
 MAX_SNAPSHOT_BYTES = 1 << 30  # two turns of a 7B with a window of 4096 and a cache of 16 bits
 
+DEFAULTS = AnswerOptions()
+
 Answer = Generator[GenerationResponse, None, None]
 
 
-class AnswerOptions(TypedDict, total=False):
-    """How an answer is generated; see `stream_generate`."""
-
-    sampler: Sampler | None
-    max_tokens: int
-    stop: Sequence[str]
-    prefill_step_size: int | None
-    on_prefill: OnPrefill | None
-
-
 class Session:
-    """Messages, the cache, and the ids in the cache. `messages` may be changed between turns: the cache follows.
+    """Messages and their timeline. `messages` may be changed between turns: the timeline follows.
 
     With `on_overflow` "drop-turns", whole turns are dropped, the oldest first, when the model's context has no room for
     the next answer; `dropped_turns` says how many the last answer cost. With "stop" that is a ContextError.
@@ -73,20 +53,20 @@ class Session:
         self.system = system
         self.on_overflow = on_overflow
         self.dropped_turns = 0
-        self.cached = SessionCache(model.args, Snapshots(max_snapshot_bytes))
-        self._turn: object = None  # the question being answered, which the cache belongs to
-        self._asked: list[Message] = []  # the messages it is the last of
+        self.timeline = Timeline(model, max_snapshot_bytes=max_snapshot_bytes)
+        self._turn: object = None  # the question being answered, which the timeline belongs to
+        self._asked: list[Message] = []  # the messages up to and including that question
         self._counted: tuple[object, int] = (None, 0)
 
     @property
     def cache(self) -> list[RollingBufferCache]:
         """The cache of each layer."""
-        return self.cached.layers
+        return self.timeline.layers
 
     @property
     def ids(self) -> list[int]:
         """The ids in the cache."""
-        return self.cached.ids
+        return self.timeline.ids
 
     @property
     def n_tokens(self) -> int:
@@ -96,7 +76,7 @@ class Session:
     @property
     def wrapped(self) -> bool:
         """Whether the conversation is longer than a layer's window."""
-        return self.cached.wrapped
+        return self.timeline.wrapped
 
     @property
     def is_answering(self) -> bool:
@@ -116,17 +96,17 @@ class Session:
     @property
     def context(self) -> ContextUse:
         """How much of the context, or of the smallest window, the conversation takes."""
-        return context_use(self.model.args, self.cache[0].offset if self.is_answering else self._count())
+        return context_use(self.model.args, self.timeline.position if self.is_answering else self._count())
 
     def clear(self) -> None:
         """Forget the conversation; the system prompt stays."""
-        self._overtake()
+        self._turn = None
         self.messages = []
-        self.cached.clear()
+        self.timeline.clear()
 
     def set_system(self, text: str | None) -> None:
         """Set the system prompt for all further answers; None or an empty text for none."""
-        self._overtake()
+        self._turn = None
         self.system = text or None
 
     def undo(self, n: int = 1) -> list[str]:
@@ -135,11 +115,11 @@ class Session:
         Raises OptionError if there are not as many; then nothing is dropped.
         """
         start = turn_start(self.messages, n)
-        self._overtake()
+        self._turn = None
         dropped, self.messages = self.messages[start:], self.messages[:start]
         return [str(message["content"]) for message in dropped if message["role"] == "user"]
 
-    def ask(self, text: str, **options: "Unpack[AnswerOptions]") -> Answer:
+    def ask(self, text: str, options: AnswerOptions = DEFAULTS) -> Answer:
         """Yield the answer to `text` piece by piece.
 
         What was yielded becomes part of `messages`, also when the iterator is closed early or an exception ends it;
@@ -148,23 +128,23 @@ class Session:
         Raises ContextError if the conversation does not fit the model's context, and OptionError on the step after
         another question was asked.
         """
-        yield from self._answer([*self.messages, user_message(text)], **options)
+        yield from self._answer([*self.messages, user_message(text)], options)
 
-    def retry(self, **options: "Unpack[AnswerOptions]") -> Answer:
+    def retry(self, options: AnswerOptions = DEFAULTS) -> Answer:
         """Answer the last user message anew, as `ask` does; the old answer goes when the new one begins.
 
         Raises OptionError if there is none.
         """
-        yield from self._answer(self.messages[: turn_start(self.messages, 1) + 1], **options)
+        yield from self._answer(self.messages[: turn_start(self.messages, 1) + 1], options)
 
-    def edit(self, n: int, text: str, **options: "Unpack[AnswerOptions]") -> Answer:
+    def edit(self, n: int, text: str, options: AnswerOptions = DEFAULTS) -> Answer:
         """Answer `text` in place of the `n`-th user message from the end, as `ask` does; what follows it goes.
 
         Raises OptionError if there are not as many.
         """
-        yield from self._answer([*self.messages[: turn_start(self.messages, n)], user_message(text)], **options)
+        yield from self._answer([*self.messages[: turn_start(self.messages, n)], user_message(text)], options)
 
-    def continue_answer(self, **options: "Unpack[AnswerOptions]") -> Answer:
+    def continue_answer(self, options: AnswerOptions = DEFAULTS) -> Answer:
         """Go on with the last answer where it ended, as `ask` does; the old part and the new one are one message.
 
         Raises OptionError if the last message is no answer.
@@ -172,61 +152,35 @@ class Session:
         if not self.messages or not is_answer(self.messages[-1]):
             raise OptionError("there is no answer to go on with; ask something first")
         has_begun = self.messages[-1]["content"] or self.messages[-1].get("ids")
-        yield from self._answer(self.messages if has_begun else self.messages[:-1], **options)
+        yield from self._answer(self.messages if has_begun else self.messages[:-1], options)
 
-    def _answer(self, messages: Sequence[Message], **options: "Unpack[AnswerOptions]") -> Answer:
+    def _answer(self, messages: Sequence[Message], options: AnswerOptions) -> Answer:
         """Yield what follows `messages`, of which the last is a question, or an answer that goes on."""
-        max_tokens = options.get("max_tokens", DEFAULT_MAX_TOKENS)
-        asked, ids = self._fit(messages, max_tokens)
-        self._overtake()
+        asked, ids = self._fit(messages, options.max_tokens)
         self._asked, self._turn = asked, (turn := object())
         continued = asked[-1] if is_answer(asked[-1]) else None
-        n_cached, answer = self._prepare(ids, 0 if continued else max_tokens), list[GenerationResponse]()
+        answer = list[GenerationResponse]()
         try:
-            for response in stream_generate(
-                self.model,
-                self.tokenizer,
-                ids[n_cached:],
-                history=ids[:n_cached],
-                cache=self.cache,
-                continues=continued is not None,
-                **options,
+            for response in stream(
+                self.timeline, self.tokenizer, ids, replace(options, continues=continued is not None)
             ):
                 answer.append(response)
                 yield response
                 if self._turn is not turn:
                     raise OptionError("this answer was overtaken by another question; ask again")
-        except Exception:
-            if self._turn is turn:
-                self.cached.forget()  # offsets may say that a step was done whose arrays were never computed
-            raise
         finally:
             if self._turn is turn:
-                self.cached.settle([*ids, *(response.token for response in answer)])
                 if answer:
                     self.messages = [*(asked[:-1] if continued else asked), self._message(answer, continued)]
                 else:
                     self.dropped_turns = 0
                 self._turn = None
 
-    def _prepare(self, ids: Sequence[int], n_answer: int) -> int:
-        """Make the cache hold as much of `ids` as it can, and return how much. A snapshot is kept of it
-        if the prompt and `n_answer` tokens may overwrite it; for no answer, none.
-        """
-        try:
-            n_cached = self.cached.rewind(ids)
-            if n_answer > 0:
-                self.cached.keep_snapshot(ids, len(ids) + n_answer)
-        except BaseException:
-            self._overtake()
-            raise
-        return n_cached
-
     def _fit(self, messages: Sequence[Message], max_tokens: int) -> tuple[list[Message], list[int]]:
         """Return the messages that are kept, and their ids. Raises ContextError if they do not fit."""
         limit = self.model.args.context_limit if self.on_overflow == "drop-turns" else None
         kept, ids, n_dropped = without_overflow(messages, self._encode, limit, max_tokens)
-        check_prompt(ids, self.model)  # before anything cached is given up for it
+        check_prompt(ids, self.model.args)  # before the answer that is being given, if any, is ended
         self.dropped_turns = n_dropped
         return kept, ids
 
@@ -262,9 +216,3 @@ class Session:
     def _ids_of(self, message: Message) -> list[int]:
         ids = message.get("ids")
         return list(ids) if isinstance(ids, Sequence) else self.tokenizer.encode(str(message["content"]))
-
-    def _overtake(self) -> None:
-        """End the answer that is being given, if any: what it has put into the cache was never noted."""
-        if self._turn is not None:
-            self.cached.forget()
-            self._turn = None

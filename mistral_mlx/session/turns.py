@@ -1,27 +1,27 @@
-"""Messages as turns: a turn is a user message and all that follows it until the next one; knows nothing of ids."""
+"""Groups messages into turns: a user message and everything until the next user message."""
 
 from collections.abc import Mapping, Sequence
 
 from mistral_mlx.errors import OptionError
 
-Message = Mapping[str, object]  # "role", "content"; of a generated answer "ids", of a broken off one "interrupted"
+Message = Mapping[str, object]  # "role", "content"; a generated answer also has "ids", an interrupted one "interrupted"
 
 
 def user_message(text: str) -> Message:
-    """Return `text` as a message of the user."""
+    """Return a user message with `text`."""
     return {"role": "user", "content": text}
 
 
 def is_answer(message: Message) -> bool:
-    """Whether the model wrote it."""
+    """Return whether the model wrote `message`."""
     return message["role"] == "assistant"
 
 
 def turn_start(messages: Sequence[Message], n: int) -> int:
-    """Return the index of the `n`-th user message from the end. Raises OptionError if there are fewer."""
+    """Return the index of the `n`-th last user message. Raises OptionError if there are fewer."""
     places = [index for index, message in enumerate(messages) if message["role"] == "user"]
     if n < 1:
-        raise OptionError(f"turn {n} from the end is no turn; the last one is 1")
+        raise OptionError(f"turn {n} from the end does not exist; the last one is 1")
     if n > len(places):
         there = "there is only 1 turn" if len(places) == 1 else f"there are only {len(places)} turns"
         raise OptionError(f"{there} to go back" if places else "there is no turn yet; ask something first")
@@ -29,7 +29,10 @@ def turn_start(messages: Sequence[Message], n: int) -> int:
 
 
 def without_oldest_turn(messages: Sequence[Message]) -> list[Message] | None:
-    """Return `messages` without the first turn; None if it is the last one too. System messages stay."""
+    """Return `messages` without the first turn, or None if it is the only turn.
+
+    System messages stay.
+    """
     places = [index for index, message in enumerate(messages) if message["role"] == "user"]
     if len(places) < 2:
         return None
@@ -37,5 +40,5 @@ def without_oldest_turn(messages: Sequence[Message]) -> list[Message] | None:
 
 
 def count_turns(messages: Sequence[Message]) -> int:
-    """Return how many turns there are."""
+    """Return the number of turns in `messages`."""
     return sum(message["role"] == "user" for message in messages)

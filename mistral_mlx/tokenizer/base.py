@@ -1,6 +1,6 @@
-"""What every tokenizer is to the rest of the engine; knows no file format.
+"""The interface of every tokenizer; each file format has a subclass.
 
-The one promise kept here: :meth:`Tokenizer.encode` never yields a control id, whatever the text.
+:meth:`Tokenizer.encode` never returns a control id, whatever the text.
 """
 
 from abc import ABC, abstractmethod
@@ -15,25 +15,25 @@ from .settings import TokenizerSettings
 
 @dataclass(frozen=True)
 class TokenizerTraits:
-    """What a tokenizer is, apart from its vocabulary."""
+    """The properties of a tokenizer, without its vocabulary."""
 
     vocab_size: int
     bos_id: int | None
-    eos_id: int | None  # the one that ends a turn
-    eos_ids: frozenset[int]  # everything the tokenizer files call eos
-    add_bos: bool  # whether a text prompt gets bos_id in front
-    version: str | None  # "v1" | "v2" | "v3" | "v7": the instruct format the vocabulary was made for
+    eos_id: int | None  # ends a turn
+    eos_ids: frozenset[int]  # all ids that the tokenizer files call eos
+    add_bos: bool  # whether a text prompt begins with bos_id
+    version: str | None  # "v1" | "v2" | "v3" | "v7": the chat format that the vocabulary was made for
     chat_template: str | None
     has_chat_format: bool
     control: Mapping[str, int]  # the text of a control token -> its id
 
 
 class Tokenizer(ABC):
-    """Text to ids and back.
+    """Encodes text into ids and decodes ids into text.
 
-    `control` holds the tokens that steer the model (<s>, [INST], <|im_end|>): they have no text in a decoded answer,
-    and only ids put there on purpose are ever them. Version "v1" is said of every sentencepiece-like vocabulary
-    without [INST], as Mistral's first one cannot be told from Llama's.
+    `control` holds the tokens that steer the model (<s>, [INST], <|im_end|>). They have no text in a decoded answer,
+    and encoding a text never produces them. The version is "v1" for every sentencepiece-like vocabulary without
+    [INST], because Mistral's first vocabulary cannot be told from Llama's.
     """
 
     def __init__(self, traits: TokenizerTraits) -> None:
@@ -49,10 +49,10 @@ class Tokenizer(ABC):
         self._control_text = {token_id: text for text, token_id in traits.control.items()}
 
     def encode(self, text: str, *, bos: bool = False) -> list[int]:
-        """Return the ids of `text` as plain text: never a control id, and bos only where it is asked for.
+        """Return the ids of plain `text`: never a control id, and the bos id only with `bos`.
 
-        A lone surrogate, which is what undecodable input leaves in a string, counts as U+FFFD.
-        Raises TokenizerError if `bos` is asked for and the vocabulary has none.
+        A lone surrogate (undecodable input leaves one in a string) counts as U+FFFD.
+        Raises TokenizerError if `bos` is true and the vocabulary has no bos token.
         """
         if bos and self.bos_id is None:
             raise TokenizerError("this tokenizer has no token for the beginning of a text; encode without bos")
@@ -60,37 +60,37 @@ class Tokenizer(ABC):
         return ids if self.bos_id is None or not bos else [self.bos_id, *ids]
 
     def encode_after_control(self, text: str) -> list[int]:
-        """Return the ids of a plain `text` that stands behind a control token, where some do not add a space."""
-        return self._without_control(self._encode_behind(_valid_unicode(text)))
+        """Return the ids of plain `text` after a control token; some tokenizers add no space there."""
+        return self._without_control(self._encode_after(_valid_unicode(text)))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids`; control tokens, and ids past the vocabulary, have none."""
+        """Return the text of `ids`; control tokens and ids past the vocabulary have no text."""
         return join_stream(self.detokenizer(), ids)
 
     def rows_needed(self) -> int:
-        """Return how many rows an embedding must have for every id but those of control tokens.
+        """Return the number of embedding rows that all ids need, except those of control tokens.
 
-        Fine-tunes add a [PAD] behind the last row, which is never used.
+        Fine-tunes add a [PAD] past the last row, which is never used.
         """
         control = set(self.control.values())
         return next((i + 1 for i in reversed(range(self.vocab_size)) if i not in control), 0)
 
     @abstractmethod
     def detokenizer(self, *, continues: bool = False) -> StreamingDetokenizer:
-        """Return a new stream; one that `continues` a text keeps the space its first piece starts with."""
+        """Return a new stream; one that `continues` a text keeps its leading space."""
 
     @abstractmethod
     def _encode_plain(self, text: str) -> list[int]: ...
 
     @abstractmethod
-    def _encode_behind(self, text: str) -> list[int]: ...
+    def _encode_after(self, text: str) -> list[int]: ...
 
     @abstractmethod
     def _spell(self, text: str) -> list[int]:
-        """Return `text` in single characters and bytes: the ids no merge and no added token can get at."""
+        """Return the ids of the characters and bytes of `text`, without merges and added tokens."""
 
     def _without_control(self, ids: list[int]) -> list[int]:
-        """The last guard: vocabularies exist where a piece of plain text is also a control token."""
+        """Spell control ids as characters: some vocabularies have a control token as plain text."""
         if self._control_text.keys().isdisjoint(ids):
             return ids
         plain: list[int] = []
@@ -98,7 +98,9 @@ class Tokenizer(ABC):
             plain += self._spell(self._control_text[token_id]) if token_id in self._control_text else [token_id]
         if not self._control_text.keys().isdisjoint(plain):
             culprit = next(token_id for token_id in plain if token_id in self._control_text)
-            raise TokenizerError(f"text with {shown(self._control_text[culprit])} cannot be told from a control token")
+            raise TokenizerError(
+                f"a text with {shown(self._control_text[culprit])} would become a control token; leave it out"
+            )
         return plain
 
 
@@ -112,7 +114,7 @@ def make_traits(
     add_bos: bool,
     version: str | None,
 ) -> TokenizerTraits:
-    """Put together what the settings say and, where they do not, what the vocabulary file says."""
+    """Return the traits, from the settings if they have them, else from the vocabulary file."""
     bos_id = own_bos if settings.bos is None else _lookup(settings.bos, control, "bos_token")
     eos_id = own_eos if settings.eos is None else _lookup(settings.eos, control, "eos_token")
     template = settings.chat_template
@@ -130,7 +132,7 @@ def make_traits(
 
 
 def instruct_version(control: Iterable[str]) -> str | None:
-    """Tell the instruct format from the control tokens of a vocabulary, never from the name of its file."""
+    """Return the chat format that the control tokens of a vocabulary imply, or None."""
     texts = set(control)
     if not {"[INST]", "[/INST]"} <= texts:
         return None

@@ -1,4 +1,4 @@
-"""Which tokenizer a model folder has; knows no encoding."""
+"""Loads the tokenizer of a model folder, after choosing among its files."""
 
 import os
 
@@ -18,16 +18,17 @@ SENTENCEPIECE_NAMES = (
     "tokenizer.model.v2",
     "tokenizer.model.v1",
 )
-MAX_MODEL_BYTES = 8 * 1024 * 1024  # the largest sentencepiece models in the wild have about 5 MB
+MAX_MODEL_BYTES = 8 * 1024 * 1024  # the largest known sentencepiece models have about 5 MB
 
 
 def load_tokenizer(path: str | os.PathLike[str] | ModelFolder) -> Tokenizer:
-    """Return the tokenizer of the model folder at `path`: sentencepiece, tokenizer.json or tekken.json, in this order.
+    """Return the tokenizer of the model folder at `path`.
 
-    A sentencepiece model is preferred, as it needs no export to be right, unless config.json has a larger vocabulary:
-    fine-tunes add and rename tokens in tokenizer.json only. That is why it is preferred to tekken.json, too.
+    The order is sentencepiece, tokenizer.json, tekken.json. A sentencepiece model comes first, because it is the
+    original and not an export. But if config.json has a larger vocabulary, tokenizer.json comes first: fine-tunes add
+    and rename tokens only there. For the same reason it comes before tekken.json.
 
-    Raises TokenizerError if there is none, or none that can be used.
+    Raises TokenizerError if the folder has no tokenizer, or none that can be used.
     """
     folder = path if isinstance(path, ModelFolder) else ModelFolder(path)
     sentencepiece_name = next((name for name in SENTENCEPIECE_NAMES if folder.has(name)), None)
@@ -70,7 +71,7 @@ def _read_bytes(folder: ModelFolder, name: str) -> bytes:
 
 
 def _config_vocab_size(folder: ModelFolder) -> int:
-    """Return the vocabulary size in config.json, 0 where it says nothing."""
+    """Return the vocabulary size in config.json, 0 if it is not set."""
     config = folder.json("config.json") if folder.has("config.json") else {}
     nested = config.get("text_config")
     size = (nested if isinstance(nested, dict) else config).get("vocab_size")

@@ -1,8 +1,8 @@
-"""A `tokenizer.json` through the tokenizers library; knows nothing of folders, templates or messages.
+"""A tokenizer from a `tokenizer.json`, through the tokenizers library.
 
-The library finds added tokens in any text it encodes, so it is given the vocabulary without them: what it never
-heard of, no text can call. Padding, truncation and dropout are switched off with them; components it would stumble
-over at run time are refused by name before.
+The library finds added tokens in any text that it encodes. So it gets the vocabulary without them: text cannot produce
+a token that the library does not know. Padding, truncation and dropout are off. Components that would make it fail
+later are refused by name first.
 """
 
 import json
@@ -27,7 +27,7 @@ from .detokenizer import (
 from .settings import TokenizerSettings
 from .tekken import TEKKEN_PATTERN
 
-# Exported tokenizer.json files are known to carry another pattern than the tekken.json they were made from.
+# Some exported tokenizer.json files have another pattern than the tekken.json that they were made from.
 TEKKEN_PRE_TOKENIZER = {
     "type": "Sequence",
     "pretokenizers": [
@@ -43,10 +43,10 @@ KNOWN_PRE_TOKENIZERS = frozenset(
     " WhitespaceSplit".split()
 )
 MAX_NESTING = 8  # of sequences in sequences
-MAX_GROWTH = 64  # how many times longer all normalizers together may make a text: usual ones put "▁" for a space
-# No pattern of a real tokenizer repeats a group, which is what makes a search take exponential time.
+MAX_GROWTH = 64  # how many times longer all normalizers together may make a text; usual ones write "▁" for a space
+# A repeated group can make a search take exponential time; no pattern of a real tokenizer has one.
 REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")
-# Behind this text, which is added as a token of its own, a text is encoded as behind any control token.
+# A token of our own. A text after it is encoded like a text after any control token.
 ANCHOR = "\ufdd0anchor\ufdd1"
 
 
@@ -91,7 +91,7 @@ class HuggingFaceTokenizer(Tokenizer):
     def _encode_plain(self, text: str) -> list[int]:
         return _encoded(self._backend, text)
 
-    def _encode_behind(self, text: str) -> list[int]:
+    def _encode_after(self, text: str) -> list[int]:
         return _encoded(self._backend, text, anchor=ANCHOR)[1:]
 
     def _spell(self, text: str) -> list[int]:
@@ -122,7 +122,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
 
 def _bpe_model(document: Mapping[str, object]) -> dict[str, object]:
-    """Return the model, with only what is known of it. What the library would abort the process for is refused."""
+    """Return the known parts of the model; refuse values for which the library would abort."""
     model = document.get("model")
     if not isinstance(model, dict):
         raise TokenizerError("tokenizer.json has no model; it is damaged")
@@ -135,7 +135,7 @@ def _bpe_model(document: Mapping[str, object]) -> dict[str, object]:
             raise TokenizerError(f"tokenizer.json has {key} {shown(model[key])}, which is not supported")
     unknown = model.get("unk_token")
     if unknown is not None and not isinstance(unknown, str):
-        raise TokenizerError(f"tokenizer.json has {shown(unknown)} as the unk_token")
+        raise TokenizerError(f"tokenizer.json has {shown(unknown)} as the unk_token, which is not a text")
     switches = {key: model.get(key) is True for key in ("fuse_unk", "byte_fallback", "ignore_merges")}
     known_parts = {"type": "BPE", "vocab": model.get("vocab"), "merges": model.get("merges"), "unk_token": unknown}
     return known_parts | switches
@@ -154,11 +154,11 @@ def _check_components(document: Mapping[str, object]) -> None:
             content = component.get("content") if kind == "Replace" else None
             growth *= max(1, len(content)) if isinstance(content, str) else 1
             if growth > MAX_GROWTH:
-                raise TokenizerError(f"tokenizer.json makes a text {growth} times longer, which is not plausible")
+                raise TokenizerError(f"tokenizer.json makes a text {growth} times longer; the limit is {MAX_GROWTH}")
 
 
 def _components(component: object, depth: int = 0) -> Iterator[dict[str, object]]:
-    """Yield a normalizer or pre-tokenizer and those it is a sequence of."""
+    """Yield a normalizer or pre-tokenizer, and the members if it is a sequence."""
     if not isinstance(component, dict):
         return
     if depth > MAX_NESTING:
@@ -180,7 +180,7 @@ def _vocabulary(model: Mapping[str, object]) -> dict[str, int]:
 
 
 def _added_tokens(document: Mapping[str, object]) -> tuple[dict[str, int], set[object]]:
-    """Return all added tokens, and which of them are special."""
+    """Return {text: id} of all added tokens, and the texts of the special ones."""
     entries = document.get("added_tokens") or []
     added: dict[str, int] = {}
     special: set[object] = set()
@@ -197,14 +197,14 @@ def _added_tokens(document: Mapping[str, object]) -> tuple[dict[str, int], set[o
 
 def _check_id(token_id: object, text: str) -> int:
     if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < 10_000_000:
-        raise TokenizerError(f"tokenizer.json gives {shown(text)} the id {shown(token_id)}, which is no token id")
+        raise TokenizerError(f"tokenizer.json gives {shown(text)} the id {shown(token_id)}, which is not a token id")
     return token_id
 
 
 def _control_tokens(
     vocabulary: Mapping[str, int], added: Mapping[str, int], special: set[object], settings: TokenizerSettings
 ) -> dict[str, int]:
-    """Special added tokens, added tokens that the chat template writes, and what begins or ends a text."""
+    """Return the added tokens that are special or written by the chat template, bos and eos."""
     template = settings.chat_template or ""
     control = {text: token_id for text, token_id in added.items() if text in special or text in template}
     for text in (settings.bos, settings.eos):
@@ -221,7 +221,7 @@ def _version(control: Mapping[str, int], *, is_byte_level: bool) -> str | None:
 
 
 def _leading_special(post_processor: object, control: Mapping[str, int]) -> int | None:
-    """Return the id of the token that a TemplateProcessing puts in front of a text."""
+    """Return the id of the token that a TemplateProcessing puts before a text."""
     if not isinstance(post_processor, dict):
         return None
     processors = post_processor.get("processors")
@@ -236,7 +236,7 @@ def _leading_special(post_processor: object, control: Mapping[str, int]) -> int 
 
 
 def _decoder_kind(decoder: object) -> tuple[str, LeadingSpace]:
-    """Return the names of the decoders and what they do to a leading space. Raises for what is not known."""
+    """Return the names of the decoders and their rule for a leading space. Raises if unknown."""
     parts = decoder.get("decoders") if isinstance(decoder, dict) and decoder.get("type") == "Sequence" else [decoder]
     steps = [part if isinstance(part, dict) else {} for part in (parts if isinstance(parts, list) else [])]
     kind = " ".join(str(step.get("type")) for step in steps)
@@ -270,7 +270,7 @@ def _backend(
     *,
     is_tekken: bool,
 ) -> Backend:
-    """Return the tokenizers object for plain text."""
+    """Return the object of the tokenizers library that encodes plain text."""
     blank = {text: i for text, i in vocabulary.items() if text.isspace() and text not in control}
     entries, own = document.get("added_tokens"), model["vocab"]
     assert isinstance(own, dict), type(own)
@@ -286,14 +286,14 @@ def _backend(
     try:
         backend = Backend.from_str(json.dumps(plain))
         backend.add_special_tokens([ANCHOR])
-    except BaseException as error:  # a panic of the library is no Exception
+    except BaseException as error:  # a panic of the library is not an Exception
         raise _translated(error, "tokenizer.json cannot be used") from error
     _encoded(backend, "a")
     return backend
 
 
 def _encoded(backend: Backend, text: str, *, anchor: str = "") -> list[int]:
-    if ANCHOR in text:  # must not be called by a text either
+    if ANCHOR in text:  # a text must not produce this token either
         text = text.replace(ANCHOR, REPLACEMENT + ANCHOR[1:])
     try:
         return backend.encode(anchor + text, add_special_tokens=False).ids

@@ -1,4 +1,4 @@
-"""A sentencepiece `tokenizer.model`; knows nothing of folders, templates or messages."""
+"""A tokenizer from a sentencepiece file, `tokenizer.model`."""
 
 from collections.abc import Mapping
 
@@ -10,11 +10,11 @@ from .base import Tokenizer, instruct_version, make_traits
 from .detokenizer import SPACE, LeadingSpace, PieceDetokenizer, byte_of_piece
 from .settings import TokenizerSettings
 
-FATAL = 3  # the library logs to the terminal what it also raises
+FATAL = 3  # the library also logs to the terminal what it raises
 
 
 def load_processor(model_proto: bytes, *, name: str) -> SentencePieceProcessor:
-    """Return the processor for the bytes of a sentencepiece model. Raises TokenizerError if it is none."""
+    """Return the processor of a sentencepiece model. Raises TokenizerError if it is damaged."""
     if not model_proto:
         raise TokenizerError(f"{shown(name)} is empty; download it again")
     set_min_log_level(FATAL)
@@ -26,13 +26,13 @@ def load_processor(model_proto: bytes, *, name: str) -> SentencePieceProcessor:
             processor.decode([token_id])
     except (RuntimeError, ValueError, TypeError, OSError, LookupError) as error:
         raise TokenizerError(
-            f"{shown(name)} is not a sentencepiece model, or a damaged one: {shown(str(error))}; download it again"
+            f"{shown(name)} is damaged or not a sentencepiece model: {shown(str(error))}; download it again"
         ) from error
     return processor
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """Mistral's v1, v2, v3 and v7 vocabularies, and everything else sentencepiece reads."""
+    """Mistral's v1, v2, v3 and v7 vocabularies, and all others that sentencepiece reads."""
 
     def __init__(self, processor: SentencePieceProcessor, settings: TokenizerSettings) -> None:
         self._processor = processor
@@ -65,8 +65,8 @@ class SentencePieceTokenizer(Tokenizer):
         ids: list[int] = self._processor.encode(text)
         return ids
 
-    def _encode_behind(self, text: str) -> list[int]:
-        return self._encode_plain(text)  # every text gets its dummy space: Mistral encodes message by message
+    def _encode_after(self, text: str) -> list[int]:
+        return self._encode_plain(text)  # Mistral encodes message by message, so every text gets its dummy space
 
     def _spell(self, text: str) -> list[int]:
         ids: list[int] = []
@@ -93,7 +93,7 @@ class SentencePieceTokenizer(Tokenizer):
         return table
 
     def _leading_space(self) -> LeadingSpace:
-        """Ask the processor by example: the settings themselves are not open to Python."""
+        """Return the rule for a leading space, found by examples: Python cannot read the settings."""
         space = self._ids.get(SPACE)
         if space is None or self._processor.decode([space]) != "":
             return LeadingSpace.KEPT
@@ -101,9 +101,9 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 def _added_control(processor: SentencePieceProcessor, settings: TokenizerSettings, pieces: list[str]) -> dict[str, int]:
-    """Added tokens that are special, that the chat template writes, or that begin or end a text.
+    """Return the added tokens that are special, in the chat template, bos or eos.
 
-    User-defined pieces of the model count as added: sentencepiece finds them in plain text.
+    User-defined pieces of the model count as added, because sentencepiece finds them in plain text.
     """
     template = settings.chat_template or ""
     named = {settings.bos, settings.eos}
@@ -116,10 +116,10 @@ def _added_control(processor: SentencePieceProcessor, settings: TokenizerSetting
 
 
 def user_defined(model_proto: bytes) -> list[int]:
-    """Return the ids of user-defined pieces, whose type Python is not told otherwise.
+    """Return the ids of user-defined pieces; sentencepiece has no call for this type.
 
-    A serialized model begins with its pieces: tag 0x0A, length, then {1: text, 2: score, 3: type}. A type other than
-    the normal one is the last field, tag 0x18, and 4 is user-defined.
+    A serialized model begins with its pieces: tag 0x0A, length, then {1: text, 2: score, 3: type}. If the type is not
+    the normal one, it is the last field, with tag 0x18; 4 means user-defined.
     """
     found, at, token_id = [], 0, 0
     while at < len(model_proto) and model_proto[at] == 0x0A:
@@ -132,7 +132,7 @@ def user_defined(model_proto: bytes) -> list[int]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return the number at `at`, seven bits to a byte, low ones first, and where it ends."""
+    """Return the number at `at`, seven bits per byte, low bits first, and the position after it."""
     value = shift = 0
     while data[at] >= 0x80:
         value, shift, at = value | (data[at] & 0x7F) << shift, shift + 7, at + 1

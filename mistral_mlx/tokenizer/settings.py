@@ -1,14 +1,15 @@
-"""What the small files beside a vocabulary say: bos, eos, added tokens, chat template; knows no vocabulary.
+"""Reads the settings of a tokenizer: bos, eos, added tokens, chat template.
 
-tokenizer_config.json, special_tokens_map.json, added_tokens.json and the three places a chat template may stand in
-are read here, checked, and nothing in them is followed anywhere.
+They are in tokenizer_config.json, special_tokens_map.json and added_tokens.json; a chat template may be in one of three
+places. All values are checked. If a value names a file, that file is never opened.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mistral_mlx.errors import ModelError, TokenizerError, shown
-from mistral_mlx.files.folder import MAX_JSON_BYTES, ModelFolder, parse_json
+from mistral_mlx.files.folder import ModelFolder
+from mistral_mlx.files.json import MAX_JSON_BYTES, parse_json
 
 MAX_TEMPLATE_CHARS = 100_000  # of a hundred real ones none has more than 7,000
 MAX_ADDED_TOKENS = 100_000
@@ -16,19 +17,19 @@ MAX_ADDED_TOKENS = 100_000
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """The settings of one folder; a field is None where no file says anything."""
+    """The settings of one folder; a field is None if no file sets it."""
 
     bos: str | None
     eos: str | None
     add_bos: bool | None
-    added_tokens: Mapping[str, int]  # what is not in the vocabulary file itself
-    special: frozenset[str]  # those of them that are declared special
+    added_tokens: Mapping[str, int]  # tokens that are not in the vocabulary file
+    special: frozenset[str]  # the added tokens that are declared special
     chat_template: str | None
-    has_config: bool  # whether there is a tokenizer_config.json
+    has_config: bool  # whether the folder has a tokenizer_config.json
 
 
 def read_settings(folder: ModelFolder) -> TokenizerSettings:
-    """Return the settings in `folder`. Raises TokenizerError for a file or value that cannot be right."""
+    """Return the settings in `folder`. Raises TokenizerError for an invalid file or value."""
     config = read_object(folder, "tokenizer_config.json")
     special_map = read_object(folder, "special_tokens_map.json")
     added, special = _added_tokens(folder, config)
@@ -44,14 +45,14 @@ def read_settings(folder: ModelFolder) -> TokenizerSettings:
 
 
 def read_object(folder: ModelFolder, name: str) -> dict[str, object]:
-    """Return the JSON object in the file `name`, an empty one if there is no such file."""
+    """Return the JSON object in the file `name`, or an empty one if the file does not exist."""
     if not folder.has(name):
         return {}
     return parse_json(read_text(folder, name), name=name, error=TokenizerError)
 
 
 def read_text(folder: ModelFolder, name: str, *, limit: int = MAX_JSON_BYTES) -> str:
-    """Return the text in the file `name`. Raises TokenizerError if it has more than `limit` bytes, or is no text."""
+    """Return the text in the file `name`. Raises TokenizerError if it is too long or not text."""
     try:
         return folder.text(name, limit=limit)
     except ModelError as error:
@@ -59,7 +60,7 @@ def read_text(folder: ModelFolder, name: str, *, limit: int = MAX_JSON_BYTES) ->
 
 
 def _token_text(config: Mapping[str, object], special_map: Mapping[str, object], key: str) -> str | None:
-    """A token is written as its text or as an object with its text in `content`; null means there is none."""
+    """Return the token under `key`: a text, or an object with the text in `content`."""
     for name, source in (("tokenizer_config.json", config), ("special_tokens_map.json", special_map)):
         value = source.get(key)
         if isinstance(value, dict):
@@ -79,7 +80,7 @@ def _optional_bool(config: Mapping[str, object], key: str) -> bool | None:
 
 
 def _added_tokens(folder: ModelFolder, config: Mapping[str, object]) -> tuple[dict[str, int], frozenset[str]]:
-    """Both spellings: {text: id} in added_tokens.json, {id: {content, special}} in tokenizer_config.json."""
+    """Return {text: id} of added_tokens.json and added_tokens_decoder, and the special texts."""
     found: dict[str, int] = {}
     special = set()
     for added, token_id in read_object(folder, "added_tokens.json").items():
@@ -95,14 +96,14 @@ def _added_tokens(folder: ModelFolder, config: Mapping[str, object]) -> tuple[di
         if token.get("special") is True:
             special.add(text)
     if len(found) > MAX_ADDED_TOKENS:
-        raise TokenizerError(f"{len(found)} added tokens are not plausible; the limit is {MAX_ADDED_TOKENS}")
+        raise TokenizerError(f"the tokenizer has {len(found)} added tokens; the limit is {MAX_ADDED_TOKENS}")
     found.pop("", None)
     return found, frozenset(special)
 
 
 def _token_id(value: object, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10_000_000:
-        raise TokenizerError(f"{name} gives {shown(value)} as a token id")
+        raise TokenizerError(f"{name} gives {shown(value)} as a token id; a number from 0 to 9999999 is expected")
     return value
 
 
@@ -115,7 +116,7 @@ def _additional_special(source: Mapping[str, object]) -> frozenset[str]:
 
 
 def _chat_template(folder: ModelFolder, config: Mapping[str, object]) -> str | None:
-    """A file of its own wins over the one inside tokenizer_config.json, as in transformers."""
+    """Return the chat template; its own file overrides tokenizer_config.json (transformers)."""
     template: object
     if folder.has("chat_template.jinja"):
         name, template = "chat_template.jinja", read_text(folder, "chat_template.jinja") or None
@@ -135,7 +136,7 @@ def _chat_template(folder: ModelFolder, config: Mapping[str, object]) -> str | N
 
 
 def _default_template(value: object) -> object:
-    """The list form names several templates; the one for plain chats is called "default"."""
+    """Return the template; in a list of several it is the one called "default"."""
     if not isinstance(value, list):
         return value
     for entry in value:

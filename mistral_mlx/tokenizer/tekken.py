@@ -1,8 +1,9 @@
-"""Mistral's `tekken.json`: byte-level BPE straight from its ranks; knows nothing of folders, templates or messages.
+"""A tokenizer from Mistral's `tekken.json`: byte-level BPE from the ranks of the tokens.
 
-The tokenizers library cuts text into words, and words that are no token are merged here. Deriving the merges it would
-need to do that, too, takes four times as long as all of this, and a chat waits for it; tiktoken would be one more
-dependency, and builds its tables for longer than it saves on a prompt of 100 kB (docs/tokenizers.md).
+The tokenizers library cuts text into words. A word that is not a token is merged here. The library could merge too, but
+deriving the merges that it needs takes four times as long as everything here, and the user of a chat waits for it. With
+tiktoken we would need one more dependency, and building its tables takes longer than it saves on a prompt of 100 kB
+(docs/tokenizers.md).
 """
 
 import base64
@@ -12,7 +13,7 @@ from heapq import heapify, heappop, heappush
 from tokenizers import Regex, pre_tokenizers
 
 from mistral_mlx.errors import TokenizerError, shown
-from mistral_mlx.files.folder import parse_json
+from mistral_mlx.files.json import parse_json
 
 from .base import Tokenizer, make_traits
 from .detokenizer import ByteLevelDetokenizer
@@ -20,8 +21,8 @@ from .settings import TokenizerSettings
 
 NAME = "tekken.json"
 MAX_BYTES = 32 * 1024 * 1024  # real ones have 15 to 20 MB
-MAX_PUNCTUATION = 1_300_000  # real ones have 1.1 million; what bounds the memory that parsing takes
-# Every tekken.json of Mistral's has this pattern, and an unknown one might take forever.
+MAX_PUNCTUATION = 1_300_000  # real ones have 1.1 million; this bounds the memory that parsing takes
+# Every tekken.json of Mistral has this pattern. An unknown pattern might take forever.
 TEKKEN_PATTERN = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
@@ -29,9 +30,9 @@ TEKKEN_PATTERN = (
 )
 INSTRUCT_TOKENS = ("<s>", "</s>", "[INST]", "[/INST]")
 SYSTEM_TOKENS = ("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]")
-# The version of the file -> the instruct format; v11 and v13 write other tool calls, and plain chats as v7 does.
+# The version of the file -> the chat format; v11 and v13 write tool calls differently, but plain chats as v7 does.
 VERSIONS = {"v3": "v3", "v7": "v7", "v11": "v7", "v13": "v7"}
-# What the first ids are where the file does not say: in versions up to v7 (mistral-common).
+# The first ids if the file does not list them: in versions up to v7 (mistral-common).
 DEFAULT_SPECIAL = (
     "<unk> <s> </s> [INST] [/INST] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_RESULTS] [/TOOL_RESULTS] [TOOL_CALLS]"
     " [IMG] <pad> [IMG_BREAK] [IMG_END] [PREFIX] [MIDDLE] [SUFFIX] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [TOOL_CONTENT]"
@@ -39,7 +40,7 @@ DEFAULT_SPECIAL = (
 
 
 class TekkenTokenizer(Tokenizer):
-    """The first ids are special tokens, `default_num_special_tokens` of them; an ordinary token is rank + that."""
+    """The first ids are the special tokens; an ordinary token has the id rank + their number."""
 
     def __init__(self, document: Mapping[str, object], settings: TokenizerSettings) -> None:
         config = document.get("config")
@@ -49,7 +50,7 @@ class TekkenTokenizer(Tokenizer):
         if not isinstance(version, str) or version not in VERSIONS:
             raise TokenizerError(f"{NAME} is of version {shown(version)}; supported are {', '.join(VERSIONS)}")
         if config.get("pattern") != TEKKEN_PATTERN:
-            raise TokenizerError(f"{NAME} cuts text by {shown(config.get('pattern'))}, which is not supported")
+            raise TokenizerError(f"{NAME} has the pattern {shown(config.get('pattern'))}, which is not supported")
         n_special = _count(config, "default_num_special_tokens", most=100_000)
         vocab_size = _count(config, "default_vocab_size", most=10_000_000)
         control = _special_tokens(document.get("special_tokens"), n_special, version)
@@ -80,17 +81,18 @@ class TekkenTokenizer(Tokenizer):
             ids += known[word]
         return ids
 
-    def _encode_behind(self, text: str) -> list[int]:
+    def _encode_after(self, text: str) -> list[int]:
         return self._encode_plain(text)
 
     def _spell(self, text: str) -> list[int]:
         return [self._ids[bytes([byte])] for byte in text.encode()]
 
     def _word(self, word: bytes) -> list[int]:
-        """Return the word as it is, or join those neighbours that make the lowest id, the first ones, until none do.
+        """Return the ids of a word: its own, or those of its parts, joined while two make a token.
 
-        `end[i]` is where the part that begins at i ends, 0 if none begins there; `before[i]` is where the one before
-        it begins. Takes O(n log n).
+        The pair with the lowest id is joined first, and the leftmost one of several. `end[i]` is where the part that
+        begins at i ends, or 0 if no part begins there; `before[i]` is where the part before it begins. Takes
+        O(n log n).
         """
         ids = self._ids
         if word in ids:
@@ -103,7 +105,7 @@ class TekkenTokenizer(Tokenizer):
             _, start, stop = heappop(queue)
             middle = end[start]
             if not middle or end[middle] != stop:
-                continue  # one of the two has been joined with another
+                continue  # one of the two was joined with another part before
             end[start], end[middle], before[stop] = stop, 0, start
             for i, j in ((before[start], stop), (start, end[stop])):
                 if i >= 0 and j and (token_id := ids.get(word[i:j])) is not None:
@@ -112,7 +114,7 @@ class TekkenTokenizer(Tokenizer):
 
 
 class TekkenDetokenizer(ByteLevelDetokenizer):
-    """No character reaches across a control token."""
+    """Ends a character at a control token: no character extends across one."""
 
     def add(self, token_id: int) -> str:
         is_text = 0 <= token_id < len(self._tokens) and self._tokens[token_id] is not None
@@ -120,7 +122,7 @@ class TekkenDetokenizer(ByteLevelDetokenizer):
 
 
 def parse_tekken(text: str) -> dict[str, object]:
-    """Return the JSON object of a tekken.json. Raises TokenizerError if it is none, or would take too much memory."""
+    """Return the object in a tekken.json. Raises TokenizerError if it is invalid or too large."""
     if sum(map(text.count, "[{:,")) > MAX_PUNCTUATION:
         raise TokenizerError(f"{NAME} has more entries than any vocabulary; it is damaged")
     return parse_json(text, name=NAME, error=TokenizerError)
@@ -138,7 +140,7 @@ def _count(config: Mapping[str, object], key: str, *, most: int) -> int:
 
 
 def _special_tokens(entries: object, n_special: int, version: str) -> dict[str, int]:
-    """Return all special tokens by text; the ids that have no name are called <SPECIAL_id>."""
+    """Return {text: id} of all special tokens; an id without a name is called <SPECIAL_id>."""
     names: dict[int, str] = {}
     if entries is None and version in ("v3", "v7"):
         names.update(enumerate(DEFAULT_SPECIAL))
@@ -162,7 +164,7 @@ def _special_tokens(entries: object, n_special: int, version: str) -> dict[str, 
 
 
 def _ordinary_tokens(entries: object, n_special: int, vocab_size: int) -> dict[bytes, int]:
-    """Return the ids of the tokens that are text, in their order; those behind `vocab_size` are not the model's."""
+    """Return {token: id} of the tokens that are text, without those past `vocab_size`."""
     count = vocab_size - n_special
     if not isinstance(entries, list) or not 256 <= count <= len(entries):
         found = f"{len(entries)} tokens" if isinstance(entries, list) else shown(entries)

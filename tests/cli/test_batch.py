@@ -1,4 +1,4 @@
-"""`batch`: what a line may be, what is kept of an earlier run, and how it ends."""
+"""`batch`: which lines it accepts, what it keeps of an earlier run, and how it ends."""
 
 import io
 import json
@@ -12,6 +12,7 @@ from mistral_mlx.cli.answers import batch, batch_files
 from mistral_mlx.cli.answers.batch import Decoder, Defaults, Request, request_of
 from mistral_mlx.cli.answers.batch_files import Task
 from mistral_mlx.cli.answers.prompt import Prompt
+from mistral_mlx.cli.options.answer import AnswerKnobs
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.cli.terminal.streams import OutputError
@@ -41,7 +42,7 @@ def run(folder, files, *args):
 
 def asked(value, **defaults):
     task = Task(3, 4, json.dumps(value).encode())
-    return request_of(task, Defaults({"temperature": 0.0, "seed": 5}, 9, **defaults))
+    return request_of(task, Defaults(AnswerKnobs(temperature=0.0, seed=5, max_tokens=9), **defaults))
 
 
 def test_results_are_in_order_and_what_is_wrong_with_a_line_is_its_result(folder, files):
@@ -124,7 +125,7 @@ def test_results_go_to_stdout_while_a_terminal_shows_progress(folder, monkeypatc
     monkeypatch.setattr("sys.stdout", output)
     monkeypatch.setattr(Notes, "progress", partialmethod(Notes.progress, delay_s=0))
     with batch_files.Results(None, batch_files.read_tasks(b'"a"\n"b"'), "m") as results:
-        batch.run(results, Defaults({"temperature": 0.0}, 2), *load(folder), Notes())
+        batch.run(results, Defaults(AnswerKnobs(temperature=0.0, max_tokens=2)), *load(folder), Notes())
     assert [json.loads(line)["line"] for line in output.getvalue().splitlines()] == [1, 2]
     assert "answering: 1 of 2 lines" in screen.getvalue() and '"line"' not in screen.getvalue()
 
@@ -151,8 +152,8 @@ def test_one_line_is_counted_in_the_singular(folder, tmp_path):
 
 def test_a_line_has_the_defaults_that_it_does_not_change():
     request = asked({"prompt": "a", "system": "b", "prefill": "c ", "temperature": 1, "stop": ["x"]}, system="d")
-    assert (request.prompt.system, request.prompt.prefill, request.max_tokens, request.stop) == ("b", "c", 9, ["x"])
-    assert (request.sampler.temperature, request.sampler.seed) == (1.0, 8)
+    assert (request.prompt.system, request.prompt.prefill, request.max_tokens, request.stop) == ("b", "c", 9, ("x",))
+    assert (request.sampler.options.temperature, request.sampler.seed) == (1.0, 8)
     assert asked("a", system="d").prompt == Prompt(text="a", system="d", messages=[])
 
 
@@ -169,7 +170,7 @@ def test_an_open_answer_at_the_end_of_messages_is_its_prefill():
         ({}, "needs a prompt"),
         ({"prompt": "a", "messages": ["b"]}, "not both"),
         ({"prompt": 1}, "prompt of the line is not a text"),
-        ({"prompt": "a", "seed": "1"}, "seed of the line is 1"),
+        ({"prompt": "a", "seed": "1"}, "the line: seed is 1"),
         ({"prompt": "a", "top_p": 2}, "top_p is 2"),
     ],
 )
@@ -192,3 +193,16 @@ def test_what_prompts_begin_with_is_read_once_and_changes_nothing(tmp_path, wind
     assert [text for text, _ in shared] == [text for text, _ in alone]
     assert shared[1][1].prompt_tokens == alone[1][1].prompt_tokens
     assert (shared[1][1].cached_tokens > 0) == (window is None)
+
+
+def test_a_snapshot_of_a_prompts_beginning_serves_where_a_ring_has_wrapped(tmp_path):
+    """Once a ring had wrapped, every later prompt used to be read from its first token."""
+    model, tokenizer = load(write_tiny_folder(tmp_path / "model", sliding_window=24))
+    decoder, texts = Decoder(model, tokenizer), ["the king and the crown", "the king and the ring", "the king and"]
+    requests = [
+        Request(Prompt(text=text), Sampler(temperature=0), 4 + 40 * (i == 1), ()) for i, text in enumerate(texts)
+    ]
+    cached = [decoder.answer(request)[1].cached_tokens for request in requests]
+    assert cached[0] == 0
+    assert cached[1] > 0
+    assert cached[2] > 0

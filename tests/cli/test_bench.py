@@ -1,6 +1,5 @@
-"""What `bench` measures, at which depth and how often; then the command as a shell sees it, and the threads."""
+"""`bench`: what it measures, at which depth and how often; its output; and the threads."""
 
-import inspect
 import io
 import json
 import re
@@ -16,7 +15,7 @@ from helpers.models import tiny_config, tiny_model, tiny_weights, write_folder
 
 from mistral_mlx import kernels
 from mistral_mlx.cli.models import opening
-from mistral_mlx.cli.options import sampling, shared
+from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.reports import bench
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import ContextError, OptionError
@@ -24,7 +23,6 @@ from mistral_mlx.generation.stream import DEFAULT_MAX_TOKENS
 from mistral_mlx.measure.benchmark import Measurement, Workload, bytes_per_token, measure
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.loading import load_model
-from mistral_mlx.sampling.sampler import Sampler
 
 KV_BYTES = 2 * 2 * 2 * 8 * 4  # of a position in the tiny model: keys and values, 2 layers, 2 heads of 8, float32
 SMALL = ("-p", "4", "-n", "2", "--repeats", "2")
@@ -156,7 +154,7 @@ def test_the_last_token_may_fill_the_context_and_not_pass_it(quick, longer):
 def test_progress_names_what_is_done(quick):
     model, _ = tiny_model()
     told = []
-    measure(model, Workload(n_prompt=4, n_gen=2, depth=3, repeats=2), on_progress=lambda *args: told.append(args))
+    measure(model, Workload(n_prompt=4, n_gen=2, depth=3, repeats=2), progress=lambda *args: told.append(args))
     assert told == [
         ("filling the cache", 0, 3),
         ("filling the cache", 1, 3),  # after the first of two blocks
@@ -265,7 +263,7 @@ def test_threads_that_the_system_does_not_give_are_a_usage_error(monkeypatch):
         raise RuntimeError("Resource temporarily unavailable")
 
     monkeypatch.setattr(kernels, "set_threads", refuse)
-    with pytest.raises(OptionError, match="--threads is 1000, and the system does not give so many"):
+    with pytest.raises(OptionError, match="--threads is 1000, but the system cannot start so many"):
         opening.use_threads(1000, Notes())
 
 
@@ -282,10 +280,5 @@ def test_without_native_kernels_threads_are_said_to_have_no_effect_and_no_bandwi
 
 
 def test_the_defaults_of_the_options_are_those_of_the_engine():
-    engine = {name: p.default for name, p in inspect.signature(Sampler).parameters.items()}
-    ours = {name: default for name, (_, default) in sampling.OPTIONS.items()}
-    ours["dry_sequence_breakers"] = engine["dry_sequence_breakers"]  # none given is the engine's
-    del ours["dry_sequence_breaker"]
-    assert ours == engine
     assert shared.MAX_TOKENS == DEFAULT_MAX_TOKENS
     assert Workload(shared.N_PROMPT, shared.N_GEN, shared.DEPTH, shared.REPEATS) == Workload()

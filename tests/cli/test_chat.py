@@ -1,4 +1,4 @@
-"""The chat: whole transcripts from a pipe, and a real terminal for what only a terminal has."""
+"""The chat: whole transcripts from a pipe, and a real terminal for its own features."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ from mistral_mlx.cli.chat.background import Background
 from mistral_mlx.cli.chat.chat import Chat
 from mistral_mlx.cli.chat.loop import COMMANDS
 from mistral_mlx.cli.chat.opening import ChatSetup, Opener, open_session
-from mistral_mlx.cli.chat.settings import Settings
+from mistral_mlx.cli.chat.settings import ChatOptions
 from mistral_mlx.cli.chat.store import Store
 from mistral_mlx.cli.terminal.notes import Notes
 
@@ -287,7 +287,7 @@ class Typed:
 def test_ctrl_c_in_edit_mode_does_not_count_as_the_first_of_two(endless, home):
     reader = Typed("one", "two", "/edit 2", None, "three", "/edit", "/undo", "four", None, "five")
     opener = Opener(str(endless), "auto", 0, ignore_memory=False, notes=Notes(quiet=True))
-    setup = ChatSetup(opener, Store(home / "sessions"), Settings(max_tokens=2, temperature=0.0))
+    setup = ChatSetup(opener, Store(home / "sessions"), ChatOptions(max_tokens=2, temperature=0.0))
     chat = Chat(setup, Background(lambda: open_session(setup)), setup.settings)
     assert loop.run(chat, reader) is None
     assert asked(home) == ["one", "two", "four", "five"]
@@ -343,8 +343,8 @@ def test_a_second_turn_and_a_resize_while_it_is_written(endless):
 HOSTILE = "\x1b]52;c;cm0=\x07\x1b[31m\x9b2J\u202e"
 WRITES_HOSTILE_TEXT = f"""
 import dataclasses, mistral_mlx.session.session as s
-generate = s.stream_generate
-s.stream_generate = lambda *a, **k: (dataclasses.replace(r, text={HOSTILE!r} + " end ") for r in generate(*a, **k))
+stream = s.stream
+s.stream = lambda *a, **k: (dataclasses.replace(r, text={HOSTILE!r} + " end ") for r in stream(*a, **k))
 """
 
 

@@ -16,7 +16,7 @@ from prompt_toolkit.document import Document
 
 from mistral_mlx.cli.chat import attachments
 from mistral_mlx.cli.chat.loop import COMMANDS
-from mistral_mlx.cli.chat.settings import NAMES, Settings
+from mistral_mlx.cli.chat.settings import NAMES, ChatOptions
 from mistral_mlx.cli.chat.store import Store
 from mistral_mlx.cli.chat.toolbar import Status, line
 from mistral_mlx.cli.chat.words import CommandCompleter
@@ -304,14 +304,14 @@ def test_a_full_context_drops_the_oldest_turns_or_stops(tmp_path, policy, status
 
 
 def test_settings_are_what_they_are_set_to():
-    settings = Settings()
+    settings = ChatOptions()
     for key, value, expected in (
         ("temperature", "0.2", 0.2),
         ("top-k", "5", 5),
         ("seed", "7", 7),
         ("seed", "random", None),
-        ("stop", "END", ["END"]),
-        ("stop", "", []),
+        ("stop", "END", ("END",)),
+        ("stop", "", ()),
         ("stats", "on", True),
         ("on-overflow", "stop", "stop"),
     ):
@@ -322,11 +322,26 @@ def test_settings_are_what_they_are_set_to():
             settings.changed(key, value)
 
 
+def test_settings_are_saved_as_before_and_restored():
+    """Sessions saved by earlier versions have null for the defaults of lists, and texts in them."""
+    saved = ChatOptions().as_saved()
+    assert (saved["logit_bias"], saved["dry_sequence_breaker"], saved["seed"], saved["stop"]) == (None, None, None, [])
+    changed = ChatOptions().changed("logit_bias", "5+1.5 7-inf").changed("dry_sequence_breaker", "none")
+    saved = json.loads(json.dumps(changed.as_saved()))
+    assert (saved["logit_bias"], saved["dry_sequence_breaker"]) == (["5+1.5", "7-inf"], ["none"])
+    assert ChatOptions().restored(saved, given=frozenset()) == changed
+    for wrong in ({"temperature": "hot"}, {"top_k": True}, {"stop": "x"}, {"stats": 1}, {"max_tokens": None}):
+        with pytest.raises(OptionError, match="the saved settings cannot be used"):
+            ChatOptions().restored(wrong, given=frozenset())
+
+
 def test_settings_given_anew_win_over_saved_ones():
-    restored = Settings(top_k=1, top_p=0.5).restored({"top_k": 9, "top_p": 0.9, "else": 1}, given=frozenset(["top_k"]))
+    restored = ChatOptions(top_k=1, top_p=0.5).restored(
+        {"top_k": 9, "top_p": 0.9, "else": 1}, given=frozenset(["top_k"])
+    )
     assert (restored.top_k, restored.top_p) == (1, 0.9)
     with pytest.raises(OptionError):
-        Settings().restored({"temperature": "hot"}, given=frozenset())
+        ChatOptions().restored({"temperature": "hot"}, given=frozenset())
 
 
 def test_commands_paths_and_names_are_completed(tmp_path, monkeypatch):
@@ -347,7 +362,7 @@ def test_commands_paths_and_names_are_completed(tmp_path, monkeypatch):
     assert complete("/read ") == ["notes\\ one.txt", "nothing/"]
     assert complete("/read nothing/x .h") == [".hidden"]
     assert complete("/load m") == ["mine"]
-    assert complete("/set top") == ["top_p", "top_k"]
+    assert complete("/set rep") == ["repetition_penalty", "repetition_context_size"]
     assert complete("/set top_p 0") == complete("hello /re") == complete("/nope x") == complete("/re\n/re") == []
 
 

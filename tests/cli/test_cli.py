@@ -1,4 +1,4 @@
-"""The program as a shell sees it: real processes, their streams and their exit statuses."""
+"""The program in real processes: its streams and its exit statuses."""
 
 import json
 import os

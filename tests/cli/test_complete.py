@@ -1,4 +1,4 @@
-"""`complete` through its functions: what is asked of the model, what is written, and how it ends."""
+"""`complete` through its functions: the prompt, the output, and the end of an answer."""
 
 import io
 import json
@@ -18,6 +18,7 @@ from mistral_mlx.cli.answers.code_block import FirstCodeBlock
 from mistral_mlx.cli.answers.prompt import Prompt, join_prompt
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import OptionError
+from mistral_mlx.sampling.options import SamplingOptions
 
 GREEDY = ("--temperature", "0", "--max-tokens", "4")
 
@@ -43,7 +44,7 @@ def answer(model, capsys, *texts, prompt=None, status=0, quiet=True, **options):
     tokenizer = LetterTokenizer()
     samplers = [Scripted([*tokenizer.encode(text), 2]) for text in texts]
     for sampler in samplers:
-        sampler.temperature = 0.0
+        sampler.options = SamplingOptions(temperature=0.0)
     options = {"max_tokens": 100, "name": "tiny", "started": 0.0, **options}
     job = complete.Job(prompt=prompt or Prompt(text="Hello"), samplers=samplers, **options)
     code = 0
@@ -166,8 +167,8 @@ def test_events_say_what_happens_while_it_does(model, capsys):
 
 
 def test_seeds_of_samples_follow_each_other():
-    assert [sampler.seed for sampler in complete.make_samplers({"seed": 5}, 3)] == [5, 6, 7]
-    first, second = complete.make_samplers({"seed": None}, 2)
+    assert [sampler.seed for sampler in complete.make_samplers(SamplingOptions(seed=5), 3)] == [5, 6, 7]
+    first, second = complete.make_samplers(SamplingOptions(), 2)
     assert second.seed == first.seed + 1
 
 
@@ -274,13 +275,13 @@ def test_a_template_takes_input_variables_and_settings(template):
     job = filled("-t", "mine", "--var", "words=two", "{words}", input="piped\n")
     assert (job.prompt.text, job.prompt.system) == ('Say: piped\n\n{words} {kept} {"json": 1}', "In two words.")
     assert (job.prompt.prefill, job.max_tokens, job.stop, job.extract) == ("So,", 9, ["."], True)
-    assert job.samplers[0].temperature == 0
+    assert job.samplers[0].options.temperature == 0
 
 
 def test_what_is_typed_wins_over_the_template(template):
     template('system = "a"\ntemperature = 0.5\nmax_tokens = 9')
     job = filled("-t", "mine", "--temperature", "0.7", "--system", "b", "x")
-    assert (job.samplers[0].temperature, job.max_tokens, job.prompt.system) == (0.7, 9, "b")
+    assert (job.samplers[0].options.temperature, job.max_tokens, job.prompt.system) == (0.7, 9, "b")
 
 
 @pytest.mark.parametrize(
@@ -291,8 +292,8 @@ def test_what_is_typed_wins_over_the_template(template):
         ("prompt = ", ["-t", "mine", "x"], "is not TOML"),
         ("promt = 'x'", ["-t", "mine", "x"], "sets promt, which is none of"),
         ("prompt = 1", ["-t", "mine", "x"], "prompt of the template mine is 1"),
-        ("temperature = 'hot'", ["-t", "mine", "x"], "temperature of the template mine is hot; give a number"),
-        ("top_k = true", ["-t", "mine", "x"], "top_k of the template mine is True"),
+        ("temperature = 'hot'", ["-t", "mine", "x"], "the template mine: temperature is hot; it must be a number"),
+        ("top_k = true", ["-t", "mine", "x"], "the template mine: top_k is True; it must be a whole number"),
         ("[vars]\na = 1", ["-t", "mine", "x"], "must have a text"),
         ("prompt = '{a} {input}'", ["-t", "mine", "x"], "needs a value for a: add --var a="),
         ("prompt = '{a} {input}'", ["-t", "mine", "--var", "b=1", "x"], r"has no variable b \(it has: a\)"),

@@ -1,4 +1,4 @@
-"""Where the values of options come from, what is said of those that cannot be, and `config`."""
+"""Where the values of options come from, what happens to invalid ones, and `config`."""
 
 import json
 import os
@@ -12,10 +12,12 @@ from helpers.tiny_folder import write_tiny_folder
 from mistral_mlx.cli.app import app
 from mistral_mlx.cli.models.registry import register
 from mistral_mlx.cli.options import sources
+from mistral_mlx.cli.options.answer import from_plain
 from mistral_mlx.cli.options.help import Command
-from mistral_mlx.cli.options.sampling import OPTIONS, make_sampler
 from mistral_mlx.cli.options.shared import PANELS
 from mistral_mlx.errors import OptionError
+from mistral_mlx.sampling.knobs import knobs
+from mistral_mlx.sampling.options import SamplingOptions
 
 PROGRAM = [sys.executable, "-c", "from mistral_mlx.cli.main import main; main()"]
 
@@ -88,7 +90,7 @@ def test_every_option_of_every_command_has_a_twin_in_the_environment(program, mo
             with monkeypatch.context() as patch:
                 patch.setenv(option.variable, text)
                 assert defaults(program, command)[option.name] == ([value] if option.parameter.multiple else value)
-    assert {setting.option.name for setting in found(program)} >= OPTIONS.keys()
+    assert {setting.option.name for setting in found(program)} >= knobs(SamplingOptions).keys()
 
 
 def test_several_values(program, config, monkeypatch):
@@ -248,20 +250,42 @@ def test_config_edit_writes_a_draft_that_changes_nothing_and_checks_what_was_mad
 # The options of sampling, help and completion
 
 
-def test_the_sampler_is_made_of_the_options():
-    values = {name: default for name, (_, default) in OPTIONS.items()}
-    sampler = make_sampler(**{**values, "logit_bias": ["5+1.5", "7-inf", "8-2"], "dry_sequence_breaker": ["a", "b"]})
-    assert sampler.logit_bias == {5: 1.5, 7: -float("inf"), 8: -2}
-    assert sampler.dry_sequence_breakers == ("a", "b")
-    assert make_sampler(**values).dry_sequence_breakers == ("\n", ":", '"', "*")
-    assert make_sampler(**{**values, "dry_sequence_breaker": ["none"]}).dry_sequence_breakers == ()
+def test_options_are_read_as_users_write_them_and_spelled_again():
+    plain = {"logit_bias": ["5+1.5", "7-inf", "8-2"], "dry_sequence_breaker": ["a", "b"], "temperature": 1}
+    options = SamplingOptions(**from_plain(SamplingOptions, plain))
+    assert options.logit_bias == {5: 1.5, 7: -float("inf"), 8: -2}
+    assert options.dry_sequence_breakers == ("a", "b")
+    spelled = {key: option.to_plain(getattr(options, option.name)) for key, option in knobs(SamplingOptions).items()}
+    assert {key: spelled[key] for key in plain} == plain
+    assert SamplingOptions(**from_plain(SamplingOptions, spelled)) == options
+    none = from_plain(SamplingOptions, {"dry_sequence_breaker": ["none"], "logit_bias": None})
+    assert none == {"dry_sequence_breakers": (), "logit_bias": None}
+    assert SamplingOptions().dry_sequence_breakers == ("\n", ":", '"', "*")
 
 
 @pytest.mark.parametrize("bad", ["5", "+1", "x+1", "5+", "5+x", "5*2", "-5+1"])
 def test_a_logit_bias_is_an_id_and_a_signed_number(bad):
-    values = {name: default for name, (_, default) in OPTIONS.items()}
-    with pytest.raises(OptionError, match="--logit-bias"):
-        make_sampler(**{**values, "logit_bias": [bad]})
+    with pytest.raises(OptionError, match="logit_bias is"):
+        from_plain(SamplingOptions, {"logit_bias": [bad]})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"temperature": -1}, "temperature is -1; it must be a number of at least 0"),
+        ({"temperature": "hot"}, "temperature is hot; it must be a number of at least 0"),
+        ({"top_p": 0}, "top_p is 0; it must be a number above 0 and at most 1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0; it must be a number above 0"),
+        ({"min_p": 2}, "min_p is 2; it must be a number from 0 to 1"),
+        ({"top_k": 1.5}, "top_k is 1.5; it must be a whole number of at least 0"),
+        ({"presence_penalty": float("inf")}, "presence_penalty is inf; it must be a finite number"),
+        ({"seed": 2**63}, f"seed is {2**63}; it must be a whole number from 0 to {2**63 - 1}"),
+    ],
+)
+def test_all_ranges_are_told_in_one_form(options, said):
+    with pytest.raises(OptionError) as refused:
+        SamplingOptions(**options)
+    assert str(refused.value) == said
 
 
 def test_every_option_but_the_main_ones_has_a_section_of_the_help(program):

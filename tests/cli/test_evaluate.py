@@ -1,4 +1,4 @@
-"""`eval` as a shell sees it: figures, refusals, and what one who interrupts it is told."""
+"""`eval` in a shell: figures, refusals, and its output after Ctrl-C."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from mistral_mlx.cli.commands import evaluate as evaluate_command
 from mistral_mlx.cli.reports import evaluate as command
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted
-from mistral_mlx.measure.evaluation import DEFAULT_CONTEXT, evaluate, model_logits, windows
+from mistral_mlx.measure.evaluation import DEFAULT_CONTEXT, Scoring, evaluate, model_logits, windows
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.tokenizer.choose import load_tokenizer
 
@@ -140,8 +140,9 @@ def test_who_interrupts_is_told_what_there_was(capsys, n_done, quiet):
             raise Interrupted(signal.SIGINT)
         return logits(window)
 
-    with pytest.raises(Interrupted), command._watched(3, Notes(quiet=quiet)) as progress:
-        evaluate(cut, interrupted_source, progress=progress)
+    scoring = Scoring(interrupted_source)
+    with pytest.raises(Interrupted), command._watched(scoring, 3, Notes(quiet=quiet)):
+        list(map(scoring.add, cut))
     perplexity = evaluate(cut[:2], logits).perplexity
     said = f"mistral-mlx: after 2 of 3 windows: perplexity {perplexity[0]:.4f} ± {perplexity[1]:.4f}\n"
     assert capsys.readouterr().err == (said if n_done and not quiet else "")
@@ -155,8 +156,11 @@ def test_a_terminal_gets_a_bar_with_the_perplexity_so_far(monkeypatch, quiet):
     monkeypatch.setattr(Notes, "progress", partialmethod(Notes.progress, delay_s=0))
     model, _ = tiny_model()
     cut = windows(IDS, context=64, limit=3)
-    with command._watched(3, Notes(quiet=quiet)) as progress:
-        evaluate(cut, model_logits(model), progress=progress)
+    scoring = Scoring(model_logits(model))
+    with command._watched(scoring, 3, Notes(quiet=quiet)) as show_bar:
+        for window in cut:
+            scoring.add(window)
+            show_bar()
     first = f"perplexity {evaluate(cut[:1], model_logits(model)).perplexity.value:.4f}"
     assert (
         (first in screen.getvalue() and "1 of 3 windows" in screen.getvalue()) if not quiet else screen.getvalue() == ""

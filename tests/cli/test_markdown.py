@@ -1,4 +1,4 @@
-"""Markdown on a terminal: nothing is lost or repeated however the text is cut, and nothing in it is obeyed."""
+"""Markdown on a terminal: text in any pieces is shown once, and has no control codes."""
 
 import random
 import re

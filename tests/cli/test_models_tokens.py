@@ -1,4 +1,4 @@
-"""`models` and `tokens`: what is registered, and what a text is to a model."""
+"""`models` and `tokens`: the registered models, and the tokens of a text."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What reaches a terminal is inert, what reaches a pipe is exact."""
+"""Text for a terminal is inert; text for a pipe is exact."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Calibrated conversion: the streamed pass, compensated rounding, bits for a size, and texts that are none."""
+"""Calibrated conversion: streamed pass, compensated rounding, target size, bad texts."""
 
 import json
 from dataclasses import replace
@@ -22,8 +22,8 @@ from mistral_mlx.convert.sources.open import open_source
 from mistral_mlx.errors import CheckpointError, OptionError, TokenizerError
 from mistral_mlx.kernels.fallback.packing import Quantized, decode, floats
 from mistral_mlx.measure.evaluation import evaluate, model_logits, windows
-from mistral_mlx.model.args import Packing
 from mistral_mlx.model.loading import load
+from mistral_mlx.model.packing import Packing
 
 TOKENIZER = json.loads(byte_level_json())
 VOCABULARY = 1 + max(TOKENIZER["model"]["vocab"].values())

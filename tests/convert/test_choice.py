@@ -1,4 +1,4 @@
-"""Bits, recipes and rules: what is asked for is what config.json and the files say."""
+"""Bits, recipes and rules: config.json and the files have what the user asked for."""
 
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from mistral_mlx.convert import convert
 from mistral_mlx.convert.plan.choice import RECIPES, make_choice
 from mistral_mlx.errors import OptionError
 from mistral_mlx.files.folder import ModelFolder
-from mistral_mlx.model.args import ModelArgs, Packing
+from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.loading import load_model
+from mistral_mlx.model.packing import Packing
 
 N_LAYERS = 32
 

@@ -1,4 +1,4 @@
-"""What the converter writes for a folder of safetensors, compared whole with what MLX itself computes."""
+"""Converted folders of safetensors, compared as a whole with MLX's own results."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Conversions that are killed at any moment, and two at once: a target is whole or absent, never a mixture.
+"""Killed and concurrent conversions: a target is complete or absent, never a mixture.
 
 A process that has imported everything forks a child for each conversion, which costs a hundredth of a new process. It
 has computed nothing, so there is no thread yet that a fork would lose.

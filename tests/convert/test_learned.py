@@ -1,6 +1,6 @@
-"""mlx-lm's methods: what is refused before they begin, and a process that fails, is stopped or loses its parent.
+"""mlx-lm's methods: refusals, and a process that fails, is stopped or loses its parent.
 
-What they make is in test_convert_mlx_lm.py.
+tests/convert/test_mlx_lm.py tests their results.
 """
 
 import json
@@ -130,7 +130,7 @@ def test_ctrl_c_ends_the_process_and_leaves_nothing(
 def test_sigterm_ends_both_processes_and_leaves_nothing(source: Path, text: Path, tmp_path: Path) -> None:
     with begun(source, tmp_path / "target", "--method", "dwq", "--calibrate", text) as (parent, child):
         parent.send_signal(signal.SIGTERM)
-        _, said = parent.communicate(timeout=20)
+        _, said = parent.communicate(timeout=60)
     assert parent.returncode == 128 + signal.SIGTERM and "nothing half-written is left" in said
     assert not is_running(child) and sorted(tmp_path.iterdir()) == [source, text]
 
@@ -141,6 +141,6 @@ def test_without_its_parent_the_process_ends(tmp_path: Path) -> None:
         try:
             assert child.stdin is not None
             child.stdin.close()  # as the death of the parent does
-            assert child.wait(timeout=20) == 1
+            assert child.wait(timeout=60) == 1
         finally:
             child.kill()

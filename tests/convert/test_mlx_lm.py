@@ -1,4 +1,4 @@
-"""mlx-lm, whose format this is, reads what the converter writes and writes the same (a slow import: alone in here)."""
+"""mlx-lm reads the converter's folders and writes the same (a slow import, so alone here)."""
 
 import json
 import warnings

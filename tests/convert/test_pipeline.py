@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind: order, bounds, and what becomes of errors and threads."""
+"""Reading ahead and writing in the background: order, bounds, errors and threads."""
 
 import errno
 import threading
@@ -39,7 +39,7 @@ def test_ahead_works_while_the_caller_does() -> None:
         yield 1
 
     with closing(ahead(items())) as found:
-        assert next(found) == 0 and second.wait(10)
+        assert next(found) == 0 and second.wait(60)
 
 
 def test_ahead_raises_what_the_items_raise_in_its_place() -> None:

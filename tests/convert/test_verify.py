@@ -1,4 +1,4 @@
-"""What a conversion lost is measured against its source, run block by block."""
+"""`--verify`: the loss of a conversion, measured block by block against its source."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from mistral_mlx.convert import convert
 from mistral_mlx.convert.verify.verify import MAX_WINDOWS, Verification
 from mistral_mlx.errors import OptionError
 from mistral_mlx.measure.evaluation import evaluate, model_logits, windows
-from mistral_mlx.measure.scores import evaluation
+from mistral_mlx.measure.scores import SCORE, evaluation
 from mistral_mlx.model.loading import load, load_model
 
 TEXT = "A text that is long enough to fill a window. " * 30
@@ -57,7 +57,7 @@ def test_what_is_carried_without_loss_loses_nothing(tmp_path: Path, source: Path
     [(0.0, "almost no loss"), (0.02, "noticeable loss"), (0.2, "strong loss"), (1.0, "unusable"), (12.3, "unusable")],
 )
 def test_the_verdict_is_that_of_the_docs_and_a_strong_loss_is_a_warning(kl: float, verdict: str) -> None:
-    found = Verification(evaluation([np.array([[1, 1.0, 1.0, kl, 1.0]] * 2)], compared=True))
+    found = Verification(evaluation([np.array([(1, 1.0, 1.0, kl, 1.0)] * 2, SCORE)], compared=True))
     assert found.verdict == verdict
     assert f"| {verdict} |" in (Path(__file__).parents[2] / "docs" / "convert.md").read_text("utf-8")
     assert (found.warning is not None) is (kl >= 0.2)

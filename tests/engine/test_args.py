@@ -1,10 +1,14 @@
-"""config.json: what is read, what is refused and how it says so."""
+"""config.json: what is read, what is refused, and the messages."""
 
 import pytest
 from helpers.models import tiny_config
 
+from mistral_mlx.convert.sources import native
+from mistral_mlx.convert.sources.gguf import source as gguf_source
 from mistral_mlx.errors import ConfigError
-from mistral_mlx.model.args import ModelArgs, QuantizationArgs, expected_shapes
+from mistral_mlx.model.args import ModelArgs, expected_shapes
+from mistral_mlx.model.blocks import BLOCK
+from mistral_mlx.model.packing import QuantizationArgs
 
 
 def parse(**changes):
@@ -164,3 +168,8 @@ def test_neutral_and_unrelated_keys_are_harmless():
         _attn_implementation_autoset=True,
     )
     assert args == parse()
+
+
+@pytest.mark.parametrize("names", [gguf_source.BLOCK_NAMES, native.BLOCK_MODULES])
+def test_every_format_names_the_modules_of_a_block(names):
+    assert sorted(names.values()) == sorted(module.path for module in BLOCK)

@@ -1,4 +1,4 @@
-"""The ring itself: slots, masks, sizes."""
+"""The ring buffer: slots, masks, sizes."""
 
 import mlx.core as mx
 import numpy as np

@@ -1,4 +1,4 @@
-"""Perplexity and KL divergence against plain NumPy in float64, and the windows they are taken over."""
+"""Perplexity and KL divergence against NumPy in float64, and the windows of a text."""
 
 import math
 from itertools import pairwise
@@ -10,7 +10,7 @@ from helpers.models import tiny_model
 from reference import forward
 
 from mistral_mlx.errors import ModelError, OptionError
-from mistral_mlx.measure.evaluation import Window, evaluate, model_logits, windows
+from mistral_mlx.measure.evaluation import Scoring, Window, evaluate, model_logits, windows
 from mistral_mlx.measure.scores import MAX_NLL, Mean
 
 IDS = [int(i) for i in np.random.default_rng(3).integers(3, 64, 900)]
@@ -116,7 +116,7 @@ def test_perplexity_is_that_of_the_definition(protocol, window, exact_cache):
 
 
 def test_windows_longer_than_a_step_are_read_in_steps(exact_cache):
-    model, weights = tiny_model(sliding_window=[8, None])
+    model, weights = tiny_model(sliding_window=[8, None], max_position_embeddings=1024)
     log_p, tokens = log_probabilities(model, weights, chunks(IDS, 600, None))
     result = evaluate(windows(IDS, context=600), model_logits(model))
     assert result.n_tokens == len(tokens) == 299
@@ -124,8 +124,8 @@ def test_windows_longer_than_a_step_are_read_in_steps(exact_cache):
 
 
 def test_the_comparison_is_that_of_the_definition(exact_cache):
-    model, weights = tiny_model()
-    base, base_weights = tiny_model()
+    model, weights = tiny_model(max_position_embeddings=1024)
+    base, base_weights = tiny_model(max_position_embeddings=1024)
     base_weights = {name: w + 0.02 * np.sin(np.arange(w.size)).reshape(w.shape) for name, w in weights.items()}
     base.load_weights([(name, mx.array(w.astype(np.float32))) for name, w in base_weights.items()])
     parts = chunks(IDS, 64, 1)
@@ -156,7 +156,7 @@ def test_the_comparison_is_that_of_the_definition(exact_cache):
 
 
 def test_a_model_does_not_differ_from_itself():
-    model, _ = tiny_model()
+    model, _ = tiny_model(max_position_embeddings=1024)
     c = evaluate(windows(IDS, context=64), model_logits(model), model_logits(model)).comparison
     assert (c.kl, c.kl_max, c.same_top, c.rms_delta_p) == (Mean(0, 0), 0, Mean(1, 0), Mean(0, 0))
     assert (c.perplexity_ratio, c.correlation) == (Mean(1, 0), pytest.approx(1))
@@ -193,7 +193,7 @@ def test_predictions_that_are_no_numbers_are_the_models_fault(bad):
 
 @pytest.mark.parametrize(("context", "n_buckets"), [(600, 16), (20, 9), (64, 16)])
 def test_the_curve_holds_every_token_once_in_order_of_position(context, n_buckets):
-    model, _ = tiny_model()
+    model, _ = tiny_model(max_position_embeddings=1024)
     result = evaluate(windows(IDS, context=context), model_logits(model), model_logits(model))
     curve = result.curve
     assert len(curve) == n_buckets
@@ -214,8 +214,16 @@ def test_a_bucket_has_the_tokens_at_its_positions():
     assert result.curve[0].kl is None
 
 
-def test_progress_gives_what_the_windows_so_far_say():
-    model, _ = tiny_model()
-    cut, told = windows(IDS, context=64, limit=3), []
-    evaluate(cut, model_logits(model), progress=lambda done, total, so_far: told.append((done, total, so_far())))
-    assert told == [(n, 3, evaluate(cut[:n], model_logits(model))) for n in (1, 2, 3)]
+def test_a_scoring_gives_the_figures_of_the_windows_so_far():
+    model, _ = tiny_model(max_position_embeddings=1024)
+    cut, scoring = windows(IDS, context=64, limit=3), Scoring(model_logits(model))
+    for n, window in enumerate(cut, 1):
+        scoring.add(window)
+        assert (scoring.n_windows, scoring.result()) == (n, evaluate(cut[:n], model_logits(model)))
+
+
+def test_progress_counts_windows():
+    told = []
+    cut = windows(IDS, context=64, limit=3)
+    evaluate(cut, model_logits(tiny_model(max_position_embeddings=1024)[0]), progress=lambda *args: told.append(args))
+    assert told == [("scoring", n, 3) for n in (1, 2, 3)]

@@ -8,6 +8,8 @@ from helpers.models import LetterTokenizer, Scripted, tiny_model
 
 from mistral_mlx import Mistral, generate, generate_step, make_cache, prefill, stream_generate
 from mistral_mlx.errors import ContextError, OptionError
+from mistral_mlx.generation.stream import AnswerOptions, stream
+from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.sampling.sampler import Sampler
 
 GREEDY = {"sampler": Sampler(temperature=0)}
@@ -31,7 +33,7 @@ def text_of(responses):
     return "".join(response.text for response in responses)
 
 
-def stream(model, text, **options):
+def spelled(model, text, **options):
     """Stream a reply whose ids spell `text`, which may end in control tokens given as numbers."""
     tokenizer = LetterTokenizer()
     ids = [i for part in ([text] if isinstance(text, str) else text) for i in encode(tokenizer, part)]
@@ -65,13 +67,13 @@ def test_a_yielded_id_enters_the_cache_when_the_next_is_asked_for(model):
 def test_prefill_reports_every_step_and_can_be_stopped_between_them(model):
     seen, cache = [], make_cache(model.args)
 
-    def stop_at_eight(done, total):
+    def stop_at_eight(what, done, total):
         seen.append((done, total))
         if done == 8:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prefill(model, PROMPT, cache, prefill_step_size=4, on_prefill=stop_at_eight)
+        prefill(model, PROMPT, cache, prefill_step_size=4, progress=stop_at_eight)
     assert [progress for progress in seen if progress[0] % 4 == 0] == [(0, 11), (4, 11), (8, 11)]
     assert {layer.offset for layer in cache} == {8}
 
@@ -82,7 +84,7 @@ def test_prefill_returns_the_logits_after_the_last_id(model):
 
 
 def test_pieces_join_to_the_text_and_count_up(model):
-    responses = stream(model, "some text.")
+    responses = spelled(model, "some text.")
     assert text_of(responses) == "some text."
     assert [r.generation_tokens for r in responses] == list(range(1, 11))
     assert [r.finish_reason for r in responses] == [None] * 9 + ["length"]
@@ -93,7 +95,7 @@ def test_pieces_join_to_the_text_and_count_up(model):
 @pytest.mark.parametrize("stop_id", [2, 40])
 def test_a_stop_id_of_config_or_tokenizer_ends_the_text_and_is_not_in_it(stop_id):
     model, _ = tiny_model(eos_token_id=[40])
-    responses = stream(model, ["yes", stop_id, "never"])
+    responses = spelled(model, ["yes", stop_id, "never"])
     assert (text_of(responses), responses[-1].finish_reason, responses[-1].token) == ("yes", "stop", stop_id)
 
 
@@ -109,20 +111,20 @@ def test_a_stop_id_of_config_or_tokenizer_ends_the_text_and_is_not_in_it(stop_id
     ],
 )
 def test_text_ends_before_the_first_stop_string(model, text, stop, expected, reason):
-    responses = stream(model, text, stop=stop)
+    responses = spelled(model, text, stop=stop)
     assert (text_of(responses), responses[-1].finish_reason) == (expected, reason)
 
 
 def test_what_may_begin_a_stop_string_waits_and_nothing_else_does(model):
-    assert [r.text for r in stream(model, "a, b. c", stop=[", x"])] == ["a", "", "", ", b", ".", " ", "c"]
+    assert [r.text for r in spelled(model, "a, b. c", stop=[", x"])] == ["a", "", "", ", b", ".", " ", "c"]
 
 
 def test_a_held_back_stop_string_is_given_out_at_a_stop_id(model):
-    assert text_of(stream(model, ["one, ", 2], stop=[", x"])) == "one, "
+    assert text_of(spelled(model, ["one, ", 2], stop=[", x"])) == "one, "
 
 
 def test_a_string_prompt_gets_bos_and_its_continuation_keeps_the_space(model):
-    assert text_of(stream(model, " and so on")) == " and so on"
+    assert text_of(spelled(model, " and so on")) == " and so on"
     tokenizer = LetterTokenizer()
     ids = tokenizer.encode(" yes")
     answer = stream_generate(model, tokenizer, [1, 9, 9], sampler=Scripted(ids), max_tokens=4)
@@ -194,7 +196,7 @@ def test_impossible_requests_are_refused(model, prompt, options, said):
 
 def test_an_empty_stop_string_is_refused(model):
     with pytest.raises(OptionError, match="stop string"):
-        stream(model, "x", stop=[""])
+        spelled(model, "x", stop=[""])
 
 
 def test_only_the_last_position_goes_through_the_head(model, monkeypatch):
@@ -210,6 +212,15 @@ def test_a_repetition_penalty_sees_what_is_cached(model):
     prefill(model, PROMPT[:8], cache)
     warm = list(generate_step(PROMPT[8:], model, cache=cache, history=PROMPT[:8], **penalized))
     assert warm == list(generate_step(PROMPT, model, **penalized))
+
+
+def test_a_repetition_penalty_sees_what_a_timeline_holds(model):
+    options = AnswerOptions(sampler=Sampler(temperature=0, repetition_penalty=1.8), max_tokens=9)
+    timeline, tokenizer = Timeline(model), LetterTokenizer()
+    cold = list(stream(Timeline(model), tokenizer, PROMPT, options))
+    timeline.extend(PROMPT[:8])
+    warm = list(stream(timeline, tokenizer, PROMPT, options))
+    assert ([r.token for r in warm], warm[0].cached_tokens) == ([r.token for r in cold], 8)
 
 
 def test_a_text_that_goes_on_gets_no_second_bos(model):
@@ -243,7 +254,7 @@ def test_arrays_are_prompts_too(model, array):
 def test_a_long_step_tells_how_far_it_is(model):
     """A block of a large model takes a while on a CPU; signals are heard, and progress shown, after each."""
     seen = []
-    prefill(model, PROMPT, make_cache(model.args), on_prefill=lambda done, total: seen.append(done))
+    prefill(model, PROMPT, make_cache(model.args), progress=lambda what, done, total: seen.append(done))
     assert seen == sorted(seen)
     assert len(seen) == 2 + model.args.n_layers - 1
     assert (seen[0], seen[-1]) == (0, len(PROMPT))
@@ -254,6 +265,6 @@ def test_a_long_step_tells_how_far_it_is(model):
 def test_progress_of_a_short_prompt_begins_and_ends_once(model, n):
     """A prompt of fewer tokens than the model has blocks used to begin with each block; a chat's second turn is one."""
     seen = []
-    prefill(model, PROMPT[:n], make_cache(model.args), on_prefill=lambda done, total: seen.append(done))
+    prefill(model, PROMPT[:n], make_cache(model.args), progress=lambda what, done, total: seen.append(done))
     assert seen == sorted(set(seen))
     assert (seen[0], seen[-1]) == (0, n)

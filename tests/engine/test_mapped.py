@@ -1,4 +1,4 @@
-"""Weights that stay in their file: the same model, no copy in memory, and what becomes of the file does no harm."""
+"""Mapped weights: the same model, no copy in memory, and safe if the file changes."""
 
 import os
 import re

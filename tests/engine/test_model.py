@@ -1,4 +1,4 @@
-"""The fast model against the slow one, over every way to cut a text into steps."""
+"""The fast model against the slow reference, for all ways to cut a text into steps."""
 
 import mlx.core as mx
 import numpy as np

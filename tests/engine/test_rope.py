@@ -1,4 +1,4 @@
-"""Rotary positions: the frequencies, and the operations that turn heads by them."""
+"""Rotary positions: the frequencies, and the rotation of heads."""
 
 import math
 

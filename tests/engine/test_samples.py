@@ -1,4 +1,4 @@
-"""Several answers to one prompt, log probabilities, and filling in the middle: the engine's part of `complete`."""
+"""Several answers to one prompt, log probabilities, and filling in the middle."""
 
 import mlx.core as mx
 import numpy as np
@@ -10,7 +10,8 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 from mistral_mlx import Mistral, load_tokenizer, stream_generate
 from mistral_mlx.errors import OptionError
-from mistral_mlx.generation.samples import stream_samples
+from mistral_mlx.generation.stream import AnswerOptions, stream
+from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.prompt.infill import encode_infill
 from mistral_mlx.sampling.logprobs import token_logprobs
 from mistral_mlx.sampling.sampler import Sampler
@@ -28,12 +29,12 @@ def test_each_sample_is_the_answer_of_its_sampler_alone(window, monkeypatch):
     alone = [[r.token for r in stream_generate(model, tokenizer, PROMPT, sampler=s, max_tokens=9)] for s in samplers()]
     lengths, hidden = [], Mistral.hidden
     monkeypatch.setattr(Mistral, "hidden", lambda self, ids, *a: lengths.append(ids.shape[1]) or hidden(self, ids, *a))
-    streams = stream_samples(model, tokenizer, PROMPT, samplers(), max_tokens=9)
-    together = [list(stream) for stream in streams]
-    assert [[response.token for response in stream] for stream in together] == alone
+    timeline, options = Timeline(model), [AnswerOptions(sampler=s, max_tokens=9, fork=True) for s in samplers()]
+    together = [list(stream(timeline, tokenizer, PROMPT, each)) for each in options]
+    assert [[response.token for response in answer] for answer in together] == alone
     assert len({tuple(ids) for ids in alone}) == 3
-    assert [stream[-1].cached_tokens for stream in together] == [0, len(PROMPT), len(PROMPT)]
-    assert {stream[-1].prompt_tokens for stream in together} == {len(PROMPT)}
+    assert [answer[-1].cached_tokens for answer in together] == [0, len(PROMPT), len(PROMPT)]
+    assert {answer[-1].prompt_tokens for answer in together} == {len(PROMPT)}
     assert sorted(lengths)[-2:] == [1, len(PROMPT)]  # the prompt once, then single tokens
 
 
@@ -52,7 +53,8 @@ def test_a_copied_cache_goes_its_own_way():
 def test_log_probabilities_are_those_of_the_raw_logits():
     model = tiny_model()[0]
     sampler = Sampler(temperature=0.1, top_k=1, repetition_penalty=9.0)
-    responses = list(stream_generate(model, LetterTokenizer(), PROMPT, sampler=sampler, max_tokens=4, n_logprobs=3))
+    options = AnswerOptions(sampler=sampler, max_tokens=4, n_logprobs=3)
+    responses = list(stream(Timeline(model), LetterTokenizer(), PROMPT, options))
     ids = [*PROMPT, *(response.token for response in responses)]
     logits = np.array(model(mx.array([ids]))[0], np.float64)
     for i, response in enumerate(responses):
@@ -72,7 +74,7 @@ def test_the_likeliest_come_first_and_of_equals_the_lower_id(n_top, top):
 
 def test_a_negative_number_of_log_probabilities_is_refused():
     with pytest.raises(OptionError, match="logprobs is -1"):
-        next(stream_generate(tiny_model()[0], LetterTokenizer(), PROMPT, n_logprobs=-1))
+        AnswerOptions(n_logprobs=-1)
 
 
 @pytest.mark.parametrize(("prefix", "suffix"), [("def f(", "return x"), ("a", ""), ("", "  x\n"), ("é", "☺ b")])

@@ -1,4 +1,4 @@
-"""The sampler: each filter by hand, the order of all, and what a seed promises."""
+"""The sampler: each filter by hand, their order, and what a seed guarantees."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Valid files made wrong, a little and in every way; knows nothing of what the files mean."""
+"""Changes valid files in many ways, so that they become invalid."""
 
 import copy
 import json

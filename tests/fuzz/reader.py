@@ -1,4 +1,4 @@
-"""What the fuzzer calls: one reader of untrusted data."""
+"""The interface of a fuzzed reader of untrusted data."""
 
 from pathlib import Path
 from random import Random

@@ -1,4 +1,4 @@
-"""Feeds the readers of untrusted data with files made wrong at random, and says what should not have happened.
+"""Gives randomly damaged files to the readers of untrusted data, and prints the findings.
 
     python tests/fuzz/run.py --cases 100000 [--seed N] [--reader NAME]
     python tests/fuzz/run.py --reader NAME --seed N --only CASE      shows the traceback of one case

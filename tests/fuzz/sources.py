@@ -1,4 +1,4 @@
-"""Readers for the fuzzer of what can be converted: other layouts, packed checkpoints, parts of GGUF files, adapters."""
+"""Fuzzed readers of sources to convert: other layouts, packed weights, GGUF parts, adapters."""
 
 import json
 from pathlib import Path
@@ -20,8 +20,7 @@ from mistral_mlx.convert.plan.choice import Choice
 from mistral_mlx.convert.plan.plan import make_plan
 from mistral_mlx.convert.sources.adapters.adapter import with_adapter
 from mistral_mlx.convert.sources.open import open_source
-from mistral_mlx.convert.sources.source import Source, read_blocks
-from mistral_mlx.convert.storage.decode import plain, repack
+from mistral_mlx.convert.sources.source import Source
 from mistral_mlx.generation.stream import stream_generate
 from mistral_mlx.model.loading import load
 from mistral_mlx.sampling.sampler import Sampler
@@ -99,14 +98,14 @@ class Changed(Reader):
         json.dumps(plan.config, allow_nan=False)
         step = rng.choice(plan.steps)
         tensor = step.tensor
-        for array in tensor.arrays:
+        for array in tensor.storage.arrays:
             assert 0 <= array.start <= array.start + array.nbytes <= array.file.stat().st_size, tensor
         if tensor.size <= SMALL:
-            for block in read_blocks(tensor):
-                rows = plain(block, tensor)[0]
-                assert rows.shape[0] * rows.shape[1] <= 4 * tensor.size, tensor
-                if step.carried and tensor.packing and tensor.kind != "MLX":
-                    repack(block, tensor, np.float16)
+            for rows in tensor.blocks():
+                raw = rows.weights().raw
+                assert raw.shape[0] * raw.shape[1] <= 4 * tensor.size, tensor
+                if step.carried:
+                    rows.affine(step.dtype)
 
 
 class Native(Changed):

@@ -1,4 +1,4 @@
-"""A slice of the fuzzer's cases, always the same ones; fuzz.py runs as many as there is time for."""
+"""Runs a fixed part of the fuzzer's cases; fuzz/run.py runs as many as you like."""
 
 import pytest
 from fuzz import run as fuzz

@@ -1,4 +1,4 @@
-"""Adapters as PEFT and mlx-lm write them, made from a seed for the models of `convert_sources`."""
+"""Adapters in the formats of PEFT and mlx-lm, made from a seed."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def factors(paths: tuple[str, ...] = PATHS, *, seed: int = 1) -> dict[str, tuple
 
 
 def merged(weights: Arrays, scale: float, magnitudes: Arrays | None = None) -> Arrays:
-    """Return `weights` with the update of `factors` by its definition, in float64."""
+    """Return `weights` plus the update of `factors`, by its definition in float64."""
     found = {name: weight.astype(np.float64) for name, weight in weights.items()}
     for path, (b, a) in factors().items():
         weight = found[f"{path}.weight"] + scale * (b.astype(np.float64) @ a.astype(np.float64))
@@ -59,7 +59,7 @@ def peft_tensors(dora: Arrays | None = None) -> Arrays:
 
 
 def mlx_tensors(dora: Arrays | None = None) -> Arrays:
-    """Return the tensors under mlx-lm's names, the other way round."""
+    """Return the tensors under mlx-lm's names, transposed."""
     found = {}
     for path, (b, a) in factors().items():
         found |= {f"{path}.lora_a": a.T, f"{path}.lora_b": b.T}
@@ -67,12 +67,12 @@ def mlx_tensors(dora: Arrays | None = None) -> Arrays:
 
 
 def write_peft(path: Path, tensors: Arrays | None = None, **config: object) -> Path:
-    """Write an adapter of PEFT's, keys of its config changed or added."""
+    """Write an adapter of PEFT; `config` changes or adds keys of its config."""
     return _write(path, "adapter_model.safetensors", peft_tensors() if tensors is None else tensors, {**PEFT, **config})
 
 
 def write_mlx(path: Path, tensors: Arrays | None = None, **config: object) -> Path:
-    """Write an adapter of mlx-lm's, keys of its config changed or added."""
+    """Write an adapter of mlx-lm; `config` changes or adds keys of its config."""
     return _write(path, "adapters.safetensors", mlx_tensors() if tensors is None else tensors, {**MLX, **config})
 
 

@@ -1,4 +1,4 @@
-"""Runs the program in a process of its own, with input, signals and a time limit."""
+"""Runs the program in its own process, with input, signals and a time limit."""
 
 import subprocess
 import sys
@@ -29,5 +29,5 @@ def interrupted(args, number, *, after):
         while not after() and process.poll() is None:
             time.sleep(0.002)
         process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=60)
     return subprocess.CompletedProcess(args, process.returncode, stdout, stderr)

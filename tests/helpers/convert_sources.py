@@ -34,7 +34,7 @@ GGUF_NAMES = {
 
 
 def random_weights(config: dict[str, object], *, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return float32 weights for every tensor `config` implies; without a head if it is tied."""
+    """Return float32 weights for every tensor that `config` implies; a tied head has none."""
     rng = np.random.default_rng(seed)
     shapes = expected_shapes(ModelArgs.from_config(config))
     if config["tie_word_embeddings"]:
@@ -65,7 +65,7 @@ def write_folder(
 
 
 def gguf_writer(path: Path, config: dict[str, object] = CONFIG) -> gguf.GGUFWriter:
-    """Return a writer that has the architecture's keys, but no tensor and no tokenizer yet."""
+    """Return a writer with the architecture's keys, but without tensors and tokenizer."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
@@ -88,7 +88,7 @@ def add_weights(
     kinds: dict[str, str] | str,
     config: dict[str, object] = CONFIG,
 ) -> dict[str, np.ndarray]:
-    """Add `weights` under llama.cpp's names and in its row order, matrices stored as `kinds` says.
+    """Add `weights` under llama.cpp's names, in its row order; `kinds` are the matrix types.
 
     Returns the weights as they are after that storage, under their Hugging Face names and in its order.
     """
@@ -105,7 +105,7 @@ def add_weights(
 
 
 def permuted(weight: np.ndarray, n_heads: int) -> np.ndarray:
-    """Return the rows of a query or key projection in the order of llama.cpp's convert_hf_to_gguf.py."""
+    """Return the rows of a query or key projection in llama.cpp's order (convert_hf_to_gguf.py)."""
     halves = weight.reshape(n_heads, 2, weight.shape[0] // n_heads // 2, *weight.shape[1:])
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(weight.shape))
 
@@ -121,7 +121,7 @@ def gguf_name(name: str) -> str:
 
 
 def with_tokenizer(path: Path, model: str, tokens: list[str], kinds: list[int], **keys: object) -> Path:
-    """A GGUF file whose embedding has exactly as many rows as there are tokens; keys without their prefix."""
+    """Write a GGUF file with one embedding row per token; `keys` are names without their prefix."""
     config = {**CONFIG, "vocab_size": len(tokens), "num_hidden_layers": 1}
     writer = gguf_writer(path, config)
     writer.add_tokenizer_model(model)
@@ -161,7 +161,7 @@ def native_name(name: str) -> str:
 
 
 def native_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the weights of Hugging Face's names under Mistral's own, in its row order, which is llama.cpp's, too."""
+    """Return `weights` under Mistral's own names and in its row order, which llama.cpp shares."""
     heads = {"q_proj": 4, "k_proj": 2}
     return {
         native_name(name): permuted(w, heads[path]) if (path := name.split(".")[-2]) in heads and w.ndim else w
@@ -172,7 +172,7 @@ def native_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def write_native(
     path: Path, params: dict[str, object] = PARAMS, *, weights: dict[str, mx.array] | None = None, shards: int = 1
 ) -> Path:
-    """Write a folder of Mistral's own layout; `weights` default to the random ones of CONFIG."""
+    """Write a folder in Mistral's own layout; `weights` default to the random ones of CONFIG."""
     path.mkdir()
     (path / "params.json").write_text(json.dumps(params))
     if weights is None:
@@ -188,7 +188,7 @@ def write_native(
 
 
 def write_safetensors(path: Path, tensors: dict[str, np.ndarray], dtypes: dict[str, str]) -> None:
-    """Write arrays as they are; `dtypes` says by name what the items are where NumPy has no word for it."""
+    """Write arrays as they are; `dtypes` names by tensor the dtypes that NumPy does not have."""
     usual = {"float32": "F32", "float16": "F16", "int32": "I32", "uint32": "U32"}
     header, end = {}, 0
     for name, array in tensors.items():
@@ -201,7 +201,7 @@ def write_safetensors(path: Path, tensors: dict[str, np.ndarray], dtypes: dict[s
 
 
 def bytes_to_unicode() -> list[str]:
-    """GPT-2's visible character of every byte: printable ones stand for themselves, the rest follow from 256 on."""
+    """Return GPT-2's visible character of every byte; unprintable ones map to 256 and up."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     shifted = iter(range(256, 512))
     return [chr(b) if b in plain else chr(next(shifted)) for b in range(256)]

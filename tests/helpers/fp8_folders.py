@@ -1,4 +1,4 @@
-"""FP8 checkpoints of all three spellings, encoded by MLX."""
+"""FP8 checkpoints in all three layouts, encoded by MLX."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from helpers.convert_sources import CONFIG, PARAMS, native_name, native_weights,
 
 
 class Spelling(NamedTuple):
-    """How a checkpoint names its scales and says so in its config."""
+    """A layout: how a checkpoint names its scales, and its entry in the config."""
 
     scale: str
     activation: str
@@ -30,13 +30,13 @@ NATIVE = Spelling("qscale_weight", "qscale_act", {"qformat_weight": "fp8_e4m3", 
 
 
 def encoded(weight: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of weight / scale, and the weights these stand for: MLX's own conversion, times the scale in float32."""
+    """Return codes of weight / scale, and their weights: MLX's conversion times the scale."""
     codes = mx.to_fp8(mx.array(weight / scale))
     return np.array(codes), np.array(mx.from_fp8(codes, dtype=mx.float32)) * scale
 
 
 def scales_of(weight: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Scales as they are stored, and one for every weight."""
+    """Return the scales as they are stored, and a scale for every weight."""
     if kind == "tensor":
         scale = np.float32(np.abs(weight).max() / 448)
         return np.asarray(scale), np.full(weight.shape, scale)
@@ -50,7 +50,7 @@ def scales_of(weight: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fp8_folder(path: Path, spelling: Spelling, kind: str, **changes: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Write a folder whose projections are FP8; return the decoded weights under Hugging Face's names."""
+    """Write a folder with FP8 projections; return the decoded weights by Hugging Face name."""
     native = spelling is NATIVE
     tensors: dict[str, np.ndarray] = {}
     decoded: dict[str, np.ndarray] = {}

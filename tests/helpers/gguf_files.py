@@ -1,4 +1,4 @@
-"""GGUF files with a tensor of any kind, and files in several parts."""
+"""GGUF files with a tensor of any type, and files in several parts."""
 
 from pathlib import Path
 
@@ -8,16 +8,16 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from helpers.convert_sources import CONFIG, add_weights, close, gguf_name, gguf_writer, random_weights
 
 WIDE = {**CONFIG, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1, "head_dim": 64}
-# Where a block has its float16 numbers, in bytes; whatever else is in it may be anything.
+# Offsets in bytes of the float16 numbers in a block; its other bytes may have any value.
 HALVES = {
     "Q4_1": [0, 2], "Q5_1": [0, 2], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q2_K": [80, 82], "Q3_K": [108], "Q6_K": [208],
     "TQ1_0": [52], "TQ2_0": [64],
-}  # fmt: skip  # fmt: skip
+}  # fmt: skip
 HEAD = "lm_head.weight"
 
 
 def random_blocks(kind: str, shape: tuple[int, int]) -> np.ndarray:
-    """Random bytes that are a matrix of `kind`, its scales of a usual size."""
+    """Return random bytes that are a matrix of `kind`, with scales of a usual size."""
     rng = np.random.default_rng(0)
     per_block, nbytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
     blocks = rng.integers(0, 256, (shape[0], shape[1] // per_block, nbytes), dtype=np.uint8)
@@ -35,7 +35,7 @@ def random_blocks(kind: str, shape: tuple[int, int]) -> np.ndarray:
 
 
 def with_head(path: Path, kind: str) -> tuple[Path, np.ndarray]:
-    """A file whose head is stored as `kind`, and that head as the gguf library unpacks it."""
+    """Write a file with a head of `kind`; return it, and the head as gguf unpacks it."""
     weights = random_weights(WIDE)
     blocks = random_blocks(kind, weights.pop(HEAD).shape)
     writer = gguf_writer(path, WIDE)

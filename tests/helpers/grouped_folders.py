@@ -11,7 +11,7 @@ GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 64, "sym": False, "desc
 
 
 def pack_rows(codes: np.ndarray, bits: int, order: list[int]) -> np.ndarray:
-    """Words of the codes that follow one another in a row, `order` saying which comes first: [n, m] -> [n, m / 8]."""
+    """Return words of eight neighbouring codes of a row, in `order`: [n, m] -> [n, m / 8]."""
     words = np.zeros((len(codes), codes.shape[1] * bits // 32), np.uint32)
     for i, place in enumerate(order):
         words |= codes[:, place :: len(order)].astype(np.uint32) << np.uint32(bits * i)
@@ -23,7 +23,7 @@ def size_of(rule: dict[str, object]) -> tuple[int, int]:
 
 
 def packed_tensor(weight: np.ndarray, rule: dict[str, object], order: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Quantize [out, in] with a scale and a zero per group; return the parts as stored, and "plain", their weights."""
+    """Quantize [out, in] by group; return the stored parts, and the weights as "plain"."""
     bits, size = size_of(rule)
     weight = np.concatenate([np.abs(weight[:1]), weight[1:]])  # a row whose zero is 0
     n_in = weight.shape[1]
@@ -53,7 +53,7 @@ def packed_tensor(weight: np.ndarray, rule: dict[str, object], order: np.ndarray
 
 
 def packed_folder(path: Path, rule: dict[str, object], **changes: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Write a folder whose projections but one are packed; return its weights under Hugging Face's names."""
+    """Write a folder in which all projections except one are packed; return {name: weight}."""
     tensors, plain = {}, {}
     orders = np.random.default_rng(5)
     for name, weight in random_weights(CONFIG).items():

@@ -1,4 +1,4 @@
-"""Tiny seeded models, in memory and as folders, a tokenizer of letters, and a sampler with a fixed answer."""
+"""Tiny seeded models, a tokenizer of letters, and a sampler with a fixed answer."""
 
 import json
 
@@ -28,7 +28,7 @@ TINY = {
 
 
 def interrupting(function, countdown):
-    """Return `function` so that its call number ``countdown[0]`` from now is interrupted; others share the count."""
+    """Return `function` with an interrupt at call ``countdown[0]``; the count can be shared."""
 
     def interrupted(*args, **kwargs):
         countdown[0] -= 1
@@ -44,7 +44,7 @@ def tiny_config(**changes):
 
 
 def tiny_weights(args, *, seed=0, dtype=np.float32):
-    """Return random weights by HF name, large enough that attention and order matter."""
+    """Return random weights by Hugging Face name, large enough that attention and order matter."""
     rng = np.random.default_rng(seed)
     weights = {}
     for name, shape in expected_shapes(args).items():
@@ -76,7 +76,7 @@ def write_folder(path, config, weights, *, files=None):
 
 
 class LetterTokenizer(Tokenizer):
-    """One id per letter, and Mistral's v3 control tokens: a vocabulary of 64 that any text of letters fits into."""
+    """One id per letter, and Mistral's v3 control tokens: a vocabulary of 64."""
 
     LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,\n\t"
 
@@ -103,11 +103,11 @@ class LetterTokenizer(Tokenizer):
     def _encode_plain(self, text):
         return [6 + self.LETTERS.index(letter) for letter in text]
 
-    _encode_behind = _spell = _encode_plain
+    _encode_after = _spell = _encode_plain
 
 
 class Scripted:
-    """A sampler that has its mind made up."""
+    """A sampler that returns a fixed list of ids."""
 
     seed = 0
 

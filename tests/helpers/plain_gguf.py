@@ -6,7 +6,7 @@ from helpers.convert_sources import CONFIG, add_weights, close, gguf_writer, ran
 
 
 def plain(path: Path, kind: str = "F32", *, config: dict[str, object] = CONFIG, **keys: object) -> Path:
-    """A file with all matrices of one kind and the given llama.* keys beside the usual ones."""
+    """Write a file with all matrices of one type, and the given llama.* keys."""
     writer = gguf_writer(path, config)
     for key, value in keys.items():
         add = (

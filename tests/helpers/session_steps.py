@@ -1,8 +1,9 @@
-"""Steps of a conversation, each compared with a cold run of the transcript it should have come from."""
+"""Steps of a conversation, each compared with a cold run over its messages."""
 
 from helpers.models import LetterTokenizer, tiny_model
 
 from mistral_mlx import Session, encode_chat, generate_step
+from mistral_mlx.generation.stream import AnswerOptions
 from mistral_mlx.sampling.sampler import Sampler
 
 TEXTS = ["hello there", "and then", "why", "tell me more of it", "go on", "so"]
@@ -23,7 +24,7 @@ def cold(session, messages, n):
 
 
 def transcript_of(session, name, *args):
-    """Return the messages that an operation answers, computed here and not by the session."""
+    """Return the messages that an operation answers, without asking the session."""
     messages = list(session.messages)
     if name == "continue_answer":
         return messages
@@ -35,8 +36,9 @@ def transcript_of(session, name, *args):
 
 
 def perform(session, name, *args, pieces=None, max_tokens=7, **options):
-    """Run an operation to its end, or break it off after some `pieces`; return the ids it gave."""
-    stream = getattr(session, name)(*args, sampler=GREEDY, max_tokens=max_tokens, **options)
+    """Run an operation to its end, or stop it after some `pieces`; return its ids."""
+    asked = AnswerOptions(sampler=GREEDY, max_tokens=max_tokens, **options)
+    stream = getattr(session, name)(*args, asked)
     found = []
     for response in stream:
         found.append(response)
@@ -47,7 +49,7 @@ def perform(session, name, *args, pieces=None, max_tokens=7, **options):
 
 
 def check(session, name, *args, **options):
-    """Perform an operation and compare what it gives with a cold run, and what it leaves with what it gave."""
+    """Perform an operation; compare its ids with a cold run, and the messages with its ids."""
     asked = transcript_of(session, name, *args)
     ids = perform(session, name, *args, **options)
     assert ids == cold(session, asked, len(ids))

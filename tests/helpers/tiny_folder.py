@@ -1,4 +1,4 @@
-"""A model folder that the command line can run: tiny random weights and a sentencepiece tokenizer of version v3."""
+"""A model folder for commands: tiny random weights and a sentencepiece tokenizer (v3)."""
 
 import io
 import json
@@ -14,7 +14,7 @@ What is the answer? Write a short message about the window, the ring and the key
 
 
 def write_tiny_folder(path, *, chat=True, seed=0, **changes):
-    """Write the folder; without `chat` it is a base model, which continues text."""
+    """Write the folder; without `chat` it is a base model, which only continues text."""
     tokenizer = train_tokenizer()
     vocab_size = sentencepiece.SentencePieceProcessor(model_proto=tokenizer).get_piece_size()
     config = tiny_config(vocab_size=vocab_size, **changes)
@@ -41,7 +41,7 @@ def train_tokenizer():
 
 
 def repeat_forever(path, piece="▁the"):
-    """Change the weights in `path` so that the model writes one piece and nothing else, whatever the prompt."""
+    """Change the weights in `path` so that the model writes only one piece, for any prompt."""
     import mlx.core as mx
 
     processor = sentencepiece.SentencePieceProcessor(model_file=str(path / "tokenizer.model"))

@@ -1,4 +1,4 @@
-"""Model folders with tokenizers in them: the real ones out of mistral-common, and tiny ones trained on the spot."""
+"""Model folders with tokenizers: real ones from mistral-common, and tiny trained ones."""
 
 import base64
 import json
@@ -58,7 +58,7 @@ def write_json(path, name, document):
 
 @cache
 def byte_level_json():
-    """A tokenizer.json like SmolLM2's: byte-level BPE with ChatML's tokens."""
+    """Return a tokenizer.json like SmolLM2's: byte-level BPE with ChatML's tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -74,7 +74,7 @@ def byte_level_json():
 
 @cache
 def piece_json(kind):
-    """A tokenizer.json like Llama's: pieces with ▁ and byte fallback, decoded by `kind` llama or metaspace."""
+    """Return a tokenizer.json like Llama's, with byte fallback; `kind`: llama or metaspace."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
     if kind == "llama":
@@ -113,15 +113,15 @@ def tekken_document(size, version="v3"):
 
 
 def tekken_folder(path, size, version="v3"):
-    """Return `path` with such a tekken.json in it."""
+    """Return `path` with a tekken.json of `size` tokens in it."""
     return write_json(path, "tekken.json", tekken_document(size, version))
 
 
 @cache
 def tekken(size):
-    """Return a tekken.json with the first `size` tokens of the real one, and the tokenizer.json it is exported to.
+    """Return a tekken.json with the first `size` real tokens, and its exported tokenizer.json.
 
-    The exported pre-tokenizer is GPT-2's, which is wrong for it, as in the files it stands for.
+    The exported pre-tokenizer is GPT-2's. This is wrong, but real exported files have the same fault.
     """
     document = tekken_document(size)
     special = document["config"]["default_num_special_tokens"]
@@ -166,3 +166,8 @@ def trained_sentencepiece(path, **options):
         **options,
     )
     return path
+
+
+def byte_level_folder(path, **config):
+    (path / "tokenizer.json").write_text(byte_level_json(), encoding="utf-8")
+    return write_json(path, "tokenizer_config.json", config)

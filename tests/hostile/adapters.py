@@ -1,4 +1,4 @@
-"""The part of the hostile set that is about adapters, and texts to calibrate with."""
+"""Hostile cases: adapters, and texts to calibrate with."""
 
 import json
 import os

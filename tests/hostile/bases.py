@@ -1,4 +1,4 @@
-"""The good folders that hostile cases are copies of, and the commands that are run on each."""
+"""The good folders that hostile cases copy, and the commands that run on each."""
 
 import json
 import shutil
@@ -18,6 +18,7 @@ from helpers.tokenizer_files import CHATML, byte_level_json
 from hostile.case import tiny_tekken
 
 from mistral_mlx.convert import convert
+from mistral_mlx.generation.stream import AnswerOptions
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.loading import load
 from mistral_mlx.session import saved as saved_session
@@ -119,7 +120,7 @@ def _gguf(folder: Path) -> None:
 def _session(plain: Path, place: Path) -> None:
     shutil.copytree(plain, place / "model")
     session = Session(*load(place / "model"))
-    for _ in session.ask("Hello", max_tokens=3):
+    for _ in session.ask("Hello", AnswerOptions(max_tokens=3)):
         pass
     (place / "home" / "sessions").mkdir(parents=True)
     saved_session.save(session, place / "home" / "sessions" / "s.json", {"model": "tiny", "top_k": 3})

@@ -1,4 +1,4 @@
-"""Model folders made by somebody who means harm: a table of what is wrong with each, and who must refuse it.
+"""Defines a hostile case: a model folder with one fault, and who must refuse it.
 
 A case changes a copy of a good folder. A row is (name, base, change, refused by, said): `said` is a regular expression
 for the one line on stderr; the commands that are not named must end well, as what is wrong does not concern them.
@@ -34,7 +34,7 @@ class Case(NamedTuple):
     """A row of the table."""
 
     name: str
-    base: str  # one of BASES in hostile_worker.py
+    base: str  # one of BASES in bases.py
     change: Change
     refused_by: str
     said: str = ""

@@ -1,4 +1,4 @@
-"""The hostile set: a row for each thing that can be wrong with a model folder, a GGUF file or a saved session."""
+"""The hostile set: a row for each fault of a model folder, a GGUF file or a saved session."""
 
 import os
 import struct

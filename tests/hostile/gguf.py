@@ -1,4 +1,4 @@
-"""The part of the hostile set that is about GGUF files in parts and of rare kinds."""
+"""Hostile cases: GGUF files in parts and of rare types."""
 
 import os
 import shutil

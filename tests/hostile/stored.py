@@ -1,4 +1,4 @@
-"""The part of the hostile set that is about weights in other forms: AWQ, GPTQ, FP8, the float modes."""
+"""Hostile cases: weights in other formats (AWQ, GPTQ, FP8, the float modes)."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""Changes of safetensors files for the hostile set."""
+"""Changes safetensors files for the hostile set."""
 
 import json
 import math

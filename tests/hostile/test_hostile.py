@@ -1,6 +1,6 @@
-"""Nothing in a model folder, a GGUF file or a saved session makes the program do what it was not asked to.
+"""No model folder, GGUF file or saved session makes the program do anything unasked.
 
-hostile_cases.py is the table, hostile_worker.py runs each row through the real commands and watches them.
+cases.py is the table; worker.py runs each row through the real commands and watches them.
 """
 
 import json

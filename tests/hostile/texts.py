@@ -1,4 +1,4 @@
-"""The part of the hostile set that is about templates, tokenizers, GGUF files and saved sessions."""
+"""Hostile cases: chat templates, tokenizers, GGUF files and saved sessions."""
 
 import os
 import struct

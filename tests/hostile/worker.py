@@ -1,4 +1,4 @@
-"""Runs the program on hostile folders, one after the other in this process, and writes down all it did.
+"""Runs the program on hostile folders, one after the other, and records all its actions.
 
     PYTHONPATH=tests python -m hostile.worker FOLDER PART PARTS
 

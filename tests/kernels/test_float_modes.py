@@ -1,4 +1,4 @@
-"""Every packing MLX has: unpacked without a rounding, run and converted, on a tiny model."""
+"""Every packing of MLX on a tiny model: unpacked without rounding, run and converted."""
 
 import json
 from pathlib import Path

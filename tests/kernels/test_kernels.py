@@ -1,4 +1,4 @@
-"""The CPU's products against float64, on shapes that divide by nothing."""
+"""The CPU's products against float64, on shapes that no block size divides."""
 
 import mlx.core as mx
 import numpy as np

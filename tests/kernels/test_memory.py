@@ -1,4 +1,4 @@
-"""How much memory is there, as the system says it."""
+"""The available memory, as the system reports it."""
 
 import pytest
 

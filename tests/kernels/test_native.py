@@ -1,17 +1,11 @@
-"""The native kernels against float64 and against the portable ones, on shapes that divide by nothing."""
-
-import os
-import subprocess
-import sys
+"""Native products against float64 and portable ones, on shapes no block size divides."""
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from helpers.models import tiny_model
+from helpers.native import normal, packed
 
 from mistral_mlx.kernels import Norm, Weight, native
-from mistral_mlx.model.args import Packing
-from mistral_mlx.model.cache import RollingBufferCache
 
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native kernels: {native.missing}")
 
@@ -21,27 +15,7 @@ FINE_STEP = 0.5 / 32639
 ROW_STEP = 0.5 / 1919  # of a few rows and 4 bits
 COARSE_STEP = 0.5 / 127
 FLOAT_EPS = 2.0**-24  # of each of the K / 16 sums a float32 accumulator makes; the sums are 16 wide or wider
-ATTENTION_EPS = 2e-6  # exp is good to 2e-7, scores of about 10 to 2^-24 of their size
-SETS = native.ext.sets() if native.built else []
 ROWS = [1, 2, 8, 9, 12, 13, 33, 70]
-
-
-@pytest.fixture(params=SETS)
-def kernels(request):
-    before = native.ext.name()
-    assert native.ext.select(request.param)
-    yield native.ext
-    assert native.ext.select(before)
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def packed(n_out, n_in, group_size, bits, dtype, seed=0):
-    arrays = mx.quantize(mx.array(normal(n_out, n_in, seed=seed)).astype(dtype), group_size, bits)
-    floats = [a.astype(mx.float32) for a in arrays[1:]]
-    return arrays, np.array(mx.dequantize(arrays[0], *floats, group_size, bits), np.float64)
 
 
 def quantized_matmul(kernels, x, arrays, group_size, bits):
@@ -169,32 +143,6 @@ def test_what_does_not_fit_together_is_refused(kernels):
         kernels.products(mx.zeros((1, 64)), [Weight(*arrays, 16, 4)])
 
 
-@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
-@pytest.mark.parametrize("window", [0, 1, 5, 64, 100])
-@pytest.mark.parametrize(("n_new", "n_keys"), [(1, 1), (1, 131), (2, 65), (37, 37), (67, 200)])
-def test_attention_sees_the_window_and_nothing_else(kernels, n_new, n_keys, window, dtype):
-    q = normal(2, 6, n_new, 20)
-    k, v = (mx.array(normal(2, 2, n_keys, 20, seed=seed)).astype(dtype) for seed in (1, 2))
-    result = np.array(kernels.attention(mx.array(q), k, v, scale=0.3, window=window))
-    keys, values = (np.array(a.astype(mx.float32), np.float64).repeat(3, axis=1) for a in (k, v))
-    distance = np.arange(n_keys - n_new, n_keys)[:, None] - np.arange(n_keys)
-    seen = (distance >= 0) & ((distance < window) | (window == 0))
-    weights = np.exp(np.where(seen, 0.3 * q.astype(np.float64) @ keys.swapaxes(-1, -2), -np.inf))
-    expected = weights / weights.sum(axis=-1, keepdims=True) @ values
-    expected = expected.swapaxes(1, 2).reshape(2, n_new, -1)
-    assert np.abs(result - expected).max() <= ATTENTION_EPS * np.abs(values).max()
-
-
-def test_attention_of_any_number_of_threads_gives_the_same_bits(kernels):
-    q, k = mx.array(normal(1, 6, 70, 64)), mx.array(normal(1, 2, 170, 64, seed=1))
-    results = []
-    for threads in (1, 3):
-        kernels.set_threads(threads)
-        results.append(np.array(kernels.attention(q, k, k, scale=0.1, window=33)).tobytes())
-    kernels.set_threads(0)
-    assert results[0] == results[1]
-
-
 @pytest.mark.parametrize("n_rows", [1, 3, 8, 9, 40])
 def test_what_stands_around_a_product_is_computed_with_it(kernels, n_rows):
     """norm, several products of one input, the residual and the gate, as single steps give them."""
@@ -215,95 +163,3 @@ def test_what_stands_around_a_product_is_computed_with_it(kernels, n_rows):
     added = np.array(kernels.add_product(mx.array(x), mx.array(result), Weight(mx.array(dense))))
     exact = x + result.astype(np.float64) @ dense.astype(np.float64).T
     assert np.abs(added - exact).max() <= 1e-5 * (np.abs(result) @ np.abs(dense.T)).max()
-
-
-def tiny_block(bits):
-    """A random transformer block, its weights plain float32 (0 bits) or packed from half precision."""
-    model, _ = tiny_model(seed=3, hidden_size=64, intermediate_size=96)
-    block = model.model.layers[0]
-    for part in (block.self_attn, block.mlp) if bits else ():
-        for name, layer in part.children().items():
-            packed = layer.quantized(Packing(bits, 32))
-            packed.update(
-                dict(
-                    zip(
-                        ("weight", "scales", "biases"),
-                        mx.quantize(layer.weight.astype(mx.float16), 32, bits),
-                        strict=True,
-                    )
-                )
-            )
-            part[name] = packed
-    return block
-
-
-@pytest.mark.parametrize("bits", [0, 4, 5, 8])
-@pytest.mark.parametrize("window", [None, 5])
-def test_a_block_in_one_step_is_the_block_in_single_steps(kernels, window, bits, monkeypatch):
-    """Over more than two wraps of the window; a prompt takes the single steps."""
-    block, fused, single = tiny_block(bits), RollingBufferCache(window), RollingBufferCache(window)
-    error = 1e-3 if bits else 1e-5  # a key may be rounded to the next half where the steps differ in the last bit
-    for i in range(14):
-        x = mx.array(normal(2, 1, 64, seed=i))
-        result = np.array(block(x, fused))
-        with monkeypatch.context() as patch:
-            patch.setattr(RollingBufferCache, "takes_tokens", property(lambda self: False))
-            expected = np.array(block(x, single))
-        assert fused.takes_tokens
-        assert np.abs(result - expected).max() <= error * np.abs(expected).max()
-    for a, b in ((fused.keys, single.keys), (fused.values, single.values)):
-        assert np.abs(np.array(a) - np.array(b)).max() <= error * np.abs(np.array(b)).max()
-
-
-def test_a_buffer_that_someone_holds_is_not_written_into(kernels):
-    block, cache = tiny_block(0), RollingBufferCache(4)
-    for i in range(9):
-        mx.eval(block(mx.array(normal(1, 1, 64, seed=i)), cache))
-    held = cache.keys
-    before = np.array(held)
-    mx.eval(block(mx.array(normal(1, 1, 64, seed=9)), cache))
-    assert (np.array(held) == before).all()
-    assert (np.array(cache.keys) != before).any()
-
-
-def test_a_buffer_that_nobody_holds_is_written_in_place(kernels):
-    block, cache = tiny_block(0), RollingBufferCache(4)
-    places = set()
-    for i in range(9):
-        mx.eval(block(mx.array(normal(1, 1, 64, seed=i)), cache))
-        places.add(np.asarray(cache.keys).ctypes.data)
-    assert len(places) <= 2  # the first step has another one
-
-
-def test_the_extension_knows_the_arrays_of_this_mlx():
-    """Both must have the same ABI tag of nanobind: if a new mlx moves it, move both pins in pyproject.toml."""
-    weight = Weight(mx.ones((3, 2)))
-    assert native.ext.products(mx.ones((1, 2)), [weight])[0].tolist() == [[2.0, 2.0, 2.0]]
-
-
-def python(code, kernel_set):
-    env = {**os.environ, "MISTRAL_MLX_KERNELS": kernel_set}
-    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
-
-
-@pytest.mark.parametrize("name", SETS)
-def test_the_name_that_is_shown_selects_the_set(name):
-    """The set avx512-vnni was selected as avx512, and the name that --version prints was ignored."""
-    run = python("from mistral_mlx.kernels import native; print(native.ext.name())", name)
-    assert (run.stdout, run.stderr) == (f"{name}\n", "")
-
-
-def test_an_empty_name_of_a_set_selects_the_best_one():
-    assert python("from mistral_mlx.kernels import native; print(native.ext.name())", "").stdout == f"{SETS[0]}\n"
-
-
-@pytest.mark.parametrize("name", ["nonsense", "avx512", "neon-i8mm" if "avx2" in SETS else "avx2"])
-def test_a_set_that_this_cpu_cannot_run_is_refused(name):
-    """It was ignored, so that a test of avx-vnni on a CPU without it tested something else, and passed."""
-    run = python("from mistral_mlx.cli.app import run; import sys; sys.argv[1:] = ['--version']; run()", name)
-    line = f"mistral-mlx: error: MISTRAL_MLX_KERNELS is {name}; this CPU can run: {', '.join(SETS)}\n"
-    assert (run.returncode, run.stdout, run.stderr) == (2, "", line)
-
-
-def test_the_package_can_be_imported_whatever_set_is_named():
-    assert python("import mistral_mlx", "nonsense").returncode == 0

@@ -1,4 +1,4 @@
-"""Packing weights natively: the bits of `mx.quantize` whatever the weights, and what is said about them."""
+"""Native packing: the same bits as `mx.quantize` for all weights, and the reported error."""
 
 import subprocess
 import sys
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mistral_mlx import kernels
 from mistral_mlx.kernels import native
+from mistral_mlx.kernels.dtypes import MLX_DTYPES
 from mistral_mlx.kernels.fallback import packing
 
 pytestmark = pytest.mark.skipif(not native.built, reason=f"no native kernels: {native.missing}")
@@ -57,7 +58,7 @@ def weights(*shape: int) -> Iterator[np.ndarray]:
 
 
 def stored_as(weight: np.ndarray, dtype: str) -> np.ndarray:
-    return packing.host(mx.array(weight).astype(packing.MLX_DTYPES[dtype]))
+    return packing.host(mx.array(weight).astype(MLX_DTYPES[dtype]))
 
 
 def assert_as_mlx(rows: np.ndarray, stored: str, dtype: str, group_size: int, bits: int) -> None:

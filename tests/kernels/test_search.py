@@ -1,4 +1,4 @@
-"""The search for scales: never worse than `mx.quantize` in the weighted error, and the same wherever it is computed."""
+"""The search for scales: never worse than `mx.quantize`, and equal on all kernels."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,9 +15,11 @@ from mistral_mlx import kernels
 from mistral_mlx.convert.files.safetensors_writer import ShardWriter
 from mistral_mlx.convert.plan.choice import make_choice
 from mistral_mlx.convert.plan.plan import make_plan
+from mistral_mlx.convert.rounding.inputs import Inputs
 from mistral_mlx.convert.sources.open import open_source
 from mistral_mlx.convert.write.quantize import run_step
 from mistral_mlx.kernels import native
+from mistral_mlx.kernels.dtypes import MLX_DTYPES
 from mistral_mlx.kernels.fallback import packing
 
 DTYPES = ["F32", "F16", "BF16"]
@@ -35,7 +37,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def stored_as(weight: np.ndarray, dtype: str) -> np.ndarray:
-    return packing.host(mx.array(weight).astype(packing.MLX_DTYPES[dtype]))
+    return packing.host(mx.array(weight).astype(MLX_DTYPES[dtype]))
 
 
 def exact(rows: np.ndarray, dtype: str) -> np.ndarray:
@@ -162,17 +164,19 @@ def test_importance_of_another_length_is_refused(backend: str) -> None:
         kernels.quantize(rows, "F32", "F32", group_size=32, bits=4, search=True, importance=np.ones(32, np.float32))
 
 
-def test_a_step_searches_with_the_importance_of_its_module(tmp_path: Path) -> None:
+def test_a_step_searches_with_the_inputs_of_its_module(tmp_path: Path) -> None:
     source = open_source(write_folder(tmp_path / "source", CONFIG))
     plan = make_plan(source, make_choice(bits=4, group_size=32), None)
     step = next(step for step in plan.steps if "q_proj" in step.tensor.name)
     h = np.linspace(0, 4, step.tensor.columns, dtype=np.float32) ** 4
+    inputs = Inputs(step.tensor.columns)
+    inputs.add(np.diag(np.sqrt(h)))
 
-    def outcome(name: str, search: bool, importance: dict[str, np.ndarray] | None) -> tuple[float, float]:
+    def outcome(name: str, search: bool, inputs: dict[str, Inputs] | None) -> tuple[float, float]:
         chosen = replace(step, search=search)
         (tmp_path / name).mkdir()
         writer = ShardWriter(tmp_path / name, {"model.safetensors": chosen.outputs})
-        error = run_step(chosen, writer, allow_nonfinite=False, on_block=lambda _: None, importance=importance)
+        error = run_step(chosen, writer, on_block=lambda _: None, inputs=inputs)
         writer.finish(1)
         parts = mx.load(str(tmp_path / name / "model.safetensors"))
         unpacked = mx.dequantize(*(parts[output.name] for output in chosen.outputs), group_size=32, bits=4)
@@ -182,6 +186,6 @@ def test_a_step_searches_with_the_importance_of_its_module(tmp_path: Path) -> No
         return error, float((h * lost**2).sum())
 
     plain, searched = outcome("plain", False, None), outcome("searched", True, None)
-    weighted, other = outcome("weighted", True, {step.path: h}), outcome("other", True, {"model.norm": h})
+    weighted, other = outcome("weighted", True, {step.path: inputs}), outcome("other", True, {"model.norm": inputs})
     assert weighted[1] < searched[1] < plain[1] and searched[0] < weighted[0]
     assert other == searched

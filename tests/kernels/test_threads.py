@@ -1,4 +1,4 @@
-"""The threads of the native kernels: how many work, how many there may be, and what happens if a piece fails."""
+"""The threads of the native kernels: their number, its limit, and a failing piece."""
 
 import subprocess
 import sys

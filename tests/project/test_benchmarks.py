@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic, and one of them from beginning to end on a tiny model."""
+"""The arithmetic of the benchmarks, and one whole benchmark on a tiny model."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The page on the command line is what the program says of itself."""
+"""docs/cli.md lists exactly the program's commands and options."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""Chat templates as programs nobody vouches for: what they may do, and that the rest ends early and in one line."""
+"""Untrusted chat templates: what they may do, and that the rest ends early in one line."""
 
 import resource
 import time

@@ -1,4 +1,4 @@
-"""Streams of ids against what sentencepiece and tokenizers decode at once."""
+"""Streamed ids give the same text as sentencepiece and tokenizers decode at once."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""tekken.json: the ids and the text of mistral-common, and refusals of what is none."""
+"""tekken.json: ids and text as in mistral-common, and refusals of invalid files."""
 
 import base64
 import json
@@ -231,11 +231,11 @@ def test_a_damaged_token_is_refused_by_its_rank(rank, entry):
 
 def test_a_file_cut_short_or_grown_out_of_proportion_is_refused_at_once():
     whole = json.dumps(tekken_document(300))
-    start = time.monotonic()
+    start = time.process_time()
     for text in ("", "[]", "{", "null", whole[:-1], whole[: len(whole) // 2], whole + "}", "[" * 10**6):
         assert "not valid JSON" in (said := refused(text)) or "must hold a JSON object" in said
     assert "more entries than any vocabulary" in refused('{"vocab": [' + "[]," * MAX_PUNCTUATION + "[]]}")
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_a_large_file_is_not_read(tmp_path):
@@ -246,6 +246,6 @@ def test_a_large_file_is_not_read(tmp_path):
 
 
 def test_a_word_of_a_hundred_thousand_letters_takes_no_time_squared(pair):
-    start = time.monotonic()
+    start = time.process_time()
     ids = pair[0].encode("ab" * 50_000)
-    assert time.monotonic() - start < 5 and pair[0].decode(ids) == "ab" * 50_000
+    assert time.process_time() - start < 5 and pair[0].decode(ids) == "ab" * 50_000

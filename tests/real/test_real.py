@@ -1,4 +1,4 @@
-"""The demo model, SmolLM2-135M-Instruct: a real trained model answers, and for the right reasons."""
+"""The demo model, SmolLM2-135M-Instruct: a real trained model answers correctly."""
 
 import json
 import shutil
@@ -10,6 +10,7 @@ from helpers.cli import run
 from reference import forward
 
 from mistral_mlx import Sampler, Session, encode_chat, generate_step, load
+from mistral_mlx.generation.stream import AnswerOptions
 
 pytestmark = pytest.mark.real
 
@@ -62,7 +63,7 @@ def test_a_chat_continues_its_cache_and_equals_a_cold_run(opened):
     greedy = {"sampler": Sampler(temperature=0), "max_tokens": 8}
     for text in (QUESTION, "And of Italy?"):
         messages = [*session.messages, {"role": "user", "content": text}]
-        answer = list(session.ask(text, **greedy))
+        answer = list(session.ask(text, AnswerOptions(**greedy)))
         cold = list(generate_step(encode_chat(tokenizer, messages), model, **greedy))
         assert [response.token for response in answer] == cold[: len(answer)]
     assert answer[-1].cached_tokens > 40

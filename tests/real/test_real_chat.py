@@ -1,4 +1,4 @@
-"""A long chat with the demo model through the real program: whatever is done to it, every answer is a cold run's.
+"""A long chat with the demo model: after every command the answer is that of a cold run.
 
 The window is forced to 96 tokens, which the conversation fills many times.
 """

@@ -1,4 +1,4 @@
-"""A conversation over one cache gives what a cold run over its messages gives, whatever happened in between."""
+"""A conversation over one cache gives the same answers as a cold run over its messages."""
 
 import random
 
@@ -7,6 +7,7 @@ from helpers.models import LetterTokenizer, Scripted, interrupting, tiny_model
 
 from mistral_mlx import Session, encode_chat, generate_step, kernels
 from mistral_mlx.errors import ContextError, OptionError
+from mistral_mlx.generation.stream import AnswerOptions
 from mistral_mlx.model import cache
 from mistral_mlx.model.cache import RollingBufferCache
 from mistral_mlx.sampling.sampler import Sampler
@@ -25,7 +26,8 @@ def new_session(sliding_window, **options):
 
 
 def ask(session, text, *, max_tokens=9, **options):
-    return list(session.ask(text, sampler=Sampler(temperature=0), max_tokens=max_tokens, **options))
+    asked = AnswerOptions(sampler=Sampler(temperature=0), max_tokens=max_tokens, **options)
+    return list(session.ask(text, asked))
 
 
 def cold(session, messages, n):
@@ -91,7 +93,7 @@ def test_the_cache_holds_the_ids_of_the_transcript(session):
 def test_five_turns_have_one_bos():
     session = new_session(8)
     for text in TURNS[:5]:
-        list(session.ask(text, sampler=Scripted([*session.tokenizer.encode("yes"), 2])))
+        list(session.ask(text, AnswerOptions(sampler=Scripted([*session.tokenizer.encode("yes"), 2]))))
     assert [message["content"] for message in session.messages[1::2]] == ["yes"] * 5
     assert session.ids.count(1) == 1
 
@@ -106,7 +108,7 @@ def test_clear_forgets_everything_but_the_system_prompt(session):
 
 def test_an_answer_that_is_broken_off_stays_as_far_as_it_came(session):
     ask(session, TURNS[0])
-    stream = session.ask(TURNS[1], sampler=Sampler(temperature=0))
+    stream = session.ask(TURNS[1], AnswerOptions(sampler=Sampler(temperature=0)))
     text = next(stream).text + next(stream).text
     stream.close()
     assert session.messages[-1]["content"] == text
@@ -117,12 +119,12 @@ def test_a_question_broken_off_before_its_answer_is_not_kept(session):
     ask(session, TURNS[0])
     before = list(session.messages)
 
-    def stop(done, total):
+    def stop(what, done, total):
         if done:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ask(session, TURNS[3], on_prefill=stop, prefill_step_size=3)
+        ask(session, TURNS[3], progress=stop, prefill_step_size=3)
     assert session.messages == before
     assert_like_a_cold_run(session, TURNS[3])
 
@@ -167,7 +169,7 @@ def test_an_interrupt_keeps_what_was_cached_and_an_error_trusts_nothing(monkeypa
 
 def test_a_question_overtakes_the_answer_before_it(session):
     """The older stream used to write its ids and messages over those of the newer one."""
-    older = session.ask(TURNS[3], sampler=Sampler(temperature=0))
+    older = session.ask(TURNS[3], AnswerOptions(sampler=Sampler(temperature=0)))
     next(older)
     newer = "".join(response.text for response in ask(session, TURNS[1]))
     with pytest.raises(OptionError, match="overtaken"):

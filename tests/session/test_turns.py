@@ -1,4 +1,4 @@
-"""Undo, retry, edit and going on: the answers are those of a cold run, whatever the window has overwritten."""
+"""Undo, retry, edit and continue give the answers of a cold run, also after a wrap."""
 
 import random
 
@@ -9,6 +9,7 @@ from helpers.session_steps import GREEDY, TEXTS, WINDOWS, check, new_session, pe
 
 from mistral_mlx import Session, encode_chat, kernels
 from mistral_mlx.errors import ContextError, OptionError
+from mistral_mlx.generation.stream import AnswerOptions
 from mistral_mlx.model import cache
 from mistral_mlx.model.cache import RollingBufferCache
 
@@ -64,7 +65,7 @@ def test_retry_gives_the_same_answer_again_when_nothing_is_random(session):
 def test_another_retry_may_give_another_answer():
     session = new_session(8)
     talk(session, 2)
-    list(session.retry(sampler=Scripted([*session.tokenizer.encode("yes"), 2])))
+    list(session.retry(AnswerOptions(sampler=Scripted([*session.tokenizer.encode("yes"), 2]))))
     assert contents(session, "assistant")[-1] == "yes"
     check(session, "ask", "so")
 
@@ -89,7 +90,7 @@ def test_an_answer_goes_on_from_where_it_ended(session):
 
 def test_an_interrupted_answer_is_marked_until_it_has_gone_on(session):
     def begin(name, *args):
-        stream = getattr(session, name)(*args, sampler=Scripted(session.tokenizer.encode("xyz")))
+        stream = getattr(session, name)(*args, AnswerOptions(sampler=Scripted(session.tokenizer.encode("xyz"))))
         next(stream)
         stream.close()
 
@@ -106,7 +107,7 @@ def test_an_interrupted_answer_is_marked_until_it_has_gone_on(session):
 
 def test_an_answer_cut_at_a_stop_string_goes_on_from_its_text(session):
     talk(session, 2)
-    list(session.ask("why", sampler=Scripted(session.tokenizer.encode("yes and no")), stop=["d n"]))
+    list(session.ask("why", AnswerOptions(sampler=Scripted(session.tokenizer.encode("yes and no")), stop=["d n"])))
     assert session.messages[-1] == {"role": "assistant", "content": "yes an"}
     check(session, "continue_answer")
     check(session, "ask", "so")
@@ -116,12 +117,12 @@ def test_a_retry_interrupted_before_it_began_leaves_the_old_answer(session):
     talk(session)
     before = list(session.messages)
 
-    def stop(done, total):
+    def stop(what, done, total):
         raise KeyboardInterrupt
 
     for name, args in (("retry", ()), ("edit", (2, "x")), ("continue_answer", ()), ("ask", ("x",))):
         with pytest.raises(KeyboardInterrupt):
-            perform(session, name, *args, on_prefill=stop)
+            perform(session, name, *args, progress=stop)
         assert (session.messages, session.is_answering) == (before, False)
     check(session, "ask", "so")
 
@@ -171,33 +172,33 @@ def test_a_snapshot_saves_the_prefill_of_what_came_before_a_turn():
     session = new_session(24)
     talk(session)
     n_tokens = session.n_tokens
-    cached = [response.cached_tokens for response in session.retry(sampler=GREEDY, max_tokens=7)]
+    cached = [response.cached_tokens for response in session.retry(AnswerOptions(sampler=GREEDY, max_tokens=7))]
     assert 24 < cached[0] < n_tokens
     session.undo(3)
-    assert next(session.ask("else", sampler=GREEDY)).cached_tokens > 0
+    assert next(session.ask("else", AnswerOptions(sampler=GREEDY))).cached_tokens > 0
 
 
 def test_without_snapshots_it_is_all_prefilled_again():
     session = new_session(24, max_snapshot_bytes=0)
     talk(session)
-    assert next(session.retry(sampler=GREEDY)).cached_tokens == 0
+    assert next(session.retry(AnswerOptions(sampler=GREEDY))).cached_tokens == 0
 
 
 def test_snapshots_keep_to_their_limit_and_the_newest_stay():
     one = 2 * 2 * 2 * 24 * 8 * 4  # layers, keys and values, heads, slots, head_dim, float32
     session = new_session(24, max_snapshot_bytes=2 * one)
     talk(session, 6)
-    kept = session.cached.snapshots.kept
+    kept = session.timeline.snapshots.kept
     assert sum(snapshot.nbytes for snapshot in kept) <= 2 * one
     assert len(kept) == 2
     assert [len(s.ids) for s in kept] == sorted(len(s.ids) for s in kept)
-    assert next(session.retry(sampler=GREEDY)).cached_tokens == len(kept[-1].ids)
+    assert next(session.retry(AnswerOptions(sampler=GREEDY))).cached_tokens == len(kept[-1].ids)
 
 
 def test_a_conversation_within_its_window_keeps_no_snapshots():
     session = new_session(4096)
     talk(session, 4)
-    assert session.cached.snapshots.kept == []
+    assert session.timeline.snapshots.kept == []
 
 
 # The context and its end
@@ -256,7 +257,7 @@ def test_the_meter_counts_the_conversation(session):
         check(session, "ask", text)
         assert session.context.used == len(encode_chat(session.tokenizer, session.messages))
     used = session.context.used
-    stream = session.ask("so", sampler=GREEDY)
+    stream = session.ask("so", AnswerOptions(sampler=GREEDY))
     next(stream)
     assert session.context.used == session.cache[0].offset > used
     stream.close()
@@ -281,7 +282,7 @@ def test_the_meter_shows_the_limit_or_the_smallest_window():
 def test_an_answer_cut_in_the_middle_of_a_character_goes_on_with_the_whole_one():
     """The cut one used to end with U+FFFD, and going on added more of them."""
     session = Session(tiny_model(sliding_window=None)[0], ThumbTokenizer())
-    list(session.ask("why", sampler=Scripted([6, *ThumbTokenizer.THUMB]), max_tokens=3))
+    list(session.ask("why", AnswerOptions(sampler=Scripted([6, *ThumbTokenizer.THUMB]), max_tokens=3)))
     assert contents(session, "assistant") == ["a"]
-    list(session.continue_answer(sampler=Scripted([*ThumbTokenizer.THUMB, 7]), max_tokens=5))
+    list(session.continue_answer(AnswerOptions(sampler=Scripted([*ThumbTokenizer.THUMB, 7]), max_tokens=5)))
     assert contents(session, "assistant") == ["a👍b"]

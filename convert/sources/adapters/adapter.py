@@ -3,36 +3,25 @@
 The folder is as untrusted as a model's. Whatever would change the result and is not done is refused by its name.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 
 from mistral_mlx.convert.sources.entries import plain_tensor
-from mistral_mlx.convert.sources.source import FLOAT_KINDS, Source, SourceTensor
+from mistral_mlx.convert.sources.source import Source, SourceTensor
 from mistral_mlx.convert.sources.tokenizer_files import find_files, largest_vocabulary
 from mistral_mlx.convert.sources.weights import HEAD
-from mistral_mlx.convert.storage.low_rank import LowRank
-from mistral_mlx.errors import CheckpointError, ConfigError, ConversionError, ModelError, shown
+from mistral_mlx.convert.storage.low_rank import LowRank, Updated
+from mistral_mlx.convert.storage.rows import FLOAT_KINDS
+from mistral_mlx.errors import CheckpointError, ConversionError, ModelError, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.files.safetensors import TensorEntry, read_header
 
-CONFIG_NAME = "adapter_config.json"
+from . import mlx, peft
+from .changes import CONFIG_NAME, EMBEDDING, Changes
+
 PEFT_NAME, MLX_NAME = "adapter_model.safetensors", "adapters.safetensors"
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapters.npz")
-MAX_RANK = 4096
-MAX_NUMBER = float.fromhex("0x1.fffffep127")  # of float32, in which updates are computed
 MAX_NAME = 200  # characters of a tensor's name; real ones have 80
-EMBEDDING = "model.embed_tokens"
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What an adapter changes, by the name of the weight."""
-
-    updates: Mapping[str, LowRank]
-    whole: Mapping[str, TensorEntry]  # weights it replaces
-    base: object  # the model it was trained for, as its config says
-    apart: bool = False  # a tied head keeps the embedding as it was: PEFT wraps the two modules one by one
 
 
 def with_adapter(source: Source, path: str | PathLike[str]) -> Source:
@@ -49,15 +38,14 @@ def with_adapter(source: Source, path: str | PathLike[str]) -> Source:
     _check_tied(changes, source)
     tensors = dict(source.tensors)
     for name, update in changes.updates.items():
-        tensors[name] = replace(_target(source, name, "an update"), update=_checked(update, source.tensors[name]))
+        tensor = _target(source, name, "an update")
+        tensors[name] = replace(tensor, storage=Updated(tensor.storage, _checked(update, tensor)))
     for name, entry in changes.whole.items():
         tensors[name] = _replaced(entry, _target(source, name, "a weight"))
     return replace(source, tensors=tensors, notes=(*source.notes, *notes), adapted=True)
 
 
 def _read(folder: ModelFolder, source: Source) -> Changes:
-    from . import mlx, peft
-
     present = [name for name in (PEFT_NAME, MLX_NAME) if folder.has(name)]
     if not present:
         pickle = next((name for name in PICKLES if folder.has(name)), None)
@@ -147,27 +135,3 @@ def _summary(changes: Changes) -> str:
         parts.append(f"{len(changes.whole)} as a whole")
     trained = f"; it says that it was trained on {shown(changes.base)}" if isinstance(changes.base, str) else ""
     return f"the adapter changes {' and '.join(parts)}{trained}"
-
-
-def number(value: object, key: str) -> float:
-    """Return a number of the config that float32 holds. Raises ConfigError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER:
-        raise ConfigError(f"{CONFIG_NAME}: {key} is {shown(repr(value))}; a number that float32 holds is expected")
-    return float(value)
-
-
-def rank(value: object, key: str) -> int:
-    """Return a rank of the config. Raises ConfigError for anything else."""
-    if type(value) is not int or not 1 <= value <= MAX_RANK:
-        raise ConfigError(
-            f"{CONFIG_NAME}: {key} is {shown(repr(value))}; a whole number from 1 to {MAX_RANK} is expected"
-        )
-    return value
-
-
-def check_rank(entry: TensorEntry, found: int | None, expected: int) -> None:
-    """Raise CheckpointError if the tensor `entry` has another rank than the config says."""
-    if found != expected:
-        raise CheckpointError(
-            f"the adapter's {shown(entry.name)} has shape {list(entry.shape)}, {CONFIG_NAME} says rank {expected}"
-        )

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from mistral_mlx.convert.sources.source import Source
 from mistral_mlx.convert.storage.low_rank import Factor, LowRank
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
+from mistral_mlx.files.keys import Keys
 from mistral_mlx.files.safetensors import TensorEntry
 
-from .adapter import CONFIG_NAME, EMBEDDING, Changes, check_rank, number, rank
+from .changes import CONFIG_NAME, EMBEDDING, Changes, check_rank, keys_of, number, rank
 
 TENSOR = re.compile(r"(.+)\.(lora_a|lora_b|m)")
 LAYER = re.compile(r"model\.layers\.(\d{1,9})\.(.+)", re.ASCII)
@@ -25,14 +26,13 @@ def read(config: Mapping[str, object], entries: Mapping[str, TensorEntry], sourc
 
     Raises ConfigError for a key that is malformed or not supported, CheckpointError for tensors that are not expected.
     """
-    base, kind = config.get("model"), config.get("fine_tune_type", "lora")
+    base, keys = config.get("model"), keys_of(config)
+    kind = keys.one_of("fine_tune_type", (*PARTS, "full"), default="lora")
     if kind == "full":
         return Changes({}, entries, base)
-    if not isinstance(kind, str) or kind not in PARTS:
-        raise ConfigError(f"{CONFIG_NAME}: fine_tune_type is {shown(repr(kind))}; lora, dora or full is expected")
-    parameters = config.get("lora_parameters")
-    if not isinstance(parameters, Mapping):
-        raise ConfigError(f"{CONFIG_NAME}: lora_parameters is {shown(repr(parameters))}; an object is expected")
+    parameters = keys.entries("lora_parameters")
+    if parameters is None:
+        raise keys.bad("lora_parameters", None, "an object")
     if unknown := set(parameters) - PARAMETERS:
         raise ConfigError(f"{CONFIG_NAME}: lora_parameters.{shown(min(unknown))} is not known to mlx-lm's adapters")
     parts: dict[str, dict[str, TensorEntry]] = defaultdict(dict)
@@ -41,9 +41,9 @@ def read(config: Mapping[str, object], entries: Mapping[str, TensorEntry], sourc
         if match is None:
             raise CheckpointError(f"the adapter's tensor {shown(name)} is none of lora_a, lora_b and m")
         parts[match[1]][match[2]] = entry
-    first, keys = _first_layer(config, source), _keys(parameters)
+    first, names = _first_layer(config, source), _keys(parameters)
     for path, found in parts.items():
-        _check_place(path, set(found) ^ PARTS[kind], found, keys, first)
+        _check_place(path, set(found) ^ PARTS[kind], found, names, first)
     return Changes({f"{path}.weight": _update(path, found, parameters) for path, found in parts.items()}, {}, base)
 
 
@@ -51,17 +51,15 @@ def _first_layer(config: Mapping[str, object], source: Source) -> int:
     """Return the first of the last `num_layers` layers, which are the ones with an adapter; all if it is below 1."""
     count = config.get("num_layers")
     if type(count) is not int:
-        raise ConfigError(f"{CONFIG_NAME}: num_layers is {shown(repr(count))}; a whole number is expected")
+        raise keys_of(config).bad("num_layers", count, "a whole number")
     n_layers = 1 + max((int(match[1]) for match in map(LAYER.match, source.tensors) if match), default=-1)
     return max(n_layers - count, 0) if count > 0 else 0
 
 
 def _keys(parameters: Mapping[str, object]) -> frozenset[str] | None:
     """Return the names of the modules that have an adapter; None for the usual ones."""
-    keys = parameters.get("keys")
-    if keys is not None and not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
-        raise ConfigError(f"{CONFIG_NAME}: lora_parameters.keys is {shown(repr(keys))}; a list of names is expected")
-    return None if keys is None else frozenset(keys)
+    names = Keys(parameters, f"{CONFIG_NAME}: lora_parameters.", ConfigError).names("keys")
+    return None if names is None else frozenset(names)
 
 
 def _check_place(
@@ -79,9 +77,10 @@ def _check_place(
 
 
 def _update(path: str, found: Mapping[str, TensorEntry], parameters: Mapping[str, object]) -> LowRank:
+    keys = keys_of(parameters)
     scale, r = (
-        number(parameters.get("scale"), "lora_parameters.scale"),
-        rank(parameters.get("rank"), "lora_parameters.rank"),
+        number(keys, parameters.get("scale"), "lora_parameters.scale"),
+        rank(keys, parameters.get("rank"), "lora_parameters.rank"),
     )
     a, b = found["lora_a"], found["lora_b"]  # [in, r], [r, out]; of an embedding [vocabulary, r], [r, dim]
     check_rank(a, a.shape[-1] if a.shape else None, r)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from mistral_mlx.convert.sources.source import Source
 from mistral_mlx.convert.storage.low_rank import Factor, LowRank
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
+from mistral_mlx.files.keys import Keys
 from mistral_mlx.files.safetensors import TensorEntry
 
-from .adapter import CONFIG_NAME, Changes, check_rank, number, rank
+from .changes import CONFIG_NAME, Changes, check_rank, keys_of, number, rank
 
 PREFIX = "base_model.model."
 PARTS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
@@ -53,7 +54,8 @@ def read(config: Mapping[str, object], entries: Mapping[str, TensorEntry], sourc
     Raises ConfigError for a key that is malformed or not supported, CheckpointError for tensors that are not expected.
     """
     del source  # names and shapes are compared by the caller
-    _check_config(config)
+    keys = keys_of(config)
+    _check_config(keys)
     parts: dict[str, dict[str, TensorEntry]] = defaultdict(dict)
     whole = {}
     for name, entry in entries.items():
@@ -73,11 +75,12 @@ def read(config: Mapping[str, object], entries: Mapping[str, TensorEntry], sourc
     for path, found in parts.items():
         _check_layer(path, layers)
         r, alpha = ranks.of(path, config.get("r")), alphas.of(path, config.get("lora_alpha"))
-        updates[f"{path}.weight"] = _update(path, found, config, rank(r, "r"), number(alpha, "lora_alpha"))
+        updates[f"{path}.weight"] = _update(path, found, config, rank(keys, r, "r"), number(keys, alpha, "lora_alpha"))
     return Changes(updates, whole, config.get("base_model_name_or_path"), apart=True)
 
 
-def _check_config(config: Mapping[str, object]) -> None:
+def _check_config(keys: Keys) -> None:
+    config = keys.mapping
     if config.get("peft_type") != "LORA":
         raise ConfigError(
             f"{CONFIG_NAME}: peft_type is {shown(repr(config.get('peft_type')))}; only 'LORA' is supported"
@@ -89,21 +92,14 @@ def _check_config(config: Mapping[str, object]) -> None:
             f"{CONFIG_NAME}: init_lora_weights is {shown(repr(config['init_lora_weights']))}, which may have changed "
             "the base model too; save the adapter again as one of the unchanged model"
         )
-    for key, value in config.items():
-        if key not in READ | NEUTRAL and value:
-            raise ConfigError(
-                f"{CONFIG_NAME}: {shown(key)} is {shown(repr(value))}, which this program does not implement"
-            )
+    keys.refuse_unknown(READ | NEUTRAL)
     for key in ("use_rslora", "use_dora"):
-        if not isinstance(config.get(key, False), bool | None):
-            raise ConfigError(f"{CONFIG_NAME}: {key} is {shown(repr(config[key]))}; true or false is expected")
+        keys.flag(key)
 
 
 def _check_whole(whole: Mapping[str, TensorEntry], parts: Mapping[str, object], config: Mapping[str, object]) -> None:
-    saved = config.get("modules_to_save") or []
-    if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
-        raise ConfigError(f"{CONFIG_NAME}: modules_to_save is {shown(repr(saved))}; a list of names is expected")
-    saved = frozenset(saved)
+    names = keys_of(config).names("modules_to_save") if config.get("modules_to_save") else None
+    saved = frozenset(names or ())
     for name in whole:
         path = name.removesuffix(".weight")
         if path in parts or not (path.split(".")[-1] in saved or path in saved):
@@ -132,9 +128,7 @@ def _update(path: str, found: Mapping[str, TensorEntry], config: Mapping[str, ob
 
 def _patterns(config: Mapping[str, object], key: str) -> _Patterns:
     """Return the patterns under `key`; ``^`` stands for the beginning of a path."""
-    patterns = config.get(key) or {}
-    if not isinstance(patterns, Mapping):
-        raise ConfigError(f"{CONFIG_NAME}: {key} is {shown(repr(patterns))}; an object is expected")
+    patterns = (keys_of(config).entries(key) if config.get(key) else None) or {}
     ends: dict[str, tuple[int, object]] = {}
     wholes: dict[str, tuple[int, object]] = {}
     for i, (name, value) in enumerate(patterns.items()):

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mistral_mlx.convert.sources.source import FLOAT_KINDS, Source, SourceTensor, Stored
-from mistral_mlx.convert.storage.packed import PACKINGS
+from mistral_mlx.convert.sources.entries import check_heads, ordered
+from mistral_mlx.convert.sources.source import Source, SourceTensor
+from mistral_mlx.convert.storage.gguf import KINDS, Gguf
+from mistral_mlx.convert.storage.plain import Plain
+from mistral_mlx.convert.storage.rows import FLOAT_KINDS, Storage, Stored
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
-from mistral_mlx.model.args import Packing
+from mistral_mlx.files.keys import Keys
+from mistral_mlx.model.args import ModelArgs
 
 from .header import GGUFHeader, GGUFTensor, Value
 from .split import read_parts
@@ -32,18 +36,6 @@ BLOCK_NAMES = {
     "ffn_norm": "post_attention_layernorm",
 }
 ROPE_FACTORS = "rope_freqs.weight"
-
-# What the kinds are packed to that have groups of 16 or no whole numbers: the fewest bits whose error is small beside
-# that of the kind itself. They add 4 % of the weights' norm at 5 bits, 2 % at 6, 0.6 % at 8.
-NEAREST = {
-    kind: packing
-    for packing, kinds in {
-        Packing(5, 32): "Q2_K IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S TQ1_0 TQ2_0",
-        Packing(6, 64): "Q3_K IQ3_XXS IQ3_S IQ4_NL IQ4_XS MXFP4 NVFP4",
-        Packing(8, 64): "Q6_K",
-    }.items()
-    for kind in kinds.split()
-}
 
 # llama.* keys that are read below, or that say nothing about the graph. Any other key is refused.
 READ_KEYS = frozenset(
@@ -79,9 +71,11 @@ def open_gguf(path: Path) -> Source:
                 raise CheckpointError(f"tensor {shown(tensor.name)} is in two parts of the GGUF file")
             tensors[name] = _tensor(name, tensor, file, config)
     tokenizer = rebuild_tokenizer(metadata, notes)
+    config |= tokenizer.ids
     return Source(
         path=path,
-        config=config | tokenizer.ids,
+        config=config,
+        args=ModelArgs.from_config(config),
         tensors=tensors,
         files=tokenizer.files,
         tokenizer_ids=tokenizer.size,
@@ -96,8 +90,8 @@ def _named(header: GGUFHeader, path: Path, notes: list[str]) -> Iterator[tuple[s
             _check_rope_factors(tensor, path)
             notes.append(f"{ROPE_FACTORS} is left out: all its factors are 1")
             continue
-        if tensor.kind not in (*FLOAT_KINDS, *PACKINGS, *NEAREST):
-            known = ", ".join((*FLOAT_KINDS, *PACKINGS, *NEAREST))
+        if tensor.kind not in (*FLOAT_KINDS, *KINDS):
+            known = ", ".join((*FLOAT_KINDS, *KINDS))
             raise CheckpointError(
                 f"tensor {shown(tensor.name)} is stored as {tensor.kind}; only {known} can be converted"
             )
@@ -118,15 +112,11 @@ def _hf_name(name: str) -> str:
 def _tensor(name: str, tensor: GGUFTensor, path: Path, config: Mapping[str, object]) -> SourceTensor:
     head_dim = config["head_dim"] if name.endswith(("q_proj.weight", "k_proj.weight")) else None
     assert head_dim is None or isinstance(head_dim, int)
-    shape = tensor.shape
-    if head_dim is not None and (len(shape) != 2 or head_dim < 2 or head_dim % 2 or shape[0] % head_dim):
-        raise CheckpointError(
-            f"tensor {shown(tensor.name)} of shape {list(shape)} does not divide into heads of {head_dim} rows"
-        )
-    rows = shape[0] if len(shape) == 2 else 1
-    array = Stored(path, tensor.start, rows, tensor.nbytes // rows)
-    packing, nearest = PACKINGS.get(tensor.kind), NEAREST.get(tensor.kind)
-    return SourceTensor(name, tensor.kind, shape, (array,), packing, nearest, rotary_dim=head_dim)
+    check_heads(tensor.name, tensor.shape, head_dim)
+    rows = tensor.shape[0] if len(tensor.shape) == 2 else 1
+    array = Stored(name, path, tensor.start, rows, tensor.nbytes // rows)
+    storage: Storage = Plain(array, tensor.kind) if tensor.kind in FLOAT_KINDS else Gguf(array, tensor.kind)
+    return SourceTensor(name, tensor.shape, ordered(storage, head_dim))
 
 
 def _check_rope_factors(tensor: GGUFTensor, path: Path) -> None:
@@ -174,23 +164,23 @@ def _config(meta: Mapping[str, Value], tensors: Mapping[str, GGUFTensor]) -> dic
 def _refuse_unknown(llama: Mapping[str, Value]) -> None:
     for key, value in llama.items():
         if key not in READ_KEYS and value not in NEUTRAL_VALUES.get(key, ()):
-            raise ConfigError(f"{shown('llama.' + key)} is {shown(value)}, which this program does not implement")
+            raise _keys(llama).refused(key, value)
+
+
+def _keys(llama: Mapping[str, Value]) -> Keys:
+    return Keys(llama, "llama.", ConfigError)
 
 
 def _whole(llama: Mapping[str, Value], key: str, default: int | None = None) -> int:
     value = llama.get(key, default)
     if isinstance(value, list) and value and len(set(value)) == 1:
-        value = value[0]  # one number per layer, and all the same
-    if isinstance(value, bool) or not isinstance(value, int) or value < (1 if default is None else 0):
-        what = "is missing" if value is None else f"is {shown(value)}"
-        raise ConfigError(f"llama.{key} {what}; a whole number is expected")
-    return value
+        value = value[0]  # one number for each layer, and all the same
+    return _keys(llama).checked_whole(key, value, low=1 if default is None else 0)
 
 
 def _number(llama: Mapping[str, Value], key: str, default: float | None = None) -> float:
     value = llama.get(key, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        what = "is missing" if value is None else f"is {shown(value)}"
-        raise ConfigError(f"llama.{key} {what}; a number is expected")
+        raise _keys(llama).bad(key, value, "a number")
     with np.errstate(over="ignore"):  # an infinity is refused as a value of config.json
         return float(str(np.float32(value)))  # stored in float32: 9.999999747378752e-06 was written as 1e-05

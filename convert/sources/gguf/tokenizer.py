@@ -8,6 +8,7 @@ from typing import TypeVar
 from mistral_mlx.convert.sources.tokenizer_files import json_bytes
 from mistral_mlx.errors import TokenizerError, shown
 from mistral_mlx.tokenizer.sentencepiece import load_processor
+from mistral_mlx.tokenizer.tekken import TEKKEN_PATTERN
 
 from .header import Value
 from .sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Piece, SpecialIds, sentencepiece_model
@@ -21,11 +22,6 @@ LLAMA_3_CUT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
     r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-TEKKEN_CUT = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|"
-    r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 CUTS: dict[str, str | None] = {
     "gpt-2": None,
     "default": None,
@@ -33,7 +29,7 @@ CUTS: dict[str, str | None] = {
     "llama-bpe": LLAMA_3_CUT,
     "llama3": LLAMA_3_CUT,
     "llama-v3": LLAMA_3_CUT,
-    "tekken": TEKKEN_CUT,
+    "tekken": TEKKEN_PATTERN,
 }
 SINGLE_DIGITS = ("smollm",)  # these cut every digit off on its own first
 # A word that is a token as a whole is taken as it is, and a text starts with bos unless the file says otherwise.

@@ -1,10 +1,12 @@
-"""MLX's float modes as what the CPU kernels know, without a single rounding; MLX's own CPU backend is slow with them.
+"""Converts MLX's float modes, without rounding, to forms that the CPU kernels know.
+
+MLX's own CPU backend is slow with these modes.
 
     mxfp4   e2m1 codes, an e8m0 scale for 32    twice a value is a whole number up to 12: affine, 8 bits
     mxfp8   e4m3 codes, an e8m0 scale for 32    4 significant bits times a power of two: bfloat16
     nvfp4   e2m1 codes, an e4m3 scale for 16    2 significant bits times 4: bfloat16
 
-Two ends that no model has are lost: of mxfp8 what is below 2^-126, of mxfp4 groups whose scale is 2^123 or more.
+Two ranges, which no model uses, are lost: mxfp8 weights below 2^-126, and mxfp4 groups with a scale of 2^123 or more.
 """
 
 from functools import cache
@@ -17,13 +19,13 @@ GROUP_SIZES = {"mxfp4": 32, "mxfp8": 32, "nvfp4": 16}
 CODE_BITS = {"mxfp4": 4, "mxfp8": 8, "nvfp4": 4}
 HELD_BITS = {"mxfp4": 9, "mxfp8": 16, "nvfp4": 16}  # a weight with its scale and bias
 AFFINE_ZERO = 12  # the code of 0 for mxfp4
-BLOCK_BYTES = 1 << 22  # of codes, unpacked at a time
+BLOCK_BYTES = 1 << 22  # bytes of codes that are unpacked at a time
 
 Table = NDArray[np.uint16 | np.uint32]
 
 
 def unpack(mode: str, weight: mx.array, scales: mx.array) -> tuple[mx.array, ...]:
-    """Return what holds the same weights: the three parts of the affine form for mxfp4, else bfloat16 weights alone."""
+    """Return the same weights: for mxfp4 affine (codes, scales, biases), else bfloat16."""
     codes, exponents = np.asarray(weight).view(np.uint8), np.asarray(scales)
     if mode == "mxfp4":
         unpacked = mx.array(_affine_codes()[codes].view(np.uint32))
@@ -40,7 +42,7 @@ def unpack(mode: str, weight: mx.array, scales: mx.array) -> tuple[mx.array, ...
 
 @cache
 def _affine_codes() -> Table:
-    """Return the two codes of every byte of mxfp4, the first in the low byte."""
+    """Return the two affine codes for every byte of mxfp4, the first one in the low byte."""
     magnitudes = np.array([0, 1, 2, 3, 4, 6, 8, 12])  # doubled
     codes = np.concatenate([AFFINE_ZERO + magnitudes, AFFINE_ZERO - magnitudes]).astype(np.uint16)
     table: Table = (codes[:, None] << np.uint16(8) | codes[None, :]).reshape(-1)  # [high, low] -> [byte]
@@ -49,7 +51,7 @@ def _affine_codes() -> Table:
 
 @cache
 def _affine_scales() -> Table:
-    """Return half of every e8m0 scale, 2^(e - 127), as bfloat16's bits; NaN for 255."""
+    """Return half of every e8m0 scale, 2^(e - 127), as the bits of a bfloat16; NaN for 255."""
     halves = np.ldexp(np.float32(0.5), np.arange(256) - 127)
     halves[255] = np.nan
     bits = np.asarray(halves).view(np.uint32) >> np.uint32(16)
@@ -59,7 +61,7 @@ def _affine_scales() -> Table:
 
 @cache
 def _values(mode: str) -> Table:
-    """Return, for every scale and byte of codes, the bits of the one or two bfloat16 weights it holds."""
+    """Return the bits of the one or two bfloat16 weights for every scale and byte of codes."""
     group, bits = GROUP_SIZES[mode], CODE_BITS[mode]
     codes = mx.array(np.tile(np.arange(256, dtype=np.uint8), (256, 1)).view(np.uint32))
     scales = mx.array(np.repeat(np.arange(256, dtype=np.uint8)[:, None], 256 * 8 // bits // group, axis=1))

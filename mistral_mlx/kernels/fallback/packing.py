@@ -1,4 +1,4 @@
-"""Weights as stored bytes, and packing them with MLX alone; what is faster is chosen by the package."""
+"""Packs weights with MLX alone; the package uses this if the native kernels are missing."""
 
 import math
 from collections.abc import Sequence
@@ -8,24 +8,24 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from .search import Lines, improve
+from mistral_mlx.kernels.dtypes import MLX_DTYPES
 
-MLX_DTYPES = {"F16": mx.float16, "BF16": mx.bfloat16, "F32": mx.float32}  # by safetensors' spelling
+from .search import Lines, improve
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
 class Quantized(NamedTuple):
-    """Packed rows, as bytes, and what that cost."""
+    """Packed rows, as bytes, and their error."""
 
     weight: Bytes  # [rows, columns * bits / 8]
     scales: Bytes  # [rows, columns / group * bytes of their dtype]
-    biases: Bytes | None  # of the affine mode alone
+    biases: Bytes | None  # only in affine mode
     error: float  # sum of (w - unpacked)^2
     norm: float  # sum of w^2
-    largest: float  # magnitude of a finite weight
-    finite: bool  # whether all weights are
+    largest: float  # largest magnitude of a finite weight
+    finite: bool  # whether all weights are finite
 
 
 def decode(rows: Bytes, stored: str) -> mx.array:
@@ -36,7 +36,7 @@ def decode(rows: Bytes, stored: str) -> mx.array:
 
 
 def host(array: mx.array) -> Bytes:
-    """Return the bytes of `array`, as many times more in the last axis."""
+    """Return the bytes of `array`; the last axis grows by the size of an item."""
     return np.asarray(array.view(mx.uint8))
 
 
@@ -46,8 +46,8 @@ def floats(array: mx.array) -> Floats:
 
 
 def largest_finite(exact: Floats) -> tuple[float, bool]:
-    """Return the largest magnitude of what is finite, and whether everything is."""
-    largest = max(float(exact.max()), -float(exact.min()))  # NaN if there is one anywhere
+    """Return the largest magnitude of a finite value, and whether all values are finite."""
+    largest = max(float(exact.max()), -float(exact.min()))  # NaN if any value is NaN
     if math.isfinite(largest):
         return largest, True
     return float(np.abs(exact[np.isfinite(exact)]).max(initial=0.0)), False
@@ -70,7 +70,7 @@ def quantize(
     if search:
         importance = np.ones(exact.shape[1], np.float32) if importance is None else importance
         parts = _improve(exact, importance, parts, group_size=group_size, bits=bits)
-    scales, biases = (part.astype(mx.float32) for part in parts[1:])  # in half, sums would add an error of their own
+    scales, biases = (part.astype(mx.float32) for part in parts[1:])  # sums in float16 would add their own error
     lost = exact - floats(mx.dequantize(parts[0], scales, biases, group_size=group_size, bits=bits))
     packed, scale, bias = map(host, parts)
     return Quantized(packed, scale, bias, _squares(lost), _squares(exact), *largest_finite(exact))
@@ -90,7 +90,7 @@ def _improve(
 ) -> tuple[mx.array, mx.array, mx.array]:
     weight, scales, biases = parts
     grouped = (-1, group_size)
-    ones = mx.ones(scales.shape)  # so that what is unpacked are the codes themselves
+    ones = mx.ones(scales.shape)  # scale 1 and bias 0, so that unpacking returns the codes
     codes = mx.dequantize(weight, ones, mx.zeros_like(ones), group_size=group_size, bits=bits)
     found = Lines(floats(scales).reshape(-1, 1), floats(biases).reshape(-1, 1), floats(codes).reshape(grouped))
     weighted = np.broadcast_to(importance, exact.shape).reshape(grouped)
@@ -101,7 +101,7 @@ def _improve(
 
 
 def pack(codes: Bytes, bits: int) -> Bytes:
-    """Return codes [rows, columns] as a stream of bits, low bits first: [rows, columns * bits / 8]."""
+    """Return codes [rows, columns] as bits, low bits first: [rows, columns * bits / 8]."""
     stream = np.unpackbits(codes[..., None], axis=-1, count=bits, bitorder="little")
     return np.packbits(stream.reshape(len(codes), -1), axis=-1, bitorder="little")
 

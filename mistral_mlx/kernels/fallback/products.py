@@ -1,4 +1,4 @@
-"""Products on the CPU through NumPy's BLAS, all of them in float32; the contracts are those of the package.
+"""Products on the CPU with NumPy's BLAS, in float32; see `mistral_mlx.kernels`.
 
 Measured on 2 cores with mlx 0.32.4: [512, 576] x [1536, 576]^T takes 231 ms in MLX and 2.9 ms here. Reading an MLX
 array from NumPy evaluates it but does not copy it.
@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-# Unpacking a weight costs what MLX's quantized product takes for about four rows (2.4 ns against 0.6 ns a row).
+# Unpacking a weight takes as long as MLX's quantized product for about four rows (2.4 ns against 0.6 ns per row).
 MIN_BLAS_ROWS = 6
 BLOCK_ELEMENTS = 1 << 24  # weights unpacked at a time: 64 MB
 SCORE_ELEMENTS = 1 << 24  # attention scores held at a time: 64 MB
 
 
 def matmul(x: mx.array, weight: mx.array) -> mx.array:
-    """See `kernels.matmul`; weights that are not float32 are widened a block at a time."""
+    """Return ``x @ weight.T``; weights that are not float32 are widened a block at a time."""
     return _by_blocks(x, weight.shape[0], lambda start, stop: weight[start:stop])
 
 
 def quantized_matmul(
     x: mx.array, weight: mx.array, scales: mx.array, biases: mx.array, *, group_size: int, bits: int
 ) -> mx.array:
-    """See `kernels.quantized_matmul`."""
+    """Return ``x @ W.T`` for the quantized matrix W."""
     if x.size // x.shape[-1] < MIN_BLAS_ROWS:
         return mx.quantized_matmul(x, weight, scales, biases, transpose=True, group_size=group_size, bits=bits)
 
@@ -39,7 +39,7 @@ def quantized_matmul(
 
 
 def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: mx.array | None) -> mx.array:
-    """See `kernels.attention`; holds the scores of a tile of queries at a time."""
+    """Return attention (see `kernels.attention`), one tile of queries at a time."""
     batch, n_heads, n_new, head_dim = q.shape
     n_kv_heads, n_keys = k.shape[1], k.shape[2]
     groups = _floats(q).reshape(batch, n_kv_heads, n_heads // n_kv_heads, n_new, head_dim)
@@ -57,7 +57,7 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: mx.a
 
 
 def _by_blocks(x: mx.array, n_out: int, weights: Callable[[int, int], mx.array]) -> mx.array:
-    """Return ``x @ W.T``, taking a few rows of W at a time from `weights`: their float32 copies bound the memory."""
+    """Return ``x @ W.T``; `weights` gives a few rows of W at a time, to bound float32 copies."""
     n_in = x.shape[-1]
     rows = _floats(x).reshape(-1, n_in)
     out = np.empty((len(rows), n_out), np.float32)
@@ -68,7 +68,7 @@ def _by_blocks(x: mx.array, n_out: int, weights: Callable[[int, int], mx.array])
 
 
 def _attend(q: Floats, keys: Floats, values: Floats, visible: NDArray[np.bool_] | None) -> Floats:
-    """Return attention of ``[B, Hkv, R, S, Dh]`` queries, R of them sharing each key head."""
+    """Return attention of queries ``[B, Hkv, R, S, Dh]``; R query heads share each key head."""
     folded = (*q.shape[:2], q.shape[2] * q.shape[3], q.shape[4])  # one product per key head: [B, Hkv, R*S, Dh]
     scores = (q.reshape(folded) @ keys).reshape(*q.shape[:4], -1)  # [B, Hkv, R, S, T]
     if visible is not None:

@@ -1,4 +1,4 @@
-"""The search for better scales and biases with NumPy: the reference of `search.h`, and used where that is not built."""
+"""Searches for better scales and biases with NumPy: reference and fallback of `search.h`."""
 
 from typing import NamedTuple
 
@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-LINES = 2  # rounded lines that are tried
-CLEARLY = 1 - 1e-5  # better by more than the rounding of the sums
+LINES = 2  # number of rounded lines to try
+CLEARLY = 1 - 1e-5  # a smaller error counts only if it is below this share: sums are rounded
 
-# Widths of the range to make codes for, in parts of the whole range of a group, by bits.
+# Widths of the range that the codes cover, as shares of the range of a group, by bits.
 WIDTHS = {
     2: np.linspace(0.5, 0.85, 5),
     3: np.linspace(0.74, 1.0, 5),
@@ -23,7 +23,7 @@ WIDTHS = {
 
 
 class Lines(NamedTuple):
-    """Of each group: ``weight ~ scale * code + bias``."""
+    """Scale, bias and codes of each group: ``weight ~ scale * code + bias``."""
 
     scales: Floats  # [groups, 1]
     biases: Floats  # [groups, 1]
@@ -33,11 +33,11 @@ class Lines(NamedTuple):
 class _Fit(NamedTuple):
     scales: Floats
     mean_codes: Floats
-    explained: Floats  # of the weights' variance
+    explained: Floats  # share of the weights' variance
 
 
 def improve(weights: Floats, importance: Floats, lines: Lines, *, bits: int, dtype: mx.Dtype) -> Lines:
-    """Return `lines` with those replaced for which the search finds a smaller sum of importance * (w - unpacked)^2.
+    """Return `lines`, or better ones with a smaller sum of importance * (w - unpacked)^2.
 
     All arrays are ``[groups, group]``. Groups that hold NaN or infinity, or only one value, stay as they are.
     """

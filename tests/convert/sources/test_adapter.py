@@ -1,4 +1,4 @@
-"""An adapter merged while converting, compared with its definition in float64; and adapters that are refused."""
+"""Adapters merged by `convert`, compared with their definition in float64; and refusals."""
 
 import json
 from pathlib import Path
@@ -198,7 +198,7 @@ LORA = {"rank": RANK, "scale": 1.5}
     [
         (None, {"fine_tune_type": "prefix"}, "fine_tune_type is 'prefix'"),
         (None, {"lora_parameters": LORA | {"alpha": 3}}, "lora_parameters.alpha"),
-        (None, {"lora_parameters": {"rank": RANK}}, "scale is None"),
+        (None, {"lora_parameters": {"rank": RANK}}, "scale is missing"),
         (None, {"lora_parameters": LORA | {"rank": 5}}, "rank 5"),
         (None, {"lora_parameters": LORA | {"keys": ["self_attn.q_proj"]}}, "num_layers and keys leave out"),
         (None, {"num_layers": 1}, "layers.0.self_attn.q_proj, which num_layers"),

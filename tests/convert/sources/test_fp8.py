@@ -1,4 +1,4 @@
-"""FP8 weights of all three spellings, encoded by MLX, and what the converter decodes."""
+"""FP8 weights in all three layouts, encoded by MLX and decoded by the converter."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from helpers.convert_sources import PARAMS, write_folder
 from helpers.fp8_folders import BLOCKS, COMPRESSED, HF, NATIVE, Spelling, compressed, fp8_folder
 
 from mistral_mlx.convert import convert
-from mistral_mlx.convert.sources.fp8 import _E4M3
+from mistral_mlx.convert.storage.fp8 import E4M3
 from mistral_mlx.errors import MistralMLXError
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.model.loading import inspect_model
@@ -18,7 +18,7 @@ from mistral_mlx.model.loading import inspect_model
 
 def test_the_table_is_mlx_s() -> None:
     codes = mx.arange(256).astype(mx.uint8)
-    np.testing.assert_array_equal(_E4M3, np.array(mx.from_fp8(codes, dtype=mx.float32)))
+    np.testing.assert_array_equal(E4M3, np.array(mx.from_fp8(codes, dtype=mx.float32)))
 
 
 CASES = [
@@ -76,8 +76,8 @@ WQ = "layers__0__attention__wq__"
         (HF, {f"{UP}weight_scale_inv": np.ones((2, 1), np.float32)}, r"F32 \[2, 1\], which does not scale \[256"),
         (HF, {f"{UP}weight_scale_inv": np.ones((), np.int32)}, r"I32 \[\], which does not scale"),
         (HF, {f"{UP}weight_scale_inv": np.ones((0,), np.float32)}, r"F32 \[0\], which does not scale"),
-        (HF._replace(rule={**BLOCKS, "weight_block_size": [-48, 80]}), {}, r"weight_block_size is \[-48, 80\]; two"),
-        (HF._replace(rule={**BLOCKS, "weight_block_size": 128}), {}, r"weight_block_size is 128; two"),
+        (HF._replace(rule={**BLOCKS, "weight_block_size": [-48, 80]}), {}, r"is \[-48, 80\]; a list of two"),
+        (HF._replace(rule={**BLOCKS, "weight_block_size": 128}), {}, r"weight_block_size is 128; a list of two"),
         (HF._replace(rule={"quant_method": "fp8", "fmt": "e5m2"}), {}, "only FP8 weights"),
         (COMPRESSED._replace(rule={**compressed(), "format": "pack-quantized"}), {}, "_config is"),
         (COMPRESSED._replace(rule=compressed(num_bits=4)), {}, "only FP8 weights"),

@@ -1,4 +1,4 @@
-"""Every way ggml stores a weight, as the gguf library unpacks it and as the converter takes it; and split files."""
+"""All ggml weight types, unpacked by the gguf library and by the converter; split files."""
 
 import json
 from pathlib import Path
@@ -13,8 +13,7 @@ from helpers.gguf_files import HEAD, WIDE, with_head, write_parts
 
 from mistral_mlx.convert import convert
 from mistral_mlx.convert.export.gguf_export import export_gguf
-from mistral_mlx.convert.sources.gguf.source import NEAREST
-from mistral_mlx.convert.storage.packed import PACKINGS
+from mistral_mlx.convert.storage.gguf import NEAREST, PACKINGS
 from mistral_mlx.errors import CheckpointError
 
 

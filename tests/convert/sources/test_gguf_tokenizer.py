@@ -1,4 +1,4 @@
-"""Tokenizers that went through a GGUF file cut text exactly as the ones they were made from."""
+"""A tokenizer that went through a GGUF file makes the same ids as its original."""
 
 import base64
 import io

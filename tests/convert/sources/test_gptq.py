@@ -1,6 +1,6 @@
-"""AWQ and GPTQ checkpoints, packed here as AutoAWQ and AutoGPTQ pack, and what the converter makes of them.
+"""AWQ and GPTQ checkpoints, packed as AutoAWQ and AutoGPTQ do, and their conversion.
 
-mlx-lm reads both by AutoAWQ's layout; what that makes of GPTQ's is shown in test_convert_mlx_lm.py.
+mlx-lm reads both in AutoAWQ's layout; tests/convert/test_mlx_lm.py shows its result for GPTQ.
 """
 
 import json

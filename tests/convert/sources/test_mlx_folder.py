@@ -1,4 +1,4 @@
-"""Folders that MLX has packed already: refused as they are, quantized again by --bits, unpacked by --dequantize."""
+"""Folders packed by MLX: refused, quantized again by --bits, unpacked by --dequantize."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,11 @@ from typer.testing import CliRunner
 
 from mistral_mlx.cli.app import app
 from mistral_mlx.convert import convert
-from mistral_mlx.convert.sources.mlx import KIND
-from mistral_mlx.convert.sources.source import SourceTensor, Stored
-from mistral_mlx.convert.storage.decode import plain
+from mistral_mlx.convert.storage.mlx import Mlx, MlxRows
+from mistral_mlx.convert.storage.rows import Stored
 from mistral_mlx.errors import ConversionError, MistralMLXError, OptionError
-from mistral_mlx.model.args import Packing
 from mistral_mlx.model.loading import load_model
+from mistral_mlx.model.packing import Packing
 
 IDS = mx.array([[1, 5, 9, 33, 7]])
 USUAL = Packing(4, 64)
@@ -106,11 +105,11 @@ def test_blocks_of_rows_give_the_bits_of_the_whole(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(("mode", "bits", "group_size"), [("mxfp4", 4, 32), ("mxfp8", 8, 32), ("nvfp4", 4, 16)])
 def test_other_modes_unpack_as_mlx_unpacks_them(mode: str, bits: int, group_size: int) -> None:
     weight, scales = mx.quantize(mx.random.normal((6, 64), key=mx.random.key(1)), mode=mode)
-    stored = Stored(Path(), 0, 6, 0)
-    tensor = SourceTensor("w", KIND, (6, 64), (stored, stored), Packing(bits, group_size, mode))
-    rows, kind = plain((np.array(weight).view(np.uint8), np.array(scales)), tensor)
+    stored = Stored("w", Path(), 0, 6, 0)
+    storage = Mlx(stored, stored, None, Packing(bits, group_size, mode))
+    found = MlxRows(np.array(weight).view(np.uint8), np.array(scales), None, storage).weights()
     expected = mx.dequantize(weight, scales, mode=mode, dtype=mx.float32)
-    assert kind == "F32" and np.array_equal(rows.view(np.float32), np.array(expected))
+    assert found.dtype == "F32" and np.array_equal(found.floats(), np.array(expected))
 
 
 def test_a_source_with_nothing_packed_is_kept_as_it_is(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Folders of Mistral's own layout: params.json and consolidated*.safetensors, and what the converter makes of them."""
+"""Folders in Mistral's own layout (params.json, consolidated*.safetensors), converted."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,6 @@ from helpers.convert_sources import CONFIG, PARAMS, native_weights, random_weigh
 
 from mistral_mlx.convert import convert
 from mistral_mlx.convert.sources.open import open_source
-from mistral_mlx.convert.sources.source import read_blocks
 from mistral_mlx.errors import CheckpointError, ConfigError, MistralMLXError, ModelError
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.model.loading import inspect_model, load_model
@@ -47,7 +46,7 @@ def test_pairs_of_rows_turn_together_as_mistral_inference_turns_them(tmp_path: P
 
     expected = scores(*(stored[f"layers.1.attention.{w}.weight"] for w in ("wq", "wk")), in_pairs=True)
     tensors = [read[f"model.layers.1.self_attn.{w}_proj.weight"] for w in ("q", "k")]
-    rows = [np.concatenate([block for (block,) in read_blocks(t)]).view(np.float32) for t in tensors]
+    rows = [np.concatenate([block.weights().floats() for block in t.blocks()]) for t in tensors]
     np.testing.assert_allclose(scores(*map(mx.array, rows), in_pairs=False), expected, atol=1e-5)
     assert np.abs(scores(*map(mx.array, rows), in_pairs=True) - expected).max() > 0.1
 

@@ -1,0 +1,213 @@
+"""A timeline: a model, its cache, the token ids in the cache, and the logits after the last one. Knows no text.
+
+A prompt is compared with the ids that the timeline holds, and the common prefix is kept. A wrapped ring cannot be
+rewound, because older keys were overwritten; a snapshot from before that may replace it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import mlx.core as mx
+
+from mistral_mlx import kernels
+from mistral_mlx.errors import ContextError, OptionError
+from mistral_mlx.model.args import ModelArgs
+from mistral_mlx.model.cache import RollingBufferCache, make_cache
+from mistral_mlx.model.mistral import Mistral
+from mistral_mlx.progress import Progress, Report
+
+from .snapshots import Snapshots, n_reusable
+
+GPU_PREFILL_STEP_SIZE = 512  # bounds the memory of a step
+CPU_PREFILL_STEP_SIZE = 256  # as fast as any larger; a block of a 7B, which an interrupt waits for, takes half a second
+READING = "reading the prompt"  # as progress names it
+
+
+class Timeline:
+    """A model and the tokens it has seen.
+
+    The layers of a cache from elsewhere may hold tokens that `ids` does not name; such a timeline only grows.
+
+    An exception while tokens are evaluated leaves it usable: after an interrupt it holds the ids that every layer has,
+    after an error it is empty, because arrays may never have been computed.
+    """
+
+    def __init__(
+        self,
+        model: Mistral,
+        layers: list[RollingBufferCache] | None = None,
+        ids: Sequence[int] = (),
+        *,
+        max_snapshot_bytes: int = 0,
+    ) -> None:
+        self.model = model
+        self.layers = make_cache(model.args) if layers is None else layers
+        self.ids = list(ids)  # in the layers
+        self.logits: mx.array | None = None  # float32 [V] after the last id, if they are known
+        self.snapshots = Snapshots(max_snapshot_bytes)
+
+    @property
+    def position(self) -> int:
+        """The position of the next token."""
+        return self.layers[0].offset
+
+    @property
+    def room(self) -> int | None:
+        """How many more tokens the model can take; None if every layer has a window, which has no end."""
+        limit = self.model.args.context_limit
+        return None if limit is None else max(0, limit - self.position)
+
+    @property
+    def wrapped(self) -> bool:
+        """Whether a layer has overwritten keys."""
+        return any(layer.wrapped for layer in self.layers)
+
+    def extend(self, ids: Sequence[int], progress: Progress | None = None, *, step_size: int | None = None) -> None:
+        """Evaluate the prompt `ids` and keep the logits after the last one.
+
+        Raises OptionError for invalid ids, ContextError if they do not fit.
+        """
+        for hidden in self.feed(ids, progress, step_size=step_size):
+            last = hidden[:, -1:]  # [1, 1, D]: only the last position pays for the head
+        self.logits = self.model.logits(last)[0, -1]
+        mx.eval(self.logits)
+
+    def feed(
+        self, ids: Sequence[int], progress: Progress | None = None, *, step_size: int | None = None
+    ) -> Iterator[mx.array]:
+        """Yield the hidden states ``[1, S, D]`` of the prompt `ids`, one slice of `step_size` ids after the other.
+
+        `progress` is called with strictly increasing counts from 0 to ``len(ids)``: before and after each slice, and
+        on a CPU after each transformer block. It may raise an exception to stop.
+
+        Raises OptionError for invalid ids, ContextError if they do not fit.
+        """
+        if any(not layer.offset == layer.reserved == self.position for layer in self.layers):
+            raise OptionError("the cache was left in the middle of a step; make a new one")
+        check_prompt(ids, self.model.args, self.position)
+        if step_size is None:
+            step_size = CPU_PREFILL_STEP_SIZE if kernels.on_cpu() else GPU_PREFILL_STEP_SIZE
+        if step_size < 1:
+            raise OptionError(f"prefill_step_size is {step_size}; it must be at least 1")
+        report = Report(progress, READING, len(ids))
+        for start in range(0, len(ids), step_size):
+            report(start)
+            part = ids[start : start + step_size]
+            on_block = partial(report.share, start, len(part), self.model.args.n_layers)
+            yield self._evaluate(part, partial(self._hidden_of, part, on_block))
+        report(len(ids))
+
+    def step(self, token: int) -> None:
+        """Evaluate one generated `token` and keep the logits after it."""
+        self.logits = self._evaluate([token], partial(self._logits_after, token))
+
+    def rewind(self, ids: Sequence[int]) -> int:
+        """Keep the longest possible prefix of `ids`, forget the rest, and return the length of the prefix.
+
+        It is all of `ids` if the logits after them are known. Otherwise one id at least is left to evaluate.
+
+        Raises OptionError for invalid ids, ContextError if they do not fit; then nothing is forgotten.
+        """
+        check_prompt(ids, self.model.args)
+        if self.logits is not None and self.ids == list(ids):
+            return len(ids)
+        try:
+            return self._rewind(ids[:-1])
+        except BaseException:  # some layers may be shorter than others
+            self._forget()
+            raise
+
+    def keep_snapshot(self, ids: Sequence[int], n_next: int) -> None:
+        """Keep a snapshot of the present state if `ids` and more, `n_next` tokens in all, may overwrite a part of it.
+
+        Snapshots of other texts than `ids` are dropped.
+        """
+        self.snapshots.keep_prefixes_of(ids)
+        if self.ids and any(layer.window is not None and n_next > layer.window for layer in self.layers):
+            self.snapshots.add(self.ids, self.layers)
+
+    def fork(self) -> "Timeline":
+        """Return a timeline that goes on from here by itself. Arrays are shared until one of the two is written to."""
+        other = Timeline(self.model, [layer.copy() for layer in self.layers], self.ids)
+        other.logits = self.logits
+        return other
+
+    def restore(self, ids: Sequence[int], layers: list[RollingBufferCache]) -> None:
+        """Go on from `layers`, which hold `ids`."""
+        self.ids, self.layers, self.logits = list(ids), layers, None
+
+    def clear(self) -> None:
+        """Forget everything, the snapshots too."""
+        self.snapshots.clear()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin with an empty cache. The snapshots stay valid."""
+        self.restore([], make_cache(self.model.args))
+
+    def _logits_after(self, token: int) -> mx.array:
+        logits = self.model(mx.array([[token]]), self.layers)[0, -1]
+        mx.eval(logits)
+        return logits
+
+    def _hidden_of(self, ids: Sequence[int], on_block: Callable[[int], None]) -> mx.array:
+        hidden = self.model.hidden(mx.array([ids]), self.layers, on_block)
+        mx.eval([hidden, *(layer.keys for layer in self.layers), *(layer.values for layer in self.layers)])
+        return hidden
+
+    def _evaluate(self, ids: Sequence[int], compute: Callable[[], mx.array]) -> mx.array:
+        """Return what `compute` returns, which feeds `ids` to the model, and note the ids that the layers hold then."""
+        n_ids, start, self.logits = len(self.ids), self.position, None
+        try:
+            result = compute()
+            self.ids += ids
+        except Exception:
+            self._forget()
+            raise
+        except BaseException:
+            self._settle(start, [*self.ids[:n_ids], *ids], n_ids)
+            raise
+        return result
+
+    def _settle(self, start: int, ids: list[int], n_before: int) -> None:
+        """After an interrupt, hold as many of the new tokens as every layer has, or nothing if a ring has wrapped.
+
+        `ids` are all ids with the new ones, which follow the first `n_before`, at position `start`.
+        """
+        n_whole = min(layer.offset for layer in self.layers)
+        if all(layer.offset == layer.reserved == n_whole for layer in self.layers):
+            self.ids = ids[: n_before + n_whole - start]
+        elif self.wrapped:
+            self._forget()
+        else:
+            for layer in self.layers:
+                layer.trim(layer.offset - n_whole)
+            self.ids = ids[: n_before + n_whole - start]
+
+    def _rewind(self, ids: Sequence[int]) -> int:
+        best = self.snapshots.best(ids)
+        if best is not None and best.n_reusable(ids) > n_reusable(self.ids, self.layers, ids):
+            self.restore(best.ids, best.copied())
+        n = n_reusable(self.ids, self.layers, ids)
+        if n == len(self.ids):
+            return n
+        if n == 0:
+            self._forget()
+            return 0
+        for layer in self.layers:
+            layer.trim(len(self.ids) - n)
+        self.ids, self.logits = self.ids[:n], None
+        return n
+
+
+def check_prompt(ids: Sequence[int], args: ModelArgs, position: int = 0) -> None:
+    """Raise OptionError or ContextError unless the prompt `ids` can begin at `position` of a model's context."""
+    if len(ids) == 0:
+        raise OptionError("the prompt is empty; give at least one token")
+    if not 0 <= min(ids) <= max(ids) < args.vocab_size:
+        raise OptionError(f"a prompt id is outside the vocabulary of {args.vocab_size} tokens")
+    limit = args.context_limit
+    if limit is not None and position + len(ids) > limit:
+        raise ContextError(
+            f"the input has {position + len(ids)} tokens, the model's context {limit}; shorten the input"
+        )

@@ -1,0 +1,144 @@
+// Attention and the small steps against plain float64.
+#include <algorithm>
+#include <cmath>
+
+#include "../run/steps.h"
+#include "check.h"
+
+namespace kernels::check {
+namespace {
+
+struct Shape {
+  int64_t batch, heads, kv_heads, head_dim;
+};
+
+// Keys or values: [batch, kv_heads, keys, head_dim] in order, a part of a longer cache, or with keys before heads.
+enum class Order { plain, cache, keys_first };
+
+void set_strides(Order order, const Shape& s, int64_t keys, int64_t (&strides)[3]) {
+  const int64_t room = order == Order::cache ? keys + 3 : keys, row = s.head_dim;
+  strides[0] = s.kv_heads * room * row;
+  strides[1] = order == Order::keys_first ? row : room * row;
+  strides[2] = order == Order::keys_first ? s.kv_heads * row : row;
+}
+
+// Elements from the first to the last that is read.
+int64_t extent(const Shape& s, int64_t keys, const int64_t (&strides)[3]) {
+  return (s.batch - 1) * strides[0] + (s.kv_heads - 1) * strides[1] + (keys - 1) * strides[2] + s.head_dim;
+}
+
+// One query at `q` against keys [first, last) of a head that begins at elements k_at and v_at.
+void attend_exactly(const Attention& a, const Data& k, const Data& v, int64_t k_at, int64_t v_at, int64_t first,
+                    int64_t last, const float* q, double* out) {
+  std::vector<double> weights;
+  double largest = -INFINITY, sum = 0;
+  for (int64_t j = first; j < last; ++j) {
+    double score = 0;
+    for (int64_t d = 0; d < a.head_dim; ++d) score += q[d] * k[k_at + j * a.k_strides[2] + d];
+    weights.push_back(score * a.scale);
+    largest = std::max(largest, weights.back());
+  }
+  for (double& weight : weights) sum += weight = std::exp(weight - largest);
+  for (int64_t j = first; j < last; ++j)
+    for (int64_t d = 0; d < a.head_dim; ++d) out[d] += weights[j - first] / sum * v[v_at + j * a.v_strides[2] + d];
+}
+
+std::vector<double> attention_of(const Attention& a, const Data& k, const Data& v) {
+  std::vector<double> out(a.batch * a.heads * a.queries * a.head_dim);
+  for (int64_t row = 0; row < a.batch * a.heads * a.queries; ++row) {
+    const int64_t position = a.keys - a.queries + row % a.queries,
+                  head = row / a.queries % a.heads / (a.heads / a.kv_heads);
+    const int64_t b = row / a.queries / a.heads,
+                  first = a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0;
+    attend_exactly(a, k, v, b * a.k_strides[0] + head * a.k_strides[1], b * a.v_strides[0] + head * a.v_strides[1],
+                   first, position + 1, a.q + row * a.head_dim,
+                   &out[((b * a.queries + row % a.queries) * a.heads + row / a.queries % a.heads) * a.head_dim]);
+  }
+  return out;
+}
+
+void attend_and_compare(Comparison* comparison, const Shape& s, Float type, Order order, int64_t queries, int64_t keys,
+                        int64_t window) {
+  const std::vector<float> q = normal(s.batch * s.heads * queries * s.head_dim);
+  Attention a{q.data(), nullptr, nullptr,    nullptr, type, s.batch, s.heads, s.kv_heads,
+              queries,  keys,    s.head_dim, {},      {},   {},      window,  0.3f};
+  a.q_strides[0] = s.heads * queries * s.head_dim, a.q_strides[1] = queries * s.head_dim, a.q_strides[2] = s.head_dim;
+  set_strides(order, s, keys, a.k_strides);
+  set_strides(order == Order::plain ? Order::plain : Order::cache, s, keys, a.v_strides);
+  const Data k = Data::floats(type, extent(s, keys, a.k_strides)), v = Data::floats(type, extent(s, keys, a.v_strides));
+  a.k = k.at(), a.v = v.at();
+  comparison->run(attention_of(a, k, v), [&](float* out) {
+    a.out = out;
+    attend_all(a);
+  });
+}
+
+void norms(Comparison* comparison, int64_t rows, int64_t dim, Float type) {
+  const std::vector<float> x = normal(rows * dim);
+  const Data weight = Data::floats(type, dim);
+  std::vector<double> expected(rows * dim);
+  for (int64_t row = 0; row < rows; ++row) {
+    double sum = 0;
+    for (int64_t i = 0; i < dim; ++i) sum += std::pow(x[row * dim + i], 2.0);
+    for (int64_t i = 0; i < dim; ++i)
+      expected[row * dim + i] = x[row * dim + i] / std::sqrt(sum / dim + 1e-5) * weight[i];
+  }
+  comparison->run(expected, [&](float* out) { rms_norm(x.data(), {weight.at(), type, 1e-5f}, rows, dim, out); });
+}
+
+// x lies as [batch, n, heads, head_dim], as a projection leaves it.
+void rotations(Comparison* comparison, int64_t n, int64_t head_dim, int64_t offset, double factor) {
+  constexpr int64_t BATCH = 2, HEADS = 3;
+  const int64_t strides[] = {n * HEADS * head_dim, head_dim, HEADS * head_dim}, half = head_dim / 2;
+  const std::vector<float> x = normal(BATCH * strides[0]);
+  Rotation rotation{{}, factor};
+  for (int64_t i = 0; i < half; ++i) rotation.frequencies.push_back(std::pow(1e4, -2.0 * i / head_dim));
+  std::vector<double> expected(x.size());
+  for (int64_t row = 0; row < BATCH * HEADS * n; ++row)
+    for (int64_t i = 0; i < half; ++i) {
+      const int64_t at = row / n / HEADS * strides[0] + row / n % HEADS * strides[1] + row % n * strides[2] + i;
+      const double angle = (offset + row % n) / std::pow(1e4, 2.0 * i / head_dim);
+      const double cosine = factor * std::cos(angle), sine = factor * std::sin(angle);
+      expected[row * head_dim + i] = x[at] * cosine - x[at + half] * sine;
+      expected[row * head_dim + i + half] = x[at] * sine + x[at + half] * cosine;
+    }
+  comparison->run(expected, [&](float* out) { rotate(x.data(), strides, BATCH, HEADS, n, rotation, offset, out); });
+}
+
+void gates(Comparison* comparison, int64_t n) {
+  const std::vector<float> gate = normal(n), up = normal(n);
+  std::vector<double> expected(n);
+  for (int64_t i = 0; i < n; ++i)
+    expected[i] = static_cast<double>(gate[i]) * up[i] / (1 + std::exp(-static_cast<double>(gate[i])));
+  comparison->run(expected, [&](float* out) {
+    std::copy(gate.begin(), gate.end(), out);
+    silu_times(out, up.data(), n);
+  });
+}
+
+}  // namespace
+
+bool attention() {
+  constexpr int64_t LENGTHS[][2] = {{1, 1}, {1, 131}, {2, 65}, {37, 37}, {67, 150}};  // queries, keys
+  Comparison comparison("attention", 4e-6);
+  for (const Shape& s : {Shape{2, 6, 2, 20}, Shape{1, 3, 3, 64}, Shape{1, 4, 1, 5}})
+    for (const auto& [queries, keys] : LENGTHS)
+      for (const int64_t window : {0, 1, 5, 64, 100})
+        for (int i = 0; i < 3; ++i)
+          attend_and_compare(&comparison, s, TYPES[i], static_cast<Order>(i), queries, keys, window);
+  return comparison.report();
+}
+
+bool small_steps() {
+  Comparison comparison("small steps", 1e-6);
+  for (const Float type : TYPES)
+    for (const int64_t dim : {1, 15, 77, 576})
+      for (const int64_t rows : {1, 3, 90}) norms(&comparison, rows, dim, type);
+  for (const int64_t n : {1, 5, 70})
+    for (const int64_t head_dim : {2, 20, 64})
+      for (const int64_t offset : {0, 4000}) rotations(&comparison, n, head_dim, offset, offset == 0 ? 1 : 1.25);
+  for (const int64_t n : {1, 511, 513, 12345}) gates(&comparison, n);
+  return comparison.report();
+}
+
+}  // namespace kernels::check

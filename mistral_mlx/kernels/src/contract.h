@@ -1,0 +1,144 @@
+// The contract of the CPU kernels: plain functions over raw pointers, one table of them per instruction set.
+// Knows nothing of MLX, Python or threads. Every file of this folder points here for the layout.
+//
+// Packed weights, as MLX's affine mode stores them, [n_out, n_in]:
+//
+//     one row, 4 bits:  | word 0                            | word 1 ...      uint32, little endian, so that byte j
+//                       | q7 q6 q5 q4 q3 q2 q1 q0           |                 holds q(2j) in its low, q(2j+1) in its
+//                         high bits             low bits                      high half
+//     8 bits:           byte k is q(k);   2, 3, 5, 6 bits: a stream of bits, low bits first, across word borders
+//     scales, biases:   [n_out, n_in / group], group = 32, 64 or 128 inputs
+//
+//     w(n, k) = scale(n, k / group) * q(n, k) + bias(n, k / group)
+//
+// A row of weights starts on any byte (a mapped file): only unaligned loads. n_in is a multiple of the group, and of
+// nothing else; nothing may be read behind the last row.
+//
+// Activations are float32. They are rounded per group before they meet packed weights, x ~ scale * code, and the bias
+// is multiplied by the sum of the *rounded* ones, so that the product is exactly W times the rounded vector:
+//
+//     y(n) = sum over groups of  scale(n) * [x scale * sum q * code]  +  bias(n) * [x scale * sum code]
+//
+// Fine codes (|code| <= FINE_LIMIT, 16 bits; a single row and 4 bits: |code| <= 1919, 12 bits) lose nothing that can be
+// noticed; coarse ones (|code| <= COARSE_LIMIT, 8 bits) take half the arithmetic. A group that holds a NaN or an
+// infinity has the scale NaN.
+//
+// The order of additions into one output depends on n_in and the group alone, never on the range [n0, n1) of a call:
+// any number of threads gives the same bits.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace kernels {
+
+enum class Float { f32, f16, bf16 };
+
+struct Packed {
+  const uint8_t* codes;
+  const void* scales;
+  const void* biases;
+  Float type;  // of scales and biases
+  int bits, group;
+  int64_t n_out, n_in;
+
+  int64_t groups() const { return n_in / group; }
+  int64_t row_bytes() const { return n_in * bits / 8; }
+};
+
+struct Dense {
+  const void* weights;  // [n_out, n_in]
+  Float type;
+  int64_t n_out, n_in;
+};
+
+constexpr int FINE_LIMIT = 32639;  // 127 * 256 + 127: what splits into two planes of int8
+// Of a single row: with 4 bits, 16 times a code less another one must split into two planes too (avx512.cpp says why).
+constexpr int row_limit(int bits) { return bits == 4 ? FINE_LIMIT / 17 : FINE_LIMIT; }
+constexpr int COARSE_LIMIT = 127;
+constexpr int64_t BLOCK = 128;       // codes of a row are zero-padded to a multiple of this
+constexpr int64_t GROUP_BLOCK = 16;  // scales and sums of a row are zero-padded to a multiple of this
+
+inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// One row, fine; in the order and form its instruction set likes.
+struct Fine {
+  int8_t* planes;  // fine_bytes(n_in)
+  float* scales;   // [groups], padded
+  float* sums;     // [groups], padded: x scale * sum of codes
+};
+inline int64_t fine_bytes(int64_t n_in) { return 2 * round_up(n_in, BLOCK); }
+
+// Many rows, in the order their instruction set likes. Two planes are fine codes, 256 * first + second; a single plane
+// is coarse ones.
+struct Rows {
+  int8_t* codes;  // [rows, planes, stride]
+  float* scales;  // [rows, group_stride]
+  float* sums;    // [rows, group_stride]
+  int64_t rows, stride, group_stride;
+  int planes;
+};
+// 64 bytes more than needed, or all rows of a tile would fall into one set of the L1 cache.
+inline int64_t plane_stride(int64_t n_in) { return round_up(n_in, BLOCK) + 64; }
+constexpr int64_t ROW_BLOCK = 16;  // Rows has memory, not values, for a multiple of this many rows
+
+constexpr int64_t TILE = 32;           // outputs of packed_rows and dense_rows are computed in blocks of this many
+constexpr int64_t DEPTH = 1024;        // inputs that such a block unpacks at a time; 32 KB, which the L1 cache holds
+constexpr int64_t DENSE_DEPTH = 256;   // the same for float32
+constexpr size_t SCRATCH = 64 * 1024;  // bytes of scratch a call may use
+static_assert(TILE * DEPTH + 2 * TILE * (DEPTH / 32) * sizeof(float) <= SCRATCH);
+static_assert(TILE * DENSE_DEPTH * sizeof(float) <= SCRATCH);
+
+// Queries [batch, heads, queries, head_dim], keys and values [batch, kv_heads, keys, head_dim], each with strides in
+// elements, the last of them 1. The query i stands at position keys - queries + i and sees key j if that is 0 to
+// window - 1 positions back; a window of 0 has no end. The result is [batch, queries, heads, head_dim] in order.
+struct Attention {
+  const float* q;
+  const void* k;
+  const void* v;
+  float* out;
+  Float type;  // of keys and values
+  int64_t batch, heads, kv_heads, queries, keys, head_dim;
+  int64_t q_strides[3], k_strides[3], v_strides[3];
+  int64_t window;
+  float scale;
+};
+constexpr int SEARCH_GROUPS = 16;  // that are improved side by side
+constexpr int64_t KEYS = 64;       // in a tile
+inline int64_t padded_head(int64_t head_dim) { return round_up(head_dim, 16); }
+inline int64_t attention_scratch(int64_t rows, int64_t head_dim) {
+  return ((3 * KEYS + 2 * rows) * padded_head(head_dim) + 2 * rows) * static_cast<int64_t>(sizeof(float));
+}
+
+struct Kernels {
+  const char* name;
+  void (*round_fine)(const float* x, const Packed& w, const Fine& out);
+  void (*round_rows)(const float* x, const Packed& w, const Rows& out, int64_t row);
+  // y[n] for n in [n0, n1).
+  void (*packed_row)(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1);
+  // y[row * y_stride + n] for all rows and n in [n0, n1), n0 a multiple of TILE; scratch is 64-byte aligned.
+  void (*packed_rows)(const Packed& w, const Rows& x, float* y, int64_t y_stride, int64_t n0, int64_t n1,
+                      void* scratch);
+  void (*dense_row)(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1);
+  void (*dense_rows)(const Dense& w, const float* x, int64_t rows, float* y, int64_t y_stride, int64_t n0, int64_t n1,
+                     void* scratch);
+  // All query heads of a key head at positions [position, position + n_positions) of the queries.
+  void (*attend)(const Attention& a, int64_t batch, int64_t kv_head, int64_t position, int64_t n_positions,
+                 float* scratch);
+  // Replaces scales and biases of SEARCH_GROUPS groups by others of `type`, where it finds some, whose nearest codes
+  // give a smaller sum of importance * (w - unpacked)^2 than the given codes do, and returns the bits of those whose
+  // codes are to be made anew. Weights, codes and importance (null: 1) are [group, SEARCH_GROUPS]. The same bits in
+  // every table.
+  uint32_t (*improve)(const float* weights, const float* importance, int group, int bits, Float type,
+                      const float* codes, float* scales, float* biases);
+};
+
+// The table in use: the best one that this CPU can run, until select() names another one.
+const Kernels& active();
+// Use the table of that name; returns false if this CPU cannot run it or there is no such name.
+bool select(const std::string& name);
+// The names of all tables that this CPU can run, the best one first.
+std::vector<std::string> sets();
+
+}  // namespace kernels

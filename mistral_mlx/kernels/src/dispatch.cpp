@@ -1,0 +1,95 @@
+// Chooses the table of kernels: the only file that asks which CPU this is.
+#include <atomic>
+
+#include "contract.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
+namespace kernels {
+
+// One table per instruction set. Plain data: reading the name of a set runs no instruction of that set.
+extern const Kernels portable, avx2, avx_vnni, avx512, neon, neon_i8mm;
+
+namespace {
+
+struct Choice {
+  const Kernels* table;
+  bool (*runs)();
+};
+
+bool always() { return true; }
+
+#if defined(__x86_64__)
+// These also ask the operating system whether it keeps the registers.
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vnni");
+}
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+bool has_avx_vnni() {  // GCC 12 knows no name for it: leaf 7, subleaf 1, EAX bit 4
+  unsigned a, b, c, d;
+  return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+constexpr Choice CHOICES[] = {{&avx512, has_avx512}, {&avx_vnni, has_avx_vnni}, {&avx2, has_avx2}, {&portable, always}};
+#elif defined(__aarch64__)
+#ifdef __APPLE__
+bool has(const char* feature) {
+  int value = 0;
+  size_t size = sizeof value;
+  return sysctlbyname(feature, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+bool has_dotprod() { return has("hw.optional.arm.FEAT_DotProd"); }
+bool has_i8mm() { return has_dotprod() && has("hw.optional.arm.FEAT_I8MM"); }
+#else
+// The bits of Linux's asm/hwcap.h, which older C libraries lack: ASIMDDP and, in the second word, I8MM.
+bool has_dotprod() { return getauxval(AT_HWCAP) >> 20 & 1; }
+bool has_i8mm() { return has_dotprod() && (getauxval(AT_HWCAP2) >> 13 & 1); }
+#endif
+constexpr Choice CHOICES[] = {{&neon_i8mm, has_i8mm}, {&neon, has_dotprod}, {&portable, always}};
+#else
+constexpr Choice CHOICES[] = {{&portable, always}};
+#endif
+
+// The tables that this CPU can run, the best one first; never empty.
+std::vector<const Kernels*> usable() {
+  std::vector<const Kernels*> tables;
+  for (const Choice& choice : CHOICES)
+    if (choice.runs()) tables.push_back(choice.table);
+  return tables;
+}
+
+std::atomic<const Kernels*> chosen{nullptr};
+
+}  // namespace
+
+bool select(const std::string& name) {
+  for (const Kernels* table : usable())
+    if (name == table->name) {
+      chosen.store(table);
+      return true;
+    }
+  return false;
+}
+
+const Kernels& active() {
+  const Kernels* table = chosen.load(std::memory_order_relaxed);
+  if (table == nullptr) chosen.store(table = usable().front());
+  return *table;
+}
+
+std::vector<std::string> sets() {
+  std::vector<std::string> names;
+  for (const Kernels* table : usable()) names.emplace_back(table->name);
+  return names;
+}
+
+}  // namespace kernels

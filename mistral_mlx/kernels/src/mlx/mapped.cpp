@@ -1,0 +1,104 @@
+// Arrays over a mapped file, see mapped.h. A file that shrinks while it is mapped raises SIGBUS in whoever reads the
+// lost pages; nothing can check that in advance.
+#include "mapped.h"
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <system_error>
+#include <thread>
+
+namespace mx = mlx::core;
+
+namespace kernels {
+namespace {
+
+size_t size_of(int fd) {
+  struct stat status;
+  if (fstat(fd, &status) != 0) throw std::system_error(errno, std::generic_category(), "fstat");
+  return static_cast<size_t>(status.st_size);
+}
+
+// Private and writable: MLX itself never writes into memory it did not allocate (array::is_donatable), but NumPy views
+// of an array may be written to, and that must reach neither the file nor a page that refuses it. Pages only read stay
+// those of the page cache, shared by all processes. Not reserved, as nearly none are written; where strict accounting
+// or RLIMIT_DATA refuses even that, read-only.
+class Mapping {
+ public:
+  explicit Mapping(int fd) : nbytes_(size_of(fd)) {
+    data_ = mmap(nullptr, nbytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+    if (data_ == MAP_FAILED && errno == ENOMEM) data_ = mmap(nullptr, nbytes_, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (data_ == MAP_FAILED) throw std::system_error(errno, std::generic_category(), "mmap");
+  }
+  ~Mapping() { munmap(data_, nbytes_); }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+
+  // In steps, so that the address space is not locked for long.
+  void advise(int advice) const {
+    constexpr size_t STEP = 16 << 20;
+    for (size_t at = 0; at < nbytes_; at += STEP)
+      if (madvise(static_cast<char*>(data_) + at, std::min(STEP, nbytes_ - at), advice) != 0) return;
+  }
+
+  const char* at(int64_t start, size_t nbytes) const {
+    if (start < 0 || nbytes > nbytes_ || static_cast<size_t>(start) > nbytes_ - nbytes) {
+      throw std::invalid_argument("it became shorter while it was opened");
+    }
+    return static_cast<const char*>(data_) + start;
+  }
+
+ private:
+  size_t nbytes_;
+  void* data_;
+};
+
+// Enters the pages of the file into the page table ahead of the first pass, which would stop at each sixteenth of them.
+// Where the system cannot, the first pass does it.
+void populate([[maybe_unused]] std::shared_ptr<Mapping> file) {
+#ifdef MADV_POPULATE_READ
+  try {
+    std::thread([file = std::move(file)] { file->advise(MADV_POPULATE_READ); }).detach();
+  } catch (const std::system_error&) {  // no thread to be had
+  }
+#endif
+}
+
+// A buffer of MLX's own that keeps the mapping. Tensors are views of it whose offset leads into the mapping: MLX can
+// wrap foreign memory only where Metal does, on a CPU it copies.
+mx::array anchor(const std::shared_ptr<Mapping>& file) {
+  const auto free = [file](mx::allocator::Buffer buffer) { mx::allocator::allocator().free(buffer); };
+  return mx::array(mx::allocator::Data(mx::allocator::allocator().malloc(1), free), {1}, mx::uint8);
+}
+
+mx::array tensor_at(const char* data, mx::array tensor, const mx::array& anchor) {
+  mx::Strides strides(tensor.ndim(), 1);
+  for (int axis = tensor.ndim() - 1; axis > 0; --axis) strides[axis - 1] = strides[axis] * tensor.shape(axis);
+  mx::array bytes({1}, mx::uint8, nullptr, {});  // an offset counts items, and a tensor may begin at any byte
+  bytes.copy_shared_buffer(anchor, {1}, anchor.flags(), 1,
+                           reinterpret_cast<intptr_t>(data) - reinterpret_cast<intptr_t>(anchor.data<char>()));
+  tensor.copy_shared_buffer(bytes, strides, {true, true, tensor.ndim() <= 1 || tensor.size() <= 1}, tensor.size());
+  tensor.set_status(mx::array::Status::available);
+  return tensor;
+}
+
+}  // namespace
+
+std::vector<mx::array> map_tensors(int fd, const std::vector<Part>& parts) {
+  const auto file = std::make_shared<Mapping>(fd);
+  populate(file);
+  const mx::array holder = anchor(file);
+  std::vector<mx::array> tensors;
+  for (const auto& [start, shape, dtype] : parts) {
+    mx::array tensor(mx::Shape(shape.begin(), shape.end()), dtype, nullptr, {});
+    tensors.push_back(tensor_at(file->at(start, tensor.nbytes()), tensor, holder));
+  }
+  return tensors;
+}
+
+}  // namespace kernels

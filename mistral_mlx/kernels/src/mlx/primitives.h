@@ -1,0 +1,40 @@
+// The kernels as lazy MLX operations; knows nothing of Python. All results are float32.
+#pragma once
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include <mlx/array.h>
+#include "../run/steps.h"
+
+namespace kernels {
+
+// A weight [n_out, n_in]: plain (float32, float16 or bfloat16), or packed in MLX's affine form if it has scales.
+struct Weight {
+  mlx::core::array weight;
+  std::optional<mlx::core::array> scales, biases;
+  int group_size, bits;
+};
+using NormWeight = std::optional<std::pair<mlx::core::array, float>>;  // and eps
+
+// x W^T for each weight, x [..., n_in] normalized before where `norm` says so; see Products.
+std::vector<mlx::core::array> products(const mlx::core::array& x, const std::vector<Weight>& weights,
+                                       const NormWeight& norm, Products::Then then,
+                                       const std::optional<mlx::core::array>& residual);
+
+// Attention, see Attention in contract.h; window 0 has no end. The result is [batch, queries, heads * head_dim].
+mlx::core::array attention(const mlx::core::array& q, const mlx::core::array& k, const mlx::core::array& v, float scale,
+                           int window);
+
+// A transformer block for one token of each batch row, see block.h: x is [batch, 1, dim], keys and values are
+// [batch, kv_heads, slots, head_dim]. Returns the result and the two buffers, written in place where nobody else holds
+// them. The weights are those of q, k, v, o, gate, up and down; the norms stand before q and before gate.
+std::vector<mlx::core::array> block_token(const mlx::core::array& x, const mlx::core::array& keys,
+                                          const mlx::core::array& values, const std::vector<Weight>& weights,
+                                          const std::vector<NormWeight>& norms, const Rotation& rotation, int slot,
+                                          int seen, int position, float scale);
+
+mlx::core::array rms_norm(const mlx::core::array& x, const mlx::core::array& weight, float eps);
+mlx::core::array rope(const mlx::core::array& x, const Rotation& rotation, int offset);
+
+}  // namespace kernels

@@ -1,0 +1,49 @@
+// Products on all threads, with what stands before and after them in a transformer: rounds the activations, cuts the
+// outputs into pieces, calls the kernels in use. Knows nothing of MLX.
+#pragma once
+#include <optional>
+#include <variant>
+#include <vector>
+
+#include "../contract.h"
+
+namespace kernels {
+
+using Matrix = std::variant<Packed, Dense>;
+
+struct Norm {  // x / sqrt(mean(x^2) + eps) * weight, over a row
+  const void* weight;
+  Float type;
+  float eps;
+};
+
+// y[i] = x W[i]^T for matrices of one n_in; all row-major and contiguous.
+struct Products {
+  enum Then { EACH, ADD, SWIGLU };
+  std::vector<Matrix> weights;
+  const float* x;  // [rows, n_in]
+  int64_t rows;
+  std::optional<Norm> norm;  // of x, before
+  Then then;                 // ADD: y[0] = residual + x W[0]^T.  SWIGLU: y[0] = silu(x W[0]^T) * x W[1]^T
+  const float* residual;     // [rows, n_out]
+  std::vector<float*> y;     // [rows, n_out] each
+};
+void compute(const Products& p);
+
+inline int64_t inputs_of(const Matrix& w) {
+  return std::visit([](const auto& known) { return known.n_in; }, w);
+}
+inline int64_t outputs_of(const Matrix& w) {
+  return std::visit([](const auto& known) { return known.n_out; }, w);
+}
+
+// Attention on all threads, over heads and positions.
+void attend_all(const Attention& a);
+
+// How finely many rows are rounded: 2 planes (the default) or 1, see contract.h.
+void set_planes(int n);
+
+// Bytes per second that all threads read from memory together, the best of `repeats` runs over `bytes`.
+double read_bandwidth(int64_t bytes, int repeats);
+
+}  // namespace kernels

@@ -1,0 +1,106 @@
+// The small steps between the products, see steps.h: where MLX's own cost more than the arithmetic.
+#include "steps.h"
+
+#include <cmath>
+
+#include "../parts/vectors.h"
+#include "pool.h"
+#include "workspace.h"
+
+namespace kernels {
+namespace {
+
+constexpr int64_t PIECE = 16384;  // elements worth handing to another thread
+
+// Calls row(i) for all rows of `width` elements.
+template <typename Row>
+void each_row(int64_t rows, int64_t width, Row&& row) {
+  const int64_t step = PIECE / width > 0 ? PIECE / width : 1;
+  parallel((rows + step - 1) / step, [&](int64_t piece) {
+    const int64_t end = (piece + 1) * step < rows ? (piece + 1) * step : rows;
+    for (int64_t i = piece * step; i < end; ++i) row(i);
+  });
+}
+
+// Cosines and sines of one position beside each other, [2, head_dim / 2].
+void angles_of(int64_t position, const Rotation& rotation, float* out) {
+  const int64_t half = rotation.head_dim() / 2;
+  for (int64_t i = 0; i < half; ++i) {
+    const double angle = static_cast<double>(position) * rotation.frequencies[i];
+    out[i] = static_cast<float>(rotation.factor * std::cos(angle));
+    out[half + i] = static_cast<float>(rotation.factor * std::sin(angle));
+  }
+}
+
+// The angles of n positions, kept from one call to the next: the layers of a model ask for the same ones.
+const float* angles(int64_t offset, int64_t n, const Rotation& rotation) {
+  struct Known {
+    int64_t offset, n;
+    Rotation rotation;
+  };
+  thread_local Known known{0, 0, {}};
+  const int64_t head_dim = rotation.head_dim();
+  float* table = reinterpret_cast<float*>(workspace<Slot::angles>(n * head_dim * static_cast<int64_t>(sizeof(float))));
+  if (known.offset == offset && known.n == n && known.rotation == rotation) return table;
+  known.n = 0;  // until the table is whole
+  each_row(n, head_dim * 16, [&](int64_t p) { angles_of(offset + p, rotation, table + p * head_dim); });
+  known.offset = offset, known.n = n;
+  if (!(known.rotation == rotation)) known.rotation = rotation;
+  return table;
+}
+
+}  // namespace
+
+void rms_norm(const float* x, const Norm& norm, int64_t rows, int64_t dim, float* out) {
+  each_row(rows, dim, [&](int64_t i) {
+    const float* from = x + i * dim;
+    float parts[16] = {}, total = 0.0f;
+    int64_t k = 0;
+    for (; k + 16 <= dim; k += 16)
+      for (int j = 0; j < 16; ++j) parts[j] += from[k + j] * from[k + j];
+    for (; k < dim; ++k) parts[0] += from[k] * from[k];
+    for (const float part : parts) total += part;
+    const float factor = 1.0f / std::sqrt(total / static_cast<float>(dim) + norm.eps);
+    for (k = 0; k < dim; ++k) out[i * dim + k] = from[k] * factor * load_float(norm.weight, norm.type, k);
+  });
+}
+
+void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t heads, int64_t n,
+            const Rotation& rotation, int64_t offset, float* out) {
+  const int64_t head_dim = rotation.head_dim(), half = head_dim / 2;
+  const float* table = angles(offset, n, rotation);
+  each_row(batch * heads * n, head_dim, [&](int64_t row) {
+    const int64_t p = row % n, head = row / n % heads, b = row / n / heads;
+    const float* from = x + b * strides[0] + head * strides[1] + p * strides[2];
+    const float *cosine = table + p * head_dim, *sine = cosine + half;
+    float* to = out + row * head_dim;
+    for (int64_t i = 0; i < half; ++i) {
+      const float first = from[i], second = from[i + half];
+      to[i] = first * cosine[i] - second * sine[i];
+      to[i + half] = first * sine[i] + second * cosine[i];
+    }
+  });
+}
+
+void silu_times(float* gate, const float* up, int64_t n) {
+  const auto one = [](Vector x, Vector y) {
+    const Vector e = exp_of((Vector)((Ints)x | INT32_MIN));  // of -|x|
+    const Ints negative = x < Vector{};
+    const Vector top = (Vector)(((Ints)e & negative) | ((Ints)(Vector{} + 1.0f) & ~negative));
+    return x * (top / (e + 1.0f)) * y;
+  };
+  int64_t i = 0;
+  for (; i + WIDTH <= n; i += WIDTH) put(gate + i, one(vector_at(gate + i), vector_at(up + i)));
+  for (; i < n; ++i) gate[i] = one(Vector{} + gate[i], Vector{} + up[i])[0];
+}
+
+void narrow(const float* x, Float type, int64_t n, void* out) {
+  if (type == Float::f32) {
+    std::memcpy(out, x, n * sizeof(float));
+    return;
+  }
+  uint16_t* to = static_cast<uint16_t*>(out);
+  for (int64_t i = 0; i < n; ++i) to[i] = type == Float::f16 ? float_to_half(x[i]) : float_to_bfloat(x[i]);
+}
+
+}  // namespace kernels

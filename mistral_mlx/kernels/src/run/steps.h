@@ -1,0 +1,31 @@
+// The small steps between the products.
+#pragma once
+#include "products.h"
+
+namespace kernels {
+
+// Rows of `dim`, each normalized.
+void rms_norm(const float* x, const Norm& norm, int64_t rows, int64_t dim, float* out);
+
+// Pair i of a head, elements i and i + head_dim / 2, turns by position * frequencies[i] radians. In float64: the angles
+// of far positions need more than 24 bits.
+struct Rotation {
+  std::vector<double> frequencies;  // [head_dim / 2]
+  double factor = 1;                // multiplies every cosine and sine
+
+  int64_t head_dim() const { return 2 * static_cast<int64_t>(frequencies.size()); }
+  bool operator==(const Rotation&) const = default;
+};
+
+// Rotary positions offset, offset + 1, ... on [batch, heads, n, head_dim]; strides in elements, the last 1. The result
+// is in order, and may be x where that is.
+void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t heads, int64_t n,
+            const Rotation& rotation, int64_t offset, float* out);
+
+// silu(gate) * up, into gate; a piece for one thread.
+void silu_times(float* gate, const float* up, int64_t n);
+
+// As `type`, to nearest even.
+void narrow(const float* x, Float type, int64_t n, void* out);
+
+}  // namespace kernels

@@ -1,0 +1,26 @@
+"""Talks to a session, saves it, and loads it as another process does."""
+
+from helpers.models import LetterTokenizer, tiny_model
+from helpers.session_steps import TEXTS, check
+
+from mistral_mlx.session.saved import load
+
+SETTINGS = {"model": "tiny", "temperature": 0.5, "stop": ["a", "b"], "seed": None}
+
+
+def talk(session, n=3):
+    for text in TEXTS[:n]:
+        check(session, "ask", text)
+    return session
+
+
+def reload(session, path, **options):
+    """Return the saved session as another process finds it: with the same model, read anew."""
+    windows = list(session.model.args.sliding_window)
+    limit = session.model.args.max_position_embeddings
+    model = tiny_model(sliding_window=windows, max_position_embeddings=limit)[0]
+    return load(path, model, LetterTokenizer(), **options)[0]
+
+
+def caches(path):
+    return sorted(path.parent.glob("*.safetensors"))

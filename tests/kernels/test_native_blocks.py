@@ -1,0 +1,100 @@
+"""Native attention and whole blocks, against float64 and against single steps."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from helpers.models import tiny_model
+from helpers.native import normal
+
+from mistral_mlx import kernels as mistral_kernels
+from mistral_mlx.kernels import native
+from mistral_mlx.model.cache import RollingBufferCache
+from mistral_mlx.model.packing import Packing
+
+pytestmark = pytest.mark.skipif(not native.available, reason=f"no native kernels: {native.missing}")
+
+ATTENTION_EPS = 2e-6  # exp is good to 2e-7, scores of about 10 to 2^-24 of their size
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+@pytest.mark.parametrize("window", [0, 1, 5, 64, 100])
+@pytest.mark.parametrize(("n_new", "n_keys"), [(1, 1), (1, 131), (2, 65), (37, 37), (67, 200)])
+def test_attention_sees_the_window_and_nothing_else(kernels, n_new, n_keys, window, dtype):
+    q = normal(2, 6, n_new, 20)
+    k, v = (mx.array(normal(2, 2, n_keys, 20, seed=seed)).astype(dtype) for seed in (1, 2))
+    result = np.array(kernels.attention(mx.array(q), k, v, scale=0.3, window=window))
+    keys, values = (np.array(a.astype(mx.float32), np.float64).repeat(3, axis=1) for a in (k, v))
+    distance = np.arange(n_keys - n_new, n_keys)[:, None] - np.arange(n_keys)
+    seen = (distance >= 0) & ((distance < window) | (window == 0))
+    weights = np.exp(np.where(seen, 0.3 * q.astype(np.float64) @ keys.swapaxes(-1, -2), -np.inf))
+    expected = weights / weights.sum(axis=-1, keepdims=True) @ values
+    expected = expected.swapaxes(1, 2).reshape(2, n_new, -1)
+    assert np.abs(result - expected).max() <= ATTENTION_EPS * np.abs(values).max()
+
+
+def test_attention_of_any_number_of_threads_gives_the_same_bits(kernels):
+    q, k = mx.array(normal(1, 6, 70, 64)), mx.array(normal(1, 2, 170, 64, seed=1))
+    results = []
+    for threads in (1, 3):
+        kernels.set_threads(threads)
+        results.append(np.array(kernels.attention(q, k, k, scale=0.1, window=33)).tobytes())
+    kernels.set_threads(0)
+    assert results[0] == results[1]
+
+
+def tiny_block(bits):
+    """A random transformer block, its weights plain float32 (0 bits) or packed from half precision."""
+    model, _ = tiny_model(seed=3, hidden_size=64, intermediate_size=96)
+    block = model.model.layers[0]
+    for part in (block.self_attn, block.mlp) if bits else ():
+        for name, layer in part.children().items():
+            packed = layer.quantized(Packing(bits, 32))
+            packed.update(
+                dict(
+                    zip(
+                        ("weight", "scales", "biases"),
+                        mx.quantize(layer.weight.astype(mx.float16), 32, bits),
+                        strict=True,
+                    )
+                )
+            )
+            part[name] = packed
+    return block
+
+
+@pytest.mark.parametrize("bits", [0, 4, 5, 8])
+@pytest.mark.parametrize("window", [None, 5])
+def test_a_block_in_one_step_is_the_block_in_single_steps(kernels, window, bits, monkeypatch):
+    """Over more than two wraps of the window; a prompt takes the single steps."""
+    used, run_block = [], mistral_kernels.run_block
+    monkeypatch.setattr(mistral_kernels, "run_block", lambda *a, **k: used.append(1) or run_block(*a, **k))
+    block, fused, single = tiny_block(bits), RollingBufferCache(window), RollingBufferCache(window)
+    error = 1e-3 if bits else 1e-5  # a key may be rounded to the next half where the steps differ in the last bit
+    for i in range(14):
+        x = mx.array(normal(2, 1, 64, seed=i))
+        result = np.array(block(x, fused))
+        expected = np.array(block.in_steps(x, single))
+        assert np.abs(result - expected).max() <= error * np.abs(expected).max()
+    assert len(used) == 13  # all but the first, which makes the buffers
+    for a, b in ((fused.keys, single.keys), (fused.values, single.values)):
+        assert np.abs(np.array(a) - np.array(b)).max() <= error * np.abs(np.array(b)).max()
+
+
+def test_a_buffer_that_someone_holds_is_not_written_into(kernels):
+    block, cache = tiny_block(0), RollingBufferCache(4)
+    for i in range(9):
+        mx.eval(block(mx.array(normal(1, 1, 64, seed=i)), cache))
+    held = cache.keys
+    before = np.array(held)
+    mx.eval(block(mx.array(normal(1, 1, 64, seed=9)), cache))
+    assert (np.array(held) == before).all()
+    assert (np.array(cache.keys) != before).any()
+
+
+def test_a_buffer_that_nobody_holds_is_written_in_place(kernels):
+    block, cache = tiny_block(0), RollingBufferCache(4)
+    places = set()
+    for i in range(9):
+        mx.eval(block(mx.array(normal(1, 1, 64, seed=i)), cache))
+        places.add(np.asarray(cache.keys).ctypes.data)
+    assert len(places) <= 2  # the first step has another one
