@@ -1,54 +1,39 @@
-"""The command line: parses, calls, and turns every error into one line and a documented exit status.
+"""The command line: registers the commands, and turns every error into one line and a documented exit status.
 
 Heavy imports stand inside the commands: ``--help`` needs neither MLX nor a tokenizer.
 """
 
 import os
 import sys
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from mistral_mlx.cli.commands.batch import batch
-from mistral_mlx.cli.commands.complete import complete
-from mistral_mlx.cli.commands.completion import completion
-from mistral_mlx.cli.commands.convert import convert
-from mistral_mlx.cli.commands.evaluate import evaluate
-from mistral_mlx.cli.commands.models import models
-from mistral_mlx.cli.commands.tokens import tokens
-from mistral_mlx.cli.options.help import Application
-from mistral_mlx.cli.options.sampling import with_sampling
-from mistral_mlx.cli.terminal.streams import Interrupted, OutputError, note, prepare_streams, raise_on_signals
-from mistral_mlx.errors import (
-    ContextError,
-    ConversionError,
-    MistralMLXError,
-    ModelError,
-    OptionError,
-    SessionError,
-    shown,
-)
+from mistral_mlx.errors import MistralMLXError
 from mistral_mlx.version import __version__
 
 from .answers import prompt_templates
-from .commands import complete as complete_command
-from .commands import config
-from .commands import convert as convert_command
-from .commands import evaluate as evaluate_command
-from .models import registry
-from .options import shared
+from .commands import (
+    batch,
+    bench,
+    chat,
+    complete,
+    completion,
+    config,
+    convert,
+    evaluate,
+    export,
+    info,
+    models,
+    pull,
+    tokens,
+)
+from .options.help import Application
+from .statuses import Status, status_of
+from .terminal.notes import Notes
+from .terminal.signals import Interrupted, raise_on_signals
+from .terminal.streams import OutputError, prepare_streams
 
-# docs/cli.md lists them; those of signals are in `terminal`.
-INTERNAL, USAGE, MODEL, CONTEXT, OUTPUT = 1, 2, 3, 4, 5
-STATUS: list[tuple[type[Exception], int]] = [
-    (OptionError, USAGE),
-    (ModelError, MODEL),
-    (SessionError, MODEL),
-    (ContextError, CONTEXT),
-    (ConversionError, OUTPUT),
-    (OutputError, OUTPUT),
-    (OSError, OUTPUT),
-]
 MLX_PACKAGE = "mlx" if sys.platform == "darwin" else "'mlx[cpu]'"
 
 app = Application(
@@ -72,30 +57,27 @@ def run() -> NoReturn:
     sys.exit(status)
 
 
-def status_of(error: BaseException) -> int:
-    """Return the documented exit status for an error."""
+def _report(error: Exception | Interrupted) -> int:
+    """Write what went wrong in one line, and return the exit status for it."""
+    notes = Notes()
     if isinstance(error, Interrupted):
+        notes.always("interrupted; nothing half-written is left")
         return error.status
     if isinstance(error, typer.TyperException):
+        notes.error(f"{error.format_message()} (see --help)")
         return error.exit_code
-    return next((status for kind, status in STATUS if isinstance(error, kind)), INTERNAL)
+    notes.error(_described(error))
+    return Status.OUTPUT if isinstance(error, OutputError) else status_of(error)
 
 
-def _report(error: Exception | Interrupted) -> int:
-    """Say what went wrong in one line, and return the exit status for it."""
-    if isinstance(error, Interrupted):
-        note("interrupted; nothing half-written is left")
-    elif isinstance(error, typer.TyperException):
-        note(f"error: {error.format_message()} (see --help)")
-    elif isinstance(error, ImportError):
-        note(f"error: the installation is incomplete ({error}); run: pip install --force-reinstall {MLX_PACKAGE}")
-    elif isinstance(error, OSError):
-        note(f"error: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
-    elif isinstance(error, MistralMLXError | OutputError):
-        note(f"error: {error}")
-    else:
-        note(f"error: this is a bug: {type(error).__name__}: {error} (--debug before the command shows where)")
-    return status_of(error)
+def _described(error: Exception) -> str:
+    if isinstance(error, ImportError):
+        return f"the installation is incomplete ({error}); run: pip install --force-reinstall {MLX_PACKAGE}"
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    if isinstance(error, MistralMLXError | OutputError):
+        return str(error)
+    return f"this is a bug: {type(error).__name__}: {error} (--debug before the command shows where)"
 
 
 def _version(wanted: bool) -> None:
@@ -123,174 +105,17 @@ def common(
         print(context.get_help())
 
 
-app.command(epilog=complete_command.EXAMPLES)(complete)
-app.command()(batch)
+app.command(epilog=complete.EXAMPLES)(complete.complete)
+app.command()(batch.batch)
 app.add_typer(prompt_templates.app, name="templates")
-
-
-@app.command(epilog="mistral-mlx chat -m demo\nmistral-mlx chat -m demo --system 'Be brief.' --dry-multiplier 0.8")
-@with_sampling
-def chat(
-    context: typer.Context,
-    model: shared.Model = None,
-    system: shared.System = None,
-    template: shared.Template = None,
-    max_tokens: shared.MaxTokens = shared.MAX_TOKENS,
-    stop: shared.Stop = None,
-    stats: shared.Stats = False,
-    plain: Annotated[
-        bool, shared.output_option("--plain", help="Show answers as they are written, not as Markdown.")
-    ] = False,
-    on_overflow: Annotated[
-        str, typer.Option(metavar="drop-turns|stop", help="When the context is full: forget the oldest turns, or stop.")
-    ] = "drop-turns",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the saved session NAME, or the last.")] = False,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The session of --resume.")] = None,
-    last: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the last saved session.")] = False,
-    save: Annotated[bool, typer.Option(help="Save the conversation after every turn.")] = True,
-    history: Annotated[bool, typer.Option(help="Remember what was typed, in a file only you can read.")] = True,
-    quiet: shared.Quiet = False,
-    device: shared.Device = "auto",
-    threads: shared.Threads = 0,
-    ignore_memory: shared.IgnoreMemory = False,
-    **sampling: Any,
-) -> None:
-    """Talk to a model; /help inside lists the commands."""
-    from mistral_mlx.cli.chat.settings import NAMES, ChatOptions
-    from mistral_mlx.cli.chat.store import Store
-    from mistral_mlx.cli.options.answer import from_plain
-
-    from .chat import opening, start
-
-    if name and not resume:
-        raise OptionError(f"{shown(name)} is no option; a model is named with --model, a session with --resume")
-    store = Store(registry.home() / "sessions", autosave=save)
-    resumes = store.existing(name) if resume or last else None
-    if model or not resumes:
-        registry.resolve(model)  # a wrong name need not wait for the prompt
-    shown_how = {"on_overflow": on_overflow, "stats": stats, "plain": plain}
-    plain_values = {**sampling, "max_tokens": max_tokens, "stop": stop, **shown_how}
-    settings = ChatOptions(**from_plain(ChatOptions, plain_values))
-    failed = start.run(
-        opening.ChatSetup(
-            opening.Opener(model, device, threads, ignore_memory, quiet),
-            store,
-            settings,
-            frozenset(key for key in NAMES if shared.is_given(context, key)),
-            system,
-            template,
-            resumes,
-        ),
-        history=registry.home() / "history" if history else None,
-    )
-    if failed and not sys.stdin.isatty():  # a script has to know
-        raise typer.Exit(status_of(failed))
-
-
-app.command(epilog=convert_command.EXAMPLES)(convert)
-
-
-@app.command(
-    epilog="mistral-mlx export demo demo.gguf\n"
-    "mistral-mlx export ~/models/Mistral-7B-Instruct-v0.3 mistral.gguf --outtype q8_0"
-)
-def export(
-    context: typer.Context,
-    name: shared.ModelName = None,
-    target: Annotated[str | None, typer.Argument(metavar="FILE", help="The GGUF file to write.")] = None,
-    model: shared.TypedModel = None,
-    outtype: Annotated[
-        str,
-        shared.weights_option(
-            metavar="auto|f32|f16|bf16|q8_0|q4_1",
-            help="How matrices are stored; auto carries packed ones over where GGUF has their form.",
-        ),
-    ] = "auto",
-    overwrite: shared.Overwrite = False,
-    as_json: shared.Json = False,
-    quiet: shared.Quiet = False,
-) -> None:
-    """Write a model as a GGUF file, for llama.cpp and what is built on it.
-
-    Weights packed to 2, 3, 4 or 5 bits, and to 8 bits by convert from a GGUF file, are the very same in it.
-    """
-    from mistral_mlx.cli.reports.convert import progress_bar
-    from mistral_mlx.convert.export.gguf_export import export_gguf
-
-    from .reports import export as command
-
-    model, target = shared.model_and_target(context, name, target, model)
-    path = registry.resolve(model)
-    if target is None:
-        raise OptionError("which file? Give the GGUF file to write")
-    with progress_bar(quiet=quiet) as progress:
-        report = export_gguf(path, target, outtype=outtype, overwrite=overwrite, progress=progress)
-    command.show(report, as_json=as_json, quiet=quiet)
-
-
-@app.command(epilog="mistral-mlx info demo")
-def info(
-    context: typer.Context,
-    name: shared.ModelName = None,
-    model: shared.Model = None,
-    as_json: shared.Json = False,
-) -> None:
-    """Show what a model is, and what running it takes."""
-    from .reports import info as command
-
-    command.show(command.describe(registry.resolve(shared.named_model(context, name, model))), as_json=as_json)
-
-
-@app.command(epilog="mistral-mlx bench demo -p 512 -n 128 --depth 4096")
-def bench(
-    context: typer.Context,
-    name: shared.ModelName = None,
-    model: shared.Model = None,
-    n_prompt: shared.NPrompt = shared.N_PROMPT,
-    n_gen: shared.NGen = shared.N_GEN,
-    depth: shared.Depth = shared.DEPTH,
-    repeats: shared.Repeats = shared.REPEATS,
-    as_json: shared.Json = False,
-    quiet: shared.Quiet = False,
-    device: shared.Device = "auto",
-    threads: shared.Threads = 0,
-    ignore_memory: shared.IgnoreMemory = False,
-) -> None:
-    """Measure how fast a model reads a prompt and writes an answer here."""
-    from mistral_mlx.cli.models.opening import use_device, use_threads
-    from mistral_mlx.measure.benchmark import Workload
-
-    from .reports import bench as command
-
-    workload = Workload(n_prompt=n_prompt, n_gen=n_gen, depth=depth, repeats=repeats)
-    model = shared.named_model(context, name, model)
-    use_device(device)
-    use_threads(threads, quiet=quiet)
-    measurement = command.run(registry.resolve(model), workload, ignore_memory=ignore_memory, quiet=quiet)
-    command.show(model or "", workload, measurement, as_json=as_json)
-
-
-app.command("eval", epilog=evaluate_command.EXAMPLES)(evaluate)
-
-
-@app.command(epilog="mistral-mlx pull demo")
-def pull(
-    name: Annotated[str, typer.Argument(metavar="demo", help="The model to fetch; there is one so far.")],
-    quiet: shared.Quiet = False,
-) -> None:
-    """Fetch a small real chat model and register it under its name."""
-    from mistral_mlx.cli.models.pull import NAME, pull_demo
-
-    if name != NAME:
-        raise OptionError(f"there is no model {name!r} to pull; {NAME!r} is")
-    pull_demo(quiet=quiet)
-
-
-app.command(
-    epilog="mistral-mlx models\nmistral-mlx models --json | jq -r '.[].name'",
-)(models)
-app.command(
-    epilog="mistral-mlx tokens -m demo 'Hello there'\nmistral-mlx tokens -m demo --chat --system 'Be brief.' Hi"
-)(tokens)
+app.command(epilog=chat.EXAMPLES)(chat.chat)
+app.command(epilog=convert.EXAMPLES)(convert.convert)
+app.command(epilog=export.EXAMPLES)(export.export)
+app.command(epilog=info.EXAMPLES)(info.info)
+app.command(epilog=bench.EXAMPLES)(bench.bench)
+app.command("eval", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(epilog=pull.EXAMPLES)(pull.pull)
+app.command(epilog=models.EXAMPLES)(models.models)
+app.command(epilog=tokens.EXAMPLES)(tokens.tokens)
 app.add_typer(config.app, name="config")
-app.command(epilog="source <(mistral-mlx completion bash)\nmistral-mlx completion fish | source")(completion)
+app.command(epilog=completion.EXAMPLES)(completion.completion)

@@ -4,15 +4,15 @@ Prompts are decoded one by one: rows of a batch have to stand at the same positi
 do not, and what is shared, the beginning of the prompts, is read only once.
 """
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import typer
 
 from mistral_mlx.cli.options.answer import AnswerKnobs, read_values
-from mistral_mlx.cli.terminal.streams import Interrupted, note
+from mistral_mlx.cli.statuses import Status
+from mistral_mlx.cli.terminal.notes import Notes
+from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.errors import ContextError, OptionError, TokenizerError, counted
 from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
 from mistral_mlx.generation.timeline import Timeline
@@ -27,7 +27,6 @@ from .prompt import Prompt
 
 __all__ = ["Defaults", "Results", "leave", "read_tasks", "run"]
 
-SOME_FAILED = 8  # exit status, see docs/cli.md
 OWN_KEYS = ("id", "prompt", "messages", "system", "prefill")
 
 
@@ -75,32 +74,31 @@ class Decoder:
         return prompt.prefill + "".join(response.text for response in responses), responses[-1]
 
 
-def run(results: Results, defaults: Defaults, model: Mistral, tokenizer: Tokenizer, *, quiet: bool) -> None:
+def run(results: Results, defaults: Defaults, model: Mistral, tokenizer: Tokenizer, notes: Notes) -> None:
     """Answer what remains. What is wrong with a line becomes its result; typer.Exit is raised by an interrupt."""
     decoder = Decoder(model, tokenizer)
-    with _progress_bar(results.n_tasks, results.n_done, quiet=quiet) as advance:
-        try:
+    try:
+        with notes.progress("lines") as bar:
+            bar("answering", results.n_done, results.n_tasks)
             for task in results.remaining:
-                results.write(task, _result(decoder, task, defaults))
-                advance()
-        except Interrupted as signal:
-            interrupted = signal
-        else:
-            return
-    if not quiet:
+                result = _result(decoder, task, defaults)
+                bar.hide()  # the results may go to the same terminal
+                results.write(task, result)
+                bar("answering", results.n_done, results.n_tasks)
+    except Interrupted as signal:
         going_on = "; the same command goes on from there" if results.can_resume else ""
-        note(f"interrupted after {results.n_done} of {counted(results.n_tasks, 'line')}{going_on}")
-    raise typer.Exit(interrupted.status)
+        notes.say(f"interrupted after {results.n_done} of {counted(results.n_tasks, 'line')}{going_on}")
+        raise typer.Exit(signal.status) from None
 
 
-def leave(results: Results, *, quiet: bool) -> None:
-    """Say what came of it. Raises typer.Exit with the documented status if a line failed."""
+def leave(results: Results, notes: Notes) -> None:
+    """Write how many lines were answered. Raises typer.Exit with the documented status if a line failed."""
     if results.n_failed:
         n_failed = f"{results.n_failed} of {counted(results.n_tasks, 'line')}"
-        note(f"error: {n_failed} could not be answered; the results say why")
-        raise typer.Exit(SOME_FAILED)
-    if results.can_resume and not quiet:
-        note(f"{counted(results.n_tasks, 'line')} answered, {results.n_kept} of them by an earlier run")
+        notes.error(f"{n_failed} could not be answered; the results say why")
+        raise typer.Exit(Status.SOME_FAILED)
+    if results.can_resume:
+        notes.say(f"{counted(results.n_tasks, 'line')} answered, {results.n_kept} of them by an earlier run")
 
 
 def _result(decoder: Decoder, task: Task, defaults: Defaults) -> dict[str, object]:
@@ -155,18 +153,3 @@ def _prompt(value: Mapping[str, object], defaults: Defaults) -> Prompt:
     if not isinstance(last, dict) or last.get("role") != "assistant" or not isinstance(last.get("content"), str):
         return prompt
     return replace(prompt, messages=messages[:-1], prefill=(last["content"] + prompt.prefill).rstrip(" "))
-
-
-@contextmanager
-def _progress_bar(total: int, done: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
-    """Give what counts a line as done, and shows it on a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total, completed=done)
-        yield lambda: bar.advance(task)

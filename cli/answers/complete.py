@@ -1,13 +1,15 @@
 """``complete``: one prompt in, one answer or several out on stdout, for pipes and scripts."""
 
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import typer
 
-from mistral_mlx.cli.terminal.streams import Interrupted, PrefillProgress, note
+from mistral_mlx.cli.statuses import Status
+from mistral_mlx.cli.terminal.bar import Bar
+from mistral_mlx.cli.terminal.notes import Notes
+from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.errors import OptionError, counted
 from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
 from mistral_mlx.generation.timeline import Timeline, check_prompt
@@ -21,9 +23,8 @@ from .output import Answer, JsonlOutput, JsonOutput, Output, TextOutput, spelled
 from .prompt import Prompt
 from .remarks import statistics, untrained_position
 
-CUT_SHORT, NO_BLOCK = 6, 7  # exit statuses, see docs/cli.md
 MAX_SAMPLES = 1000
-NOTES = {
+ENDINGS = {
     "length": "stopped at the limit of {tokens} (--max-tokens); the answer may go on",
     "context": "stopped because the model's context is full, after {tokens}",
     "interrupt": "interrupted after {tokens}",
@@ -46,7 +47,6 @@ class Job:
     extract: bool = False
     stream: bool = True
     stats: bool = False
-    quiet: bool = False
     fail_on_length: bool = False
 
     def __post_init__(self) -> None:
@@ -73,41 +73,43 @@ def make_samplers(options: SamplingOptions, n: int) -> list[Sampler]:
     return [first, *(Sampler(options, seed=seed) for seed in seeds)]
 
 
-def run(job: Job, model: Mistral, tokenizer: Tokenizer) -> None:
-    """Write the answers to stdout, and what there is to say to stderr.
+def run(job: Job, model: Mistral, tokenizer: Tokenizer, notes: Notes) -> None:
+    """Write the answers to stdout, and remarks to stderr.
 
     Raises typer.Exit with the documented status after an interrupt, when nobody reads the output, and for an answer
     that is not what was asked for.
     """
     output, answers = job.output(), list[Answer]()
     interrupted: Interrupted | None = None
-    with PrefillProgress(sys.stderr, quiet=job.quiet) as progress:
-        for stream in _streams(job, model, tokenizer, progress):
+    with notes.progress("tokens") as bar:
+        for stream in _streams(job, model, tokenizer, notes, bar):
             answers.append(_new_answer(job, len(answers)))
             try:
                 _follow(job, stream, tokenizer, answers[-1], output)
             except Interrupted as signal:
                 interrupted, answers[-1].finish_reason = signal, "interrupt"
-            _end(job, answers[-1], output, model.args.max_position_embeddings)
+                bar.hide()
+            _end(job, answers[-1], output)
+            _remark(job, answers[-1], model.args.max_position_embeddings, notes)
             if interrupted:
                 break
     output.close()
     if interrupted:
         raise typer.Exit(interrupted.status)
-    _judge(job, answers)
+    _judge(job, answers, notes)
 
 
 def _streams(
-    job: Job, model: Mistral, tokenizer: Tokenizer, progress: PrefillProgress
+    job: Job, model: Mistral, tokenizer: Tokenizer, notes: Notes, bar: Bar
 ) -> Iterator[Iterator[GenerationResponse]]:
     ids, continues = job.prompt.encode(tokenizer), job.prompt.continues(tokenizer)
     check_prompt(ids, model.args)
-    if continues and not (job.prompt.raw or job.prompt.suffix is not None or job.quiet):
-        note("this model has no instruct format: the text is continued as it is (--raw says so on purpose)")
+    if continues and not (job.prompt.raw or job.prompt.suffix is not None):
+        notes.say("this model has no instruct format: the text is continued as it is (--raw says so on purpose)")
     options = AnswerOptions(
         max_tokens=job.max_tokens,
         stop=job.stop,
-        progress=progress,
+        progress=bar,
         continues=continues or bool(job.prompt.prefill),
         n_logprobs=job.n_logprobs,
         fork=len(job.samplers) > 1,
@@ -149,31 +151,30 @@ def _begin(job: Job, answer: Answer, output: Output) -> None:
         output.piece(answer, answer.add(job.prompt.prefill), None)
 
 
-def _end(job: Job, answer: Answer, output: Output, n_trained: int) -> None:
+def _end(job: Job, answer: Answer, output: Output) -> None:
     if answer.last is None:  # interrupted before the first token
         _begin(job, answer, output)
     output.end(answer)
-    _remark(job, answer, n_trained)
 
 
-def _remark(job: Job, answer: Answer, n_trained: int) -> None:
-    """Say on stderr what the text does not: why it ended early, where it stands, and the statistics."""
+def _remark(job: Job, answer: Answer, n_trained: int, notes: Notes) -> None:
+    """Write why the answer ended early, that it is past the trained positions, and the statistics."""
     last = answer.last
     n_answered, n_tokens = (last.generation_tokens, last.prompt_tokens + last.generation_tokens) if last else (0, 0)
-    if answer.finish_reason in NOTES and not job.quiet:
-        note(NOTES[answer.finish_reason].format(tokens=counted(n_answered, "token")))
-    if n_tokens > n_trained and not job.quiet:
-        note(untrained_position(n_tokens, n_trained))
+    if answer.finish_reason in ENDINGS:
+        notes.say(ENDINGS[answer.finish_reason].format(tokens=counted(n_answered, "token")))
+    if n_tokens > n_trained:
+        notes.say(untrained_position(n_tokens, n_trained))
     if job.stats and last:
         figures = statistics(last, answer.sampler.seed, answer.finish_reason)
-        note(f"{figures}, {answer.start_ttft_s:.2f} s after the program's start")
+        notes.always(f"{figures}, {answer.start_ttft_s:.2f} s after the program's start")
 
 
-def _judge(job: Job, answers: list[Answer]) -> None:
+def _judge(job: Job, answers: list[Answer], notes: Notes) -> None:
     """Raise typer.Exit if an answer lacks its code block, or has a length that was to be a failure."""
     if any(answer.block is not None and not answer.block.found for answer in answers):
-        note("error: the answer has no code block (--extract); ask for one, or begin it with --prefill")
-        raise typer.Exit(NO_BLOCK)
+        notes.error("the answer has no code block (--extract); ask for one, or begin it with --prefill")
+        raise typer.Exit(Status.NO_CODE_BLOCK)
     if job.fail_on_length and any(answer.finish_reason in ("length", "context") for answer in answers):
-        note("error: the answer was cut short (--fail-on-length); give it more --max-tokens")
-        raise typer.Exit(CUT_SHORT)
+        notes.error("the answer was cut short (--fail-on-length); give it more --max-tokens")
+        raise typer.Exit(Status.CUT_SHORT)

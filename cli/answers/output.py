@@ -1,11 +1,11 @@
 """How ``complete`` writes its answers to stdout: as text, as its code block, as JSON, or as events one a line."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 from mistral_mlx.cli.terminal.streams import write_text
+from mistral_mlx.cli.terminal.table import print_json
 from mistral_mlx.generation.stream import GenerationResponse
 from mistral_mlx.sampling.logprobs import TokenLogprobs
 from mistral_mlx.sampling.sampler import Sampler
@@ -110,7 +110,7 @@ class JsonOutput:
             self._records[-1]["logprobs"] = answer.logprobs
 
     def close(self) -> None:
-        write_line(self._records if self._as_array else self._records[0])
+        print_json(self._records if self._as_array else self._records[0])
 
 
 class JsonlOutput:
@@ -121,19 +121,19 @@ class JsonlOutput:
 
     def begin(self, answer: Answer) -> None:
         start = {"event": "start", "index": answer.index, "model": self._name, "seed": answer.sampler.seed}
-        write_line({**start, "prompt_tokens": None if answer.last is None else answer.last.prompt_tokens})
+        print_json({**start, "prompt_tokens": None if answer.last is None else answer.last.prompt_tokens})
 
     def piece(self, answer: Answer, shown: str, response: GenerationResponse | None) -> None:
         if response is None:  # the prefill, which is text and no token
-            write_line({"event": "prefill", "index": answer.index, "text": answer.text})
+            print_json({"event": "prefill", "index": answer.index, "text": answer.text})
             return
         event = {"event": "token", "index": answer.index, "text": response.text, "token": response.token}
-        write_line(event | (dict(answer.logprobs[-1]) if answer.logprobs else {}))
+        print_json(event | (dict(answer.logprobs[-1]) if answer.logprobs else {}))
 
     def end(self, answer: Answer) -> None:
         answer.end()
         code = {} if answer.block is None else {"code": code_of(answer)}
-        write_line({"event": "end", "index": answer.index, **code, **record(answer, self._name)})
+        print_json({"event": "end", "index": answer.index, **code, **record(answer, self._name)})
 
     def close(self) -> None:
         pass
@@ -167,8 +167,3 @@ def spelled_logprobs(logprobs: TokenLogprobs, token: int, tokenizer: Tokenizer) 
 
     chosen = {"token": token, "logprob": logprobs.logprob}
     return {**chosen, "top_logprobs": [entry(*pair) for pair in logprobs.top]}
-
-
-def write_line(value: object) -> None:
-    """Write one line of JSON."""
-    write_text(json.dumps(value, ensure_ascii=False) + "\n")

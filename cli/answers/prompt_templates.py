@@ -14,7 +14,8 @@ import typer
 
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options.answer import AnswerKnobs, read_values
-from mistral_mlx.cli.terminal.streams import note, write_text
+from mistral_mlx.cli.terminal.notes import note
+from mistral_mlx.cli.terminal.streams import write_text
 from mistral_mlx.errors import OptionError, shown
 
 if sys.version_info >= (3, 11):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +11,13 @@ from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
-from mistral_mlx.cli.terminal.streams import Interrupted, PrefillProgress, write_raw, write_text
+from mistral_mlx.cli.terminal.signals import Interrupted
+from mistral_mlx.cli.terminal.streams import write_raw, write_text
 
 from .input import is_terminal
 
 if TYPE_CHECKING:
+    from mistral_mlx.cli.terminal.notes import Notes
     from mistral_mlx.generation.stream import GenerationResponse
     from mistral_mlx.progress import Progress
     from mistral_mlx.session.session import Answer
@@ -55,7 +56,7 @@ def show_answer(
     *,
     entered: float,
     on_start: Callable[[], None],
-    quiet: bool,
+    notes: Notes,
 ) -> GenerationResponse | None:
     """Write the answer; return its last piece, with ttft_s counted from `entered`, or None if no text came.
 
@@ -64,14 +65,14 @@ def show_answer(
     """
     last: GenerationResponse | None = None
     ttft_s = 0.0
-    line = PrefillProgress(sys.stderr, quiet=quiet)
+    bar = notes.progress("tokens")
 
     def progress(what: str, done: int, total: int) -> None:
         if done == 0:
             on_start()
-        line(what, done, total)
+        bar(what, done, total)
 
-    with line, _interrupts(at_once=lambda: last is None) as is_interrupted:
+    with bar, _interrupts(at_once=lambda: last is None) as is_interrupted:
         stream = start(progress)
         try:
             for last in stream:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mistral_mlx.cli.answers.remarks import statistics
-from mistral_mlx.cli.terminal.streams import note
+from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import MistralMLXError, shown
 
 from .answering import show_answer, writer
@@ -46,11 +46,16 @@ class Chat:
         return self.setup.store
 
     @property
+    def notes(self) -> Notes:
+        """Where remarks and errors go."""
+        return self.setup.opener.notes
+
+    @property
     def opened(self) -> Opened:
         """The session and its model's name; waits for the model. Raises what opening it raised."""
         if self._opened is None:
             self._take(self.loading.result())
-            self.setup.opener.use_device()  # MLX and its streams know a device for each thread
+            self.setup.opener.use_device(Notes(quiet=True))  # MLX and its streams know a device for each thread
         assert self._opened is not None
         return self._opened
 
@@ -91,18 +96,18 @@ class Chat:
                 writer(plain=self.settings.plain),
                 entered=self.entered,
                 on_start=self._begun,
-                quiet=self.setup.opener.quiet,
+                notes=self.notes,
             )
         finally:
             self.save()
         if last is None:
-            note("interrupted before the answer began; the message was not kept")
+            self.notes.always("interrupted before the answer began; the message was not kept")
             return False
         self.last = last
         for remark in self.remarks.after(self.session, last.finish_reason, max_tokens=self.settings.max_tokens):
             self.say(remark)
         if self.settings.stats:
-            note(statistics(last, self.sampler.seed, last.finish_reason or "interrupt"))
+            self.notes.always(statistics(last, self.sampler.seed, last.finish_reason or "interrupt"))
         return True
 
     def save(self) -> None:
@@ -111,7 +116,7 @@ class Chat:
             try:
                 self.save_as(None)
             except MistralMLXError as error:
-                note(f"error: {error}")
+                self.notes.error(str(error))
 
     def save_as(self, name: str | None) -> str:
         """Save the conversation as `name`, by default under the name it has, and return its name from now on.
@@ -126,8 +131,7 @@ class Chat:
 
     def say(self, text: str) -> None:
         """Write a remark, unless the chat is quiet."""
-        if not self.setup.opener.quiet:
-            note(text)
+        self.notes.say(text)
 
     def apply(self, settings: ChatOptions) -> None:
         """Use `settings` for all further answers. Raises OptionError if one is out of range."""

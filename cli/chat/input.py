@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from mistral_mlx.cli.terminal.streams import Interrupted, note
+from mistral_mlx.cli.terminal.notes import note
+from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.errors import shown
 
 if TYPE_CHECKING:

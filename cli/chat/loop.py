@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mistral_mlx.cli.terminal.streams import Interrupted, note
+from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.errors import MistralMLXError, OptionError, shown
 
 from .chat import Chat
@@ -51,7 +51,7 @@ def run(chat: Chat, reader: Reader) -> MistralMLXError | None:
         except MistralMLXError as error:
             if error is chat.loading.error:
                 raise
-            note(f"error: {error}")
+            chat.notes.error(str(error))
             failed = error
     return failed
 
@@ -81,4 +81,4 @@ def _may_be_interrupted(chat: Chat) -> Iterator[None]:
     except Interrupted as interrupt:
         if interrupt.number != signal.SIGINT or not chat.is_interactive:
             raise
-        note("interrupted; the message was not sent")
+        chat.notes.always("interrupted; the message was not sent")

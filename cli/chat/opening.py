@@ -12,6 +12,7 @@ from .settings import ChatOptions
 from .store import Store
 
 if TYPE_CHECKING:
+    from mistral_mlx.cli.terminal.notes import Notes
     from mistral_mlx.model.mistral import Mistral
     from mistral_mlx.session.session import Session
     from mistral_mlx.tokenizer.choose import Tokenizer
@@ -33,23 +34,23 @@ class Opener:
     device: str
     threads: int
     ignore_memory: bool
-    quiet: bool
+    notes: Notes
 
     @property
     def name(self) -> str:
         return shown(self.model or "the session's model")
 
-    def use_device(self, *, quiet: bool = True) -> None:
+    def use_device(self, notes: Notes) -> None:
         from mistral_mlx.cli.models.opening import use_device, use_threads
 
         use_device(self.device)
-        use_threads(self.threads, quiet=quiet)
+        use_threads(self.threads, notes)
 
     def open(self, name: str) -> tuple[Mistral, Tokenizer]:
         """Return the model `name` and its tokenizer."""
         from mistral_mlx.cli.models.opening import open_model
 
-        return open_model(registry.resolve(name), ignore_memory=self.ignore_memory, quiet=self.quiet)
+        return open_model(registry.resolve(name), self.notes, ignore_memory=self.ignore_memory)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def open_session(setup: ChatSetup) -> Opened:
     Raises OptionError, ModelError or SessionError; TokenizerError if the model has no instruct format.
     """
     opener = setup.opener
-    opener.use_device(quiet=opener.quiet)
+    opener.use_device(opener.notes)
     if setup.resumes:
         name = opener.model or setup.store.model_of(setup.resumes)
         opened = load_session(setup.store, setup.resumes, name, opener.open(name), template=setup.template)

@@ -8,6 +8,7 @@ import typer
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.options.sampling import with_sampling
+from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.reading import read_file, read_stdin
 
 from .complete import answer_options
@@ -43,12 +44,13 @@ def batch(
     from mistral_mlx.cli.answers import batch as command
     from mistral_mlx.cli.models.opening import open_model, use_device, use_threads
 
+    notes = Notes(quiet=quiet)
     defaults = command.Defaults(answer_options(context, sampling, {}), system=system, template=template, raw=raw)
     tasks = command.read_tasks(read_stdin() if str(source) == "-" else read_file(source, "file of prompts"))
     with command.Results(output, tasks, model or "") as results:
         if results.remaining:
             use_device(device)
-            use_threads(threads, quiet=quiet)
-            opened = open_model(registry.resolve(model), ignore_memory=ignore_memory, quiet=quiet)
-            command.run(results, defaults, *opened, quiet=quiet)
-        command.leave(results, quiet=quiet)
+            use_threads(threads, notes)
+            opened = open_model(registry.resolve(model), notes, ignore_memory=ignore_memory)
+            command.run(results, defaults, *opened, notes)
+        command.leave(results, notes)

@@ -11,6 +11,7 @@ from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.options.answer import AnswerKnobs, from_plain
 from mistral_mlx.cli.options.sampling import with_sampling
+from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import OptionError
 
 STARTED = time.perf_counter()
@@ -127,12 +128,12 @@ def complete(
         extract=extract or (chosen is not None and chosen.extract),
         stream=stream,
         stats=stats,
-        quiet=quiet,
         fail_on_length=fail_on_length,
     )
     use_device(device)
-    use_threads(threads, quiet=quiet)
-    command.run(job, *open_model(registry.resolve(model), ignore_memory=ignore_memory, quiet=quiet))
+    notes = Notes(quiet=quiet)
+    use_threads(threads, notes)
+    command.run(job, *open_model(registry.resolve(model), notes, ignore_memory=ignore_memory), notes)
 
 
 def answer_options(

@@ -1,4 +1,4 @@
-"""``completion``: the script with which a shell completes commands, options and the names of models."""
+"""``completion``: prints the script that makes a shell complete commands, options and model names."""
 
 from typing import Annotated
 
@@ -6,6 +6,10 @@ import typer
 
 from mistral_mlx.errors import OptionError, shown
 
+EXAMPLES = """\
+source <(mistral-mlx completion bash)
+mistral-mlx completion fish | source
+"""
 SHELLS = ("bash", "zsh", "fish", "pwsh")
 
 

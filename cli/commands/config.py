@@ -13,8 +13,9 @@ import typer
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.options.help import Command, commands_of, warn_of_variables
 from mistral_mlx.cli.options.sources import Option, Setting, config_path, read_config
+from mistral_mlx.cli.terminal.notes import note
 from mistral_mlx.cli.terminal.sanitize import inert
-from mistral_mlx.cli.terminal.streams import note, write_text
+from mistral_mlx.cli.terminal.streams import write_text
 from mistral_mlx.errors import OptionError, shown
 
 app = typer.Typer(rich_markup_mode=None)

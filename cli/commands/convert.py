@@ -7,6 +7,8 @@ import typer
 
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
+from mistral_mlx.cli.statuses import Status
+from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import OptionError
 
 EXAMPLES = """\
@@ -120,7 +122,8 @@ def convert(
         raise OptionError("which model? Give a folder, a GGUF file or a name to convert")
     path = registry.located(source)
     beside = Path(source) if registry.is_name(source) else path
-    with command.progress_bar(quiet=quiet) as progress:
+    notes = Notes(quiet=quiet)
+    with notes.progress("bytes") as progress:
         report = run(
             path,
             target or command.default_target(beside, recipe or mode or _size(bits, target_bpw)),
@@ -139,11 +142,11 @@ def convert(
             overwrite=overwrite,
             dry_run=dry_run,
             allow_nonfinite=allow_nonfinite,
-            progress=command.remarking(None if quiet else cpu_remark(method), progress),
+            progress=command.remarking(cpu_remark(method), notes, progress),
         )
-    command.show(report, as_json=as_json, quiet=quiet)
+    command.show(report, notes, as_json=as_json)
     if report.unverified is not None:
-        raise typer.Exit(command.UNVERIFIED)
+        raise typer.Exit(Status.UNVERIFIED)
 
 
 def _size(bits: int | None, target_bpw: float | None) -> str:

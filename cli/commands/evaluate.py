@@ -6,6 +6,7 @@ import typer
 
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
+from mistral_mlx.cli.terminal.notes import Notes
 
 EXAMPLES = """\
 mistral-mlx eval -m demo --text wiki.test.raw --chunks 40
@@ -54,6 +55,7 @@ def evaluate(
     reference = None if against is None else registry.resolve(against)
     protocol = command.Protocol(read_text(text, "text"), window, stride, chunks)
     use_device(device)
-    use_threads(threads, quiet=quiet)
-    result = command.run(path, reference, protocol, ignore_memory=ignore_memory, quiet=quiet)
+    notes = Notes(quiet=quiet)
+    use_threads(threads, notes)
+    result = command.run(path, reference, protocol, notes, ignore_memory=ignore_memory)
     command.show(model or "", against, protocol, result, as_json=as_json)

@@ -5,7 +5,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from mistral_mlx import kernels
-from mistral_mlx.cli.terminal.streams import note
+from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import ModelError, OptionError
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.kernels.memory import available_memory
@@ -30,7 +30,7 @@ def use_device(name: str) -> None:
         mx.set_default_device(mx.Device(mx.cpu if name == "cpu" else mx.gpu))
 
 
-def use_threads(n: int, *, quiet: bool) -> None:
+def use_threads(n: int, notes: Notes) -> None:
     """Compute with `n` threads from now on; 0 means one per physical core. Raises OptionError."""
     if not 0 <= n <= MAX_THREADS:
         raise OptionError(f"--threads is {n}; it must be 1 to {MAX_THREADS}, or 0 for one per physical core")
@@ -38,39 +38,38 @@ def use_threads(n: int, *, quiet: bool) -> None:
         effective = kernels.set_threads(n)
     except RuntimeError as error:
         raise OptionError(f"--threads is {n}, but the system cannot start so many; take fewer") from error
-    if n and not effective and not quiet:
-        note(f"--threads has no effect here; the kernels are {kernels.names()}")
+    if n and not effective:
+        notes.say(f"--threads has no effect here; the kernels are {kernels.names()}")
 
 
 def open_model(
-    path: Path, n_tokens: int = CHAT_TOKENS, *, ignore_memory: bool, quiet: bool
+    path: Path, notes: Notes, n_tokens: int = CHAT_TOKENS, *, ignore_memory: bool
 ) -> tuple[Mistral, Tokenizer]:
     """Return the model and tokenizer at `path`, to be used with a cache of `n_tokens`.
 
     Raises ModelError if weights and cache do not fit into memory, unless `ignore_memory`.
     """
-    _prepare(path, n_tokens, ignore_memory=ignore_memory, quiet=quiet)
+    _prepare(path, notes, n_tokens, ignore_memory=ignore_memory)
     return load(path)
 
 
-def open_weights(path: Path, n_tokens: int, *, ignore_memory: bool, quiet: bool) -> Mistral:
+def open_weights(path: Path, notes: Notes, n_tokens: int, *, ignore_memory: bool) -> Mistral:
     """Return the model at `path`, without its tokenizer, to be used with a cache of `n_tokens`.
 
     Raises ModelError if weights and cache do not fit into memory, unless `ignore_memory`.
     """
-    _prepare(path, n_tokens, ignore_memory=ignore_memory, quiet=quiet)
+    _prepare(path, notes, n_tokens, ignore_memory=ignore_memory)
     return load_model(path)
 
 
-def _prepare(path: Path, n_tokens: int, *, ignore_memory: bool, quiet: bool) -> None:
+def _prepare(path: Path, notes: Notes, n_tokens: int, *, ignore_memory: bool) -> None:
     """Compare the memory needed with the memory available; print remarks on it and the kernels."""
     needed, available = memory_needed(ModelFolder(path), n_tokens), available_memory()
     if available is not None and needed > 0.9 * available:
         text = f"the model needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available"
         if needed > available and not ignore_memory:
             raise ModelError(f"{text}; convert it to fewer bits, or add --ignore-memory")
-        if not quiet:
-            note(text)
-    if (remark := kernels.note()) and not quiet and first_time("slow-kernels"):
-        note(f"{remark} (shown once; 'mistral-mlx info' names the kernels)")
+        notes.say(text)
+    if (remark := kernels.note()) and not notes.quiet and first_time("slow-kernels"):
+        notes.say(f"{remark} (shown once; 'mistral-mlx info' names the kernels)")
     mx.set_cache_limit(BUFFER_CACHE_BYTES)

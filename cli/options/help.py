@@ -6,7 +6,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from mistral_mlx.cli.terminal.streams import note
+from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import OptionError, shown
 
 from .shared import PANELS
@@ -136,5 +136,5 @@ def commands_of(ctx: Any) -> dict[str, list[Option]]:
 def warn_of_variables(ctx: Any) -> None:
     """Say in one line which variables begin like ours and have no effect, unless --quiet is given."""
     remark = unknown_variables([option for options in commands_of(ctx).values() for option in options])
-    if remark and not ctx.params.get("quiet"):
-        note(remark)
+    if remark:
+        Notes(quiet=bool(ctx.params.get("quiet"))).say(remark)

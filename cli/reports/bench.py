@@ -1,28 +1,27 @@
 """``bench``: how fast a model is on this machine, as a table or as one JSON object on stdout."""
 
-import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from mistral_mlx import kernels
 from mistral_mlx.cli.models.opening import open_weights
+from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.sanitize import inert
 from mistral_mlx.cli.terminal.streams import write_text
+from mistral_mlx.cli.terminal.table import facts, print_json
 from mistral_mlx.errors import counted
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.measure.benchmark import Measurement, Workload, measure
 from mistral_mlx.model.loading import read_args
-from mistral_mlx.progress import Progress
 
 
-def run(path: Path, workload: Workload, *, ignore_memory: bool, quiet: bool) -> Measurement:
+def run(path: Path, workload: Workload, notes: Notes, *, ignore_memory: bool) -> Measurement:
     """Return how fast the model at `path` is. Raises ContextError before it is read if the workload does not fit."""
     workload.check(read_args(ModelFolder(path)))
-    model = open_weights(path, workload.n_tokens, ignore_memory=ignore_memory, quiet=quiet)
-    with _progress_bar(quiet=quiet) as progress:
+    model = open_weights(path, notes, workload.n_tokens, ignore_memory=ignore_memory)
+    with notes.progress(delay_s=0) as progress:  # no timer, whose thread would disturb what is measured
         return measure(model, workload, progress=progress)
 
 
@@ -31,13 +30,10 @@ def show(name: str, workload: Workload, measurement: Measurement, *, as_json: bo
     if as_json:
         machine = {"kernels": kernels.names(), "threads": kernels.threads()}
         record = {"model": name, **asdict(measurement), **machine, **asdict(workload)}
-        write_text(json.dumps(record, ensure_ascii=False) + "\n")
+        print_json(record)
         return
     rows = [("model", inert(name)), *_rows(workload, measurement)]
-    if sys.stdout.isatty():
-        write_text(_table(rows))
-    else:
-        write_text("".join(f"{title:<13}{text}\n" for title, text in rows))
+    write_text(_framed(rows) if sys.stdout.isatty() else facts(rows))
 
 
 def _rows(workload: Workload, m: Measurement) -> Iterator[tuple[str, str]]:
@@ -70,7 +66,7 @@ def _speed(median: float, spread: float | None) -> str:
     return f"{median:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
 
 
-def _table(rows: list[tuple[str, str]]) -> str:
+def _framed(rows: list[tuple[str, str]]) -> str:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -83,22 +79,3 @@ def _table(rows: list[tuple[str, str]]) -> str:
     with console.capture() as capture:
         console.print(table)
     return capture.get()
-
-
-@contextmanager
-def _progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
-    """Give a function that draws progress on a terminal; a drawing thread would disturb what is measured."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich import progress
-    from rich.console import Console
-
-    columns = progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn()
-    with progress.Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
-        task = bar.add_task("", total=None, visible=False)
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total, visible=True, refresh=True)
-
-        yield show

@@ -1,15 +1,12 @@
 """``convert``: shows a conversion while it runs, and reports what it kept and what it cost."""
 
-import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from mistral_mlx.cli.terminal.sanitize import inert
-from mistral_mlx.cli.terminal.streams import note, write_text
+from mistral_mlx.cli.terminal.notes import Notes
+from mistral_mlx.cli.terminal.table import gigabytes, print_json
 from mistral_mlx.convert import Report
 from mistral_mlx.convert.plan.outlook import N_TOKENS, Outlook
 from mistral_mlx.convert.progress import Progress
@@ -18,40 +15,16 @@ from mistral_mlx.kernels.memory import available_memory
 from mistral_mlx.measure.scores import Evaluation
 
 N_SHOWN = 5  # rows of a list
-UNVERIFIED = 9  # the exit status of a conversion that is done, and could not be verified
 
 
-@contextmanager
-def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
-    """Give what shows progress on a terminal: the tensor, a bar, and an estimate of the time left."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+def remarking(remark: str | None, notes: Notes, progress: Progress) -> Progress:
+    """Return a callback that says `remark` at its first call, when no option has been refused, and shows progress."""
+    left = [remark] if remark else []
 
-    columns = (
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[tensor]}", markup=False),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None, tensor="")
-        yield lambda tensor, done, total: bar.update(task, completed=done, total=total, tensor=inert(tensor))
-
-
-def remarking(remark: str | None, progress: Progress | None) -> Progress | None:
-    """Return what says `remark` when the work begins, no option having been refused, and then shows progress."""
-    if remark is None:
-        return progress
-    left = [remark]
-
-    def show(tensor: str, done: int, total: int) -> None:
+    def show(what: str, done: int, total: int) -> None:
         if left:
-            note(left.pop())
-        if progress:
-            progress(tensor, done, total)
+            notes.say(left.pop())
+        progress(what, done, total)
 
     return show
 
@@ -63,32 +36,31 @@ def default_target(source: Path, how: str) -> Path:
     return source.parent / f"{name}-mlx{f'-{how}' if how else ''}"
 
 
-def show(report: Report, *, as_json: bool, quiet: bool) -> None:
+def show(report: Report, notes: Notes, *, as_json: bool) -> None:
     """Write the report: as JSON to stdout, or for people to stderr."""
     if as_json:
-        write_text(json.dumps(report.as_dict(), ensure_ascii=False) + "\n")
-    elif not quiet:
-        for line in _lines(report):
-            print(inert(line), file=sys.stderr)
-    for remark in () if quiet or as_json else report.notes:
-        note(remark)
+        print_json(report.as_dict())
+    else:
+        notes.report(_lines(report))
+        for remark in report.notes:
+            notes.say(remark)
     if report.unverified is not None:
         target = shown(report.target, limit=200)
-        note(f"error: {target} is written, but it could not be compared with its source: {report.unverified}")
+        notes.error(f"{target} is written, but it could not be compared with its source: {report.unverified}")
 
 
 def _lines(report: Report) -> Iterator[str]:
     verb = "would become" if report.dry_run else "became"
     yield f"{report.source} {verb} {report.target}" + ("" if report.dry_run else f" in {report.seconds:.1f} s")
     yield (
-        f"  size          {_megabytes(report.source_bytes)} -> {_megabytes(report.target_bytes)}, "
+        f"  size          {gigabytes(report.source_bytes)} -> {gigabytes(report.target_bytes)}, "
         f"{report.bits_per_weight:.2f} bits per weight, {report.parameters:,} weights"
     )
-    yield f"  disk          {_megabytes(report.needed_bytes)} needed, {_megabytes(report.free_bytes)} free"
+    yield f"  disk          {gigabytes(report.needed_bytes)} needed, {gigabytes(report.free_bytes)} free"
     if report.verified is not None and report.verdict is not None:
         yield from _verified(report.verified, report.verdict)
-    yield from _table("  worst error   ", [f"{error:.4f}  {name}" for name, error in report.errors])
-    yield from _table("  not quantized ", list(_by_layer(report.kept)))
+    yield from _list("  worst error   ", [f"{error:.4f}  {name}" for name, error in report.errors])
+    yield from _list("  not quantized ", list(_by_layer(report.kept)))
     if report.choices:
         yield from _choices(report.choices, available_memory())
 
@@ -114,11 +86,11 @@ def _choices(choices: list[Outlook], memory: int | None) -> Iterator[str]:
     for choice in choices:
         fits = "" if memory is None else "yes" if choice.memory_bytes <= memory else "no"
         yield (
-            f"  {choice.options or '(none)':<26}{_megabytes(choice.nbytes):>10}{choice.bits_per_weight:>13.2f}"
-            f"{_megabytes(choice.memory_bytes):>17}  {fits}"
+            f"  {choice.options or '(none)':<26}{gigabytes(choice.nbytes):>10}{choice.bits_per_weight:>13.2f}"
+            f"{gigabytes(choice.memory_bytes):>17}  {fits}"
         )
     if memory is not None:
-        yield f"  {_megabytes(memory)} of memory are available; what each choice costs in quality: docs/convert.md"
+        yield f"  {gigabytes(memory)} of memory are available; what each choice costs in quality: docs/convert.md"
 
 
 def _by_layer(kept: list[tuple[str, str]]) -> Iterator[str]:
@@ -129,12 +101,8 @@ def _by_layer(kept: list[tuple[str, str]]) -> Iterator[str]:
         yield f"{name}{where}: {reason}"
 
 
-def _table(title: str, rows: list[str]) -> Iterator[str]:
+def _list(title: str, rows: list[str]) -> Iterator[str]:
     for i, row in enumerate(rows[:N_SHOWN]):
         yield (title if i == 0 else " " * len(title)) + row
     if len(rows) > N_SHOWN:
         yield " " * len(title) + f"and {len(rows) - N_SHOWN} more (--json lists all)"
-
-
-def _megabytes(nbytes: int) -> str:
-    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"

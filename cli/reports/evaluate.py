@@ -1,7 +1,5 @@
 """``eval``: how well a model predicts a text, as lines for people or as one JSON object on stdout."""
 
-import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +8,10 @@ from pathlib import Path
 
 from mistral_mlx import kernels
 from mistral_mlx.cli.models.opening import open_model
-from mistral_mlx.cli.terminal.sanitize import inert
-from mistral_mlx.cli.terminal.streams import Interrupted, note, write_text
+from mistral_mlx.cli.terminal.notes import Notes
+from mistral_mlx.cli.terminal.signals import Interrupted
+from mistral_mlx.cli.terminal.streams import write_text
+from mistral_mlx.cli.terminal.table import facts, print_json
 from mistral_mlx.errors import ContextError, ModelError, counted
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.measure.evaluation import Scoring, Window, model_logits, windows
@@ -49,18 +49,18 @@ class Protocol:
             raise ContextError(f"--context is {self.context}, and the model's context {limit}; take a smaller one")
 
 
-def run(path: Path, reference: Path | None, protocol: Protocol, *, ignore_memory: bool, quiet: bool) -> Evaluation:
+def run(path: Path, reference: Path | None, protocol: Protocol, notes: Notes, *, ignore_memory: bool) -> Evaluation:
     """Return what the text says about the model at `path`, and how that differs from the reference.
 
     Raises ContextError if a window is too long, ModelError if the two do not share a vocabulary.
     """
     protocol.check(path)
-    model, tokenizer = open_model(path, protocol.context, ignore_memory=ignore_memory, quiet=quiet)
+    model, tokenizer = open_model(path, notes, protocol.context, ignore_memory=ignore_memory)
     cut = protocol.windows(tokenizer)
     against = None
     if reference is not None:
         protocol.check(reference)
-        other, its_tokenizer = open_model(reference, protocol.context, ignore_memory=ignore_memory, quiet=quiet)
+        other, its_tokenizer = open_model(reference, notes, protocol.context, ignore_memory=ignore_memory)
         n, its_n = model.args.vocab_size, other.args.vocab_size
         if n != its_n:
             raise ModelError(f"the models have {n} and {its_n} tokens; --against takes one of the same vocabulary")
@@ -68,7 +68,7 @@ def run(path: Path, reference: Path | None, protocol: Protocol, *, ignore_memory
             raise ModelError("the text is other tokens to the reference; --against takes one of the same vocabulary")
         against = model_logits(other)
     scoring = Scoring(model_logits(model), against)
-    with _watched(scoring, len(cut), quiet=quiet) as show_bar:
+    with _watched(scoring, len(cut), notes) as show_bar:
         for window in cut:
             scoring.add(window)
             show_bar()
@@ -81,13 +81,13 @@ def show(name: str, against: str | None, protocol: Protocol, result: Evaluation,
         asked = {"context": protocol.context, "stride": protocol.stride, "chunks": protocol.chunks}
         machine = {"kernels": kernels.names(), "threads": kernels.threads()}
         record = {"model": name, "against": against, **_flat(asdict(result)), **asked, **machine}
-        write_text(json.dumps(record, ensure_ascii=False) + "\n")
+        print_json(record)
         return
     rows = [("model", name), *_rows(protocol, result)]
     if against is not None and result.comparison is not None:
         rows += [("", ""), ("against", against), *_comparison_rows(result.comparison)]
     rows += [("", ""), *_curve_rows(result.curve)]
-    write_text("".join(f"{title:<13}{inert(text)}".rstrip() + "\n" for title, text in rows))
+    write_text(facts(rows))
 
 
 def _flat(record: dict[str, object]) -> dict[str, object]:
@@ -137,36 +137,21 @@ def _shown(mean: Mean, digits: int, *, percent: bool = False) -> str:
 
 
 @contextmanager
-def _watched(scoring: Scoring, n_windows: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
+def _watched(scoring: Scoring, n_windows: int, notes: Notes) -> Iterator[Callable[[], None]]:
     """Give a function that updates a bar on a terminal; after an interrupt, print the perplexity so far."""
+    shown_at, text = 0.0, ""
+
+    def show() -> None:
+        nonlocal shown_at, text
+        if not bar.silent and time.monotonic() - shown_at > REFRESH_S:
+            shown_at, text = time.monotonic(), f"perplexity {scoring.result().perplexity.value:.4f}"
+        bar(text, scoring.n_windows, n_windows)
+
     try:
-        with _progress_bar(scoring, n_windows, quiet=quiet) as show_bar:
-            yield show_bar
-    except Interrupted:  # the bar is gone
-        if scoring.n_windows and not quiet:
+        with notes.progress("windows") as bar:
+            yield show
+    except Interrupted:
+        if scoring.n_windows:
             perplexity = _shown(scoring.result().perplexity, 4)
-            note(f"after {scoring.n_windows} of {counted(n_windows, 'window')}: perplexity {perplexity}")
+            notes.say(f"after {scoring.n_windows} of {counted(n_windows, 'window')}: perplexity {perplexity}")
         raise
-
-
-@contextmanager
-def _progress_bar(scoring: Scoring, n_windows: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
-    if quiet or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=n_windows)
-        shown_at = 0.0
-
-        def show() -> None:
-            nonlocal shown_at
-            bar.update(task, completed=scoring.n_windows)
-            if time.monotonic() - shown_at > REFRESH_S:
-                bar.update(task, description=f"perplexity {scoring.result().perplexity.value:.4f}")
-                shown_at = time.monotonic()
-
-        yield show

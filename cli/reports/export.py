@@ -1,23 +1,20 @@
-"""``export``: what is said of a GGUF file that was written."""
+"""The report of ``export`` on the GGUF file that it wrote."""
 
-import json
-import sys
 from collections.abc import Iterator
 
-from mistral_mlx.cli.terminal.sanitize import inert
-from mistral_mlx.cli.terminal.streams import note, write_text
+from mistral_mlx.cli.terminal.notes import Notes
+from mistral_mlx.cli.terminal.table import print_json
 from mistral_mlx.convert.export.gguf_export import ExportReport
 
 
-def show(report: ExportReport, *, as_json: bool, quiet: bool) -> None:
+def show(report: ExportReport, notes: Notes, *, as_json: bool) -> None:
     """Write the report: as JSON to stdout, or for people to stderr."""
     if as_json:
-        write_text(json.dumps(report.as_dict(), ensure_ascii=False) + "\n")
-    elif not quiet:
-        for line in _lines(report):
-            print(inert(line), file=sys.stderr)
-        for remark in report.notes:
-            note(remark)
+        print_json(report.as_dict())
+        return
+    notes.report(_lines(report))
+    for remark in report.notes:
+        notes.say(remark)
 
 
 def _lines(report: ExportReport) -> Iterator[str]:

@@ -1,14 +1,13 @@
 """``info``: describes a model folder and the memory that it needs, from headers alone."""
 
-import json
 import math
 from collections import Counter
 from pathlib import Path
 
 from mistral_mlx import kernels
 from mistral_mlx.cli.models.opening import CHAT_TOKENS
-from mistral_mlx.cli.terminal.sanitize import inert
 from mistral_mlx.cli.terminal.streams import write_text
+from mistral_mlx.cli.terminal.table import facts, gigabytes, print_json
 from mistral_mlx.errors import TokenizerError, counted
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.kernels.memory import available_memory
@@ -57,12 +56,12 @@ def describe(path: Path) -> dict[str, object]:
     }
 
 
-def show(facts: dict[str, object], *, as_json: bool) -> None:
+def show(found: dict[str, object], *, as_json: bool) -> None:
     """Write the facts to stdout, as JSON or as a table."""
     if as_json:
-        write_text(json.dumps(facts, ensure_ascii=False) + "\n")
+        print_json(found)
     else:
-        write_text("".join(f"{title:<13}{inert(text)}\n" for title, text in _rows(facts)))
+        write_text(facts(_rows(found)))
 
 
 def _quantization(args: ModelArgs) -> dict[str, object] | None:
@@ -94,8 +93,8 @@ def _chat_format(tokenizer: Tokenizer) -> str | None:
     return f"Mistral instruct {version}" if version else "chat template"
 
 
-def _rows(facts: dict[str, object]) -> list[tuple[str, str]]:
-    f = facts
+def _rows(found: dict[str, object]) -> list[tuple[str, str]]:
+    f = found
     return [
         ("model", f"{f['path']} ({f['model_type']})"),
         (
@@ -104,14 +103,13 @@ def _rows(facts: dict[str, object]) -> list[tuple[str, str]]:
             f"{'tied' if f['tied_head'] else 'own'} head",
         ),
         ("attention", f"{f['heads']} query heads share {f['kv_heads']} key/value heads of {f['head_dim']}"),
-        ("window", _window_text(facts)),
+        ("window", _window_text(f)),
         ("context", f"{f['context']:,} positions trained (rope_theta {f['rope_theta']:g})"),
         (
             "weights",
-            f"{f['parameters']:,} in {_gb(f['weight_bytes'])}, "
-            f"{f['bits_per_weight']} bits per weight ({_stored(facts)})",
+            f"{f['parameters']:,} in {_gb(f['weight_bytes'])}, {f['bits_per_weight']} bits per weight ({_stored(f)})",
         ),
-        ("KV cache", _cache_text(facts)),
+        ("KV cache", _cache_text(f)),
         (
             "memory",
             f"{_gb(f['memory_needed'])} for weights and {CHAT_TOKENS:,} tokens, {_gb(f['memory_available'])} available",
@@ -121,8 +119,8 @@ def _rows(facts: dict[str, object]) -> list[tuple[str, str]]:
     ]
 
 
-def _window_text(facts: dict[str, object]) -> str:
-    windows = facts["sliding_window"]
+def _window_text(found: dict[str, object]) -> str:
+    windows = found["sliding_window"]
     assert isinstance(windows, list)
     kinds = Counter(windows)
     if set(kinds) == {None}:
@@ -135,16 +133,16 @@ def _layers(n: int) -> str:
     return counted(n, "layer") + (" sees" if n == 1 else " see")
 
 
-def _cache_text(facts: dict[str, object]) -> str:
-    at_context = f"{_gb(facts['kv_bytes_at_context'])} at {facts['context']:,} tokens"
-    window = facts["kv_bytes_at_window"]
+def _cache_text(found: dict[str, object]) -> str:
+    at_context = f"{_gb(found['kv_bytes_at_context'])} at {found['context']:,} tokens"
+    window = found["kv_bytes_at_window"]
     return at_context if window is None else f"{_gb(window)} at the window, {at_context}"
 
 
-def _stored(facts: dict[str, object]) -> str:
-    quantization = facts["quantization"]
+def _stored(found: dict[str, object]) -> str:
+    quantization = found["quantization"]
     if not isinstance(quantization, dict):
-        dtypes = facts["dtypes"]
+        dtypes = found["dtypes"]
         assert isinstance(dtypes, dict)
         return ", ".join(dtypes)
     exceptions = len(quantization["exceptions"])
@@ -164,4 +162,4 @@ def _tokenizer_text(tokenizer: object) -> str:
 
 def _gb(nbytes: object) -> str:
     assert nbytes is None or isinstance(nbytes, int)
-    return "unknown" if nbytes is None else f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.2f} MB"
+    return "unknown" if nbytes is None else gigabytes(nbytes, from_gb=0.1, mb_digits=2)

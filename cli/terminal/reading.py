@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mistral_mlx.errors import OptionError, shown
 
-from .streams import note
+from .notes import note
 
 WAIT_S = 1.0  # after which a silent standard input is worth a remark
 STDIN = "standard input"

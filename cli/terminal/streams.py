@@ -1,22 +1,18 @@
-"""What the program says, and where: model text on stdout, everything else on stderr; knows nothing of models.
-
-Text for a terminal is made inert first: what a model writes, or a file is called, can never control the screen.
-"""
+"""Standard output: exact in a pipe, inert on a terminal, where model text can never control the screen."""
 
 import io
 import os
-import signal
 import sys
-import threading
-from types import FrameType
-from typing import TextIO
 
 import typer
 
+from mistral_mlx.cli.statuses import Status
+
 from .sanitize import inert
 
-SIGNALLED = 128  # plus the number of the signal that ended a program, as shells report it
-PIPE_CLOSED = SIGNALLED + signal.SIGPIPE
+
+class OutputError(Exception):
+    """Standard output cannot be written."""
 
 
 def write_text(text: str) -> None:
@@ -36,44 +32,12 @@ def write_raw(text: str) -> None:
         # Python flushes stdout once more at exit, and would complain there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
-            raise typer.Exit(PIPE_CLOSED) from None
+            raise typer.Exit(Status.PIPE_CLOSED) from None
         raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
 
-def note(text: str) -> None:
-    """Write a remark of one line to stderr; where nobody can read it, that is no reason to fail."""
-    try:
-        print(f"mistral-mlx: {inert(text)}".replace("\n", " "), file=sys.stderr, flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-
-
-class OutputError(Exception):
-    """Standard output cannot be written."""
-
-
-class Interrupted(BaseException):
-    """Raised in the main thread by a signal that ends the program; what was begun is undone on the way out."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-        self.status = SIGNALLED + number  # what a shell reports
-
-
-def raise_on_signals() -> None:
-    """Make Ctrl-C, a closed terminal and a polite kill raise Interrupted."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
-            signal.signal(number, interrupt)
-
-
 def prepare_streams() -> None:
-    """Make output UTF-8 whatever the locale, and stand in for streams that were closed: writing to stdout fails.
+    """Make output UTF-8 whatever the locale, and replace streams that were closed: writing to stdout fails.
 
     A file opened later must not get the number of a closed stream: MLX takes number 0 for a failure.
     """
@@ -86,57 +50,3 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
-
-
-class PrefillProgress:
-    """Shows the progress of a long prefill in one line of a terminal, and wipes the line; silent in a pipe.
-
-    An instance is the `progress` of AnswerOptions; leaving its context wipes the line, too.
-    """
-
-    DELAY_S = 1.0
-
-    def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
-        self._stream = stream
-        self._silent = quiet or not stream.isatty()
-        self._text = ""
-        self._n_shown = 0
-        self._done = False
-        self._lock = threading.RLock()  # Ctrl-C may end a prefill while this thread writes
-        self._timer = threading.Timer(self.DELAY_S, self._show)
-
-    def __enter__(self) -> "PrefillProgress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._finish()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if self._silent:
-            return
-        self._text = f"{what}: {done} of {total} tokens"
-        if done == total:
-            self._finish()
-        elif done == 0:
-            self._timer.daemon = True
-            self._timer.start()
-        elif self._n_shown:
-            self._show()
-
-    def _finish(self) -> None:
-        self._timer.cancel()  # too late if it waits for the lock: `_done` holds it back
-        with self._lock:
-            self._done = True
-            if self._n_shown:
-                self._write("\r" + " " * self._n_shown + "\r")
-                self._n_shown = 0
-
-    def _show(self) -> None:
-        with self._lock:
-            if not self._done:
-                self._n_shown = len(self._text)
-                self._write("\r" + self._text)
-
-    def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()

@@ -1,6 +1,8 @@
 """`batch`: which lines it accepts, what it keeps of an earlier run, and how it ends."""
 
+import io
 import json
+from functools import partialmethod
 
 import pytest
 from helpers.invoke import invoke
@@ -11,7 +13,9 @@ from mistral_mlx.cli.answers.batch import Decoder, Defaults, Request, request_of
 from mistral_mlx.cli.answers.batch_files import Task
 from mistral_mlx.cli.answers.prompt import Prompt
 from mistral_mlx.cli.options.answer import AnswerKnobs
-from mistral_mlx.cli.terminal.streams import Interrupted, OutputError
+from mistral_mlx.cli.terminal.notes import Notes
+from mistral_mlx.cli.terminal.signals import Interrupted
+from mistral_mlx.cli.terminal.streams import OutputError
 from mistral_mlx.errors import OptionError
 from mistral_mlx.model.loading import load
 from mistral_mlx.sampling.sampler import Sampler
@@ -111,6 +115,19 @@ def test_an_interrupt_keeps_what_is_done(folder, files, monkeypatch):
     monkeypatch.setattr(batch, "_result", interrupt)
     status, records = run(folder, files)
     assert (status, [record["text"] for record in records]) == (130, ["x"])
+
+
+def test_results_go_to_stdout_while_a_terminal_shows_progress(folder, monkeypatch):
+    """They used to be written to the terminal, and the file behind stdout remained empty."""
+    screen, output = io.StringIO(), io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr("sys.stdout", output)
+    monkeypatch.setattr(Notes, "progress", partialmethod(Notes.progress, delay_s=0))
+    with batch_files.Results(None, batch_files.read_tasks(b'"a"\n"b"'), "m") as results:
+        batch.run(results, Defaults(AnswerKnobs(temperature=0.0, max_tokens=2)), *load(folder), Notes())
+    assert [json.loads(line)["line"] for line in output.getvalue().splitlines()] == [1, 2]
+    assert "answering: 1 of 2 lines" in screen.getvalue() and '"line"' not in screen.getvalue()
 
 
 def test_no_prompts_and_no_file_are_usage_errors(tmp_path):

@@ -17,6 +17,7 @@ from mistral_mlx import kernels
 from mistral_mlx.cli.models import opening
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.reports import bench
+from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import ContextError, OptionError
 from mistral_mlx.generation.stream import DEFAULT_MAX_TOKENS
 from mistral_mlx.measure.benchmark import Measurement, Workload, bytes_per_token, measure
@@ -250,10 +251,10 @@ def test_the_environment_sets_the_threads_and_the_option_wins(folder, monkeypatc
 def test_no_number_of_threads_means_the_default(capsys):
     default = kernels.threads()
     try:
-        opening.use_threads(default + 1, quiet=False)
+        opening.use_threads(default + 1, Notes())
         assert (kernels.threads(), f"{default + 1} threads" in kernels.names()) == (default + 1, True)
     finally:
-        opening.use_threads(0, quiet=False)
+        opening.use_threads(0, Notes())
     assert (kernels.threads(), capsys.readouterr()) == (default, ("", ""))
 
 
@@ -263,7 +264,7 @@ def test_threads_that_the_system_does_not_give_are_a_usage_error(monkeypatch):
 
     monkeypatch.setattr(kernels, "set_threads", refuse)
     with pytest.raises(OptionError, match="--threads is 1000, but the system cannot start so many"):
-        opening.use_threads(1000, quiet=False)
+        opening.use_threads(1000, Notes())
 
 
 @pytest.mark.parametrize(("args", "said"), [(["--threads", "2"], True), (["--threads", "2", "-q"], False), ([], False)])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mistral_mlx.cli.answers import complete
 from mistral_mlx.cli.answers.code_block import FirstCodeBlock
 from mistral_mlx.cli.answers.prompt import Prompt, join_prompt
+from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import OptionError
 from mistral_mlx.sampling.options import SamplingOptions
 
@@ -27,17 +28,17 @@ def model():
     return tiny_model(sliding_window=None)[0]
 
 
-def answer(model, capsys, *texts, prompt=None, status=0, **options):
+def answer(model, capsys, *texts, prompt=None, status=0, quiet=True, **options):
     """Return what is written where the model answers `texts`, each to its end."""
     tokenizer = LetterTokenizer()
     samplers = [Scripted([*tokenizer.encode(text), 2]) for text in texts]
     for sampler in samplers:
         sampler.options = SamplingOptions(temperature=0.0)
-    options = {"max_tokens": 100, "name": "tiny", "started": 0.0, "quiet": True, **options}
+    options = {"max_tokens": 100, "name": "tiny", "started": 0.0, **options}
     job = complete.Job(prompt=prompt or Prompt(text="Hello"), samplers=samplers, **options)
     code = 0
     try:
-        complete.run(job, model, tokenizer)
+        complete.run(job, model, tokenizer, Notes(quiet=quiet))
     except typer.Exit as exit:
         code = exit.exit_code
     assert code == status

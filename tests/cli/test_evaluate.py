@@ -5,6 +5,7 @@ import json
 import math
 import signal
 import time
+from functools import partialmethod
 
 import pytest
 from helpers.cli import interrupted, one_line, run
@@ -13,7 +14,8 @@ from helpers.tiny_folder import TEXT, write_tiny_folder
 
 from mistral_mlx.cli.commands import evaluate as evaluate_command
 from mistral_mlx.cli.reports import evaluate as command
-from mistral_mlx.cli.terminal.streams import Interrupted
+from mistral_mlx.cli.terminal.notes import Notes
+from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.measure.evaluation import DEFAULT_CONTEXT, Scoring, evaluate, model_logits, windows
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.tokenizer.choose import load_tokenizer
@@ -139,7 +141,7 @@ def test_who_interrupts_is_told_what_there_was(capsys, n_done, quiet):
         return logits(window)
 
     scoring = Scoring(interrupted_source)
-    with pytest.raises(Interrupted), command._watched(scoring, 3, quiet=quiet):
+    with pytest.raises(Interrupted), command._watched(scoring, 3, Notes(quiet=quiet)):
         list(map(scoring.add, cut))
     perplexity = evaluate(cut[:2], logits).perplexity
     said = f"mistral-mlx: after 2 of 3 windows: perplexity {perplexity[0]:.4f} ± {perplexity[1]:.4f}\n"
@@ -151,15 +153,18 @@ def test_a_terminal_gets_a_bar_with_the_perplexity_so_far(monkeypatch, quiet):
     screen = io.StringIO()
     screen.isatty = lambda: True
     monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr(Notes, "progress", partialmethod(Notes.progress, delay_s=0))
     model, _ = tiny_model()
     cut = windows(IDS, context=64, limit=3)
     scoring = Scoring(model_logits(model))
-    with command._watched(scoring, 3, quiet=quiet) as show_bar:
+    with command._watched(scoring, 3, Notes(quiet=quiet)) as show_bar:
         for window in cut:
             scoring.add(window)
             show_bar()
     first = f"perplexity {evaluate(cut[:1], model_logits(model)).perplexity.value:.4f}"
-    assert (first in screen.getvalue() and "3/3" in screen.getvalue()) if not quiet else screen.getvalue() == ""
+    assert (
+        (first in screen.getvalue() and "1 of 3 windows" in screen.getvalue()) if not quiet else screen.getvalue() == ""
+    )
 
 
 def test_the_default_of_the_option_is_the_engines():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +11,10 @@ import pytest
 
 from mistral_mlx.cli.models.registry import register, registered
 from mistral_mlx.cli.reports.convert import default_target
+from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.sanitize import inert
-from mistral_mlx.cli.terminal.streams import PrefillProgress, write_text
+from mistral_mlx.cli.terminal.streams import write_text
+from mistral_mlx.cli.terminal.table import gigabytes, table
 from mistral_mlx.errors import ModelError, shown
 
 HOSTILE = "\x1b]52;c;x\x07\x1b[2J\rA\x08\x00\x7f\x9b1m[bold]\ttab\nnext"
@@ -41,19 +44,37 @@ def test_ordinary_text_is_left_alone(text):
     assert inert(text) == text
 
 
+READING = "reading the prompt"
+WIPED = "\r\x1b[1A\x1b[2K"  # a line up, which is emptied
+
+
+def terminal(monkeypatch, screen=None):
+    """Make stderr a terminal; not in a fixture, after which pytest would set its own."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stderr", screen or Screen())
+    return sys.stderr
+
+
 @pytest.mark.parametrize("last", [2000, 1024])
 def test_progress_appears_after_a_while_and_is_wiped_at_the_end_and_by_an_interrupt(monkeypatch, last):
-    monkeypatch.setattr(PrefillProgress, "DELAY_S", 0.0)
-    screen = Screen()
-    with PrefillProgress(screen) as progress:
-        progress("reading the prompt", 0, 2000)
-        while "0 of 2000" not in screen.getvalue():
-            time.sleep(0.001)
-        progress("reading the prompt", 512, 2000)
+    screen = terminal(monkeypatch)
+    with Notes().progress("tokens", delay_s=0.001) as progress:
+        progress(READING, 0, 2000)
+        wait_for("reading the prompt: 0 of 2000 tokens", screen)
+        progress(READING, 512, 2000)
         if last == 2000:
-            progress("reading the prompt", last, 2000)
-    first, second = (f"reading the prompt: {n} of 2000 tokens" for n in (0, 512))
-    assert screen.getvalue() == f"\r{first}\r{second}\r{' ' * len(second)}\r"
+            progress(READING, last, 2000)
+            assert screen.getvalue().endswith(WIPED)
+    assert "reading the prompt: 512 of 2000 tokens" in screen.getvalue()
+    assert screen.getvalue().endswith(WIPED)
+
+
+def wait_for(text, screen):
+    deadline = time.monotonic() + 60
+    while text not in screen.getvalue():
+        assert time.monotonic() < deadline, screen.getvalue()
+        time.sleep(0.001)
 
 
 class SlowScreen(Screen):
@@ -71,44 +92,77 @@ class SlowScreen(Screen):
 
 def test_progress_never_appears_after_its_end(monkeypatch):
     """The line was written by a timer that the end did not wait for, into the answer, and never wiped."""
-    monkeypatch.setattr(PrefillProgress, "DELAY_S", 0.0)
-    screen = SlowScreen()
-    with PrefillProgress(screen) as progress:
-        progress("reading the prompt", 0, 10)
-        screen.begun.wait(60)
-        threading.Timer(0.05, screen.may_end.set).start()
-        progress("reading the prompt", 10, 10)
-        print("ANSWER", file=screen)
-    text = "reading the prompt: 0 of 10 tokens"
-    assert screen.getvalue() == f"\r{text}\r{' ' * len(text)}\rANSWER\n"
+    slow = terminal(monkeypatch, SlowScreen())
+    with Notes().progress("tokens", delay_s=0.001) as progress:
+        progress(READING, 0, 10)
+        slow.begun.wait(60)
+        threading.Timer(0.05, slow.may_end.set).start()
+        progress(READING, 10, 10)
+        print("ANSWER", file=slow)
+    assert slow.getvalue().endswith(f"{WIPED}ANSWER\n")
 
 
-def test_a_timer_that_is_late_shows_nothing():
-    screen = Screen()
-    with PrefillProgress(screen) as progress:
-        progress("reading the prompt", 0, 10)
-        progress("reading the prompt", 10, 10)
-        progress._timer.function()
+def test_a_timer_that_is_late_shows_nothing(monkeypatch):
+    screen = terminal(monkeypatch)
+    with Notes().progress("tokens") as progress:
+        progress(READING, 0, 10)
+        timer = progress._timer
+        progress(READING, 10, 10)
+        timer.function()
     assert screen.getvalue() == ""
 
 
-def test_a_short_prefill_shows_nothing():
-    screen = Screen()
-    with PrefillProgress(screen) as progress:
-        progress("reading the prompt", 0, 20)
-        progress("reading the prompt", 20, 20)
+def test_short_work_shows_nothing(monkeypatch):
+    screen = terminal(monkeypatch)
+    with Notes().progress("tokens") as progress:
+        progress(READING, 0, 20)
+        progress(READING, 20, 20)
     assert screen.getvalue() == ""
 
 
 @pytest.mark.parametrize(("stream", "quiet"), [(io.StringIO, False), (Screen, True)])
 def test_progress_is_silent_in_a_pipe_and_when_quiet(monkeypatch, stream, quiet):
-    monkeypatch.setattr(PrefillProgress, "DELAY_S", 0.0)
-    output = stream()
-    with PrefillProgress(output, quiet=quiet) as progress:
-        progress("reading the prompt", 0, 2000)
-        time.sleep(0.05)
-        progress("reading the prompt", 512, 2000)
-    assert output.getvalue() == ""
+    monkeypatch.setattr("sys.stderr", stream())
+    with Notes(quiet=quiet).progress("tokens", delay_s=0) as progress:
+        progress(READING, 0, 2000)
+        progress(READING, 512, 2000)
+    assert sys.stderr.getvalue() == ""
+
+
+def test_a_remark_wipes_the_progress_which_is_drawn_again(monkeypatch):
+    screen = terminal(monkeypatch)
+    notes = Notes()
+    with notes.progress("tokens", delay_s=0) as progress:
+        progress(READING, 0, 10)
+        notes.say("remark")
+        assert screen.getvalue().endswith(f"{WIPED}mistral-mlx: remark\n")
+        progress(READING, 1, 10)
+        assert "1 of 10 tokens" in screen.getvalue().partition("remark")[2]
+
+
+def test_the_name_in_progress_is_cut_and_inert_and_the_amount_is_whole(monkeypatch):
+    screen = terminal(monkeypatch)
+    with Notes().progress("bytes", delay_s=0) as progress:
+        progress("\x1b[2J" + "x" * 80, 1_500_000, 30_000_000)
+    assert f"␛[2J{'x' * 25}…: 1.5 of 30.0 MB" in screen.getvalue()
+
+
+@pytest.mark.parametrize(("quiet", "said"), [(False, "mistral-mlx: a b\nc␛\nmistral-mlx: error: d\n"), (True, "")])
+def test_quiet_leaves_errors(capsys, quiet, said):
+    notes = Notes(quiet=quiet)
+    notes.say("a\nb")
+    notes.report(["c\x1b"])
+    notes.error("d")
+    assert capsys.readouterr().err == (said or "mistral-mlx: error: d\n")
+
+
+def test_a_table_has_its_cells_below_each_other():
+    assert table([("NAME", "PATH"), ("a", "b\x1b"), ("longer", "")]) == "NAME    PATH\na       b␛\nlonger\n"
+    assert table([("a", "b"), ("longer", "c")], max_width=3) == "a    b\nlonger  c\n"
+
+
+def test_sizes_are_in_gigabytes_from_one_on():
+    assert [gigabytes(n) for n in (93_400_000, 4_120_000_000)] == ["93.4 MB", "4.12 GB"]
 
 
 def test_messages_show_foreign_text_inert_and_short():

@@ -10,6 +10,7 @@ from helpers.tokenizer_files import byte_level_json
 
 from mistral_mlx.cli.app import app
 from mistral_mlx.cli.reports.convert import show
+from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.convert import convert
 from mistral_mlx.convert.verify.verify import MAX_WINDOWS, Verification
 from mistral_mlx.errors import OptionError
@@ -69,7 +70,7 @@ def test_a_ruined_model_is_called_so(tmp_path: Path, source: Path, capfd: pytest
     loud = write_folder(tmp_path / "loud", {**CONFIG, "vocab_size": 600}, weights=weights)
     (loud / "tokenizer.json").write_text(byte_level_json())
     report = convert(loud, tmp_path / "target", bits=2, verify_on=True)
-    show(report, as_json=False, quiet=False)
+    show(report, Notes(), as_json=False)
     said = capfd.readouterr().err
     assert "  lost          unusable: the same next token " in said and " of the time\n" in said
     assert " times), " in said and "warning: the result cannot be used (unusable); take more bits" in said

@@ -1,7 +1,10 @@
 """docs/cli.md lists exactly the program's commands and options."""
 
 import importlib.util
+import re
 from pathlib import Path
+
+from mistral_mlx.cli.statuses import Status
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "generate_cli.py"
 
@@ -25,3 +28,9 @@ def test_every_option_is_on_the_page_and_what_is_written_by_hand_stays():
     page = module.render(f"above\n{module.BEGIN}old\n{module.END}below\n")
     assert page.startswith("above\n") and page.endswith("below\n") and "old\n" not in page
     assert "`--top-p` P | `MISTRAL_MLX_TOP_P` | `0.95` |" in page
+
+
+def test_the_page_lists_every_exit_status():
+    _, _, section = generator().PAGE.read_text("utf-8").partition("## Exit statuses\n")
+    rows = re.findall(r"^\| ([\d, ]+) \|", section.partition("\n## ")[0], re.MULTILINE)
+    assert [int(number) for row in rows for number in row.split(",")] == sorted(Status, key=lambda s: (s == 141, s))

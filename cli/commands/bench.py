@@ -1,0 +1,37 @@
+"""The options of ``bench``; heavy imports stand inside."""
+
+import typer
+
+from mistral_mlx.cli.models import registry
+from mistral_mlx.cli.options import shared
+from mistral_mlx.cli.terminal.notes import Notes
+
+EXAMPLES = "mistral-mlx bench demo -p 512 -n 128 --depth 4096"
+
+
+def bench(
+    context: typer.Context,
+    name: shared.ModelName = None,
+    model: shared.Model = None,
+    n_prompt: shared.NPrompt = shared.N_PROMPT,
+    n_gen: shared.NGen = shared.N_GEN,
+    depth: shared.Depth = shared.DEPTH,
+    repeats: shared.Repeats = shared.REPEATS,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    device: shared.Device = "auto",
+    threads: shared.Threads = 0,
+    ignore_memory: shared.IgnoreMemory = False,
+) -> None:
+    """Measure how fast a model reads a prompt and writes an answer here."""
+    from mistral_mlx.cli.models.opening import use_device, use_threads
+    from mistral_mlx.cli.reports import bench as command
+    from mistral_mlx.measure.benchmark import Workload
+
+    workload = Workload(n_prompt=n_prompt, n_gen=n_gen, depth=depth, repeats=repeats)
+    model = shared.named_model(context, name, model)
+    notes = Notes(quiet=quiet)
+    use_device(device)
+    use_threads(threads, notes)
+    measurement = command.run(registry.resolve(model), workload, notes, ignore_memory=ignore_memory)
+    command.show(model or "", workload, measurement, as_json=as_json)

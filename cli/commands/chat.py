@@ -1,0 +1,75 @@
+"""The options of ``chat``; heavy imports stand inside."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from mistral_mlx.cli.models import registry
+from mistral_mlx.cli.options import shared
+from mistral_mlx.cli.options.sampling import with_sampling
+from mistral_mlx.cli.statuses import status_of
+from mistral_mlx.cli.terminal.notes import Notes
+from mistral_mlx.errors import OptionError, shown
+
+EXAMPLES = """\
+mistral-mlx chat -m demo
+mistral-mlx chat -m demo --system 'Be brief.' --dry-multiplier 0.8
+"""
+
+
+@with_sampling
+def chat(
+    context: typer.Context,
+    model: shared.Model = None,
+    system: shared.System = None,
+    template: shared.Template = None,
+    max_tokens: shared.MaxTokens = shared.MAX_TOKENS,
+    stop: shared.Stop = None,
+    stats: shared.Stats = False,
+    plain: Annotated[
+        bool, shared.output_option("--plain", help="Show answers as they are written, not as Markdown.")
+    ] = False,
+    on_overflow: Annotated[
+        str, typer.Option(metavar="drop-turns|stop", help="When the context is full: forget the oldest turns, or stop.")
+    ] = "drop-turns",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the saved session NAME, or the last.")] = False,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The session of --resume.")] = None,
+    last: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the last saved session.")] = False,
+    save: Annotated[bool, typer.Option(help="Save the conversation after every turn.")] = True,
+    history: Annotated[bool, typer.Option(help="Remember what was typed, in a file only you can read.")] = True,
+    quiet: shared.Quiet = False,
+    device: shared.Device = "auto",
+    threads: shared.Threads = 0,
+    ignore_memory: shared.IgnoreMemory = False,
+    **sampling: Any,
+) -> None:
+    """Talk to a model; /help inside lists the commands."""
+    from mistral_mlx.cli.chat import opening, start
+    from mistral_mlx.cli.chat.settings import NAMES, ChatOptions
+    from mistral_mlx.cli.chat.store import Store
+    from mistral_mlx.cli.options.answer import from_plain
+
+    if name and not resume:
+        raise OptionError(f"{shown(name)} is no option; a model is named with --model, a session with --resume")
+    store = Store(registry.home() / "sessions", autosave=save)
+    resumes = store.existing(name) if resume or last else None
+    if model or not resumes:
+        registry.resolve(model)  # a wrong name need not wait for the prompt
+    shown_how = {"on_overflow": on_overflow, "stats": stats, "plain": plain}
+    plain_values = {**sampling, "max_tokens": max_tokens, "stop": stop, **shown_how}
+    settings = ChatOptions(**from_plain(ChatOptions, plain_values))
+    failed = start.run(
+        opening.ChatSetup(
+            opening.Opener(model, device, threads, ignore_memory, Notes(quiet=quiet)),
+            store,
+            settings,
+            frozenset(key for key in NAMES if shared.is_given(context, key)),
+            system,
+            template,
+            resumes,
+        ),
+        history=registry.home() / "history" if history else None,
+    )
+    if failed and not sys.stdin.isatty():  # a script has to know
+        raise typer.Exit(status_of(failed))

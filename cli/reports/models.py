@@ -1,0 +1,54 @@
+"""The report of ``models``: what the headers of each registered model say, as a table or as JSON."""
+
+import math
+from pathlib import Path
+
+from mistral_mlx.cli.terminal.notes import Notes
+from mistral_mlx.cli.terminal.streams import write_text
+from mistral_mlx.cli.terminal.table import gigabytes, print_json, table
+from mistral_mlx.errors import ModelError
+from mistral_mlx.files.folder import ModelFolder
+from mistral_mlx.model.args import expected_shapes
+from mistral_mlx.model.loading import inspect_model
+
+TITLES = ("NAME", "SIZE", "BITS", "WINDOW", "PATH")
+
+
+def describe(name: str, path: Path) -> dict[str, object]:
+    """Return the facts in the headers of the folder; "error" is one of them if it is unusable."""
+    record: dict[str, object] = {"name": name, "path": str(path)}
+    try:
+        args, entries = inspect_model(ModelFolder(path))
+    except ModelError as error:
+        return record | {"error": str(error)}
+    nbytes = sum(entry.nbytes for entry in entries.values())
+    parameters = sum(math.prod(shape) for key, shape in expected_shapes(args).items() if key in entries)
+    windows = {window for window in args.sliding_window if window is not None}
+    return record | {
+        "parameters": parameters,
+        "weight_bytes": nbytes,
+        "bits": args.quantization.usual.bits if args.quantization else None,
+        "bits_per_weight": round(8 * nbytes / parameters, 3),
+        "window": min(windows) if windows else None,
+        "context": args.max_position_embeddings,
+    }
+
+
+def show(records: list[dict[str, object]], *, as_json: bool) -> None:
+    """Write the facts of all models to stdout; say so if there is none."""
+    if as_json:
+        print_json(records)
+    elif records:
+        write_text(table([TITLES, *map(_row, records)]))
+    else:
+        Notes().always("no model is registered; 'mistral-mlx pull demo' fetches one")
+
+
+def _row(record: dict[str, object]) -> tuple[str, str, str, str, str]:
+    name, path = str(record["name"]), str(record["path"])
+    if "error" in record:
+        return name, "-", "-", "-", f"{path} (unusable: {record['error']})"
+    nbytes = record["weight_bytes"]
+    assert isinstance(nbytes, int)
+    window = f"{record['window']:,}" if record["window"] else f"none ({record['context']:,})"
+    return name, gigabytes(nbytes), f"{record['bits_per_weight']}", window, path

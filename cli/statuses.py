@@ -1,0 +1,42 @@
+"""The exit statuses of the program; docs/cli.md lists the same."""
+
+import signal
+from enum import IntEnum
+
+from mistral_mlx.errors import ContextError, ConversionError, ModelError, OptionError, SessionError
+
+SIGNALLED = 128  # plus the number of the signal that ended a program, as shells report it
+
+
+class Status(IntEnum):
+    """How a command ended."""
+
+    DONE = 0
+    INTERNAL = 1  # a bug, or an incomplete installation
+    USAGE = 2  # an option, or the prompt
+    MODEL = 3  # the model or a saved session: missing, damaged, unsupported, hostile, or too large for the memory
+    CONTEXT = 4  # the input does not fit the model's context
+    OUTPUT = 5  # no space, the target exists, nothing could be downloaded or written
+    CUT_SHORT = 6  # a limit cut the answer short, with --fail-on-length
+    NO_CODE_BLOCK = 7  # the answer has none, with --extract
+    SOME_FAILED = 8  # batch could not answer some lines
+    UNVERIFIED = 9  # convert --verify: the target is written, but it could not be compared with its source
+    HUNG_UP = SIGNALLED + signal.SIGHUP  # the terminal was closed
+    INTERRUPTED = SIGNALLED + signal.SIGINT  # Ctrl-C
+    PIPE_CLOSED = SIGNALLED + signal.SIGPIPE  # nobody reads the output any more
+    TERMINATED = SIGNALLED + signal.SIGTERM  # kill
+
+
+OF_ERRORS: list[tuple[type[Exception], Status]] = [
+    (OptionError, Status.USAGE),
+    (ModelError, Status.MODEL),
+    (SessionError, Status.MODEL),
+    (ContextError, Status.CONTEXT),
+    (ConversionError, Status.OUTPUT),
+    (OSError, Status.OUTPUT),
+]
+
+
+def status_of(error: Exception) -> Status:
+    """Return the exit status for an error of the engine or the system."""
+    return next((status for kind, status in OF_ERRORS if isinstance(error, kind)), Status.INTERNAL)

@@ -1,0 +1,26 @@
+"""The signals that end the program, as an exception in the main thread."""
+
+import signal
+from types import FrameType
+
+from mistral_mlx.cli.statuses import SIGNALLED
+
+
+class Interrupted(BaseException):
+    """Raised in the main thread by a signal that ends the program; handlers undo what was begun."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+        self.status = SIGNALLED + number
+
+
+def raise_on_signals() -> None:
+    """Make Ctrl-C, a closed terminal and a polite kill raise Interrupted."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+            signal.signal(number, interrupt)
