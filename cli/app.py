@@ -12,7 +12,6 @@ import typer
 from mistral_mlx.errors import MistralMLXError
 from mistral_mlx.version import __version__
 
-from .answers import prompt_templates
 from .commands import (
     batch,
     bench,
@@ -26,6 +25,7 @@ from .commands import (
     info,
     models,
     pull,
+    templates,
     tokens,
 )
 from .options.help import Application
@@ -107,7 +107,7 @@ def common(
 
 app.command(epilog=complete.EXAMPLES)(complete.complete)
 app.command()(batch.batch)
-app.add_typer(prompt_templates.app, name="templates")
+app.add_typer(templates.app, name="templates")
 app.command(epilog=chat.EXAMPLES)(chat.chat)
 app.command(epilog=convert.EXAMPLES)(convert.convert)
 app.command(epilog=export.EXAMPLES)(export.export)

@@ -1,21 +1,14 @@
 """A user's own prompt templates: TOML files in the program's folder, and the commands that show and edit them."""
 
-import os
 import re
-import shlex
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options.answer import AnswerKnobs, read_values
-from mistral_mlx.cli.terminal.notes import note
-from mistral_mlx.cli.terminal.streams import write_text
 from mistral_mlx.errors import OptionError, shown
 
 if sys.version_info >= (3, 11):
@@ -47,8 +40,6 @@ prompt = '''
 [vars]                      # values that --var language=French replaces
 language = "English"
 """
-
-app = typer.Typer(help="List, show and edit prompt templates, which complete --prompt-template takes.")
 
 
 @dataclass(frozen=True)
@@ -127,11 +118,11 @@ def parse_variables(pairs: Iterable[str]) -> dict[str, str]:
 
 def load_template(name: str) -> UserTemplate:
     """Return the template called `name`. Raises OptionError if it cannot be used."""
-    path = _path(name)
+    path = path_of(name)
     try:
         return _parsed(name, tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        known = ", ".join(_names()) or f"none yet; 'mistral-mlx templates edit {name}' makes one"
+        known = ", ".join(names()) or f"none yet; 'mistral-mlx templates edit {name}' makes one"
         raise OptionError(f"there is no template {shown(name)} (there are: {known})") from None
     except OSError as error:
         raise OptionError(f"the template {shown(str(path), limit=200)} cannot be read: {error.strerror}") from error
@@ -139,44 +130,25 @@ def load_template(name: str) -> UserTemplate:
         raise OptionError(f"the template {shown(str(path), limit=200)} is not TOML: {error}") from error
 
 
-@app.command("list")
-def list_templates() -> None:
-    """List the templates and what they say they are for."""
-    for name in _names():
-        try:
-            values = tomllib.loads(_path(name).read_text(encoding="utf-8"))
-            write_text(f"{name}\t{' '.join(str(values.get('description', '')).split())}\n")
-        except (OSError, ValueError, OptionError):
-            write_text(f"{name}\t(cannot be read)\n")
-    if not _names() and sys.stderr.isatty():
-        note("there are no templates; 'mistral-mlx templates edit NAME' makes one")
+def names() -> list[str]:
+    """Return the names of the templates, sorted."""
+    return sorted(path.stem for path in _folder().glob("*.toml") if NAME.fullmatch(path.stem))
 
 
-@app.command("show")
-def show_template(name: Annotated[str, typer.Argument(help="The template.")]) -> None:
-    """Show the file of a template."""
-    load_template(name)
-    write_text(_path(name).read_text(encoding="utf-8"))
-
-
-@app.command("edit")
-def edit_template(name: Annotated[str, typer.Argument(help="The template; a new one is begun.")]) -> None:
-    """Open a template in $VISUAL or $EDITOR, and check it afterwards."""
-    path = _path(name)
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
-    if not editor:
-        raise OptionError(f"which editor? Set EDITOR, or write {shown(str(path), limit=200)} yourself")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists()
-    if is_new:
-        path.write_text(SKELETON.format(name=name), encoding="utf-8")
+def description(name: str) -> str:
+    """Return the description in a template on one line, or that the file cannot be read."""
     try:
-        subprocess.run([*shlex.split(editor), str(path)], check=True)
-    except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        if is_new:
-            path.unlink(missing_ok=True)
-        raise OptionError(f"the editor failed ({shown(str(error), limit=120)}); set EDITOR to another") from error
-    load_template(name)
+        values = tomllib.loads(path_of(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, OptionError):
+        return "(cannot be read)"
+    return " ".join(str(values.get("description", "")).split())
+
+
+def path_of(name: str) -> Path:
+    """Return the file of a template, which need not exist. Raises OptionError for a name that cannot be one."""
+    if not NAME.fullmatch(name):
+        raise OptionError(f"a template is called {shown(name)}; use letters, digits, dots, _ and -")
+    return _folder() / f"{name}.toml"
 
 
 def _parsed(name: str, values: dict[str, object]) -> UserTemplate:
@@ -195,16 +167,6 @@ def _parsed(name: str, values: dict[str, object]) -> UserTemplate:
 
 def _expected(key: str) -> str:
     return "true or false" if key in FLAGS else "a text in quotes"
-
-
-def _names() -> list[str]:
-    return sorted(path.stem for path in _folder().glob("*.toml") if NAME.fullmatch(path.stem))
-
-
-def _path(name: str) -> Path:
-    if not NAME.fullmatch(name):
-        raise OptionError(f"a template is called {shown(name)}; use letters, digits, dots, _ and -")
-    return _folder() / f"{name}.toml"
 
 
 def _folder() -> Path:

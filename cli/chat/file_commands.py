@@ -2,10 +2,10 @@
 
 import os
 import shlex
-import subprocess
 import tempfile
 from pathlib import Path
 
+from mistral_mlx.cli.terminal.editor import edit
 from mistral_mlx.errors import OptionError, shown
 
 from . import attachments, clipboard
@@ -81,16 +81,10 @@ def _editor(chat: Chat, rest: str) -> None:
 
 def _edited(text: str) -> str:
     """Let the user edit `text` in an editor, and return the result. Raises OptionError if that fails."""
-    command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "message.md"
         file.write_text(text, encoding="utf-8")
-        try:
-            status = subprocess.run([*shlex.split(command), str(file)]).returncode
-        except (OSError, ValueError) as error:
-            raise OptionError(f"the editor {shown(command)} cannot be run ({error}); set VISUAL or EDITOR") from error
-        if status:
-            raise OptionError(f"the editor {shown(command)} ended with status {status}; nothing is sent")
+        edit(file)
         return file.read_text(encoding="utf-8", errors="replace")
 
 

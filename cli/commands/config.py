@@ -1,22 +1,16 @@
-"""``config``: what every option is set to and where that comes from, and the file to set them in."""
+"""The command ``config`` and its subcommands."""
 
-import json
-import os
-import shlex
-import subprocess
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.options.help import Command, commands_of, warn_of_variables
-from mistral_mlx.cli.options.sources import Option, Setting, config_path, read_config
-from mistral_mlx.cli.terminal.notes import note
-from mistral_mlx.cli.terminal.sanitize import inert
+from mistral_mlx.cli.options.sources import config_path, read_config
+from mistral_mlx.cli.reports import config as report
+from mistral_mlx.cli.terminal import editor as editors
+from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.streams import write_text
-from mistral_mlx.errors import OptionError, shown
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -28,8 +22,7 @@ def config(context: typer.Context, as_json: shared.Json = False) -> None:
         warn_of_variables(context)
         commands = context.find_root().command.commands.items()  # type: ignore[attr-defined]  # it is a group
         settings = {name: list(of.settings(context)) for name, of in commands if isinstance(of, Command)}
-        found = {name: of for name, of in settings.items() if of}
-        write_text(_as_json(found) if as_json else "".join(map(_table, found.items())))
+        report.show({name: of for name, of in settings.items() if of}, as_json=as_json)
 
 
 @app.command()
@@ -47,52 +40,7 @@ def edit(
     file, known = config_path(), commands_of(context)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(_draft(known), encoding="utf-8")
-    _run_editor(editor or os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi", file)
+        file.write_text(report.draft(known), encoding="utf-8")
+    editors.edit(file, editor)
     read_config(file, known)
-    note(f"{file} is fine")
-
-
-def _run_editor(command: str, file: Path) -> None:
-    if not sys.stdin.isatty() and command == "vi":
-        raise OptionError(f"there is no terminal for an editor; set EDITOR, or edit {file}")
-    try:
-        status = subprocess.run([*shlex.split(command), str(file)]).returncode
-    except (OSError, ValueError) as error:
-        raise OptionError(f"the editor {shown(command)} cannot be run ({error}); set EDITOR") from error
-    if status:
-        raise OptionError(f"the editor {shown(command)} ended with status {status}")
-
-
-def _as_json(found: dict[str, list[Setting]]) -> str:
-    values = {
-        command: {
-            s.option.key: {"value": s.value, "source": s.source, "where": s.where, "variable": s.option.variable}
-            for s in of
-        }
-        for command, of in found.items()
-    }
-    file = config_path()
-    return json.dumps({"file": str(file), "exists": file.exists(), "options": values}, ensure_ascii=False) + "\n"
-
-
-def _table(found: tuple[str, list[Setting]]) -> str:
-    command, of = found
-    rows = [(s.option.key, _toml(s.value), s.source + (f" ({s.where})" if s.where else "")) for s in of]
-    key, value = (max(len(row[i]) for row in rows) for i in (0, 1))
-    lines = [f"{row[0]:<{key}}  {row[1]:<{min(value, 24)}}  {row[2]}" for row in rows]
-    return inert(f"[{command}]\n" + "\n".join(lines)) + "\n\n"
-
-
-def _toml(value: object) -> str:
-    """Return a value as it would stand in the file, which JSON is near enough to; nothing for none."""
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def _draft(known: dict[str, list[Option]]) -> str:
-    """Return a config file in which everything is commented out."""
-    lines = ["# Settings of mistral-mlx. Take away the # of a table's name and of what is to be changed in it.", ""]
-    for command, of in known.items():
-        rows = [f"# {o.key} = {_toml(o.default) or '…'}  # {o.parameter.help}" for o in of if o.settable]
-        lines += [f"# [{command}]", *rows, ""] if rows else []
-    return "\n".join(lines)
+    Notes().always(f"{file} is fine")

@@ -32,6 +32,17 @@ ORDER = {
     "mistral_mlx.convert.write": "__init__ quantize mlx_lm mlx_lm_child target",
     "mistral_mlx.convert.verify": "__init__ sample_text verify",
     "mistral_mlx.convert.export": "__init__ gguf_pack gguf_vocab gguf_writer gguf_export",
+    "mistral_mlx.cli": "__init__ statuses terminal models options answers chat reports commands app main",
+    "mistral_mlx.cli.terminal": "__init__ sanitize row highlight markdown signals streams table bar notes editor "
+    "reading",
+    "mistral_mlx.cli.models": "__init__ folder_lock registry opening pull",
+    "mistral_mlx.cli.options": "__init__ sources answer shared sampling help",
+    "mistral_mlx.cli.answers": "__init__ remarks code_block prompt prompt_templates batch_files batch output complete",
+    "mistral_mlx.cli.chat": "__init__ background remarks store input toolbar settings words attachments clipboard "
+    "answering opening chat command commands file_commands loop start",
+    "mistral_mlx.cli.reports": "__init__ config models tokens info bench evaluate convert export",
+    "mistral_mlx.cli.commands": "__init__ complete batch templates chat convert export info bench evaluate pull models "
+    "tokens config completion",
 }
 NOT_FOR_THE_ENGINE = {"typer", "rich", "prompt_toolkit", "transformers", "mlx_lm"}
 EXTENSION = "_ext"  # compiled: it imports nothing

@@ -1,0 +1,22 @@
+"""Opens a file in the user's editor."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from mistral_mlx.errors import OptionError, shown
+
+
+def edit(file: Path, command: str | None = None) -> None:
+    """Run `command`, by default $VISUAL, $EDITOR or on a terminal vi, on `file`. Raises OptionError if it fails."""
+    command = command or os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    if command == "vi" and not sys.stdin.isatty():
+        raise OptionError(f"there is no terminal for an editor; set EDITOR, or edit {shown(str(file), limit=200)}")
+    try:
+        status = subprocess.run([*shlex.split(command), str(file)]).returncode
+    except (OSError, ValueError) as error:
+        raise OptionError(f"the editor {shown(command)} cannot be run ({error}); set EDITOR") from error
+    if status:
+        raise OptionError(f"the editor {shown(command)} ended with status {status}")
