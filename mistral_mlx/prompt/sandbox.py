@@ -17,16 +17,15 @@ from types import BuiltinMethodType, MethodType
 from typing import ParamSpec
 
 from jinja2 import TemplateError, nodes, pass_context
-from jinja2.ext import Extension, loopcontrols
+from jinja2.ext import loopcontrols
 from jinja2.filters import FILTERS as ALL_FILTERS
-from jinja2.parser import Parser
 from jinja2.runtime import Context, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS as ALL_TESTS
 from jinja2.utils import Cycler, Joiner, Namespace
-from jinja2.visitor import NodeTransformer
 
 from .budget import MAX_DEPTH, MAX_NUMBER_BITS, Budget, BudgetError
+from .meter import BUILT, CHARGED, CONCATENATED, LITERAL, STEPS, WRITTEN, GenerationTag, Meter
 
 P = ParamSpec("P")
 
@@ -55,9 +54,6 @@ METHODS: Mapping[type, frozenset[str]] = {
 }
 FREE = frozenset({"length", "count", "first", "last", "default", "d"})  # filters that look at one item only
 DEEP = frozenset({"dictsort", "max", "min", "sort", "unique"})  # filters that compare items with each other
-
-# Names of our own filters, which replace operators; a template cannot write a name with a space in it.
-BUILT, CHARGED, CONCATENATED, LITERAL, STEPS, WRITTEN = "a built", "b read", "c concat", "d text", "e steps", "f out"
 
 
 def text_of(value: object) -> str:
@@ -104,7 +100,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 raise TemplateError(f"it has more than {MAX_NODES} operations")
             if isinstance(node, nodes.For) and node.recursive:
                 raise TemplateError("it has a recursive loop, which is not supported")
-        metered = _Meter().visit(parsed)
+        metered = Meter().visit(parsed)
         assert isinstance(metered, nodes.Template)
         return metered
 
@@ -242,64 +238,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
         text = text_of(value)
         self.budget.spend(len(text))
         return text
-
-
-class GenerationTag(Extension):
-    """{% generation %}...{% endgeneration %} marks answers for training; no effect here."""
-
-    tags = {"generation"}  # noqa: RUF012  (an attribute of jinja2's)
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-class _Meter(NodeTransformer):
-    """Puts our filters around the operations that jinja2 does without calling the sandbox."""
-
-    def visit_Output(self, node: nodes.Output) -> nodes.Node:  # noqa: N802
-        literal = sum(len(child.data) for child in node.nodes if isinstance(child, nodes.TemplateData))
-        self.generic_visit(node)
-        written = [c if isinstance(c, nodes.TemplateData) else _filtered(c, WRITTEN) for c in node.nodes]
-        node.nodes = [_filtered(nodes.Const(literal), LITERAL), *written]
-        return node
-
-    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        node.iter = _filtered(node.iter, STEPS)
-        return node
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        return _filtered(nodes.List(node.nodes, lineno=node.lineno), CONCATENATED)
-
-    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        node.expr = _filtered(node.expr, CHARGED)
-        for operand in node.ops:
-            operand.expr = _filtered(operand.expr, CHARGED)
-        return node
-
-    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        return _filtered(node, BUILT) if isinstance(node.arg, nodes.Slice) else node
-
-    def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        return _filtered(node, BUILT)
-
-    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        return _filtered(node, BUILT) if node.ctx == "load" else node
-
-    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        return _filtered(node, BUILT)
-
-
-def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
-    assert isinstance(node, nodes.Expr)
-    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno or 1)
 
 
 def _is_small_power(base: object, exponent: object) -> bool:

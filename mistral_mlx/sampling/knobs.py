@@ -17,11 +17,19 @@ WANTED = {float: "a number", int: "a whole number", bool: "true or false", str: 
 
 
 @dataclass(frozen=True)
+class Texts:
+    """How users write a value as a list of texts."""
+
+    read: Callable[[list[str]], object] = tuple  # the value of these texts
+    spell: Callable[[object], list[str] | None] | None = None  # the texts of a value; None for the default
+
+
+@dataclass(frozen=True)
 class Knob:
     """One option: what it means, and which values it takes.
 
     A value that is not a number, a flag or a text, such as the bias of each token, is a list of texts wherever a user
-    writes it: `read` returns the value of these texts, `spell` the texts of a value, None for the default.
+    writes it; `texts` converts the two.
     """
 
     about: str = ""
@@ -33,8 +41,7 @@ class Knob:
     choices: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()  # on the command line, where they are not just the name
     key: str = ""  # the name for users, where it is not that of the field
-    read: Callable[[list[str]], object] = tuple
-    spell: Callable[[object], list[str] | None] | None = None
+    texts: Texts = Texts()
     name: str = ""  # this and the rest are the field's
     kind: type = float  # `list` if users write texts
     optional: bool = False  # whether None is a value
@@ -72,12 +79,12 @@ class Knob:
             return self.default
         if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
             raise OptionError(f"{self.key} is {shown(value)}; it must be {self.expected}")
-        return self.read(list(value))
+        return self.texts.read(list(value))
 
     def to_plain(self, value: object) -> object:
         """Return what a user or a file writes for `value`; the opposite of `from_plain`."""
-        if self.spell:
-            return self.spell(value)
+        if self.texts.spell:
+            return self.texts.spell(value)
         return list(value) if isinstance(value, tuple | list) else value
 
     def _fits(self, value: object) -> bool:
@@ -105,12 +112,11 @@ def knob(
     at_most: float | None = None,
     choices: tuple[str, ...] = (),
     flags: tuple[str, ...] = (),
-    key: str = "",
-    read: Callable[[list[str]], T] | None = None,
-    spell: Callable[[object], list[str] | None] | None = None,
+    texts: Texts = Texts(),
 ) -> T:
     """Return a field of a dataclass that is an option; see Knob."""
-    option = Knob(about, metavar, off, least, above, at_most, choices, flags, key, read or tuple, spell)
+    key = flags[0].removeprefix("--").replace("-", "_") if flags else ""
+    option = Knob(about, metavar, off, least, above, at_most, choices, flags, key, texts)
     return field(default=default, metadata={"knob": option})
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mistral_mlx.errors import OptionError, shown
 
-from .knobs import knob, knobs
+from .knobs import Texts, knob, knobs
 
 MAX_SEED = 2**63 - 1
 DRY_SEQUENCE_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's
@@ -85,8 +85,7 @@ class SamplingOptions:
         None,
         "ID(+/-)BIAS",
         "Added to the logit of a token, as 1234-2.5 or 1234-inf; may be repeated",
-        read=_read_biases,
-        spell=_spell_biases,
+        texts=Texts(_read_biases, _spell_biases),
     )
     dry_multiplier: float = knob(0.0, "X", "Weight of the penalty for repeating a whole sequence", off=0, least=0)
     dry_base: float = knob(1.75, "X", "DRY: how the penalty grows with each token repeated", least=1)
@@ -97,9 +96,8 @@ class SamplingOptions:
         "TEXT",
         "DRY: no repetition reaches over this; may be repeated. By default line feed, colon, quote and asterisk; "
         "'none' is none",
-        key="dry_sequence_breaker",
-        read=_read_breakers,
-        spell=_spell_breakers,
+        flags=("--dry-sequence-breaker",),
+        texts=Texts(_read_breakers, _spell_breakers),
     )
     seed: int | None = knob(None, "N", "Makes sampling repeatable; random by default", least=0, at_most=MAX_SEED)
 

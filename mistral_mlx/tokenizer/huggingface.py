@@ -6,14 +6,13 @@ later are refused by name first.
 """
 
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from tokenizers import Tokenizer as Backend
 
 from mistral_mlx.errors import TokenizerError, shown
 
-from .base import Tokenizer, instruct_version, make_traits
+from .base import Tokenizer, make_traits
 from .detokenizer import (
     REPLACEMENT,
     SPACE,
@@ -23,6 +22,16 @@ from .detokenizer import (
     StreamingDetokenizer,
     byte_level_alphabet,
     byte_of_piece,
+)
+from .document import (
+    added_tokens,
+    bpe_model,
+    check_components,
+    control_tokens,
+    decoder_kind,
+    leading_special,
+    version_of,
+    vocabulary_of,
 )
 from .settings import TokenizerSettings
 from .tekken import TEKKEN_PATTERN
@@ -35,17 +44,6 @@ TEKKEN_PRE_TOKENIZER = {
         {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
     ],
 }
-KNOWN_NORMALIZERS = frozenset(
-    "Append Lowercase NFC NFD NFKC NFKD Nmt Prepend Replace Sequence Strip StripAccents ByteLevel".split()
-)
-KNOWN_PRE_TOKENIZERS = frozenset(
-    "ByteLevel CharDelimiterSplit Digits Metaspace Punctuation Sequence Split UnicodeScripts Whitespace"
-    " WhitespaceSplit".split()
-)
-MAX_NESTING = 8  # of sequences in sequences
-MAX_GROWTH = 64  # how many times longer all normalizers together may make a text; usual ones write "▁" for a space
-# A repeated group can make a search take exponential time; no pattern of a real tokenizer has one.
-REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")
 # A token of our own. A text after it is encoded like a text after any control token.
 ANCHOR = "\ufdd0anchor\ufdd1"
 
@@ -54,15 +52,15 @@ class HuggingFaceTokenizer(Tokenizer):
     """Byte-level and sentencepiece-like BPE vocabularies."""
 
     def __init__(self, document: dict[str, object], settings: TokenizerSettings) -> None:
-        _check_components(document)
-        model = _bpe_model(document)
-        self._ids = _vocabulary(model)
-        added, special = _added_tokens(document)
+        check_components(document)
+        model = bpe_model(document)
+        self._ids = vocabulary_of(model)
+        added, special = added_tokens(document)
         unknown = model.get("unk_token")
-        control = _control_tokens(self._ids, added, special - {unknown}, settings)
-        kind, self._leading = _decoder_kind(document.get("decoder"))
+        control = control_tokens(self._ids, added, special - {unknown}, settings)
+        kind, self._leading = decoder_kind(document.get("decoder"))
         self._is_byte_level = kind == "ByteLevel"
-        first = _leading_special(document.get("post_processor"), control)
+        first = leading_special(document.get("post_processor"), control)
         super().__init__(
             make_traits(
                 settings,
@@ -71,7 +69,7 @@ class HuggingFaceTokenizer(Tokenizer):
                 own_bos=first,
                 own_eos=None,
                 add_bos=first is not None,
-                version=_version(control, is_byte_level=self._is_byte_level),
+                version=version_of(control, is_byte_level=self._is_byte_level),
             )
         )
         self._texts = {i: text for text, i in (self._ids | added).items() if text not in control and text != unknown}
@@ -119,147 +117,6 @@ class HuggingFaceTokenizer(Tokenizer):
             byte = byte_of_piece(text) if "ByteFallback" in kind else None
             table[token_id] = text.replace(SPACE, " ") if byte is None else byte
         return table
-
-
-def _bpe_model(document: Mapping[str, object]) -> dict[str, object]:
-    """Return the known parts of the model; refuse values for which the library would abort."""
-    model = document.get("model")
-    if not isinstance(model, dict):
-        raise TokenizerError("tokenizer.json has no model; it is damaged")
-    if model.get("type", "BPE") != "BPE":
-        raise TokenizerError(
-            f"tokenizer.json has a model of type {shown(model.get('type'))}, which is not supported; BPE is"
-        )
-    for key in ("continuing_subword_prefix", "end_of_word_suffix"):
-        if model.get(key):
-            raise TokenizerError(f"tokenizer.json has {key} {shown(model[key])}, which is not supported")
-    unknown = model.get("unk_token")
-    if unknown is not None and not isinstance(unknown, str):
-        raise TokenizerError(f"tokenizer.json has {shown(unknown)} as the unk_token, which is not a text")
-    switches = {key: model.get(key) is True for key in ("fuse_unk", "byte_fallback", "ignore_merges")}
-    known_parts = {"type": "BPE", "vocab": model.get("vocab"), "merges": model.get("merges"), "unk_token": unknown}
-    return known_parts | switches
-
-
-def _check_components(document: Mapping[str, object]) -> None:
-    growth = 1
-    for part, known in (("normalizer", KNOWN_NORMALIZERS), ("pre_tokenizer", KNOWN_PRE_TOKENIZERS)):
-        for component in _components(document.get(part)):
-            kind, pattern = component.get("type"), component.get("pattern")
-            if str(kind) not in known:
-                raise TokenizerError(f"tokenizer.json has a {part} of type {shown(kind)}, which is not supported")
-            regex = pattern.get("Regex") if isinstance(pattern, dict) else None
-            if isinstance(regex, str) and REPEATED_GROUP.search(regex):
-                raise TokenizerError(f"tokenizer.json has the pattern {shown(regex)}, which can take forever")
-            content = component.get("content") if kind == "Replace" else None
-            growth *= max(1, len(content)) if isinstance(content, str) else 1
-            if growth > MAX_GROWTH:
-                raise TokenizerError(f"tokenizer.json makes a text {growth} times longer; the limit is {MAX_GROWTH}")
-
-
-def _components(component: object, depth: int = 0) -> Iterator[dict[str, object]]:
-    """Yield a normalizer or pre-tokenizer, and the members if it is a sequence."""
-    if not isinstance(component, dict):
-        return
-    if depth > MAX_NESTING:
-        raise TokenizerError(f"tokenizer.json nests sequences more than {MAX_NESTING} deep")
-    yield component
-    for key in ("normalizers", "pretokenizers"):
-        children = component.get(key)
-        for child in children if isinstance(children, list) else []:
-            yield from _components(child, depth + 1)
-
-
-def _vocabulary(model: Mapping[str, object]) -> dict[str, int]:
-    vocabulary = model.get("vocab")
-    if not isinstance(vocabulary, dict):
-        raise TokenizerError("tokenizer.json has no vocabulary; it is damaged")
-    for text, token_id in vocabulary.items():
-        _check_id(token_id, text)
-    return vocabulary
-
-
-def _added_tokens(document: Mapping[str, object]) -> tuple[dict[str, int], set[object]]:
-    """Return {text: id} of all added tokens, and the texts of the special ones."""
-    entries = document.get("added_tokens") or []
-    added: dict[str, int] = {}
-    special: set[object] = set()
-    for entry in entries if isinstance(entries, list) else [entries]:
-        text = entry.get("content") if isinstance(entry, dict) else None
-        if not isinstance(entry, dict) or not isinstance(text, str):
-            raise TokenizerError(f"tokenizer.json has an added token without a text: {shown(entry)}")
-        if text:
-            added[text] = _check_id(entry.get("id"), text)
-        if entry.get("special") is True:
-            special.add(text)
-    return added, special
-
-
-def _check_id(token_id: object, text: str) -> int:
-    if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < 10_000_000:
-        raise TokenizerError(f"tokenizer.json gives {shown(text)} the id {shown(token_id)}, which is not a token id")
-    return token_id
-
-
-def _control_tokens(
-    vocabulary: Mapping[str, int], added: Mapping[str, int], special: set[object], settings: TokenizerSettings
-) -> dict[str, int]:
-    """Return the added tokens that are special or written by the chat template, bos and eos."""
-    template = settings.chat_template or ""
-    control = {text: token_id for text, token_id in added.items() if text in special or text in template}
-    for text in (settings.bos, settings.eos):
-        if text is not None and (text in added or text in vocabulary):
-            control[text] = added[text] if text in added else vocabulary[text]
-    return control
-
-
-def _version(control: Mapping[str, int], *, is_byte_level: bool) -> str | None:
-    version = instruct_version(control)
-    if version is None:
-        return None if is_byte_level else "v1"
-    return "v7" if version == "v7" else "v3"  # v2 writes plain chats as v3 does
-
-
-def _leading_special(post_processor: object, control: Mapping[str, int]) -> int | None:
-    """Return the id of the token that a TemplateProcessing puts before a text."""
-    if not isinstance(post_processor, dict):
-        return None
-    processors = post_processor.get("processors")
-    for processor in [post_processor, *(processors if isinstance(processors, list) else [])]:
-        single = processor.get("single") if isinstance(processor, dict) else None
-        first = single[0] if isinstance(single, list) and single else None
-        token = first.get("SpecialToken") if isinstance(first, dict) else None
-        text = token.get("id") if isinstance(token, dict) else None
-        if isinstance(text, str) and text in control:
-            return control[text]
-    return None
-
-
-def _decoder_kind(decoder: object) -> tuple[str, LeadingSpace]:
-    """Return the names of the decoders and their rule for a leading space. Raises if unknown."""
-    parts = decoder.get("decoders") if isinstance(decoder, dict) and decoder.get("type") == "Sequence" else [decoder]
-    steps = [part if isinstance(part, dict) else {} for part in (parts if isinstance(parts, list) else [])]
-    kind = " ".join(str(step.get("type")) for step in steps)
-    by_type = {str(step.get("type")): step for step in steps}
-    if kind == "ByteLevel":
-        return kind, LeadingSpace.KEPT
-    if kind in ("Metaspace", "ByteFallback Metaspace", "Metaspace ByteFallback", "Metaspace ByteFallback Fuse"):
-        step = by_type["Metaspace"]
-        scheme = step.get("prepend_scheme", "always" if step.get("add_prefix_space", True) else "never")
-        if step.get("replacement") == SPACE:
-            return kind, LeadingSpace.KEPT if scheme == "never" else LeadingSpace.FIRST_TOKEN
-    if kind.removesuffix(" Strip") == "Replace ByteFallback Fuse":
-        replace, strip = by_type["Replace"], by_type.get("Strip")
-        is_usual = replace.get("pattern") == {"String": SPACE} and replace.get("content") == " "
-        if is_usual and (strip is None or _strips(strip) == (" ", 0, 0)):
-            return kind, LeadingSpace.KEPT
-        if is_usual and strip is not None and _strips(strip) == (" ", 1, 0):
-            return kind, LeadingSpace.ONE
-    raise TokenizerError(f"tokenizer.json has a decoder ({shown(kind or decoder)}) that is not supported")
-
-
-def _strips(step: Mapping[str, object]) -> tuple[object, object, object]:
-    return step.get("content"), step.get("start"), step.get("stop")
 
 
 def _backend(
