@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mistral_mlx.model.loading import load, load_model
     from mistral_mlx.model.mistral import Mistral
     from mistral_mlx.model.packing import QuantizationArgs
-    from mistral_mlx.prompt.instruct import encode_chat
+    from mistral_mlx.prompt.encode import encode_chat
     from mistral_mlx.sampling.sampler import Sampler
     from mistral_mlx.session.session import Session
     from mistral_mlx.tokenizer.choose import Tokenizer, load_tokenizer
@@ -55,7 +55,7 @@ _HOMES = {
         "TokenizerError",
     ),
     "generation.stream": ("GenerationResponse", "generate", "generate_step", "prefill", "stream_generate"),
-    "prompt.instruct": ("encode_chat",),
+    "prompt.encode": ("encode_chat",),
     "model.loading": ("load", "load_model"),
     "model.mistral": ("Mistral",),
     "sampling.sampler": ("Sampler",),

@@ -105,7 +105,7 @@ def _streams(
     ids, continues = job.prompt.encode(tokenizer), job.prompt.continues(tokenizer)
     check_prompt(ids, model.args)
     if continues and not (job.prompt.raw or job.prompt.suffix is not None):
-        notes.say("this model has no instruct format: the text is continued as it is (--raw says so on purpose)")
+        notes.say("this model has no chat format: the text is continued as it is (--raw says so on purpose)")
     options = AnswerOptions(
         max_tokens=job.max_tokens,
         stop=job.stop,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mistral_mlx.cli.terminal.reading import STDIN, decode, read_file, read_stdin
 from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.prompt.encode import encode_chat
 from mistral_mlx.prompt.infill import encode_infill
-from mistral_mlx.prompt.instruct import encode_chat
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 JOINED = "\n\n"  # between the parts of a prompt
@@ -47,7 +47,7 @@ class Prompt:
         if self.continues(tokenizer):
             if self.system or self.prefill or self.messages:
                 needy = "--system" if self.system else "--prefill" if self.prefill else "a list of messages"
-                raise OptionError(f"{needy} needs an instruct format; this prompt is continued as plain text")
+                raise OptionError(f"{needy} needs a chat format; this prompt is continued as plain text")
             return tokenizer.encode(self.text, bos=tokenizer.add_bos)
         system = [{"role": "system", "content": self.system}] if self.system else []
         asked = self.messages or [{"role": "user", "content": self.text}]

@@ -67,7 +67,7 @@ def _show(chat: Chat, rest: str) -> None:
     session, args = chat.session, chat.session.model.args
     rows = {
         "model": chat.model,
-        "instruct format": session.template or session.tokenizer.version or "the model's template",
+        "chat format": session.template or session.tokenizer.version or "the model's template",
         "trained for": f"{args.max_position_embeddings:,} tokens",
         "system prompt": session.system or "none",
         "session": (chat.store.name or "not saved yet") + ("" if chat.store.autosave else " (--no-save)"),

@@ -69,7 +69,7 @@ class ChatSetup:
 def open_session(setup: ChatSetup) -> Opened:
     """Open the model, and return the session of `setup`.
 
-    Raises OptionError, ModelError or SessionError; TokenizerError if the model has no instruct format.
+    Raises OptionError, ModelError or SessionError; TokenizerError if the model has no chat format.
     """
     opener = setup.opener
     opener.use_device(opener.notes)
@@ -119,6 +119,6 @@ def recap(opened: Opened) -> str:
 def _check_chats(tokenizer: Tokenizer, template: str | None) -> None:
     if template is None and not tokenizer.has_chat_format:
         raise TokenizerError(
-            "this model has no instruct format and cannot chat; continue texts with 'complete --raw', or name a format "
+            "this model has no chat format and cannot chat; continue texts with 'complete --raw', or name a format "
             "with --template"
         )

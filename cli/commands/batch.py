@@ -25,7 +25,7 @@ def batch(
             "--output", "-o", metavar="FILE", help="Append here, and go on where an earlier run ended."
         ),
     ] = None,
-    raw: Annotated[bool, shared.prompt_option("--raw", help="Continue the texts, without instruct format.")] = False,
+    raw: Annotated[bool, shared.prompt_option("--raw", help="Continue the texts, without chat format.")] = False,
     system: shared.System = None,
     template: shared.Template = None,
     max_tokens: shared.MaxTokens = shared.MAX_TOKENS,

@@ -45,7 +45,7 @@ def complete(
         shared.prompt_option(metavar="NAME=VALUE", help="Value of a template's variable; may be repeated."),
     ] = None,
     raw: Annotated[
-        bool, shared.prompt_option("--raw", help="Continue the text as it is, without instruct format.")
+        bool, shared.prompt_option("--raw", help="Continue the text as it is, without chat format.")
     ] = False,
     fim_prefix: Annotated[
         str | None,

@@ -14,7 +14,7 @@ from mistral_mlx.kernels.memory import available_memory
 from mistral_mlx.model.args import ModelArgs, expected_shapes
 from mistral_mlx.model.cache import cache_nbytes
 from mistral_mlx.model.loading import cache_itemsize, inspect_model, memory_needed
-from mistral_mlx.prompt.instruct import chat_format
+from mistral_mlx.prompt.encode import chat_format
 from mistral_mlx.tokenizer.choose import Tokenizer, load_tokenizer
 
 

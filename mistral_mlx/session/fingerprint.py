@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 
 from mistral_mlx.errors import TokenizerError
 from mistral_mlx.model.mistral import Mistral
-from mistral_mlx.prompt.instruct import chat_format
+from mistral_mlx.prompt.encode import chat_format
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 N_SAMPLED = 16  # first values of each tensor

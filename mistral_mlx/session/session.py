@@ -14,7 +14,7 @@ from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, str
 from mistral_mlx.generation.timeline import Timeline, check_prompt
 from mistral_mlx.model.cache import RollingBufferCache
 from mistral_mlx.model.mistral import Mistral
-from mistral_mlx.prompt.instruct import encode_chat
+from mistral_mlx.prompt.encode import encode_chat
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .context_use import ContextUse, context_use, without_overflow

@@ -126,7 +126,7 @@ def test_control_tokens_typed_by_a_user_are_text(folder):
 def test_a_base_model_continues_the_text_and_says_so(tmp_path):
     base = write_tiny_folder(tmp_path / "base", chat=False)
     result = run("complete", "-m", base, *GREEDY, "Hello")
-    assert "no instruct format" in result.stderr.decode()
+    assert "no chat format" in result.stderr.decode()
     assert result.stdout == run("complete", "-m", base, *GREEDY, "--raw", "Hello").stdout
     refused = run("chat", "-m", base)
     assert (refused.returncode, "cannot chat" in one_line(refused.stderr)) == (3, True)

@@ -90,7 +90,7 @@ def test_what_cannot_go_together_is_refused(options, said):
 
 @pytest.mark.parametrize("options", [{"system": "x"}, {"prefill": "x"}, {"messages": [{"role": "user"}]}])
 def test_a_base_model_takes_plain_text_only(options):
-    with pytest.raises(OptionError, match="needs an instruct format"):
+    with pytest.raises(OptionError, match="needs a chat format"):
         Prompt(text="x", **options).encode(LetterTokenizer(has_chat_format=False))
 
 

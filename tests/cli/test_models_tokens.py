@@ -9,7 +9,7 @@ from helpers.tiny_folder import write_tiny_folder
 
 from mistral_mlx.cli.models.registry import register
 from mistral_mlx.cli.reports.tokens import describe
-from mistral_mlx.prompt.instruct import encode_chat
+from mistral_mlx.prompt.encode import encode_chat
 from mistral_mlx.tokenizer.choose import load_tokenizer
 
 PROGRAM = [sys.executable, "-c", "from mistral_mlx.cli.main import main; main()"]

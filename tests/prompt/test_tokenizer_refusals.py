@@ -101,7 +101,7 @@ def test_a_tokenizer_needs_neither_mlx_nor_transformers(tmp_path):
     mistral_folder(tmp_path, "v3")
     code = (
         "import sys; from mistral_mlx.tokenizer.choose import load_tokenizer\n"
-        "from mistral_mlx.prompt.instruct import encode_chat\n"
+        "from mistral_mlx.prompt.encode import encode_chat\n"
         f"encode_chat(load_tokenizer({str(tmp_path)!r}), [{{'role': 'user', 'content': 'hi'}}])\n"
         "print({'mlx', 'mlx.core', 'transformers', 'torch', 'huggingface_hub'} & set(sys.modules))"
     )
