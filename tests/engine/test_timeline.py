@@ -1,4 +1,4 @@
-"""A timeline: what it keeps of a new prompt, what a fork shares, and what an exception leaves."""
+"""A timeline: what it keeps of a new prompt, what a fork shares, what an exception leaves."""
 
 import pytest
 from helpers.models import LetterTokenizer, interrupting, tiny_model
