@@ -49,9 +49,8 @@ class Keys:
         return value
 
     def one_of(self, key: str, allowed: Collection[str], *, default: str | None = None) -> str:
-        """Return one of the texts `allowed`."""
-        value = self.mapping.get(key)
-        value = default if value is None else value
+        """Return one of the texts `allowed`; null is none of them."""
+        value = self.mapping.get(key, default)
         if not isinstance(value, str) or value not in allowed:
             raise self.bad(key, value, " or ".join(map(repr, allowed)))
         return value

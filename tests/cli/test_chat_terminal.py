@@ -18,6 +18,7 @@ def test_what_was_typed_is_remembered_for_its_owner_only(endless, home, option, 
     child = terminal(endless, "--max-tokens", "2", option)
     child.send("remember me\r")
     child.expect("the the")
+    child.expect(PROMPT)  # before it, the terminal itself takes Ctrl-D
     child.send("\x04")
     child.expect(pexpect.EOF)
     child.close()
