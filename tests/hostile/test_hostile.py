@@ -21,7 +21,7 @@ from hostile.texts import LOOP
 from hostile.worker import peak_nbytes
 
 PARTS = 2
-SECONDS, MEMORY = 2.0, 500_000_000
+SECONDS, MEMORY = 4.0, 500_000_000  # the slowest case takes 1 s on a Zen 4 and 2.4 s on a slower Zen 3
 REFUSED = {"convert": (3, 5), "export": (3, 5), "chat": (2, 3)}  # docs/cli.md
 REFUSED |= {"carry": (3, 5), "merge": (3, 5), "calibrate": (2, 3, 5)}
 REFUSED |= {"info": (3,), "complete": (3,), "eval": (3,)}
