@@ -1,6 +1,6 @@
 """The command line: registers the commands, and turns every error into one line and a documented exit status.
 
-Heavy imports stand inside the commands: ``--help`` needs neither MLX nor a tokenizer.
+Heavy imports are inside the commands: ``--help`` needs neither MLX nor a tokenizer.
 """
 
 import os

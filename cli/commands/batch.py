@@ -1,4 +1,4 @@
-"""The options of ``batch``; heavy imports stand inside."""
+"""The options of ``batch``; heavy imports are inside."""
 
 from pathlib import Path
 from typing import Annotated, Any

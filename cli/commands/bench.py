@@ -1,4 +1,4 @@
-"""The options of ``bench``; heavy imports stand inside."""
+"""The options of ``bench``; heavy imports are inside."""
 
 import typer
 

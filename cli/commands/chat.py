@@ -1,4 +1,4 @@
-"""The options of ``chat``; heavy imports stand inside."""
+"""The options of ``chat``; heavy imports are inside."""
 
 import sys
 from typing import Annotated, Any

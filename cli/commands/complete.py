@@ -1,4 +1,4 @@
-"""The options of ``complete``, and what they and a template make together; heavy imports stand inside."""
+"""The options of ``complete``, and what they and a template make together; heavy imports are inside."""
 
 import time
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The command ``config`` and its subcommands."""
+"""The command ``config`` and its subcommands; heavy imports are inside."""
 
 from typing import Annotated
 
@@ -7,8 +7,6 @@ import typer
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.options.help import Command, commands_of, warn_of_variables
 from mistral_mlx.cli.options.sources import config_path, read_config
-from mistral_mlx.cli.reports import config as report
-from mistral_mlx.cli.terminal import editor as editors
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.streams import write_text
 
@@ -18,6 +16,8 @@ app = typer.Typer(rich_markup_mode=None)
 @app.callback(invoke_without_command=True)
 def config(context: typer.Context, as_json: shared.Json = False) -> None:
     """Show what every option is set to, and where that comes from."""
+    from mistral_mlx.cli.reports import config as report
+
     if context.invoked_subcommand is None:
         warn_of_variables(context)
         commands = context.find_root().command.commands.items()  # type: ignore[attr-defined]  # it is a group
@@ -37,6 +37,9 @@ def edit(
     editor: Annotated[str | None, typer.Option(metavar="COMMAND", help="By default $VISUAL, $EDITOR or vi.")] = None,
 ) -> None:
     """Open the config file in an editor, and check it afterwards."""
+    from mistral_mlx.cli.reports import config as report
+    from mistral_mlx.cli.terminal import editor as editors
+
     file, known = config_path(), commands_of(context)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)

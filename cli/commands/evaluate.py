@@ -1,4 +1,4 @@
-"""The options of ``eval``; heavy imports stand inside."""
+"""The options of ``eval``; heavy imports are inside."""
 
 from typing import Annotated
 

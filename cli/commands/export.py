@@ -1,4 +1,4 @@
-"""The options of ``export``; heavy imports stand inside."""
+"""The options of ``export``; heavy imports are inside."""
 
 from typing import Annotated
 

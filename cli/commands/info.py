@@ -1,4 +1,4 @@
-"""The options of ``info``; heavy imports stand inside."""
+"""The options of ``info``; heavy imports are inside."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""The options of ``models``; heavy imports stand inside."""
+"""The options of ``models``; heavy imports are inside."""
 
 from mistral_mlx.cli.models.registry import registered
 from mistral_mlx.cli.options import shared

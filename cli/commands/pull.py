@@ -1,4 +1,4 @@
-"""The options of ``pull``; heavy imports stand inside."""
+"""The options of ``pull``; heavy imports are inside."""
 
 from typing import Annotated
 

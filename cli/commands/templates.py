@@ -1,12 +1,10 @@
-"""The command ``templates`` and its subcommands; heavy imports stand inside."""
+"""The command ``templates`` and its subcommands; heavy imports are inside."""
 
 import sys
 from typing import Annotated
 
 import typer
 
-from mistral_mlx.cli.answers import prompt_templates
-from mistral_mlx.cli.terminal.editor import edit
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.streams import write_text
 from mistral_mlx.errors import OptionError
@@ -17,6 +15,8 @@ app = typer.Typer(help="List, show and edit prompt templates, which complete --p
 @app.command("list")
 def list_templates() -> None:
     """List the templates and what they say they are for."""
+    from mistral_mlx.cli.answers import prompt_templates
+
     names = prompt_templates.names()
     for name in names:
         write_text(f"{name}\t{prompt_templates.description(name)}\n")
@@ -27,6 +27,8 @@ def list_templates() -> None:
 @app.command("show")
 def show_template(name: Annotated[str, typer.Argument(help="The template.")]) -> None:
     """Show the file of a template."""
+    from mistral_mlx.cli.answers import prompt_templates
+
     prompt_templates.load_template(name)
     write_text(prompt_templates.path_of(name).read_text(encoding="utf-8"))
 
@@ -34,6 +36,9 @@ def show_template(name: Annotated[str, typer.Argument(help="The template.")]) ->
 @app.command("edit")
 def edit_template(name: Annotated[str, typer.Argument(help="The template; a new one is begun.")]) -> None:
     """Open a template in $VISUAL or $EDITOR, and check it afterwards."""
+    from mistral_mlx.cli.answers import prompt_templates
+    from mistral_mlx.cli.terminal.editor import edit
+
     file = prompt_templates.path_of(name)
     is_new = not file.exists()
     if is_new:

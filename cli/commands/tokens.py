@@ -1,4 +1,4 @@
-"""The options of ``tokens``; heavy imports stand inside."""
+"""The options of ``tokens``; heavy imports are inside."""
 
 from typing import Annotated
 
