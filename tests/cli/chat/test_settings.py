@@ -90,7 +90,7 @@ def test_the_toolbar_fits_and_drops_what_matters_least():
 
 def test_every_command_has_a_page_and_a_line_of_help():
 
-    page = (Path(__file__).parents[2] / "docs" / "chat.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "chat.md").read_text()
     for name, command in COMMANDS.items():
         assert command.help
         assert f"`/{name}" in page
