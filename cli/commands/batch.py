@@ -17,15 +17,22 @@ from .complete import answer_options
 @with_sampling
 def batch(
     context: typer.Context,
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="Prompts, a JSON value a line; - is stdin.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The prompts, one JSON value per line; - is standard input.")
+    ],
     model: shared.Model = None,
     output: Annotated[
         Path | None,
         shared.output_option(
-            "--output", "-o", metavar="FILE", help="Append here, and go on where an earlier run ended."
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Append the results to this file; continue where an earlier run ended.",
         ),
     ] = None,
-    raw: Annotated[bool, shared.prompt_option("--raw", help="Continue the texts, without chat format.")] = False,
+    raw: Annotated[
+        bool, shared.prompt_option("--raw", help="Continue the texts as they are, without a chat format.")
+    ] = False,
     system: shared.System = None,
     template: shared.Template = None,
     max_tokens: shared.MaxTokens = shared.MAX_TOKENS,

@@ -28,16 +28,18 @@ def chat(
     stop: shared.Stop = None,
     stats: shared.Stats = False,
     plain: Annotated[
-        bool, shared.output_option("--plain", help="Show answers as they are written, not as Markdown.")
+        bool, shared.output_option("--plain", help="Show answers as plain text, without Markdown styles.")
     ] = False,
     on_overflow: Annotated[
         str, typer.Option(metavar="drop-turns|stop", help="When the context is full: forget the oldest turns, or stop.")
     ] = "drop-turns",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the saved session NAME, or the last.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the saved session NAME, or the last one.")] = False,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The session of --resume.")] = None,
-    last: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the last saved session.")] = False,
+    last: Annotated[bool, typer.Option("--continue", "-c", help="Continue the last saved session.")] = False,
     save: Annotated[bool, typer.Option(help="Save the conversation after every turn.")] = True,
-    history: Annotated[bool, typer.Option(help="Remember what was typed, in a file only you can read.")] = True,
+    history: Annotated[
+        bool, typer.Option(help="Keep a history of your messages in a file that only you can read.")
+    ] = True,
     quiet: shared.Quiet = False,
     device: shared.Device = "auto",
     threads: shared.Threads = 0,

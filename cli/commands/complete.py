@@ -25,57 +25,63 @@ mistral-mlx complete -m demo --raw --temperature 0 --max-tokens 40 'Once upon a 
 @with_sampling
 def complete(
     context: typer.Context,
-    prompt: Annotated[str | None, typer.Argument(help="The prompt; joined after what is piped in.")] = None,
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; it follows the text from standard input.")] = None,
     model: shared.Model = None,
     prompt_file: Annotated[
         Path | None, shared.prompt_option(metavar="FILE", help="Read the prompt from a file.")
     ] = None,
     file: Annotated[
         list[Path] | None,
-        shared.prompt_option("--file", "-f", metavar="FILE", help="Add a file by name; may be repeated."),
+        shared.prompt_option(
+            "--file", "-f", metavar="FILE", help="Add this file to the prompt, with its name; may be repeated."
+        ),
     ] = None,
     prompt_template: Annotated[
         str | None,
         shared.prompt_option(
-            "--prompt-template", "-t", metavar="NAME", help="Put the prompt into a template of yours."
+            "--prompt-template", "-t", metavar="NAME", help="Put the prompt into your prompt template NAME."
         ),
     ] = None,
     var: Annotated[
         list[str] | None,
-        shared.prompt_option(metavar="NAME=VALUE", help="Value of a template's variable; may be repeated."),
+        shared.prompt_option(metavar="NAME=VALUE", help="Set a variable of the prompt template; may be repeated."),
     ] = None,
     raw: Annotated[
-        bool, shared.prompt_option("--raw", help="Continue the text as it is, without chat format.")
+        bool, shared.prompt_option("--raw", help="Continue the text as it is, without a chat format.")
     ] = False,
     fim_prefix: Annotated[
         str | None,
-        shared.prompt_option(metavar="TEXT", help="Fill in the middle: what is before it; else the prompt is."),
+        shared.prompt_option(
+            metavar="TEXT", help="Fill in the middle: the text before the gap; by default the prompt."
+        ),
     ] = None,
     fim_suffix: Annotated[
-        str | None, shared.prompt_option(metavar="TEXT", help="Fill in the middle: what is behind it.")
+        str | None, shared.prompt_option(metavar="TEXT", help="Fill in the middle: the text after the gap.")
     ] = None,
     prefill: Annotated[str, shared.prompt_option(metavar="TEXT", help="Begin the answer with this text.")] = "",
     system: shared.System = None,
     template: shared.Template = None,
     max_tokens: shared.MaxTokens = shared.MAX_TOKENS,
-    samples: Annotated[
-        int, shared.output_option(metavar="K", help="Write this many answers, of seeds that follow.")
-    ] = 1,
+    samples: Annotated[int, shared.output_option(metavar="K", help="Write K answers, with consecutive seeds.")] = 1,
     stop: shared.Stop = None,
     extract: Annotated[
-        bool, shared.output_option("--extract", "-x", help="Write only the first code block, and stop behind it.")
+        bool, shared.output_option("--extract", "-x", help="Write only the first code block, and stop after it.")
     ] = False,
-    stream: Annotated[bool, shared.output_option("--stream/--no-stream", help="Write while the model does.")] = True,
+    stream: Annotated[
+        bool, shared.output_option("--stream/--no-stream", help="Write the answer while the model generates it.")
+    ] = True,
     as_json: shared.Json = False,
     as_jsonl: Annotated[
-        bool, shared.output_option("--jsonl", help="A JSON object per event, while it happens.")
+        bool, shared.output_option("--jsonl", help="Write one JSON object for each event, when it happens.")
     ] = False,
     logprobs: Annotated[
         int | None,
-        shared.output_option(metavar="K", help="Log probabilities of each token and the K likeliest, in JSON."),
+        shared.output_option(
+            metavar="K", help="Add the log probabilities of each token and of the K likeliest to the JSON."
+        ),
     ] = None,
     fail_on_length: Annotated[
-        bool, shared.output_option("--fail-on-length", help="Exit with 6 if a limit cut the answer short.")
+        bool, shared.output_option("--fail-on-length", help="Exit with status 6 if a limit ended the answer.")
     ] = False,
     stats: shared.Stats = False,
     quiet: shared.Quiet = False,

@@ -46,14 +46,15 @@ def convert(
         str | None,
         shared.weights_option(
             metavar="NAME",
-            help="Few bits, and more where they count: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6, as in mlx-lm.",
+            help="Few bits for most weights and more for sensitive ones: "
+            "mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6, as in mlx-lm.",
         ),
     ] = None,
     rule: Annotated[
         list[str] | None,
         shared.weights_option(
             metavar="REGEX=BITS[:GROUP]",
-            help="Pack modules whose name matches otherwise, or keep them (=none); may be repeated, the last one wins.",
+            help="Other bits for modules whose name matches, or none (=none); may be repeated, the last match wins.",
         ),
     ] = None,
     target_bpw: Annotated[
@@ -72,16 +73,20 @@ def convert(
     ] = None,
     calibrate: Annotated[
         Path | None,
-        shared.weights_option(metavar="TEXT", help="A text of the kind the model will read, to lose least there."),
+        shared.weights_option(
+            metavar="TEXT",
+            help="Choose roundings that change predictions least on this text; take one like your prompts.",
+        ),
     ] = None,
     dtype: Annotated[
         str | None,
         shared.weights_option(
-            metavar="float16|bfloat16|float32", help="Dtype of all that is not packed; by default the source's."
+            metavar="float16|bfloat16|float32",
+            help="Dtype of everything that is not packed; by default that of the source.",
         ),
     ] = None,
     dequantize: Annotated[
-        bool, shared.weights_option("--dequantize", help="Pack nothing, and unpack what the source has packed.")
+        bool, shared.weights_option("--dequantize", help="Unpack all packed weights of the source, and pack nothing.")
     ] = False,
     adapter: Annotated[
         Path | None,
@@ -91,19 +96,21 @@ def convert(
     ] = None,
     verify: Annotated[
         bool,
-        shared.weights_option("--verify", help="Compare the result with the source on a text, and say what was lost."),
+        shared.weights_option(
+            "--verify", help="Compare the result with the source on a text, and print what was lost."
+        ),
     ] = False,
     verify_text: Annotated[
         Path | None,
-        shared.weights_option(metavar="FILE", help="Verify on this text, and not on a short one of our own."),
+        shared.weights_option(metavar="FILE", help="Verify on this text instead of a short built-in one."),
     ] = None,
     overwrite: shared.Overwrite = False,
     dry_run: Annotated[
         bool,
-        shared.output_option("--dry-run", help="Say what would be written and what else there is; write nothing."),
+        shared.output_option("--dry-run", help="Print what would be written and the alternatives; write nothing."),
     ] = False,
     allow_nonfinite: Annotated[
-        bool, shared.weights_option("--allow-nonfinite", help="Convert weights that are NaN or infinite, too.")
+        bool, shared.weights_option("--allow-nonfinite", help="Also convert weights that are NaN or infinite.")
     ] = False,
     as_json: shared.Json = False,
     quiet: shared.Quiet = False,

@@ -17,20 +17,22 @@ CONTEXT = 512  # the engine's, which --help need not import; a test holds them e
 
 def evaluate(
     context: typer.Context,
-    text: Annotated[str, shared.evaluation_option(metavar="FILE", help="The text to predict, UTF-8; - is stdin.")],
+    text: Annotated[
+        str, shared.evaluation_option(metavar="FILE", help="The text to predict, in UTF-8; - is standard input.")
+    ],
     name: shared.ModelName = None,
     model: shared.Model = None,
     against: Annotated[
         str | None,
         shared.evaluation_option(
-            metavar="MODEL", help="A reference to compare with, such as the same model in more bits."
+            metavar="MODEL", help="Compare with this reference, for example the same model with more bits."
         ),
     ] = None,
     window: Annotated[int, shared.evaluation_option("--context", metavar="N", help="Tokens of a window.")] = CONTEXT,
     stride: Annotated[
         int | None,
         shared.evaluation_option(
-            metavar="N", help="Begin a window every N tokens and score its last N; by default the last half."
+            metavar="N", help="Begin a window every N tokens and score its last N; by default half a window."
         ),
     ] = None,
     chunks: Annotated[

@@ -24,7 +24,7 @@ def export(
         str,
         shared.weights_option(
             metavar="auto|f32|f16|bf16|q8_0|q4_1",
-            help="How matrices are stored; auto carries packed ones over where GGUF has their form.",
+            help="How matrices are stored; auto copies packed ones without loss where GGUF can store them.",
         ),
     ] = "auto",
     overwrite: shared.Overwrite = False,

@@ -12,7 +12,7 @@ EXAMPLES = "mistral-mlx pull demo"
 
 
 def pull(
-    name: Annotated[str, typer.Argument(metavar="demo", help="The model to fetch; there is one so far.")],
+    name: Annotated[str, typer.Argument(metavar="demo", help="The model to fetch; so far only demo.")],
     quiet: shared.Quiet = False,
 ) -> None:
     """Fetch a small real chat model and register it under its name."""

@@ -34,7 +34,7 @@ def show_template(name: Annotated[str, typer.Argument(help="The template.")]) ->
 
 
 @app.command("edit")
-def edit_template(name: Annotated[str, typer.Argument(help="The template; a new one is begun.")]) -> None:
+def edit_template(name: Annotated[str, typer.Argument(help="The template; it is made if it does not exist.")]) -> None:
     """Open a template in $VISUAL or $EDITOR, and check it afterwards."""
     from mistral_mlx.cli.answers import prompt_templates
     from mistral_mlx.cli.terminal.editor import edit

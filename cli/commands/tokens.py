@@ -16,9 +16,11 @@ mistral-mlx tokens -m demo --chat --system 'Be brief.' Hi
 
 
 def tokens(
-    text: Annotated[str | None, typer.Argument(help="The text; by default what is piped in.")] = None,
+    text: Annotated[str | None, typer.Argument(help="The text; by default standard input.")] = None,
     model: shared.Model = None,
-    chat: Annotated[bool, typer.Option("--chat", help="As a user's message, in the model's chat format.")] = False,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Show the text as a user's message, in the model's chat format.")
+    ] = False,
     system: shared.System = None,
     template: shared.Template = None,
     as_json: shared.Json = False,

@@ -39,22 +39,24 @@ TypedModel = Annotated[
         help="The model, instead of the first argument.",
     ),
 ]
-System = Annotated[str | None, prompt_option(metavar="TEXT", help="System prompt: how to behave.")]
+System = Annotated[str | None, prompt_option(metavar="TEXT", help="The system prompt: how the model is to behave.")]
 Template = Annotated[
     str | None,
     prompt_option(metavar="VERSION", help="Chat format to use instead of the model's own: v1, v2, v3 or v7."),
 ]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", metavar="N", help="Stop after this many tokens.")]
-Stop = Annotated[list[str] | None, prompt_option(metavar="TEXT", help="End before this text; may be repeated.")]
-Device = Annotated[str, machine_option(metavar="auto|cpu|gpu", help="Where to compute.")]
+Stop = Annotated[
+    list[str] | None, prompt_option(metavar="TEXT", help="End the answer before this text; may be repeated.")
+]
+Device = Annotated[str, machine_option(metavar="auto|cpu|gpu", help="The device that computes.")]
 Threads = Annotated[
     int,
     machine_option(metavar="N", help="Threads on a CPU; 0 is one per physical core."),
 ]
 NPrompt = Annotated[int, typer.Option("--n-prompt", "-p", metavar="N", help="Prompt tokens of the prefill; 0: none.")]
 NGen = Annotated[int, typer.Option("--n-gen", "-n", metavar="N", help="Tokens to decode; 0: none.")]
-Depth = Annotated[int, typer.Option(metavar="N", help="Tokens in the cache before either begins.")]
-Repeats = Annotated[int, typer.Option(metavar="N", help="Times to measure, after a warm-up that does not count.")]
+Depth = Annotated[int, typer.Option(metavar="N", help="Tokens in the cache before each measurement begins.")]
+Repeats = Annotated[int, typer.Option(metavar="N", help="How often to measure, after one warm-up.")]
 IgnoreMemory = Annotated[
     bool, machine_option("--ignore-memory", help="Load the model even if the memory is too small.")
 ]
@@ -66,9 +68,9 @@ Overwrite = Annotated[
         help="Replace the target if it exists.",
     ),
 ]
-Stats = Annotated[bool, output_option("--stats", help="Counts, speeds, memory and seed on stderr.")]
-Quiet = Annotated[bool, output_option("--quiet", "-q", help="Nothing on stderr but errors.")]
-Json = Annotated[bool, output_option("--json", help="One JSON object instead of text.")]
+Stats = Annotated[bool, output_option("--stats", help="Print counts, speeds, memory and the seed to stderr.")]
+Quiet = Annotated[bool, output_option("--quiet", "-q", help="Write only errors to stderr.")]
+Json = Annotated[bool, output_option("--json", help="Write one JSON object instead of text.")]
 
 
 def named_model(context: typer.Context, argument: str | None, model: str | None) -> str | None:
