@@ -24,7 +24,7 @@ from mistral_mlx.errors import CheckpointError, shown
 from mistral_mlx.model.packing import Packing
 
 from . import bits as bits_of
-from .rows import Bytes, Floats, Packed, Rows, Storage, Stored, Weights, read
+from .rows import Bytes, Floats, OneArray, Packed, Rows, Weights, read
 
 GROUP = 32
 PRODUCT_KINDS = ("Q4_K", "Q5_K")  # float16 holds their scales only after rounding: to 11 bits, by 2^-11 at most
@@ -47,19 +47,8 @@ DTYPES = {"F16": np.float16, "F32": np.float32}
 
 
 @dataclass(frozen=True)
-class Gguf(Storage):
-    """Rows of blocks."""
-
-    array: Stored
-    kind: str  # one of KINDS
-
-    @property
-    def label(self) -> str:
-        return self.kind
-
-    @property
-    def arrays(self) -> tuple[Stored, ...]:
-        return (self.array,)
+class Gguf(OneArray):
+    """Rows of ggml blocks; `kind` is one of KINDS."""
 
     @property
     def exact(self) -> Packing | None:

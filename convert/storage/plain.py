@@ -3,23 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .rows import Bytes, Rows, Storage, Stored, Weights, read
+from .rows import Bytes, OneArray, Rows, Weights, read
 
 
 @dataclass(frozen=True)
-class Plain(Storage):
-    """Weights as they are."""
-
-    array: Stored
-    kind: str  # one of FLOAT_KINDS
-
-    @property
-    def label(self) -> str:
-        return self.kind
-
-    @property
-    def arrays(self) -> tuple[Stored, ...]:
-        return (self.array,)
+class Plain(OneArray):
+    """Weights as they are; `kind` is one of FLOAT_KINDS."""
 
     @property
     def dtype(self) -> str:

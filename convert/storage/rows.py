@@ -209,6 +209,22 @@ class Wrapped(Storage):
         return self.base.loss(dtype)
 
 
+@dataclass(frozen=True)
+class OneArray(Storage):
+    """A tensor that is one array of a format which `kind` names."""
+
+    array: Stored
+    kind: str
+
+    @property
+    def label(self) -> str:
+        return self.kind
+
+    @property
+    def arrays(self) -> tuple[Stored, ...]:
+        return (self.array,)
+
+
 def read(array: Stored, step: int) -> Iterator[Bytes]:
     """Yield the rows of `array` in order, `step` at a time, as bytes.
 
