@@ -20,8 +20,8 @@ from mistral_mlx.convert.sources.open import open_source
 from mistral_mlx.convert.sources.tokenizer_files import is_vocabulary
 from mistral_mlx.convert.verify.verify import Verification, verification_windows, verify
 from mistral_mlx.convert.write.target import write
+from mistral_mlx.progress import Progress
 
-from .progress import Progress
 from .report import Report
 
 CACHE_NBYTES = 64 * 1024 * 1024  # with none at all, asking the system for memory takes a third of the time

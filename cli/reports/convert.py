@@ -9,10 +9,10 @@ from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.table import gigabytes, print_json
 from mistral_mlx.convert import Report
 from mistral_mlx.convert.plan.outlook import N_TOKENS, Outlook
-from mistral_mlx.convert.progress import Progress
 from mistral_mlx.errors import counted, shown
 from mistral_mlx.kernels.memory import available_memory
 from mistral_mlx.measure.scores import Evaluation
+from mistral_mlx.progress import Progress
 
 N_SHOWN = 5  # rows of a list
 

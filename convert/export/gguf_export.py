@@ -14,7 +14,6 @@ import numpy as np
 
 from mistral_mlx.convert.files.pipeline import ahead
 from mistral_mlx.convert.files.staging import RESERVE_NBYTES, check_file_target, check_space, staged_file
-from mistral_mlx.convert.progress import Progress
 from mistral_mlx.convert.sources.entries import plain_tensor, stored
 from mistral_mlx.convert.sources.gguf.header import Value
 from mistral_mlx.convert.sources.gguf.source import BLOCK_NAMES, GLOBAL_NAMES
@@ -29,6 +28,7 @@ from mistral_mlx.files.safetensors import TensorEntry
 from mistral_mlx.kernels.fallback.packing import largest_finite
 from mistral_mlx.model.args import ModelArgs, expected_shapes
 from mistral_mlx.model.loading import inspect_model
+from mistral_mlx.progress import Progress
 
 from .gguf_pack import BLOCK, carried, rounded, survey
 from .gguf_vocab import vocabulary_metadata

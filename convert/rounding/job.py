@@ -6,8 +6,8 @@ from mistral_mlx.convert.files.staging import RESERVE_NBYTES
 from mistral_mlx.convert.plan.choice import Choice, make_choice
 from mistral_mlx.convert.plan.plan import Plan, make_plan
 from mistral_mlx.convert.plan.request import Request
-from mistral_mlx.convert.progress import Progress
 from mistral_mlx.convert.sources.source import Source
+from mistral_mlx.progress import Progress
 
 from .allocate import allocate
 from .learned import Learned, is_learned, make_learned

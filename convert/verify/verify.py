@@ -6,7 +6,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-from mistral_mlx.convert.progress import Progress
 from mistral_mlx.convert.rounding.streamed import source_logits
 from mistral_mlx.convert.rounding.text import read_text, source_tokenizer
 from mistral_mlx.convert.sources.source import Source
@@ -14,6 +13,7 @@ from mistral_mlx.errors import MistralMLXError, OptionError, counted, shown
 from mistral_mlx.measure.evaluation import DEFAULT_CONTEXT, MIN_CONTEXT, Window, evaluate, model_logits, windows
 from mistral_mlx.measure.scores import Evaluation
 from mistral_mlx.model.loading import load_model
+from mistral_mlx.progress import Progress
 
 from .sample_text import TEXT
 

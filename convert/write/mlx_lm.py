@@ -14,9 +14,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mistral_mlx.convert.progress import Progress
 from mistral_mlx.convert.rounding.learned import Learned
 from mistral_mlx.errors import ConversionError, shown
+from mistral_mlx.progress import Progress
 
 COMMAND = (sys.executable, "-m", "mistral_mlx.convert.write.mlx_lm_child")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}

@@ -14,11 +14,11 @@ from mistral_mlx.convert.files.safetensors_writer import (
     write_file,
 )
 from mistral_mlx.convert.plan.plan import Plan, with_packed
-from mistral_mlx.convert.progress import Progress
 from mistral_mlx.convert.rounding.job import Job
 from mistral_mlx.convert.rounding.learned import Learned
 from mistral_mlx.convert.rounding.methods import Rounding
 from mistral_mlx.convert.sources.open import open_source
+from mistral_mlx.progress import Progress
 
 from .mlx_lm import PLAIN, run_mlx_lm
 from .quantize import run_step

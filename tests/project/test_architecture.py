@@ -20,7 +20,7 @@ ORDER = {
     "mistral_mlx.generation": "__init__ snapshots stop timeline stream",
     "mistral_mlx.session": "__init__ turns context_use fingerprint session saved_cache saved_messages saved",
     "mistral_mlx.measure": "__init__ benchmark scores evaluation",
-    "mistral_mlx.convert": "progress files storage sources plan report rounding write verify export run __init__",
+    "mistral_mlx.convert": "files storage sources plan report rounding write verify export run __init__",
     "mistral_mlx.convert.files": "__init__ pipeline staging safetensors_writer",
     "mistral_mlx.convert.storage": "__init__ rows bits plain mlx fp8 gptq gguf heads low_rank",
     "mistral_mlx.convert.sources": "__init__ source tokenizer_files weights entries mlx fp8 gptq native_params "
