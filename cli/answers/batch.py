@@ -1,7 +1,7 @@
 """``batch``: many prompts, one after the other, each result a line that is written once and whole.
 
-Prompts are decoded one by one: rows of a batch have to stand at the same position, which prompts of several lengths
-do not, and what is shared, the beginning of the prompts, is read only once.
+Prompts are decoded one by one, because all rows of a batch must have the same position and prompts have different
+lengths. The common beginning of the prompts is read only once.
 """
 
 from collections.abc import Mapping, Sequence

@@ -145,7 +145,7 @@ def description(name: str) -> str:
 
 
 def path_of(name: str) -> Path:
-    """Return the file of a template, which need not exist. Raises OptionError for a name that cannot be one."""
+    """Return the path of a template; the file may not exist. Raises OptionError for an invalid name."""
     if not NAME.fullmatch(name):
         raise OptionError(f"a template is called {shown(name)}; use letters, digits, dots, _ and -")
     return _folder() / f"{name}.toml"

@@ -55,7 +55,7 @@ class Opener:
 
 @dataclass(frozen=True)
 class ChatSetup:
-    """What a chat begins with: its options, and where it is saved. With `resumes` it goes on with that session."""
+    """The options of a chat and where it is saved. `resumes` names the session that it continues."""
 
     opener: Opener
     store: Store

@@ -1,4 +1,4 @@
-"""The chat's sessions: their names and their folder; what is in them is the engine's."""
+"""The names and the folder of the chat's saved sessions; `mistral_mlx.session.saved` reads and writes the files."""
 
 import datetime
 import itertools
@@ -68,7 +68,7 @@ class Store:
         """
         from mistral_mlx.session import saved as saved_session
 
-        known = _written(self.path(name))  # first: what is written while we read is a change
+        known = _written(self.path(name))  # before loading, so that a write during it counts as a change
         loaded = saved_session.load(self.path(name), model, tokenizer, template=template)
         self.name, self._known = name, known
         return loaded

@@ -114,7 +114,7 @@ def complete(
         system=system,
         template=template,
         raw=raw,
-        prefill=prefill.rstrip(" "),  # models write a space in front of a word, not behind it
+        prefill=prefill.rstrip(" "),  # models write a space before a word, not after it
         suffix=(fim_suffix or "") if is_infill else None,
     )
     if chosen is not None:

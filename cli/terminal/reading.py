@@ -14,7 +14,7 @@ STDIN = "standard input"
 
 
 def read_stdin(*, alone: bool = True) -> bytes:
-    """Return what is piped in; a terminal is read only if standard input is the only source (`alone`)."""
+    """Return the bytes of standard input. A terminal is read only if there is no other source (`alone`)."""
     if not sys.stdin.isatty():
         if not alone and not select.select([sys.stdin], [], [], WAIT_S)[0]:
             note("waiting for standard input to end; add </dev/null if there is none")

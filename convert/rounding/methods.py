@@ -52,8 +52,8 @@ class Rounding:
 def make_rounding(source: Source, request: Request) -> Rounding:
     """Return the rounding that `request` asks for, its text read.
 
-    Raises OptionError for options that exclude each other, or a text that cannot be used, and ModelError if the source
-    has no tokenizer.
+    Raises OptionError if options exclude each other or the text is not usable. Raises ModelError if the source has no
+    tokenizer.
     """
     method, text = request.method or _usual_method(request), request.calibrate
     if method not in METHODS:
