@@ -10,6 +10,7 @@ from typing import Literal
 
 import mlx.core as mx
 
+from mistral_mlx import kernels
 from mistral_mlx.convert.files.staging import check_space, check_target, staged
 from mistral_mlx.convert.plan.choice import make_choice
 from mistral_mlx.convert.plan.outlook import usual_choices
@@ -95,6 +96,7 @@ def convert(
     return carry_out(request, progress)
 
 
+@kernels.exactly()  # what is learned and measured is about the weights, not about the rounding of activations
 def carry_out(request: Request, progress: Progress | None = None) -> Report:
     """Do what `request` asks for; see `convert`."""
     started = time.monotonic()

@@ -47,6 +47,13 @@ def exact_cache(monkeypatch):
     monkeypatch.setattr(kernels, "cache_dtype", kernels.activation_dtype)
 
 
+@pytest.fixture
+def exact_products():
+    """Products that round their activations to 16 bits, for comparisons with others that do not round them."""
+    with kernels.exactly():
+        yield
+
+
 @pytest.fixture(scope="session")
 def demo():
     """The folder of the real demo model."""

@@ -55,7 +55,7 @@ class Chat:
         """The session and its model's name; waits for the model. Raises what opening it raised."""
         if self._opened is None:
             self._take(self.loading.result())
-            self.setup.opener.use_device(Notes(quiet=True))  # MLX and its streams know a device for each thread
+            self.setup.opener.use_machine(Notes(quiet=True))  # MLX and its streams know a device for each thread
         assert self._opened is not None
         return self._opened
 

@@ -33,6 +33,7 @@ class Opener:
     model: str | None
     device: str
     threads: int
+    exact: bool
     ignore_memory: bool
     notes: Notes
 
@@ -40,11 +41,10 @@ class Opener:
     def name(self) -> str:
         return shown(self.model or "the session's model")
 
-    def use_device(self, notes: Notes) -> None:
-        from mistral_mlx.cli.models.opening import use_device, use_threads
+    def use_machine(self, notes: Notes) -> None:
+        from mistral_mlx.cli.models.opening import use_machine
 
-        use_device(self.device)
-        use_threads(self.threads, notes)
+        use_machine(self.device, self.threads, notes, exact=self.exact)
 
     def open(self, name: str) -> tuple[Mistral, Tokenizer]:
         """Return the model `name` and its tokenizer."""
@@ -72,7 +72,7 @@ def open_session(setup: ChatSetup) -> Opened:
     Raises OptionError, ModelError or SessionError; TokenizerError if the model has no chat format.
     """
     opener = setup.opener
-    opener.use_device(opener.notes)
+    opener.use_machine(opener.notes)
     if setup.resumes:
         name = opener.model or setup.store.model_of(setup.resumes)
         opened = load_session(setup.store, setup.resumes, name, opener.open(name), template=setup.template)

@@ -40,6 +40,7 @@ def batch(
     quiet: shared.Quiet = False,
     device: shared.Device = "auto",
     threads: shared.Threads = 0,
+    exact: shared.Exact = False,
     ignore_memory: shared.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
@@ -49,15 +50,14 @@ def batch(
     prefill or any option of sampling of its own.
     """
     from mistral_mlx.cli.answers import batch as command
-    from mistral_mlx.cli.models.opening import open_model, use_device, use_threads
+    from mistral_mlx.cli.models.opening import open_model, use_machine
 
     notes = Notes(quiet=quiet)
     defaults = command.Defaults(answer_options(context, sampling, {}), system=system, template=template, raw=raw)
     tasks = command.read_tasks(read_stdin() if str(source) == "-" else read_file(source, "file of prompts"))
     with command.Results(output, tasks, model or "") as results:
         if results.remaining:
-            use_device(device)
-            use_threads(threads, notes)
+            use_machine(device, threads, notes, exact=exact)
             opened = open_model(registry.resolve(model), notes, ignore_memory=ignore_memory)
             command.run(results, defaults, *opened, notes)
         command.leave(results, notes)

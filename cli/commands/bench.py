@@ -21,17 +21,17 @@ def bench(
     quiet: shared.Quiet = False,
     device: shared.Device = "auto",
     threads: shared.Threads = 0,
+    exact: shared.Exact = False,
     ignore_memory: shared.IgnoreMemory = False,
 ) -> None:
     """Measure how fast a model reads a prompt and writes an answer here."""
-    from mistral_mlx.cli.models.opening import use_device, use_threads
+    from mistral_mlx.cli.models.opening import use_machine
     from mistral_mlx.cli.reports import bench as command
     from mistral_mlx.measure.benchmark import Workload
 
     workload = Workload(n_prompt=n_prompt, n_gen=n_gen, depth=depth, repeats=repeats)
     model = shared.named_model(context, name, model)
     notes = Notes(quiet=quiet)
-    use_device(device)
-    use_threads(threads, notes)
+    use_machine(device, threads, notes, exact=exact)
     measurement = command.run(registry.resolve(model), workload, notes, ignore_memory=ignore_memory)
     command.show(model or "", workload, measurement, as_json=as_json)

@@ -43,6 +43,7 @@ def chat(
     quiet: shared.Quiet = False,
     device: shared.Device = "auto",
     threads: shared.Threads = 0,
+    exact: shared.Exact = False,
     ignore_memory: shared.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
@@ -63,7 +64,7 @@ def chat(
     settings = ChatOptions(**from_plain(ChatOptions, plain_values))
     failed = start.run(
         opening.ChatSetup(
-            opening.Opener(model, device, threads, ignore_memory, Notes(quiet=quiet)),
+            opening.Opener(model, device, threads, exact, ignore_memory, Notes(quiet=quiet)),
             store,
             settings,
             frozenset(key for key in NAMES if shared.is_given(context, key)),

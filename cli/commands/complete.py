@@ -87,6 +87,7 @@ def complete(
     quiet: shared.Quiet = False,
     device: shared.Device = "auto",
     threads: shared.Threads = 0,
+    exact: shared.Exact = False,
     ignore_memory: shared.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
@@ -98,7 +99,7 @@ def complete(
     from mistral_mlx.cli.answers import complete as command
     from mistral_mlx.cli.answers.prompt import Prompt, join_prompt
     from mistral_mlx.cli.answers.prompt_templates import load_template, parse_variables
-    from mistral_mlx.cli.models.opening import open_model, use_device, use_threads
+    from mistral_mlx.cli.models.opening import open_model, use_machine
 
     chosen = load_template(prompt_template) if prompt_template is not None else None
     if var and chosen is None:
@@ -136,9 +137,8 @@ def complete(
         stats=stats,
         fail_on_length=fail_on_length,
     )
-    use_device(device)
     notes = Notes(quiet=quiet)
-    use_threads(threads, notes)
+    use_machine(device, threads, notes, exact=exact)
     command.run(job, *open_model(registry.resolve(model), notes, ignore_memory=ignore_memory), notes)
 
 

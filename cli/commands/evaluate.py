@@ -42,6 +42,7 @@ def evaluate(
     quiet: shared.Quiet = False,
     device: shared.Device = "auto",
     threads: shared.Threads = 0,
+    exact: shared.Exact = True,
     ignore_memory: shared.IgnoreMemory = False,
 ) -> None:
     """Measure how well a model predicts a text: perplexity, and how far it is from another model.
@@ -49,15 +50,14 @@ def evaluate(
     The windows are those of llama-perplexity, so that its figures can be compared with these.
     """
     from mistral_mlx.cli.answers.prompt import read_text
-    from mistral_mlx.cli.models.opening import use_device, use_threads
+    from mistral_mlx.cli.models.opening import use_machine
     from mistral_mlx.cli.reports import evaluate as command
 
     model = shared.named_model(context, name, model)
     path = registry.resolve(model)
     reference = None if against is None else registry.resolve(against)
     protocol = command.Protocol(read_text(text, "text"), window, stride, chunks)
-    use_device(device)
     notes = Notes(quiet=quiet)
-    use_threads(threads, notes)
+    use_machine(device, threads, notes, exact=exact)
     result = command.run(path, reference, protocol, notes, ignore_memory=ignore_memory)
     command.show(model or "", against, protocol, result, as_json=as_json)

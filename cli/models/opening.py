@@ -1,4 +1,4 @@
-"""Opens a model for a command: sets device and threads, checks the memory, loads."""
+"""Opens a model for a command: sets what computes, checks the memory, loads."""
 
 from pathlib import Path
 
@@ -20,7 +20,14 @@ CHAT_TOKENS = 4096  # the length of a conversation whose cache must fit into mem
 MAX_THREADS = 1024
 
 
-def use_device(name: str) -> None:
+def use_machine(device: str, threads: int, notes: Notes, *, exact: bool = False) -> None:
+    """Compute on `device`, with `threads` threads and exactly or not from now on. Raises OptionError."""
+    _use_device(device)
+    _use_threads(threads, notes)
+    kernels.set_exact(exact)
+
+
+def _use_device(name: str) -> None:
     """Compute on the device `name` from now on: auto, cpu or gpu. Raises OptionError."""
     if name not in ("auto", "cpu", "gpu"):
         raise OptionError(f"--device is {name!r}; it must be auto, cpu or gpu")
@@ -30,7 +37,7 @@ def use_device(name: str) -> None:
         mx.set_default_device(mx.Device(mx.cpu if name == "cpu" else mx.gpu))
 
 
-def use_threads(n: int, notes: Notes) -> None:
+def _use_threads(n: int, notes: Notes) -> None:
     """Compute with `n` threads from now on; 0 means one per physical core. Raises OptionError."""
     if not 0 <= n <= MAX_THREADS:
         raise OptionError(f"--threads is {n}; it must be 1 to {MAX_THREADS}, or 0 for one per physical core")

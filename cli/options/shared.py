@@ -53,6 +53,13 @@ Threads = Annotated[
     int,
     machine_option(metavar="N", help="Threads on a CPU; 0 is one per physical core."),
 ]
+Exact = Annotated[
+    bool,
+    machine_option(
+        "--exact/--no-exact",
+        help="Round activations to 16 bits on a CPU: slower, and as exact as float32. The default is 8 bits, rotated.",
+    ),
+]
 NPrompt = Annotated[int, typer.Option("--n-prompt", "-p", metavar="N", help="Prompt tokens of the prefill; 0: none.")]
 NGen = Annotated[int, typer.Option("--n-gen", "-n", metavar="N", help="Tokens to decode; 0: none.")]
 Depth = Annotated[int, typer.Option(metavar="N", help="Tokens in the cache before each measurement begins.")]

@@ -79,11 +79,11 @@ def show(name: str, against: str | None, protocol: Protocol, result: Evaluation,
     """Write the figures to stdout, as JSON or as lines."""
     if as_json:
         asked = {"context": protocol.context, "stride": protocol.stride, "chunks": protocol.chunks}
-        machine = {"kernels": kernels.names(), "threads": kernels.threads()}
+        machine = {"kernels": kernels.names(), "threads": kernels.threads(), "exact": kernels.exact()}
         record = {"model": name, "against": against, **_flat(asdict(result)), **asked, **machine}
         print_json(record)
         return
-    rows = [("model", name), *_rows(protocol, result)]
+    rows = [("model", name), *_rows(protocol, result), ("arithmetic", "exact" if kernels.exact() else "as in answers")]
     if against is not None and result.comparison is not None:
         rows += [("", ""), ("against", against), *_comparison_rows(result.comparison)]
     rows += [("", ""), *_curve_rows(result.curve)]

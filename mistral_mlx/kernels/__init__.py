@@ -6,7 +6,8 @@ the activations. So on the CPU activations are float32 (`activation_dtype`), and
 is as large as the model allows: an operation of MLX costs microseconds, a small product no more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,7 +84,7 @@ def names() -> str:
     if not native.available:
         return f"numpy (no native kernels: {native.missing})"
     count = native.ext.threads()
-    return f"{native.ext.name()}, {count} thread{'s'[: count > 1]}"
+    return f"{native.ext.name()}, {count} thread{'s'[: count > 1]}{', exact' if exact() else ''}"
 
 
 def threads() -> int | None:
@@ -99,6 +100,32 @@ def set_threads(n: int) -> bool:
     if uses_native():
         native.ext.set_threads(n)
     return uses_native()
+
+
+def exact() -> bool:
+    """Whether products with packed weights round activations so finely that nothing is lost; see `set_exact`."""
+    return not uses_native() or bool(native.ext.exact())
+
+
+def set_exact(on: bool) -> None:
+    """Round activations to 16 bits for products with packed weights, or to 8 bits after a rotation, the default.
+
+    That is for the whole process, and for our kernels alone: other devices do not round. docs/kernels.md says what
+    either costs. A cache that was filled in one way goes on in the other, but a later answer has other last bits.
+    """
+    if native.built:
+        native.ext.set_exact(on)
+
+
+@contextmanager
+def exactly() -> Iterator[None]:
+    """Compute as after ``set_exact(True)`` for a while."""
+    before = native.built and native.ext.exact()
+    set_exact(True)
+    try:
+        yield
+    finally:
+        set_exact(before)
 
 
 def read_bandwidth() -> float | None:

@@ -26,8 +26,8 @@ def saved_nbytes(layers: Sequence[RollingBufferCache]) -> int:
 
 
 def computed_by() -> str:
-    """Return the name of the kernels; other kernels compute other last bits of keys and values."""
-    return kernels.names().partition(",")[0]
+    """Return the name of the kernels and of their arithmetic: others compute other last bits of keys and values."""
+    return f"{kernels.names().partition(',')[0]}, {'exact' if kernels.exact() else 'rotated'}"
 
 
 def write_cache(file: BinaryIO, layers: Sequence[RollingBufferCache], ids: Sequence[int]) -> int:

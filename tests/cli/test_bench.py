@@ -251,10 +251,10 @@ def test_the_environment_sets_the_threads_and_the_option_wins(folder, monkeypatc
 def test_no_number_of_threads_means_the_default(capsys):
     default = kernels.threads()
     try:
-        opening.use_threads(default + 1, Notes())
+        opening.use_machine("auto", default + 1, Notes())
         assert (kernels.threads(), f"{default + 1} threads" in kernels.names()) == (default + 1, True)
     finally:
-        opening.use_threads(0, Notes())
+        opening.use_machine("auto", 0, Notes())
     assert (kernels.threads(), capsys.readouterr()) == (default, ("", ""))
 
 
@@ -264,7 +264,7 @@ def test_threads_that_the_system_does_not_give_are_a_usage_error(monkeypatch):
 
     monkeypatch.setattr(kernels, "set_threads", refuse)
     with pytest.raises(OptionError, match="--threads is 1000, but the system cannot start so many"):
-        opening.use_threads(1000, Notes())
+        opening.use_machine("auto", 1000, Notes())
 
 
 @pytest.mark.parametrize(("args", "said"), [(["--threads", "2"], True), (["--threads", "2", "-q"], False), ([], False)])

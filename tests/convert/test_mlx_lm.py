@@ -82,6 +82,7 @@ def test_float_modes_are_those_mlx_lm_writes_and_reads(tmp_path: Path, mode: str
         np.testing.assert_allclose(np.array(load_model(folder)(IDS)), expected, atol=2e-2 * np.abs(expected).max())
 
 
+@pytest.mark.usefixtures("exact_products")
 def test_both_programs_compute_the_same_from_either_folder(tmp_path: Path) -> None:
     source = write_folder(tmp_path / "source", {**CONFIG, "sliding_window": None})
     convert(source, tmp_path / "ours", bits=4, group_size=32, dtype="float32")
@@ -199,6 +200,7 @@ def test_a_rebuilt_sentencepiece_tokenizer_loads(tmp_path: Path) -> None:
         ("dwq", {}),
     ],
 )
+@pytest.mark.usefixtures("exact_products")
 def test_what_mlx_lm_learns_is_a_target_like_any_other(
     tmp_path: Path, method: str, exceptions: dict[str, object]
 ) -> None:

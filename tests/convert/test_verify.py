@@ -34,6 +34,7 @@ def text(tmp_path: Path) -> Path:
     return tmp_path / "text.txt"
 
 
+@pytest.mark.usefixtures("exact_products")
 def test_the_report_says_what_evaluating_both_says(tmp_path: Path, source: Path, text: Path) -> None:
     found = convert(source, tmp_path / "target", bits=3, verify_on=text).verified
     model, tokenizer = load(tmp_path / "target")

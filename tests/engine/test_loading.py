@@ -43,7 +43,7 @@ def test_a_folder_that_was_never_converted_runs_as_it_is(tmp_path, exact_cache, 
     assert model.model.layers[0].mlp.up_proj.weight.dtype == dtype
 
 
-def test_packed_modules_are_those_that_have_scales(tmp_path):
+def test_packed_modules_are_those_that_have_scales(tmp_path, exact_products):
     """As in mlx-community folders: one module with other bits, one not packed at all."""
     quantization = {"group_size": 32, "bits": 4, "mode": "affine", "lm_head": {"group_size": 32, "bits": 8}}
     quantization["model.layers.0.mlp.up_proj"] = False
@@ -112,7 +112,7 @@ def test_old_exports_of_rope_frequencies_are_ignored(folder):
     load_model(folder)
 
 
-def test_packed_half_precision_is_computed_in_float32_on_the_cpu(tmp_path, exact_cache):
+def test_packed_half_precision_is_computed_in_float32_on_the_cpu(exact_products, tmp_path, exact_cache):
     """Scales in float16 must not round activations or unpacked weights."""
     config = tiny_config(quantization={"group_size": 32, "bits": 4})
     args = ModelArgs.from_config(config)

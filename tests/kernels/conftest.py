@@ -11,4 +11,5 @@ def kernels(request):
     before = native.ext.name()
     assert native.ext.select(request.param)
     yield native.ext
+    native.ext.set_exact(False)
     assert native.ext.select(before)

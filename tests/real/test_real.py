@@ -36,7 +36,7 @@ def test_it_was_imported_without_loss(demo):
     assert (facts["parameters"], facts["dtypes"]["F32"]) == (134_515_008, 61)
 
 
-def test_its_logits_are_those_of_the_reference_on_the_same_weights(opened, exact_cache):
+def test_its_logits_are_those_of_the_reference_on_the_same_weights(opened, exact_cache, exact_products):
     model, tokenizer = opened
     ids = encode_chat(tokenizer, [{"role": "user", "content": QUESTION}])
     expected = forward(model.args, unpacked(model), ids)

@@ -14,17 +14,26 @@
 // A row of weights starts on any byte (a mapped file): only unaligned loads. n_in is a multiple of the group, and of
 // nothing else; nothing may be read behind the last row.
 //
-// Activations are float32. They are rounded per group before they meet packed weights, x ~ scale * code, and the bias
-// is multiplied by the sum of the *rounded* ones, so that the product is exactly W times the rounded vector:
+// Activations are float32. Before they meet packed weights they are rounded, group by group, x ~ scale * code, and the
+// bias is multiplied by the sum of the *rounded* ones, so that the product is exactly W times the rounded vector. With
+// the code `zero` in the middle of those of the weights, 2^(bits - 1), one output is, in this order of float32
+// operations, each written as fma:
 //
-//     y(n) = sum over groups of  scale(n) * [x scale * sum q * code]  +  bias(n) * [x scale * sum code]
+//     for each group:  y += float(sum of (q - zero) * code) * (scale(n) * x scale)      the sum in exact integers
+//                      y += (bias(n) + zero * scale(n)) * (x scale * sum of codes)
 //
-// Fine codes (|code| <= FINE_LIMIT, 16 bits; a single row and 4 bits: |code| <= 1919, 12 bits) lose nothing that can be
-// noticed; coarse ones (|code| <= COARSE_LIMIT, 8 bits) take half the arithmetic. A group that holds a NaN or an
-// infinity has the scale NaN.
+// So the bits of an output depend on its weights and its activations alone: not on the number of rows, of threads, on
+// the range [n0, n1) of a call, or on the instruction set.
 //
-// The order of additions into one output depends on n_in and the group alone, never on the range [n0, n1) of a call:
-// any number of threads gives the same bits.
+// Exact codes, |code| <= FINE_LIMIT, lose nothing that can be noticed. By default codes are rotated (after QuaRot,
+// Ashkboos et al., 2024, but of integers): the Walsh-Hadamard transform H of a few inputs spreads an outlier over all
+// of them, t = H x / points; t is rounded to 8 bits, |c| <= COARSE_LIMIT, and the codes are H c. As
+//
+//     sum of (q - zero) * (H c)  =  sum of H(q - zero) * c
+//
+// holds in integers, and H(q - zero) fits 8 bits for as many points as rotated_points() says, many rows multiply bytes
+// by bytes; a few rows leave the weights as they are and multiply by H c. Both give the same sum. A group that holds a
+// NaN or an infinity has the scale NaN.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -45,6 +54,7 @@ struct Packed {
 
   int64_t groups() const { return n_in / group; }
   int64_t row_bytes() const { return n_in * bits / 8; }
+  int zero() const { return 1 << (bits - 1); }
 };
 
 struct Dense {
@@ -53,41 +63,35 @@ struct Dense {
   int64_t n_out, n_in;
 };
 
-constexpr int FINE_LIMIT = 32639;  // 127 * 256 + 127: what splits into two planes of int8
-// Of a single row: with 4 bits, 16 times a code less another one must split into two planes too (avx512.cpp says why).
-constexpr int row_limit(int bits) { return bits == 4 ? FINE_LIMIT / 17 : FINE_LIMIT; }
+constexpr int FINE_LIMIT = 32639;  // 127 * 256 + 127
 constexpr int COARSE_LIMIT = 127;
 constexpr int64_t BLOCK = 128;       // codes of a row are zero-padded to a multiple of this
-constexpr int64_t GROUP_BLOCK = 16;  // scales and sums of a row are zero-padded to a multiple of this
+constexpr int64_t GROUP_BLOCK = 16;  // what is kept per group is zero-padded to a multiple of this
 
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// One row, fine; in the order and form its instruction set likes.
-struct Fine {
-  int8_t* planes;  // fine_bytes(n_in)
-  float* scales;   // [groups], padded
-  float* sums;     // [groups], padded: x scale * sum of codes
-};
-inline int64_t fine_bytes(int64_t n_in) { return 2 * round_up(n_in, BLOCK); }
+// Points of the transform for weights of `bits`; 1: codes are exact, as 8 bits leave no room. It runs over the inputs
+// that differ only in certain bits of their number within 32: bits 0, 2, 3 and 4 for 16 points, 2, 3 and 4 for 8
+// points, 3 and 4 for 4 points.
+constexpr int rotated_points(int bits) { return bits <= 4 ? 16 : bits == 5 ? 8 : bits == 6 ? 4 : 1; }
 
-// Many rows, in the order their instruction set likes. Two planes are fine codes, 256 * first + second; a single plane
-// is coarse ones.
-struct Rows {
-  int8_t* codes;  // [rows, planes, stride]
-  float* scales;  // [rows, group_stride]
-  float* sums;    // [rows, group_stride]
+// Rows as their matrices want them.
+struct Rounded {
+  uint8_t* codes;   // [rows, stride] bytes, in the order and form that the instruction set likes
+  float* scales;    // [rows, group_stride]
+  float* sums;      // the same: scale * sum of codes
+  int32_t* totals;  // the same: zero * sum of codes
   int64_t rows, stride, group_stride;
-  int planes;
+  int points;  // 1: exact codes
 };
-// 64 bytes more than needed, or all rows of a tile would fall into one set of the L1 cache.
-inline int64_t plane_stride(int64_t n_in) { return round_up(n_in, BLOCK) + 64; }
-constexpr int64_t ROW_BLOCK = 16;  // Rows has memory, not values, for a multiple of this many rows
+// Bytes of a row. 64 bytes more than needed, or all rows of a tile would fall into one set of the L1 cache.
+inline int64_t code_stride(int64_t n_in, int bytes_of_code) { return bytes_of_code * round_up(n_in, BLOCK) + 64; }
+constexpr int64_t ROW_BLOCK = 16;  // Rounded has memory, not values, for a multiple of this many rows
 
 constexpr int64_t TILE = 32;           // outputs of packed_rows and dense_rows are computed in blocks of this many
-constexpr int64_t DEPTH = 1024;        // inputs that such a block unpacks at a time; 32 KB, which the L1 cache holds
 constexpr int64_t DENSE_DEPTH = 256;   // the same for float32
 constexpr size_t SCRATCH = 64 * 1024;  // bytes of scratch a call may use
-static_assert(TILE * DEPTH + 2 * TILE * (DEPTH / 32) * sizeof(float) <= SCRATCH);
+
 static_assert(TILE * DENSE_DEPTH * sizeof(float) <= SCRATCH);
 
 // Queries [batch, heads, queries, head_dim], keys and values [batch, kv_heads, keys, head_dim], each with strides in
@@ -113,13 +117,14 @@ inline int64_t attention_scratch(int64_t rows, int64_t head_dim) {
 
 struct Kernels {
   const char* name;
-  void (*round_fine)(const float* x, const Packed& w, const Fine& out);
-  void (*round_rows)(const float* x, const Packed& w, const Rows& out, int64_t row);
-  // y[n] for n in [n0, n1).
-  void (*packed_row)(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1);
+  int64_t few_rows;   // up to here `few` is faster than `many`
+  int rotated_bytes;  // of a rotated code, for many rows
+  // Round a row. A code takes 2 bytes for a few rows, and where it is exact.
+  void (*round_few)(const float* x, const Packed& w, const Rounded& out, int64_t row);
+  void (*round_many)(const float* x, const Packed& w, const Rounded& out, int64_t row);
   // y[row * y_stride + n] for all rows and n in [n0, n1), n0 a multiple of TILE; scratch is 64-byte aligned.
-  void (*packed_rows)(const Packed& w, const Rows& x, float* y, int64_t y_stride, int64_t n0, int64_t n1,
-                      void* scratch);
+  void (*few)(const Packed& w, const Rounded& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch);
+  void (*many)(const Packed& w, const Rounded& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch);
   void (*dense_row)(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1);
   void (*dense_rows)(const Dense& w, const float* x, int64_t rows, float* y, int64_t y_stride, int64_t n0, int64_t n1,
                      void* scratch);

@@ -138,7 +138,7 @@ class Typed:
 
 def test_ctrl_c_in_edit_mode_does_not_count_as_the_first_of_two(endless, home):
     reader = Typed("one", "two", "/edit 2", None, "three", "/edit", "/undo", "four", None, "five")
-    opener = Opener(str(endless), "auto", 0, ignore_memory=False, notes=Notes(quiet=True))
+    opener = Opener(str(endless), "auto", 0, exact=False, ignore_memory=False, notes=Notes(quiet=True))
     setup = ChatSetup(opener, Store(home / "sessions"), ChatOptions(max_tokens=2, temperature=0.0))
     chat = Chat(setup, Background(lambda: open_session(setup)), setup.settings)
     assert loop.run(chat, reader) is None

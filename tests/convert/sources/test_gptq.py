@@ -80,6 +80,7 @@ def test_in_float16_a_bias_is_rounded_within_the_bound_that_is_said(tmp_path: Pa
     assert f"rounded to float16, by at most {bound:.2g} of a step" in report.notes[0]
 
 
+@pytest.mark.usefixtures("exact_products")
 def test_they_give_the_logits_of_their_plain_weights(tmp_path: Path) -> None:
     for kind in ("awq", "gptq"):
         plain = packed_folder(tmp_path / kind, RULES[kind])

@@ -71,6 +71,7 @@ def test_dequantize_rounds_what_float32_unpacks_to_once(tmp_path: Path, dtype: m
     assert report.notes[0] == "the source's MLX weights are unpacked" and report.kept == report.errors == []
 
 
+@pytest.mark.usefixtures("exact_products")
 def test_dequantized_weights_give_the_logits_of_the_packed_ones(tmp_path: Path) -> None:
     packed_folder(tmp_path / "source")
     expected = np.array(load_model(tmp_path / "source")(IDS))

@@ -83,7 +83,7 @@ void packed_products(Comparison* comparison, int bits, int group, Float type, in
       if (n_out == 19) x[n_in - 1] = rows == 4 ? NAN : INFINITY;
       const uint8_t* at = n_out == 19 ? reinterpret_cast<uint8_t*>(codes.at()) : mapped.at();
       const Packed w{at, scales.at(), biases.at(), type, bits, group, n_out, n_in};
-      set_planes(rows == 27 && n_groups == 3 ? 1 : 2);
+      set_exact(rows == 27 && n_groups == 3);
       multiply_and_compare(comparison, {w}, x, rows);
     }
 }
@@ -165,7 +165,7 @@ bool products() {
     for (const int group : {32, 64, 128})
       for (const int64_t n_groups : {1, 3, 17})
         packed_products(&comparison, bits, group, TYPES[(bits + n_groups) % 3], n_groups);
-  set_planes(2);
+  set_exact(false);
   for (const Float type : TYPES)
     for (const int64_t n_in : {1, 77, 300})
       for (const int64_t rows : {1, 13}) {

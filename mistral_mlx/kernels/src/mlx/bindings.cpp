@@ -161,7 +161,9 @@ NB_MODULE(_ext, m) {
         });
       },
       "n"_a, "piece"_a, "Call piece(i) for i in [0, n) on all threads; for tests of the threads.");
-  m.def("set_planes", &kernels::set_planes, "n"_a, "Round many rows to 16 bits (2, the default) or 8 bits (1).");
+  m.def("set_exact", &kernels::set_exact, "on"_a,
+        "Round activations to exact codes, or to rotated ones (the default).");
+  m.def("exact", &kernels::exact);
   m.def("read_bandwidth", &kernels::read_bandwidth, "nbytes"_a, "repeats"_a, nb::call_guard<nb::gil_scoped_release>(),
         "Bytes per second that all threads read together.");
 }

@@ -22,49 +22,11 @@ void abreast(int64_t first, int64_t end, Use&& use) {
   for (; i < end; i += LAST) use.template operator()<LAST>(i);
 }
 
-inline int log2_group(int group) { return group == 32 ? 5 : group == 64 ? 6 : 7; }
-
-// A block of TILE outputs by up to DEPTH inputs, unpacked: codes in the order of the set, scales and biases
-// [group][TILE].
-struct Block {
-  alignas(64) uint8_t codes[TILE * DEPTH];
-  alignas(64) float scales[TILE * DEPTH / 32], biases[TILE * DEPTH / 32];
-};
-static_assert(sizeof(Block) <= SCRATCH);
-
-// y[n .. n + R) of one row.
-template <int BITS, Float T, int R>
-void few(const Packed& w, const Fine& x, float* y, int64_t n);
-// Weights [n0, n0 + TILE) by [k0, k1) as a block; those from n1 on are 0.
-void unpack(const Packed& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, Block* block);
-void unpack(const Dense& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1,
-            float* block);  // as columns, [k1 - k0, TILE]
+// Dense weights [n0, n0 + TILE) by [k0, k1) as columns, [k1 - k0, TILE]; those from n1 on are 0.
+void unpack(const Dense& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, float* block);
 // y[row * y_stride + n] += all rows times the block, for n below n_left; sets it where k0 is 0.
-void multiply(const Block& block, const Packed& w, const Rows& x, int64_t k0, int64_t k1, float* y, int64_t y_stride,
-              int64_t n_left);
 void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride, int64_t k0, int64_t k1, float* y,
               int64_t y_stride, int64_t n_left);
-
-template <int R, int BITS, Float T>
-[[gnu::noinline]] void few_all(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
-  abreast<R>(n0, n1, [&]<int N>(int64_t n) { few<BITS, T, N>(w, x, y, n); });
-}
-
-// R rows of weights abreast; see Kernels.
-template <int R>
-void packed_row(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
-  with_bits(w.bits, [&]<int BITS> { with_type(w.type, [&]<Float T> { few_all<R, BITS, T>(w, x, y, n0, n1); }); });
-}
-
-void packed_rows(const Packed& w, const Rows& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
-  Block* block = static_cast<Block*>(scratch);
-  for (int64_t n = n0; n < n1; n += TILE)
-    for (int64_t k = 0; k < w.n_in; k += DEPTH) {
-      const int64_t k1 = k + DEPTH < w.n_in ? k + DEPTH : w.n_in;
-      unpack(w, n, n1, k, k1, block);
-      multiply(*block, w, x, k, k1, y + n, y_stride, n1 - n);
-    }
-}
 
 void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t y_stride, int64_t n0, int64_t n1,
                 void* scratch) {
@@ -77,20 +39,24 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
     }
 }
 
-// The scales and biases of output n0 + i of a block.
-inline void unpack_lines(const Packed& w, int64_t n, int64_t n1, int64_t k0, int64_t k1, int64_t i, Block* block) {
-  const int64_t g0 = k0 / w.group, n_groups = (k1 - k0) / w.group;
-  for (int64_t g = 0; g < n_groups; ++g) {
-    block->scales[g * TILE + i] = n < n1 ? load_float(w.scales, w.type, n * w.groups() + g0 + g) : 0.0f;
-    block->biases[g * TILE + i] = n < n1 ? load_float(w.biases, w.type, n * w.groups() + g0 + g) : 0.0f;
-  }
-}
-
 // The unpack of Dense for sets that have nothing faster.
 inline void unpack_one_by_one(const Dense& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, float* block) {
   for (int64_t i = 0; i < TILE; ++i)
     for (int64_t k = k0; k < k1; ++k)
       block[(k - k0) * TILE + i] = n0 + i < n1 ? load_float(w.weights, w.type, (n0 + i) * w.n_in + k) : 0.0f;
+}
+
+// The first n floats at p, zeros behind them.
+inline Vector load_some(const float* p, int64_t n) {
+  if (n >= WIDTH) return vector_at(p);
+  float values[WIDTH] = {};
+  for (int64_t i = 0; i < n; ++i) values[i] = p[i];
+  return vector_at(values);
+}
+
+inline void store(float* out, int64_t n, Vector v) {
+  if (n >= WIDTH) return put(out, v);
+  for (int64_t i = 0; i < n; ++i) out[i] = v[i];
 }
 
 // The first n lanes of v, added to `out` or set.

@@ -25,7 +25,14 @@ static inline Vector vector_at(const float* p) {
   std::memcpy(&v, p, sizeof v);
   return v;
 }
+static inline Ints ints_at(const void* p) {
+  Ints v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
 static inline void put(float* p, Vector v) { std::memcpy(p, &v, sizeof v); }
+
+static inline Vector all(float x) { return x - Vector{}; }
 
 static inline Vector multiply_add(Vector a, Vector b, Vector c) {
 #if defined(__AVX512F__)

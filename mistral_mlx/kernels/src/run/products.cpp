@@ -18,90 +18,73 @@ constexpr int64_t PIECE_BYTES = 512 * 1024;  // of weights: some 30 microseconds
 constexpr int64_t PIECES_PER_THREAD = 4;     // of a small product, so that a late thread finds something left
 constexpr int64_t ATTENTION_ROWS = 48;       // queries that share a tile of keys while it is in the L1 and L2 caches
 
-std::atomic<int> planes{2};
+std::atomic<bool> exact_codes{false};
 
 int64_t row_bytes(const Matrix& w) {
   if (const Packed* packed = std::get_if<Packed>(&w)) return packed->row_bytes();
   return std::get<Dense>(w).n_in * float_bytes(std::get<Dense>(w).type);
 }
 
-// The rows of a product as its matrices want them: rounded once for those of the same width and group.
+// The rows of a product as its matrices want them: rounded once for those of the same bits and group.
 class Inputs {
  public:
-  Inputs(const Products& p, const float* x) : x_(x), rows_(p.rows), few_(p.rows <= FEW_ROWS) {
+  Inputs(const Products& p, const float* x) : x_(x), rows_(p.rows), few_(p.rows <= active().few_rows) {
+    int64_t bytes = 0;
     for (const Matrix& w : p.weights) {
       const Packed* packed = std::get_if<Packed>(&w);
       sources_.push_back(packed == nullptr ? -1 : find(*packed));
     }
-    int64_t bytes = 0;
     for (const Packed& w : kinds_) bytes += size_of(w);
     char* memory = workspace<Slot::rounded>(bytes);
-    for (const Packed& w : kinds_) few_ ? round_few(w, memory) : round_many(w, memory), memory += size_of(w);
+    for (const Packed& w : kinds_) round(w, memory), memory += size_of(w);
   }
 
   // y[row * stride + n] for all rows and n in [n0, n1) of matrix i.
   void multiply(const Matrix& w, size_t i, float* y, int64_t stride, int64_t n0, int64_t n1) const {
-    if (const Packed* packed = std::get_if<Packed>(&w); packed != nullptr && few_)
-      for (int64_t row = 0; row < rows_; ++row)
-        active().packed_row(*packed, fine_[sources_[i]][row], y + row * stride, n0, n1);
-    else if (packed != nullptr)
-      active().packed_rows(*packed, many_[sources_[i]], y, stride, n0, n1, workspace<Slot::scratch>(SCRATCH));
-    else if (const Dense& dense = std::get<Dense>(w); few_)
+    void* scratch = workspace<Slot::scratch>(SCRATCH);
+    if (const Packed* packed = std::get_if<Packed>(&w))
+      (few_ ? active().few : active().many)(*packed, rounded_[sources_[i]], y, stride, n0, n1, scratch);
+    else if (const Dense& dense = std::get<Dense>(w); rows_ <= FEW_ROWS)
       for (int64_t row = 0; row < rows_; ++row)
         active().dense_row(dense, x_ + row * dense.n_in, y + row * stride, n0, n1);
     else
-      active().dense_rows(dense, x_, rows_, y, stride, n0, n1, workspace<Slot::scratch>(SCRATCH));
+      active().dense_rows(dense, x_, rows_, y, stride, n0, n1, scratch);
   }
 
  private:
-  static int form(const Packed& w) { return w.bits == 4 || w.bits == 8 ? w.bits : 0; }  // of the rounded rows
-
   int find(const Packed& w) {
     for (size_t i = 0; i < kinds_.size(); ++i)
-      if (kinds_[i].group == w.group && form(kinds_[i]) == form(w)) return static_cast<int>(i);
+      if (kinds_[i].group == w.group && kinds_[i].bits == w.bits) return static_cast<int>(i);
     kinds_.push_back(w);
     return static_cast<int>(kinds_.size()) - 1;
   }
 
+  int points_of(const Packed& w) const { return exact_ ? 1 : rotated_points(w.bits); }
   int64_t padded_rows() const { return few_ ? rows_ : round_up(rows_, ROW_BLOCK); }
-  int64_t code_bytes(const Packed& w) const {
-    return few_ ? round_up(fine_bytes(w.n_in), 64) : planes_ * plane_stride(w.n_in);
+  int64_t stride_of(const Packed& w) const {
+    return code_stride(w.n_in, few_ || points_of(w) == 1 ? 2 : active().rotated_bytes);
   }
   static int64_t group_stride(const Packed& w) { return round_up(w.groups(), GROUP_BLOCK); }
   int64_t size_of(const Packed& w) const {
-    return round_up(padded_rows() * (code_bytes(w) + 2 * group_stride(w) * static_cast<int64_t>(sizeof(float))), 64);
+    return round_up(padded_rows() * (stride_of(w) + 3 * group_stride(w) * static_cast<int64_t>(sizeof(float))), 64);
   }
 
-  void round_few(const Packed& w, char* memory) {
-    std::array<Fine, FEW_ROWS>& rounded = fine_.emplace_back();
-    float* scales = reinterpret_cast<float*>(memory + rows_ * code_bytes(w));
-    for (int64_t row = 0; row < rows_; ++row, scales += 2 * group_stride(w)) {
-      rounded[row] = {reinterpret_cast<int8_t*>(memory + row * code_bytes(w)), scales, scales + group_stride(w)};
-      active().round_fine(x_ + row * w.n_in, w, rounded[row]);
-    }
-  }
-
-  void round_many(const Packed& w, char* memory) {
-    float* scales = reinterpret_cast<float*>(memory + padded_rows() * code_bytes(w));
-    const Rows rounded{reinterpret_cast<int8_t*>(memory),
-                       scales,
-                       scales + padded_rows() * group_stride(w),
-                       rows_,
-                       plane_stride(w.n_in),
-                       group_stride(w),
-                       planes_};
-    parallel(rows_, [&](int64_t row) { active().round_rows(x_ + row * w.n_in, w, rounded, row); });
-    many_.push_back(rounded);
+  void round(const Packed& w, char* memory) {
+    const int64_t lines = padded_rows() * group_stride(w);
+    float* scales = reinterpret_cast<float*>(memory + padded_rows() * stride_of(w));
+    const Rounded& rounded = rounded_.emplace_back(Rounded{reinterpret_cast<uint8_t*>(memory), scales, scales + lines,
+                                                           reinterpret_cast<int32_t*>(scales + 2 * lines), rows_,
+                                                           stride_of(w), group_stride(w), points_of(w)});
+    const auto round_one = few_ ? active().round_few : active().round_many;
+    parallel(rows_, [&](int64_t row) { round_one(x_ + row * w.n_in, w, rounded, row); });
   }
 
   const float* x_;
   int64_t rows_;
-  bool few_;
-  int planes_ = planes;
+  bool few_, exact_ = exact();
   std::vector<int> sources_;   // per matrix: which of the rounded rows below, -1 for a dense one
   std::vector<Packed> kinds_;  // the first matrix of each width and group
-  std::vector<std::array<Fine, FEW_ROWS>> fine_;
-  std::vector<Rows> many_;
+  std::vector<Rounded> rounded_;
 };
 
 // The outputs of one matrix in ranges that a thread takes at a time.
@@ -111,7 +94,7 @@ struct Cut {
   Cut(const Matrix& w, int64_t rows, int64_t total_outputs) : n_out(outputs_of(w)), size(TILE) {
     if (rows > FEW_ROWS) return;
     const int64_t fair = total_outputs / (PIECES_PER_THREAD * threads());
-    size = round_up(std::max<int64_t>(1, std::min(PIECE_BYTES / row_bytes(w), fair)), 4);
+    size = round_up(std::max<int64_t>(1, std::min(PIECE_BYTES / row_bytes(w), fair)), TILE);
   }
   int64_t pieces() const { return (n_out + size - 1) / size; }
 };
@@ -166,6 +149,8 @@ void attend_all(const Attention& a) {
   });
 }
 
-void set_planes(int n) { planes = n; }
+void set_exact(bool on) { exact_codes = on; }
+
+bool exact() { return exact_codes; }
 
 }  // namespace kernels

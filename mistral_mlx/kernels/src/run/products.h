@@ -40,8 +40,9 @@ inline int64_t outputs_of(const Matrix& w) {
 // Attention on all threads, over heads and positions.
 void attend_all(const Attention& a);
 
-// How finely many rows are rounded: 2 planes (the default) or 1, see contract.h.
-void set_planes(int n);
+// Whether activations are rounded to exact codes or, the default, to rotated ones; see contract.h.
+void set_exact(bool on);
+bool exact();
 
 // Bytes per second that all threads read from memory together, the best of `repeats` runs over `bytes`.
 double read_bandwidth(int64_t bytes, int repeats);

@@ -1,6 +1,6 @@
 // The kernels in plain C++: what runs on any CPU, and the oracle of every other file.
 #include "../parts/attention.h"
-#include "../parts/scalars.h"
+#include "../parts/rounding.h"
 #include "../parts/search.h"
 
 namespace kernels {
@@ -14,40 +14,33 @@ uint32_t code_at(const uint8_t* row, int bits, int64_t k) {
   return (window >> (bit % 8)) & ((1u << bits) - 1);
 }
 
-int16_t* fine_codes(const Fine& x) { return reinterpret_cast<int16_t*>(x.planes); }
-
-void round_fine(const float* x, const Packed& w, const Fine& out) {
-  round_row(x, w.n_in, w.group, row_limit(w.bits), fine_codes(out), out.scales, out.sums);
+void round(const float* x, const Packed& w, const Rounded& out, int64_t row) {
+  uint8_t* to = out.codes + row * out.stride;
+  round_row<true>(x, w, out, row,
+                  [&](int64_t k, const int16_t* codes) { std::memcpy(to + 2 * k, codes, BLOCK * sizeof(int16_t)); });
 }
 
-// code(k) is the rounded activation of input k.
-template <typename Code>
-float product(const Packed& w, int64_t n, Code&& code, const float* scales, const float* sums) {
+float product(const Packed& w, int64_t n, const int16_t* codes, const float* scales, const float* sums) {
   const uint8_t* row = w.codes + n * w.row_bytes();
   float y = 0.0f;
   for (int64_t g = 0; g < w.groups(); ++g) {
     int32_t dot = 0;
     for (int64_t k = g * w.group; k < (g + 1) * w.group; ++k)
-      dot += static_cast<int32_t>(code_at(row, w.bits, k)) * code(k);
-    const int64_t i = n * w.groups() + g;
-    y += static_cast<float>(dot) * (load_float(w.scales, w.type, i) * scales[g]);
-    y += load_float(w.biases, w.type, i) * sums[g];
+      dot += (static_cast<int32_t>(code_at(row, w.bits, k)) - w.zero()) * codes[k];
+    const float scale = load_float(w.scales, w.type, n * w.groups() + g);
+    const float bias = std::fma(static_cast<float>(w.zero()), scale, load_float(w.biases, w.type, n * w.groups() + g));
+    y = std::fma(static_cast<float>(dot), scale * scales[g], y);
+    y = std::fma(bias, sums[g], y);
   }
   return y;
 }
 
-void packed_row(const Packed& w, const Fine& x, float* y, int64_t n0, int64_t n1) {
-  const int16_t* codes = fine_codes(x);
-  for (int64_t n = n0; n < n1; ++n) y[n] = product(w, n, [=](int64_t k) { return codes[k]; }, x.scales, x.sums);
-}
-
-void packed_rows(const Packed& w, const Rows& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void*) {
-  for (int64_t n = n0; n < n1; ++n)
-    for (int64_t m = 0; m < x.rows; ++m) {
-      const int8_t* codes = x.codes + m * x.planes * x.stride;
-      const auto code = [&](int64_t k) { return x.planes == 1 ? codes[k] : 256 * codes[k] + codes[x.stride + k]; };
-      y[m * y_stride + n] = product(w, n, code, x.scales + m * x.group_stride, x.sums + m * x.group_stride);
-    }
+void few(const Packed& w, const Rounded& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void*) {
+  for (int64_t row = 0; row < x.rows; ++row) {
+    const int16_t* codes = reinterpret_cast<const int16_t*>(x.codes + row * x.stride);
+    const int64_t at = row * x.group_stride;
+    for (int64_t n = n0; n < n1; ++n) y[row * y_stride + n] = product(w, n, codes, x.scales + at, x.sums + at);
+  }
 }
 
 void dense_row(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1) {
@@ -67,7 +60,7 @@ void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t 
 
 }  // namespace
 
-extern constinit const Kernels portable{
-    "portable", round_fine, round_one_of_many, packed_row, packed_rows, dense_row, dense_rows, attend, improve};
+extern constinit const Kernels portable{"portable", 1 << 30,   2,          round,  nullptr, few,
+                                        nullptr,    dense_row, dense_rows, attend, improve};
 
 }  // namespace kernels

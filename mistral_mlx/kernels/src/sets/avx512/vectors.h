@@ -1,0 +1,116 @@
+// What the AVX-512 kernels share: masked loads, a transposition, and dot products whose sum stays in its register.
+#pragma once
+#include <immintrin.h>
+
+#include "../../parts/rounding.h"
+#include "../../parts/tiles.h"
+
+namespace kernels {
+namespace {
+
+constexpr int LANES = 16;
+
+__mmask16 first16(int64_t n) { return n >= 16 ? 0xffff : static_cast<__mmask16>((1u << n) - 1); }
+__mmask64 first64(int64_t n) { return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1; }
+
+template <Float T>
+__m512 load(const void* p, int64_t i, __mmask16 mask) {
+  const char* at = static_cast<const char*>(p) + i * (T == Float::f32 ? 4 : 2);
+  if constexpr (T == Float::f32) return _mm512_maskz_loadu_ps(mask, at);
+  const __m256i half = _mm256_maskz_loadu_epi16(mask, at);
+  if constexpr (T == Float::f16) return _mm512_cvtph_ps(half);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+// sum += four products of an unsigned and a signed byte, in each lane. GCC 12 copies the sum of the intrinsic to
+// another register and back in every step of a loop; "+v" leaves it where it is.
+template <typename Sum>
+void add_dot(Sum& sum, __m512i unsigned_bytes, __m512i signed_bytes) {
+  asm("vpdpbusd\t{%2, %1, %0|%0, %1, %2}" : "+v"(sum) : "v"(unsigned_bytes), "v"(signed_bytes));
+}
+// The same with two products of 16 bits.
+template <typename Sum>
+void add_dot16(Sum& sum, __m512i a, __m512i b) {
+  asm("vpdpwssd\t{%2, %1, %0|%0, %1, %2}" : "+v"(sum) : "v"(a), "v"(b));
+}
+
+// Turns rows of 16 words into columns.
+void transpose(__m512i (&v)[16]) {
+  __m512i t[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0x88);
+    t[i + 4] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0xdd);
+    t[i + 8] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0x88);
+    t[i + 12] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0xdd);
+  }
+  for (int i = 0; i < 8; ++i) {
+    v[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+    v[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+  }
+}
+
+// 16 scales and 16 biases of an output, in the halves of 16 words.
+template <Float T>
+__m512i scales_and_biases(const Packed& w, int64_t at, __mmask16 mask) {
+  const auto half = [&](const void* p) {
+    return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, static_cast<const char*>(p) + 2 * at));
+  };
+  return _mm512_or_si512(half(w.scales), _mm512_slli_epi32(half(w.biases), 16));
+}
+
+template <Float T>
+__m512 first_of(__m512i halves) {
+  if constexpr (T == Float::bf16) return _mm512_castsi512_ps(_mm512_slli_epi32(halves, 16));
+  return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(halves));
+}
+template <Float T>
+__m512 second_of(__m512i halves) {
+  if constexpr (T == Float::bf16)
+    return _mm512_castsi512_ps(_mm512_and_si512(halves, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
+  return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(halves, 16)));
+}
+
+template <Float T>
+void lines_of_type(const Packed& w, int64_t n, int64_t n_outputs, int64_t g, float* scales, float* biases,
+                   int64_t stride) {
+  __m512i s[16], b[16];
+  const __mmask16 mask = first16(w.groups() - g);
+  const __m512 zero = _mm512_set1_ps(static_cast<float>(w.zero()));
+  for (int64_t i = 0; i < 16; ++i) {
+    const __mmask16 valid = i < n_outputs ? mask : __mmask16{0};
+    const int64_t at = i < n_outputs ? (n + i) * w.groups() + g : 0;
+    if constexpr (T == Float::f32) {
+      s[i] = _mm512_castps_si512(load<T>(w.scales, at, valid));
+      b[i] = _mm512_castps_si512(load<T>(w.biases, at, valid));
+    } else {
+      s[i] = scales_and_biases<T>(w, at, valid);
+    }
+  }
+  transpose(s);
+  if constexpr (T == Float::f32) transpose(b);
+  for (int64_t i = 0; i < 16; ++i) {
+    const __m512 scale = T == Float::f32 ? _mm512_castsi512_ps(s[i]) : first_of<T>(s[i]);
+    const __m512 bias = T == Float::f32 ? _mm512_castsi512_ps(b[i]) : second_of<T>(s[i]);
+    _mm512_store_ps(scales + i * stride, scale);
+    _mm512_store_ps(biases + i * stride, _mm512_fmadd_ps(zero, scale, bias));
+  }
+}
+
+// See parts/few.h.
+[[gnu::noinline]] void lines(const Packed& w, int64_t n, int64_t n_outputs, int64_t g, float* scales, float* biases,
+                             int64_t stride) {
+  with_type(w.type, [&]<Float T> { lines_of_type<T>(w, n, n_outputs, g, scales, biases, stride); });
+}
+
+}  // namespace
+}  // namespace kernels
