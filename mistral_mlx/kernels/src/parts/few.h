@@ -42,12 +42,23 @@ void gather(const Ints (&quads)[WIDTH / 4], Ints (&sums)[WIDTH / SPAN]);
 // the groups of a row or behind n_outputs is 0.
 void lines(const Packed& w, int64_t n, int64_t n_outputs, int64_t g, float* scales, float* biases, int64_t stride);
 
+// Asks for memory ahead of its use, line by line, a few lines at a time: while a panel is computed, the next one is
+// fetched. The requests are spread over all that is done for a panel, or the memory would wait in between.
+struct Ahead {
+  explicit Ahead(const void* from) : at(static_cast<const char*>(from)), end(at) {}
+  void ask(int64_t bytes) {
+    for (end += bytes; at < end; at += 64) __builtin_prefetch(at, 0, 2);
+  }
+  const char *at, *end;
+};
+
 // Four outputs of S rows, steps [step, end) of GROUPS groups each: quads [step][s][QUADS], of which this is one.
 template <int BITS, Form FORM, int GROUP, int S, bool FULL>
 void four_outputs(const uint8_t* const (&rows)[4], int64_t left, const uint8_t* const (&codes)[S], int64_t step,
-                  int64_t end, const uint8_t* next, Ints* quads) {
+                  int64_t end, Ahead& ahead, Ints* quads) {
   constexpr int VECTORS = Cut<BITS, GROUP>::VECTORS, VECTOR_BYTES = CODES<BITS> * BITS / 8;
   for (; step < end; ++step) {
+    ahead.ask(2 * VECTORS * VECTOR_BYTES);
     Ints v[4][S];
 #pragma GCC unroll 4
     for (int r = 0; r < 4; ++r)
@@ -57,10 +68,8 @@ void four_outputs(const uint8_t* const (&rows)[4], int64_t left, const uint8_t* 
     for (int i = 0; i < VECTORS; ++i) {
       const int64_t vector = step * VECTORS + i, byte = vector * VECTOR_BYTES;
 #pragma GCC unroll 4
-      for (int r = 0; r < 4; ++r) {
-        __builtin_prefetch(next + (vector * 4 + r) * VECTOR_BYTES, 0, 2);
+      for (int r = 0; r < 4; ++r)
         add_vector<BITS, FORM, S, FULL>(rows[r] + byte, left - byte, codes, vector * 2 * CODES<BITS>, v[r]);
-      }
     }
 #pragma GCC unroll 4
     for (int s = 0; s < S; ++s) quads[(step * S + s) * (WIDTH / 4)] = add_quads(v[0][s], v[1][s], v[2][s], v[3][s]);
@@ -74,7 +83,8 @@ template <int BITS, Form FORM, int GROUP, int S>
   using C = Cut<BITS, GROUP>;
   constexpr int64_t TOGETHER = 64 / S, STEPS = TOGETHER / C::GROUPS, QUADS = WIDTH / 4;  // groups, and steps for them
   const int64_t groups = w.groups(), row_bytes = w.row_bytes();
-  const uint8_t *at = w.codes + n * row_bytes, *next = at + WIDTH * row_bytes;
+  const uint8_t* at = w.codes + n * row_bytes;
+  Ahead ahead(at + WIDTH * row_bytes);
   Vector sum[S];
   const uint8_t* codes[S];
 #pragma GCC unroll 4
@@ -83,19 +93,24 @@ template <int BITS, Form FORM, int GROUP, int S>
   Ints quads[STEPS * S * QUADS];
   int64_t left = row_bytes;
   for (int64_t g0 = 0; g0 < groups; g0 += TOGETHER) {
-    for (int64_t g = 0; g < TOGETHER && g0 + g < groups; g += 16)
+    for (int64_t g = 0; g < TOGETHER && g0 + g < groups; g += 16) {
+      const int64_t at_line = ((n + WIDTH) * groups + WIDTH * (g0 + g)) * float_bytes(w.type);
+      Ahead(static_cast<const char*>(w.scales) + at_line).ask(16 * WIDTH * float_bytes(w.type));
+      Ahead(static_cast<const char*>(w.biases) + at_line).ask(16 * WIDTH * float_bytes(w.type));
+      ahead.ask(WIDTH * 16 * GROUP * BITS / 8 / 4);
       lines(w, n, n_outputs, g0 + g, scales + g * WIDTH, biases + g * WIDTH, WIDTH);
+    }
     const int64_t steps = left < STEPS * C::BYTES ? (left + C::BYTES - 1) / C::BYTES : STEPS;
     const int64_t full = left < STEPS * C::BYTES ? left / C::BYTES : STEPS;
     for (int q = 0; q < QUADS; ++q) {
       const uint8_t* rows[4];
       for (int r = 0; r < 4; ++r) rows[r] = at + (4 * q + r < n_outputs ? 4 * q + r : 0) * row_bytes;
-      const uint8_t* ahead = next + q * steps * 4 * C::BYTES;
       four_outputs<BITS, FORM, GROUP, S, true>(rows, left, codes, 0, full, ahead, quads + q);
       four_outputs<BITS, FORM, GROUP, S, false>(rows, left, codes, full, steps, ahead, quads + q);
     }
-    at += STEPS * C::BYTES, left -= STEPS * C::BYTES, next += WIDTH * STEPS * C::BYTES;
-    for (int64_t step = 0; step < steps; ++step)
+    at += STEPS * C::BYTES, left -= STEPS * C::BYTES;
+    for (int64_t step = 0; step < steps; ++step) {
+      ahead.ask(WIDTH * C::BYTES / 4);
 #pragma GCC unroll 4
       for (int s = 0; s < S; ++s) {
         Ints sums[C::GROUPS];
@@ -108,6 +123,7 @@ template <int BITS, Form FORM, int GROUP, int S>
           sum[s] = multiply_add(vector_at(biases + g * WIDTH), all(x.sums[of_group]), sum[s]);
         }
       }
+    }
 #pragma GCC unroll 4
     for (int s = 0; s < S; ++s) codes[s] += STEPS * C::VECTORS * 2 * CODES<BITS>;
   }

@@ -49,10 +49,12 @@ template <int BITS, bool ROTATED>
       lines(w, n + first, n_outputs, g, block->scales + at, block->biases + at, TILE);
     }
     for (int64_t k = 0, g = 0; START != 0 && k < k1 - k0; k += w.group, ++g) {
-      Ints sum = {};
-      for (int64_t i = k; i < k + w.group; i += WORD_CODES)
-        add_products(sum, Ints{} + 0x01010101, ints_at(block->codes + i * TILE + WORD * first));
-      sum *= -START;
+      Ints sums[4] = {};
+#pragma GCC unroll 8
+      for (int64_t i = 0; i < w.group; i += WORD_CODES)
+        add_products(sums[i / WORD_CODES % 4], Ints{} + 0x01010101,
+                     ints_at(block->codes + (k + i) * TILE + WORD * first));
+      const Ints sum = (sums[0] + sums[1] + sums[2] + sums[3]) * -START;
       std::memcpy(block->starts + g * TILE + first, &sum, sizeof sum);
     }
   }

@@ -61,10 +61,10 @@ void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride
 }  // namespace
 
 #ifdef __AVXVNNI__
-extern constinit const Kernels avx_vnni{"avx-vnni", 4,         CODE_BYTES, round_few, round_many, few,
+extern constinit const Kernels avx_vnni{"avx-vnni", 8,         CODE_BYTES, round_few, round_many, few,
                                         many,       dense_row, dense_rows, attend,    improve};
 #else
-extern constinit const Kernels avx2{"avx2", 4,         CODE_BYTES, round_few, round_many, few,
+extern constinit const Kernels avx2{"avx2", 8,         CODE_BYTES, round_few, round_many, few,
                                     many,   dense_row, dense_rows, attend,    improve};
 #endif
 

@@ -97,7 +97,7 @@ void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride
 
 }  // namespace
 
-extern constinit const Kernels avx512{"avx512-vnni", 4,         1,          round_few, round_many, few,
+extern constinit const Kernels avx512{"avx512-vnni", 8,         1,          round_few, round_many, few,
                                       many,          dense_row, dense_rows, attend,    improve};
 
 }  // namespace kernels

@@ -61,10 +61,10 @@ void multiply(const float* block, const float* x, int64_t rows, int64_t x_stride
 }  // namespace
 
 #ifdef __ARM_FEATURE_MATMUL_INT8
-extern constinit const Kernels neon_i8mm{"neon-i8mm", 4,         CODE_BYTES, round_few, round_many, few,
+extern constinit const Kernels neon_i8mm{"neon-i8mm", 8,         CODE_BYTES, round_few, round_many, few,
                                          many,        dense_row, dense_rows, attend,    improve};
 #else
-extern constinit const Kernels neon{"neon-dotprod", 4,         CODE_BYTES, round_few, round_many, few,
+extern constinit const Kernels neon{"neon-dotprod", 8,         CODE_BYTES, round_few, round_many, few,
                                     many,           dense_row, dense_rows, attend,    improve};
 #endif
 

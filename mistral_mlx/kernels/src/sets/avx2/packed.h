@@ -52,8 +52,8 @@ __m256 load(const void* p, int64_t i, int64_t n) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 
-// Turns rows of 8 words into columns.
-void transpose(__m256i (&v)[8]) {
+// Turns rows of 8 words into columns. Inlined, or the rows would go through memory.
+[[gnu::always_inline]] inline void transpose(__m256i (&v)[8]) {
   __m256i t[8];
   for (int i = 0; i < 8; i += 2) {
     t[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);

@@ -68,17 +68,28 @@ void rotate_halves(__m512i (&v)[8]) {
   v[0] = _mm512_mask_sub_epi8(v[0], 0x3333333333333333, v[0], _mm512_set1_epi8(-128));  // 16 times the zero code
 }
 
+// FULL: all 16 outputs are there, and a whole vector is left of their rows.
+template <int BITS, bool FULL>
+[[gnu::always_inline]] inline void load_rows(const Packed& w, int64_t n, int64_t n_outputs, int64_t k,
+                                             __m512i (&v)[16]) {
+  const int64_t left = (w.n_in - k) * BITS / 8, row_bytes = w.row_bytes();
+  const uint8_t* at = w.codes + n * row_bytes + k * BITS / 8;
+  for (int64_t i = 0; i < LANES; ++i) {
+    const uint8_t* row = at + (FULL || i < n_outputs ? i : 0) * row_bytes;
+    if constexpr (BITS != 4 && BITS != 8)
+      v[i] = (__m512i)widened<BITS>(row, FULL ? 64 : left);
+    else
+      v[i] = FULL ? _mm512_loadu_si512(row) : _mm512_maskz_loadu_epi8(first64(left), row);
+  }
+}
+
 template <int BITS, bool ROTATED>
 void unpack_codes(const Packed& w, int64_t n, int64_t n_outputs, int64_t k, uint8_t* out) {
-  const int64_t left = (w.n_in - k) * BITS / 8;
   __m512i v[16];
-  for (int64_t i = 0; i < LANES; ++i) {
-    const uint8_t* at = w.codes + (n + (i < n_outputs ? i : 0)) * w.row_bytes() + k * BITS / 8;
-    if constexpr (BITS == 4 || BITS == 8)
-      v[i] = _mm512_maskz_loadu_epi8(first64(left), at);
-    else
-      v[i] = (__m512i)widened<BITS>(at, left);
-  }
+  if (n_outputs >= LANES && w.n_in - k >= UNPACKED<BITS>)
+    load_rows<BITS, true>(w, n, n_outputs, k, v);
+  else
+    load_rows<BITS, false>(w, n, n_outputs, k, v);
   transpose(v);
   const __m512i low = _mm512_set1_epi8(15), zero = _mm512_set1_epi8(static_cast<char>(1 << (BITS - 1)));
   constexpr int WORDS = BITS == 4 ? 4 : 8;  // of a run

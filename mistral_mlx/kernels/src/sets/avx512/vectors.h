@@ -34,8 +34,8 @@ void add_dot16(Sum& sum, __m512i a, __m512i b) {
   asm("vpdpwssd\t{%2, %1, %0|%0, %1, %2}" : "+v"(sum) : "v"(a), "v"(b));
 }
 
-// Turns rows of 16 words into columns.
-void transpose(__m512i (&v)[16]) {
+// Turns rows of 16 words into columns. Inlined, or the rows would go through memory.
+[[gnu::always_inline]] inline void transpose(__m512i (&v)[16]) {
   __m512i t[16];
   for (int i = 0; i < 16; i += 2) {
     t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
@@ -59,50 +59,70 @@ void transpose(__m512i (&v)[16]) {
   }
 }
 
-// 16 scales and 16 biases of an output, in the halves of 16 words.
-template <Float T>
-__m512i scales_and_biases(const Packed& w, int64_t at, __mmask16 mask) {
-  const auto half = [&](const void* p) {
-    return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, static_cast<const char*>(p) + 2 * at));
+// 16 numbers of 16 bits of 16 outputs, turned: word j has those of groups 2 j and 2 j + 1 of every output. What is
+// behind n_outputs or not in the mask is 0.
+void turned_halves(const void* p, int64_t stride, int64_t n_outputs, __mmask16 mask, __m512i (&words)[8]) {
+  const auto row = [&](int64_t i) {
+    const char* at = static_cast<const char*>(p) + (i < n_outputs ? 2 * i * stride : 0);
+    return _mm256_maskz_loadu_epi16(i < n_outputs ? mask : __mmask16{0}, at);
   };
-  return _mm512_or_si512(half(w.scales), _mm512_slli_epi32(half(w.biases), 16));
+  __m512i v[8], t[8];
+  for (int i = 0; i < 8; ++i) v[i] = _mm512_inserti64x4(_mm512_castsi256_si512(row(i)), row(i + 8), 1);
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  const __m512i even = _mm512_set_epi64(13, 12, 5, 4, 9, 8, 1, 0), odd = _mm512_set_epi64(15, 14, 7, 6, 11, 10, 3, 2);
+  for (int i = 0; i < 4; ++i) {
+    words[i] = _mm512_permutex2var_epi64(v[i], even, v[i + 4]);
+    words[i + 4] = _mm512_permutex2var_epi64(v[i], odd, v[i + 4]);
+  }
 }
 
-template <Float T>
-__m512 first_of(__m512i halves) {
-  if constexpr (T == Float::bf16) return _mm512_castsi512_ps(_mm512_slli_epi32(halves, 16));
-  return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(halves));
-}
-template <Float T>
-__m512 second_of(__m512i halves) {
-  if constexpr (T == Float::bf16)
-    return _mm512_castsi512_ps(_mm512_and_si512(halves, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
-  return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(halves, 16)));
+// The first or the second of the halves of words, as floats.
+template <Float T, bool SECOND>
+__m512 floats_of(__m512i words) {
+  if constexpr (T == Float::f16)
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(SECOND ? _mm512_srli_epi32(words, 16) : words));
+  if constexpr (SECOND)
+    return _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
 }
 
 template <Float T>
 void lines_of_type(const Packed& w, int64_t n, int64_t n_outputs, int64_t g, float* scales, float* biases,
                    int64_t stride) {
-  __m512i s[16], b[16];
   const __mmask16 mask = first16(w.groups() - g);
   const __m512 zero = _mm512_set1_ps(static_cast<float>(w.zero()));
-  for (int64_t i = 0; i < 16; ++i) {
-    const __mmask16 valid = i < n_outputs ? mask : __mmask16{0};
-    const int64_t at = i < n_outputs ? (n + i) * w.groups() + g : 0;
-    if constexpr (T == Float::f32) {
-      s[i] = _mm512_castps_si512(load<T>(w.scales, at, valid));
-      b[i] = _mm512_castps_si512(load<T>(w.biases, at, valid));
-    } else {
-      s[i] = scales_and_biases<T>(w, at, valid);
-    }
-  }
-  transpose(s);
-  if constexpr (T == Float::f32) transpose(b);
-  for (int64_t i = 0; i < 16; ++i) {
-    const __m512 scale = T == Float::f32 ? _mm512_castsi512_ps(s[i]) : first_of<T>(s[i]);
-    const __m512 bias = T == Float::f32 ? _mm512_castsi512_ps(b[i]) : second_of<T>(s[i]);
+  const int64_t at = n_outputs > 0 ? n * w.groups() + g : 0;
+  const auto store = [&](int64_t i, __m512 scale, __m512 bias) {
     _mm512_store_ps(scales + i * stride, scale);
     _mm512_store_ps(biases + i * stride, _mm512_fmadd_ps(zero, scale, bias));
+  };
+  if constexpr (T == Float::f32) {
+    __m512i s[16], b[16];
+    for (int64_t i = 0; i < 16; ++i) {
+      const __mmask16 valid = i < n_outputs ? mask : __mmask16{0};
+      s[i] = _mm512_castps_si512(load<T>(w.scales, i < n_outputs ? at + i * w.groups() : 0, valid));
+      b[i] = _mm512_castps_si512(load<T>(w.biases, i < n_outputs ? at + i * w.groups() : 0, valid));
+    }
+    transpose(s);
+    transpose(b);
+    for (int64_t i = 0; i < 16; ++i) store(i, _mm512_castsi512_ps(s[i]), _mm512_castsi512_ps(b[i]));
+  } else {
+    __m512i s[8], b[8];
+    turned_halves(static_cast<const char*>(w.scales) + 2 * at, w.groups(), n_outputs, mask, s);
+    turned_halves(static_cast<const char*>(w.biases) + 2 * at, w.groups(), n_outputs, mask, b);
+    for (int64_t i = 0; i < 8; ++i) {
+      store(2 * i, floats_of<T, false>(s[i]), floats_of<T, false>(b[i]));
+      store(2 * i + 1, floats_of<T, true>(s[i]), floats_of<T, true>(b[i]));
+    }
   }
 }
 
