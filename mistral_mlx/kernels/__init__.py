@@ -180,14 +180,19 @@ def swiglu(x: mx.array, gate: Weight, up: Weight, norm: Norm | None = None) -> m
     return gated * mx.sigmoid(gated) * raised
 
 
-def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, window: int | None) -> mx.array:
+def attention(
+    q: mx.array, k: mx.array, v: mx.array, *, scale: float, window: int | None, position: int | None = None
+) -> mx.array:
     """Return softmax(scale * q k^T, where visible) v, with keys and values shared by groups of query heads.
 
     q is ``[B, H, S, Dh]``, k and v are ``[B, Hkv, T, Dh]``, the last S keys those of the queries; the result is
-    ``[B, S, H*Dh]``. A query sees key j if ``0 <= p - j < window``, where p is the index of its own key.
+    ``[B, S, H*Dh]``. A query sees key j if ``0 <= p - j < window``, where p is the index of its own key. The native
+    kernels give a query the same bits in any call that names its position: `position` is that of the first query, by
+    default ``T - S``.
     """
     if uses_native():
-        return native.ext.attention(q, k, v, scale=scale, window=window or 0)
+        first = k.shape[2] - q.shape[2] if position is None else position
+        return native.ext.attention(q, k, v, scale=scale, window=window or 0, position=first)
     n_new, n_keys = q.shape[2], k.shape[2]
     if on_cpu():
         h = cpu.attention(q, k, v, scale=scale, mask=visible(n_new, n_keys, window))

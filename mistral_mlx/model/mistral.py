@@ -46,10 +46,11 @@ class Attention(nn.Module):
     def attend(self, q: mx.array, k: mx.array, v: mx.array, cache: RollingBufferCache) -> mx.array:
         """Return ``[B, S, H*Dh]`` for queries of that shape and ``[B, S, Hkv*Dh]`` keys and values."""
         q, k, v = self._split(q, self.n_heads), self._split(k, self.n_kv_heads), self._split(v, self.n_kv_heads)
-        q, k = (kernels.rope(part, self.rotation, offset=cache.offset) for part in (q, k))
+        position = cache.offset
+        q, k = (kernels.rope(part, self.rotation, offset=position) for part in (q, k))
         dtype = kernels.cache_dtype(self.k_proj.dtype)
         k, v = cache.update_and_fetch(k.astype(dtype), v.astype(dtype))  # [B, Hkv, T, Dh]
-        return kernels.attention(q, k, v, scale=self.head_dim**-0.5, window=cache.window)
+        return kernels.attention(q, k, v, scale=self.head_dim**-0.5, window=cache.window, position=position)
 
     def _split(self, x: mx.array, n_heads: int) -> mx.array:
         return x.reshape(*x.shape[:2], n_heads, self.head_dim).transpose(0, 2, 1, 3)  # [B, S, H*Dh] -> [B, H, S, Dh]

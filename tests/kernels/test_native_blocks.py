@@ -22,7 +22,7 @@ ATTENTION_EPS = 2e-6  # exp is good to 2e-7, scores of about 10 to 2^-24 of thei
 def test_attention_sees_the_window_and_nothing_else(kernels, n_new, n_keys, window, dtype):
     q = normal(2, 6, n_new, 20)
     k, v = (mx.array(normal(2, 2, n_keys, 20, seed=seed)).astype(dtype) for seed in (1, 2))
-    result = np.array(kernels.attention(mx.array(q), k, v, scale=0.3, window=window))
+    result = np.array(kernels.attention(mx.array(q), k, v, scale=0.3, window=window, position=n_keys - n_new))
     keys, values = (np.array(a.astype(mx.float32), np.float64).repeat(3, axis=1) for a in (k, v))
     distance = np.arange(n_keys - n_new, n_keys)[:, None] - np.arange(n_keys)
     seen = (distance >= 0) & ((distance < window) | (window == 0))
@@ -37,9 +37,27 @@ def test_attention_of_any_number_of_threads_gives_the_same_bits(kernels):
     results = []
     for threads in (1, 3):
         kernels.set_threads(threads)
-        results.append(np.array(kernels.attention(q, k, k, scale=0.1, window=33)).tobytes())
+        results.append(np.array(kernels.attention(q, k, k, scale=0.1, window=33, position=100)).tobytes())
     kernels.set_threads(0)
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+@pytest.mark.parametrize(("n_heads", "n_kv_heads", "head_dim"), [(9, 3, 64), (8, 2, 128), (6, 1, 20), (2, 2, 5)])
+@pytest.mark.parametrize("window", [None, 1, 33, 100])
+def test_a_query_gives_the_same_bits_alone_and_with_others(kernels, window, n_heads, n_kv_heads, head_dim, dtype):
+    """Alone, a query gets the keys of its window only, which begin anywhere in a tile of 64."""
+    n_keys, n_new = 170, 90
+    q = mx.array(normal(1, n_heads, n_new, head_dim))
+    k, v = (mx.array(normal(1, n_kv_heads, n_keys, head_dim, seed=seed)).astype(dtype) for seed in (1, 2))
+    together = np.array(mistral_kernels.attention(q, k, v, scale=0.2, window=window))
+    for n, step in ((1, 7), (3, 3), (16, 16)):
+        for i in range(0, n_new - n, step):
+            position = n_keys - n_new + i
+            first = max(0, position - window + 1) if window else 0
+            parts = (part[:, :, first : position + n] for part in (k, v))
+            alone = mistral_kernels.attention(q[:, :, i : i + n], *parts, scale=0.2, window=window, position=position)
+            assert np.array(alone).tobytes() == together[:, i : i + n].tobytes()
 
 
 def tiny_block(bits):

@@ -94,16 +94,22 @@ constexpr size_t SCRATCH = 64 * 1024;  // bytes of scratch a call may use
 
 static_assert(TILE * DENSE_DEPTH * sizeof(float) <= SCRATCH);
 
-// Queries [batch, heads, queries, head_dim], keys and values [batch, kv_heads, keys, head_dim], each with strides in
-// elements, the last of them 1. The query i stands at position keys - queries + i and sees key j if that is 0 to
-// window - 1 positions back; a window of 0 has no end. The result is [batch, queries, heads, head_dim] in order.
+// Queries [batch, heads, queries, head_dim], keys and values [batch, kv_heads, keys or slots, head_dim], each with
+// strides in elements, the last of them 1. The query i stands at position + i; it sees the keys at its own position and
+// at window - 1 positions before it, but none before `first`; a window of 0 has no end. The result is
+// [batch, queries, heads, head_dim] in order.
+//
+// Where slots is 0, the key of position p lies in row p - first. Else it lies in slot p % slots, and slots is a
+// multiple of KEYS: a tile, which begins at a multiple of KEYS, never wraps. Slots that no query sees must hold finite
+// numbers.
 struct Attention {
   const float* q;
   const void* k;
   const void* v;
   float* out;
   Float type;  // of keys and values
-  int64_t batch, heads, kv_heads, queries, keys, head_dim;
+  int64_t batch, heads, kv_heads, queries, head_dim;
+  int64_t position, first, slots;
   int64_t q_strides[3], k_strides[3], v_strides[3];
   int64_t window;
   float scale;
@@ -112,7 +118,7 @@ constexpr int SEARCH_GROUPS = 16;  // that are improved side by side
 constexpr int64_t KEYS = 64;       // in a tile
 inline int64_t padded_head(int64_t head_dim) { return round_up(head_dim, 16); }
 inline int64_t attention_scratch(int64_t rows, int64_t head_dim) {
-  return ((3 * KEYS + 2 * rows) * padded_head(head_dim) + 2 * rows) * static_cast<int64_t>(sizeof(float));
+  return ((2 * KEYS + 2 * rows) * padded_head(head_dim) + 2 * rows) * static_cast<int64_t>(sizeof(float));
 }
 
 struct Kernels {

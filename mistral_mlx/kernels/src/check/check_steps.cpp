@@ -1,7 +1,9 @@
 // Attention and the small steps against plain float64.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
+#include "../run/attend.h"
 #include "../run/steps.h"
 #include "check.h"
 
@@ -13,7 +15,9 @@ struct Shape {
 };
 
 // Keys or values: [batch, kv_heads, keys, head_dim] in order, a part of a longer cache, or with keys before heads.
-enum class Order { plain, cache, keys_first };
+// (The last is a ring of SLOTS, in which the first of more keys were overwritten.)
+enum class Order { plain, cache, keys_first, ring };
+constexpr int64_t SLOTS = 128;
 
 void set_strides(Order order, const Shape& s, int64_t keys, int64_t (&strides)[3]) {
   const int64_t room = order == Order::cache ? keys + 3 : keys, row = s.head_dim;
@@ -27,29 +31,29 @@ int64_t extent(const Shape& s, int64_t keys, const int64_t (&strides)[3]) {
   return (s.batch - 1) * strides[0] + (s.kv_heads - 1) * strides[1] + (keys - 1) * strides[2] + s.head_dim;
 }
 
-// One query at `q` against keys [first, last) of a head that begins at elements k_at and v_at.
+// One query at `q` against the keys of positions [first, last) of a head that begins at elements k_at and v_at.
 void attend_exactly(const Attention& a, const Data& k, const Data& v, int64_t k_at, int64_t v_at, int64_t first,
                     int64_t last, const float* q, double* out) {
+  const auto row = [&](int64_t j) { return a.slots > 0 ? j % a.slots : j - a.first; };
   std::vector<double> weights;
   double largest = -INFINITY, sum = 0;
   for (int64_t j = first; j < last; ++j) {
     double score = 0;
-    for (int64_t d = 0; d < a.head_dim; ++d) score += q[d] * k[k_at + j * a.k_strides[2] + d];
+    for (int64_t d = 0; d < a.head_dim; ++d) score += q[d] * k[k_at + row(j) * a.k_strides[2] + d];
     weights.push_back(score * a.scale);
     largest = std::max(largest, weights.back());
   }
   for (double& weight : weights) sum += weight = std::exp(weight - largest);
   for (int64_t j = first; j < last; ++j)
-    for (int64_t d = 0; d < a.head_dim; ++d) out[d] += weights[j - first] / sum * v[v_at + j * a.v_strides[2] + d];
+    for (int64_t d = 0; d < a.head_dim; ++d) out[d] += weights[j - first] / sum * v[v_at + row(j) * a.v_strides[2] + d];
 }
 
 std::vector<double> attention_of(const Attention& a, const Data& k, const Data& v) {
   std::vector<double> out(a.batch * a.heads * a.queries * a.head_dim);
   for (int64_t row = 0; row < a.batch * a.heads * a.queries; ++row) {
-    const int64_t position = a.keys - a.queries + row % a.queries,
-                  head = row / a.queries % a.heads / (a.heads / a.kv_heads);
+    const int64_t position = a.position + row % a.queries, head = row / a.queries % a.heads / (a.heads / a.kv_heads);
     const int64_t b = row / a.queries / a.heads,
-                  first = a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0;
+                  first = a.window > 0 ? std::max(a.first, position - a.window + 1) : a.first;
     attend_exactly(a, k, v, b * a.k_strides[0] + head * a.k_strides[1], b * a.v_strides[0] + head * a.v_strides[1],
                    first, position + 1, a.q + row * a.head_dim,
                    &out[((b * a.queries + row % a.queries) * a.heads + row / a.queries % a.heads) * a.head_dim]);
@@ -57,19 +61,43 @@ std::vector<double> attention_of(const Attention& a, const Data& k, const Data& 
   return out;
 }
 
+// Each query of `all` alone, into the same places of the result.
+void attend_one_by_one(const Attention& all) {
+  for (int64_t b = 0; b < all.batch; ++b)
+    for (int64_t i = 0; i < all.queries; ++i) {
+      Attention a = all;
+      a.batch = a.queries = 1, a.position += i;
+      a.q += b * a.q_strides[0] + i * a.q_strides[2];
+      a.k = static_cast<const char*>(a.k) + b * a.k_strides[0] * (a.type == Float::f32 ? 4 : 2);
+      a.v = static_cast<const char*>(a.v) + b * a.v_strides[0] * (a.type == Float::f32 ? 4 : 2);
+      a.out += (b * all.queries + i) * a.heads * a.head_dim;
+      attend_all(a);
+    }
+}
+
+// The first key stands at position `first`, the first query at keys - queries behind it.
 void attend_and_compare(Comparison* comparison, const Shape& s, Float type, Order order, int64_t queries, int64_t keys,
-                        int64_t window) {
+                        int64_t first, int64_t window) {
   const std::vector<float> q = normal(s.batch * s.heads * queries * s.head_dim);
-  Attention a{q.data(), nullptr, nullptr,    nullptr, type, s.batch, s.heads, s.kv_heads,
-              queries,  keys,    s.head_dim, {},      {},   {},      window,  0.3f};
+  Attention a{};
+  a.q = q.data(), a.type = type, a.scale = 0.3f, a.window = window;
+  a.batch = s.batch, a.heads = s.heads, a.kv_heads = s.kv_heads, a.queries = queries, a.head_dim = s.head_dim;
+  a.position = first + keys - queries, a.first = order == Order::ring ? 0 : first;
+  a.slots = order == Order::ring ? SLOTS : 0;
+  const int64_t room = order == Order::ring ? SLOTS : keys;
   a.q_strides[0] = s.heads * queries * s.head_dim, a.q_strides[1] = queries * s.head_dim, a.q_strides[2] = s.head_dim;
-  set_strides(order, s, keys, a.k_strides);
-  set_strides(order == Order::plain ? Order::plain : Order::cache, s, keys, a.v_strides);
-  const Data k = Data::floats(type, extent(s, keys, a.k_strides)), v = Data::floats(type, extent(s, keys, a.v_strides));
+  set_strides(order, s, room, a.k_strides);
+  set_strides(order == Order::keys_first ? Order::cache : order, s, room, a.v_strides);
+  const Data k = Data::floats(type, extent(s, room, a.k_strides)), v = Data::floats(type, extent(s, room, a.v_strides));
   a.k = k.at(), a.v = v.at();
+  std::vector<float> together(s.batch * s.heads * queries * s.head_dim);
   comparison->run(attention_of(a, k, v), [&](float* out) {
-    a.out = out;
+    a.out = together.data();
     attend_all(a);
+    a.out = out;
+    attend_one_by_one(a);
+    // Other bits are no result at all.
+    if (std::memcmp(out, together.data(), together.size() * sizeof(float)) != 0) out[0] = NAN;
   });
 }
 
@@ -125,7 +153,11 @@ bool attention() {
     for (const auto& [queries, keys] : LENGTHS)
       for (const int64_t window : {0, 1, 5, 64, 100})
         for (int i = 0; i < 3; ++i)
-          attend_and_compare(&comparison, s, TYPES[i], static_cast<Order>(i), queries, keys, window);
+          attend_and_compare(&comparison, s, TYPES[i], static_cast<Order>(i), queries, keys, i * 41, window);
+  for (const Float type : TYPES)
+    for (const int64_t window : {1, 5, 64})
+      for (const int64_t queries : {1, 29})
+        attend_and_compare(&comparison, {2, 8, 2, 128}, type, Order::ring, queries, SLOTS, 300, window);
   return comparison.report();
 }
 

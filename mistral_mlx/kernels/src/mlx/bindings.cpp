@@ -121,7 +121,7 @@ NB_MODULE(_ext, m) {
         return kernels::products(x, {weight_of(gate), weight_of(up)}, norm, Products::SWIGLU, {})[0];
       },
       "x"_a, "gate"_a, "up"_a, "norm"_a = nb::none());
-  m.def("attention", &kernels::attention, "q"_a, "k"_a, "v"_a, nb::kw_only(), "scale"_a, "window"_a);
+  m.def("attention", &kernels::attention, "q"_a, "k"_a, "v"_a, nb::kw_only(), "scale"_a, "window"_a, "position"_a);
   m.def(
       "block_token",
       [](const array& x, const array& keys, const array& values, const nb::sequence& weights,

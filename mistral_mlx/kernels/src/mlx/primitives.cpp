@@ -8,6 +8,7 @@
 #include <mlx/backend/cpu/encoder.h>
 #include <mlx/ops.h>
 #include <mlx/primitives.h>
+#include "../run/attend.h"
 #include "../run/block.h"
 #include "../run/steps.h"
 
@@ -215,11 +216,11 @@ std::vector<mx::array> products(const mx::array& x, const std::vector<Weight>& w
                                 operation("Products", start), in.arrays);
 }
 
-mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, float scale, int window) {
+mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, float scale, int window, int position) {
   require(q.ndim() == 4 && k.ndim() == 4 && k.shape() == v.shape() && k.dtype() == v.dtype(),
           "q, k and v do not fit together");
   require(q.shape(0) == k.shape(0) && q.shape(3) == k.shape(3) && k.shape(1) > 0 && q.shape(1) % k.shape(1) == 0 &&
-              k.shape(2) >= q.shape(2) && q.size() > 0 && window >= 0,
+              k.shape(2) >= q.shape(2) && q.size() > 0 && window >= 0 && position >= k.shape(2) - q.shape(2),
           "q, k and v do not fit together");
   float_type(k);
   const auto start = [=](const Operation::Arrays& in, Operation::Arrays& out) {
@@ -235,8 +236,10 @@ mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, 
                 q.shape(1),
                 k.shape(1),
                 q.shape(2),
-                k.shape(2),
                 q.shape(3),
+                position,
+                position + q.shape(2) - k.shape(2),
+                0,
                 {},
                 {},
                 {},

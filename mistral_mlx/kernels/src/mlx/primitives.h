@@ -22,9 +22,10 @@ std::vector<mlx::core::array> products(const mlx::core::array& x, const std::vec
                                        const NormWeight& norm, Products::Then then,
                                        const std::optional<mlx::core::array>& residual);
 
-// Attention, see Attention in contract.h; window 0 has no end. The result is [batch, queries, heads * head_dim].
+// Attention, see Attention in contract.h; window 0 has no end. The first query stands at `position`, and the last keys
+// are those of the queries. The result is [batch, queries, heads * head_dim].
 mlx::core::array attention(const mlx::core::array& q, const mlx::core::array& k, const mlx::core::array& v, float scale,
-                           int window);
+                           int window, int position);
 
 // A transformer block for one token of each batch row, see block.h: x is [batch, 1, dim], keys and values are
 // [batch, kv_heads, slots, head_dim]. Returns the result and the two buffers, written in place where nobody else holds

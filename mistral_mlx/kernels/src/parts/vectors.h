@@ -79,6 +79,19 @@ static inline float sum_of(Vector v) {
 #endif
 }
 
+// The largest one, if none of them is NaN.
+static inline float largest_of(Vector v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps((__m512)v);
+#else
+  float parts[WIDTH];
+  std::memcpy(parts, &v, sizeof v);
+  for (int n = WIDTH / 2; n > 0; n /= 2)
+    for (int i = 0; i < n; ++i) parts[i] = parts[i] > parts[i + n] ? parts[i] : parts[i + n];
+  return parts[0];
+#endif
+}
+
 // WIDTH elements of type T from element i on.
 template <Float T>
 static inline Vector load_vector(const void* p, int64_t i) {

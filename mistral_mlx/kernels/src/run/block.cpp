@@ -2,6 +2,7 @@
 #include "block.h"
 
 #include "../parts/scalars.h"
+#include "attend.h"
 #include "steps.h"
 #include "workspace.h"
 
@@ -41,8 +42,10 @@ void run_block(const Block& b, const Ring& ring, const float* x, int64_t batch, 
               b.heads,
               b.kv_heads,
               1,
-              ring.seen,
               size,
+              ring.seen - 1,
+              0,
+              0,
               {n_q, size, size},
               {b.kv_heads * head, head, size},
               {b.kv_heads * head, head, size},

@@ -16,7 +16,6 @@ namespace {
 constexpr int64_t FEW_ROWS = 8;              // up to here a product is bound by memory, and finely rounded
 constexpr int64_t PIECE_BYTES = 512 * 1024;  // of weights: some 30 microseconds of one core
 constexpr int64_t PIECES_PER_THREAD = 4;     // of a small product, so that a late thread finds something left
-constexpr int64_t ATTENTION_ROWS = 48;       // queries that share a tile of keys while it is in the L1 and L2 caches
 
 std::atomic<bool> exact_codes{false};
 
@@ -134,18 +133,6 @@ void compute(const Products& p) {
     size_t i = 0;
     for (; piece >= cuts[i].pieces(); ++i) piece -= cuts[i].pieces();
     compute_range(p, inputs, i, piece * cuts[i].size, std::min(cuts[i].n_out, (piece + 1) * cuts[i].size));
-  });
-}
-
-void attend_all(const Attention& a) {
-  const int64_t repeats = a.heads / a.kv_heads,
-                step = std::min(a.queries, std::max<int64_t>(1, ATTENTION_ROWS / repeats));
-  const int64_t blocks = (a.queries + step - 1) / step;
-  parallel(a.batch * a.kv_heads * blocks, [&](int64_t i) {
-    const int64_t block = blocks - 1 - i % blocks, head = i / blocks;  // the last positions have the most to do
-    float* scratch = reinterpret_cast<float*>(workspace<Slot::scratch>(attention_scratch(repeats * step, a.head_dim)));
-    active().attend(a, head / a.kv_heads, head % a.kv_heads, block * step, std::min(step, a.queries - block * step),
-                    scratch);
   });
 }
 

@@ -37,9 +37,6 @@ inline int64_t outputs_of(const Matrix& w) {
   return std::visit([](const auto& known) { return known.n_out; }, w);
 }
 
-// Attention on all threads, over heads and positions.
-void attend_all(const Attention& a);
-
 // Whether activations are rounded to exact codes or, the default, to rotated ones; see contract.h.
 void set_exact(bool on);
 bool exact();
