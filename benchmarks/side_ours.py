@@ -72,7 +72,7 @@ class Ours:
     def _go_to(self, depth: int) -> None:
         """Take the cache back to `depth`; where it never was, or cannot go back, fill a new one."""
         first = self.cache[0]
-        if first.wrapped or first.offset < depth:
+        if first.offset < depth or not first.can_trim(first.offset - depth):
             self.cache = make_cache(self.model.args)
             self._fill(self.cache, depth)
         else:
@@ -84,7 +84,7 @@ class Ours:
         if depth == 0:
             return
         args = self.model.args
-        kept = min(depth, cache[0].window or depth)
+        kept = min(depth, cache[0].size or depth)
         keys, values = (self._random((1, args.n_kv_heads, kept, args.head_dim)) for _ in range(2))
         for layer in cache:
             layer.offset = depth - kept

@@ -1,4 +1,4 @@
-"""States of a cache to go back to: a wrapped ring has overwritten what it held, so what it was is kept beside it.
+"""States of a cache to go back to: a ring overwrites what it held long ago, so what it was is kept beside it.
 
 Knows nothing of messages. Which ids a state holds decides what it is good for.
 """
@@ -61,9 +61,9 @@ class Snapshots:
 
 
 def n_reusable(held: Sequence[int], cache: Sequence[RollingBufferCache], ids: Sequence[int]) -> int:
-    """Return how many of `ids` a cache that holds the ids `held` can keep: none if a wrapped ring would be rewound."""
+    """Return how many of `ids` a cache that holds the ids `held` can keep: none if a ring cannot go back so far."""
     n = n_common(held, ids)
-    return n if n == len(held) or not any(layer.wrapped for layer in cache) else 0
+    return n if n == len(held) or all(layer.can_trim(len(held) - n) for layer in cache) else 0
 
 
 def n_common(a: Sequence[int], b: Sequence[int]) -> int:

@@ -1,7 +1,7 @@
 """A timeline: a model, its cache, the token ids in the cache, and the logits after the last one. Knows no text.
 
-A prompt is compared with the ids that the timeline holds, and the common prefix is kept. A wrapped ring cannot be
-rewound, because older keys were overwritten; a snapshot from before that may replace it.
+A prompt is compared with the ids that the timeline holds, and the common prefix is kept. A ring that has wrapped goes
+back a few tokens only, because older keys were overwritten; a snapshot from before that may replace it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +59,7 @@ class Timeline:
 
     @property
     def wrapped(self) -> bool:
-        """Whether a layer has overwritten keys."""
+        """Whether the window of a layer has left the first token behind."""
         return any(layer.wrapped for layer in self.layers)
 
     def extend(self, ids: Sequence[int], progress: Progress | None = None, *, step_size: int | None = None) -> None:
@@ -82,7 +82,7 @@ class Timeline:
 
         Raises OptionError for invalid ids, ContextError if they do not fit.
         """
-        if any(not layer.offset == layer.reserved == self.position for layer in self.layers):
+        if any(layer.offset != self.position or not layer.can_trim(0) for layer in self.layers):
             raise OptionError("the cache was left in the middle of a step; make a new one")
         check_prompt(ids, self.model.args, self.position)
         if step_size is None:
@@ -123,7 +123,7 @@ class Timeline:
         Snapshots of other texts than `ids` are dropped.
         """
         self.snapshots.keep_prefixes_of(ids)
-        if self.ids and any(layer.window is not None and n_next > layer.window for layer in self.layers):
+        if self.ids and not all(layer.keeps(layer.offset, n_next) for layer in self.layers):
             self.snapshots.add(self.ids, self.layers)
 
     def fork(self) -> "Timeline":
@@ -170,19 +170,17 @@ class Timeline:
         return result
 
     def _settle(self, start: int, ids: list[int], n_before: int) -> None:
-        """After an interrupt, hold as many of the new tokens as every layer has, or nothing if a ring has wrapped.
+        """After an interrupt, hold as many of the new tokens as every layer has, or nothing if a ring cannot go back.
 
         `ids` are all ids with the new ones, which follow the first `n_before`, at position `start`.
         """
         n_whole = min(layer.offset for layer in self.layers)
-        if all(layer.offset == layer.reserved == n_whole for layer in self.layers):
-            self.ids = ids[: n_before + n_whole - start]
-        elif self.wrapped:
-            self._forget()
-        else:
+        if all(layer.can_trim(layer.offset - n_whole) for layer in self.layers):
             for layer in self.layers:
                 layer.trim(layer.offset - n_whole)
             self.ids = ids[: n_before + n_whole - start]
+        else:
+            self._forget()
 
     def _rewind(self, ids: Sequence[int]) -> int:
         best = self.snapshots.best(ids)

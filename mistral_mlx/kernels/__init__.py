@@ -181,24 +181,36 @@ def swiglu(x: mx.array, gate: Weight, up: Weight, norm: Norm | None = None) -> m
 
 
 def attention(
-    q: mx.array, k: mx.array, v: mx.array, *, scale: float, window: int | None, position: int | None = None
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float,
+    window: int | None,
+    position: int | None = None,
+    ring: bool = False,
 ) -> mx.array:
     """Return softmax(scale * q k^T, where visible) v, with keys and values shared by groups of query heads.
 
-    q is ``[B, H, S, Dh]``, k and v are ``[B, Hkv, T, Dh]``, the last S keys those of the queries; the result is
-    ``[B, S, H*Dh]``. A query sees key j if ``0 <= p - j < window``, where p is the index of its own key. The native
-    kernels give a query the same bits in any call that names its position: `position` is that of the first query, by
-    default ``T - S``.
+    q is ``[B, H, S, Dh]``, the result ``[B, S, H*Dh]``. The query at position p sees the keys of ``p - window + 1`` to
+    p. k and v are ``[B, Hkv, T, Dh]``, the last S of them those of the queries; or, for one query of a window and
+    `ring`, the key of position p lies in slot ``p % T``. The first query is at `position`, by default ``T - S``. The
+    native kernels give a query the same bits in every call that names its position.
     """
-    if uses_native():
-        first = k.shape[2] - q.shape[2] if position is None else position
-        return native.ext.attention(q, k, v, scale=scale, window=window or 0, position=first)
     n_new, n_keys = q.shape[2], k.shape[2]
-    if on_cpu():
-        h = cpu.attention(q, k, v, scale=scale, mask=visible(n_new, n_keys, window))
+    start = n_keys - n_new if position is None else position
+    if uses_native():
+        return native.ext.attention(q, k, v, scale=scale, window=window or 0, position=start, ring=ring)
+    if ring:
+        assert window is not None and n_new == 1
+        mask: mx.array | str | None = visible_slots(start, n_keys, window)
     else:
         is_causal = n_new > 1 and (window is None or n_keys <= window)  # by its name, MLX can skip what is not seen
-        mask = "causal" if is_causal else visible(n_new, n_keys, window)
+        mask = "causal" if is_causal and not on_cpu() else visible(n_new, n_keys, window)
+    if on_cpu():
+        assert not isinstance(mask, str)
+        h = cpu.attention(q, k, v, scale=scale, mask=mask)
+    else:
         h = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     return h.transpose(0, 2, 1, 3).flatten(2)
 
@@ -211,18 +223,28 @@ def run_block(
     norms: Sequence[Norm],
     *,
     rotation: Rotation,
-    slot: int,
     position: int,
+    window: int | None,
+    slots: int | None,
     scale: float,
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """Return ``[B, 1, D]`` after a transformer block, and the new keys and values; of the native kernels alone.
+    """Return ``[B, S, D]`` after a transformer block, and the new keys and values; of the native kernels alone.
 
-    The weights are those of q, k, v, o, gate, up and down, the norms those before q and gate. The token at `position`
-    is stored in `slot` of the ``[B, Hkv, slots, Dh]`` keys and values, and sees ``min(position + 1, slots)`` of them.
+    The weights are those of q, k, v, o, gate, up and down, the norms those before q and gate. The tokens stand at
+    `position` and after it; their keys and values are stored in the ``[B, Hkv, rows, Dh]`` buffers, in row p for
+    position p or, with a window, in row ``p % slots``.
     """
-    seen = min(position + 1, keys.shape[2])
-    return native.ext.block_token(
-        x, keys, values, weights, norms, rotation=rotation, slot=slot, seen=seen, position=position, scale=scale
+    return native.ext.run_block(
+        x,
+        keys,
+        values,
+        weights,
+        norms,
+        rotation=rotation,
+        position=position,
+        window=window or 0,
+        slots=slots or 0,
+        scale=scale,
     )
 
 
@@ -292,6 +314,11 @@ def visible(n_new: int, n_keys: int, window: int | None) -> mx.array | None:
     distance = mx.arange(n_keys - n_new, n_keys)[:, None] - mx.arange(n_keys)[None, :]
     mask = distance >= 0
     return mask if window is None else mask & (distance < window)
+
+
+def visible_slots(position: int, slots: int, window: int) -> mx.array:
+    """Return which slots of a full ring the query at `position`, whose own key is stored, sees: bool ``[1, slots]``."""
+    return (position - mx.arange(slots)[None, :]) % slots < window
 
 
 def _product(x: mx.array, w: Weight) -> mx.array:

@@ -9,8 +9,10 @@ from . import Norm, Rotation, Weight
 def products(x: mx.array, weights: Sequence[Weight], norm: Norm | None = None) -> list[mx.array]: ...
 def add_product(residual: mx.array, x: mx.array, weight: Weight) -> mx.array: ...
 def swiglu(x: mx.array, gate: Weight, up: Weight, norm: Norm | None = None) -> mx.array: ...
-def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, window: int) -> mx.array: ...
-def block_token(
+def attention(
+    q: mx.array, k: mx.array, v: mx.array, *, scale: float, window: int, position: int, ring: bool = False
+) -> mx.array: ...
+def run_block(
     x: mx.array,
     keys: mx.array,
     values: mx.array,
@@ -18,9 +20,9 @@ def block_token(
     norms: Sequence[Norm],
     *,
     rotation: Rotation,
-    slot: int,
-    seen: int,
     position: int,
+    window: int,
+    slots: int,
     scale: float,
 ) -> tuple[mx.array, mx.array, mx.array]: ...
 def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array: ...

@@ -1,11 +1,12 @@
 """The rolling buffer of keys and values (Jiang et al., Mistral 7B, 2023, section 2): positions, slots and masks.
 
-One cache serves one layer. With a window of W tokens, the key of absolute position p
-lies in slot ``p % W``; a query at position q sees the keys k with ``0 <= q - k < W``, W of them with itself.
+One cache serves one layer. A query at position q sees the keys k with ``0 <= q - k < W``, W of them with itself, where
+W is the window. The ring has a few more slots than that, M of them, and the key of position p lies in slot ``p % M``.
+So the step of a few tokens overwrites only keys that none of them sees, and a few tokens can be taken back at any time.
 
-Worked example, W = 4, after six tokens (positions 0 to 5) the ring holds positions 4 5 2 3 in slots 0 1 2 3. Three
-new tokens (6 7 8) still need the keys of 3 4 5, so the step sees 3 4 5 6 7 8, and only then writes slots 2 3 0; the
-ring then holds 8 5 6 7.
+Worked example, if W were 4 and M 8: after ten tokens (positions 0 to 9) the ring holds positions 8 9 2 3 4 5 6 7 in
+slots 0 to 7. The next token, 10, sees 7 8 9 10 and overwrites 2. If the last five tokens are taken back then, the next
+position is 6 again; it sees 3 4 5, which are all there.
 """
 
 import copy
@@ -18,22 +19,39 @@ from mistral_mlx.errors import OptionError
 from .args import ModelArgs
 
 GROWTH_STEP = 256  # slots added at a time: a short chat does not pay for the whole window
+TILE = 64  # positions that the native kernels take together: slots are a multiple of it, so that none of these wraps
+
+
+def slots_of(window: int) -> int:
+    """Return M, the slots of a ring for `window`: 64 to 127 more."""
+    return -(-(window + TILE) // TILE) * TILE
 
 
 class RollingBufferCache:
-    """Keys and values of one layer, ``[B, Hkv, slots, Dh]`` each; at most `window` slots, or growing if it is None."""
+    """Keys and values of one layer, ``[B, Hkv, slots, Dh]`` each; at most `size` slots, or growing without a window."""
 
     def __init__(self, window: int | None = None) -> None:
         self.window = window
+        self.size = None if window is None else slots_of(window)  # M, the slots of the whole ring
         self.offset = 0  # tokens seen so far, which is the absolute position of the next one
-        self.reserved = 0  # positions that may have been written: ahead of `offset` only if a step was interrupted
+        self.reserved = 0  # positions that may have been written, now or before some were taken back
         self.keys: mx.array | None = None
         self.values: mx.array | None = None
 
     @property
     def wrapped(self) -> bool:
-        """Whether keys have been overwritten, so that `trim` is no longer possible."""
+        """Whether the window has left the first token behind."""
         return self.window is not None and self.reserved > self.window
+
+    def can_trim(self, n_tokens: int) -> bool:
+        """Whether the last `n_tokens` tokens can be taken back: what the next query sees then must still be there."""
+        return 0 <= n_tokens <= self.offset and self.keeps(self.offset - n_tokens, self.reserved)
+
+    def keeps(self, offset: int, reserved: int) -> bool:
+        """Whether a query at `offset` finds all that it sees, where `reserved` positions have been written."""
+        if self.window is None or self.size is None or reserved <= self.size:
+            return True
+        return reserved - offset <= self.size - self.window + 1
 
     @property
     def nbytes(self) -> int:
@@ -43,55 +61,59 @@ class RollingBufferCache:
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Store ``[B, Hkv, S, Dh]`` new keys and values; return those the S queries may see, ``[B, Hkv, T, Dh]``.
 
-        For S > 1 they come in order of position, the last of them the newest, as `make_mask` expects; for S = 1 in
-        any order, all of them visible. ``T <= max(offset, W - 1) + S``.
+        They come in order of position, the last of them the newest; for S = 1 as they lie in the ring if
+        `returns_ring`. Some may lie before every window. `make_mask` tells what each query sees.
         """
         n_new = keys.shape[2]
         start = self.offset
-        self.reserved = start + n_new
-        self._reserve(keys, values, start + n_new)
-        if self.window is None or start + n_new <= self.window:
+        self._reserve(keys.shape, keys.dtype, start + n_new)
+        if self.size is None or start + n_new <= self.size:
             seen = self._write(keys, values, start, start + n_new)
         elif n_new == 1:
-            seen = self._write(keys, values, start % self.window, self.window)
+            seen = self._write(keys, values, start % self.size, self.size)
         else:
-            seen = self._append_to_ring(keys, values, start, self.window)
+            seen = self._append_to_ring(keys, values, start, self.size)
         self.offset = start + n_new
         return seen
 
-    def reserve_one(self) -> tuple[mx.array, mx.array, int]:
-        """Return the buffers of keys and values and the slot in them that the next token takes.
+    def returns_ring(self, n_new: int) -> bool:
+        """Whether `update_and_fetch` of `n_new` tokens returns the whole ring, position p in slot ``p % size``."""
+        return n_new == 1 and self.size is not None and self.offset + 1 > self.size
 
-        At least one token must have been stored before, because that determines the shape of the buffers.
+    def reserve(self, n_new: int, shape: tuple[int, int, int], dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
+        """Return buffers of keys and values with a slot for each of the next `n_new` tokens, or all of the ring.
+
+        `shape` is that of a token: B, Hkv and Dh.
         """
+        batch, heads, head_dim = shape
+        self._reserve((batch, heads, n_new, head_dim), dtype, self.offset + n_new)
         assert self.keys is not None and self.values is not None
-        self.reserved = self.offset + 1
-        self._reserve(self.keys, self.values, self.reserved)
-        return self.keys, self.values, self.offset if self.window is None else self.offset % self.window
+        return self.keys, self.values
 
-    def put(self, keys: mx.array, values: mx.array) -> None:
-        """Store the buffers, which hold one more token in the slot of `reserve_one` now."""
-        self.keys, self.values, self.offset = keys, values, self.reserved
+    def put(self, keys: mx.array, values: mx.array, n_new: int) -> None:
+        """Store the buffers of `reserve`, which hold `n_new` more tokens now."""
+        self.keys, self.values, self.offset = keys, values, self.offset + n_new
 
     def make_mask(self, n_new: int) -> mx.array | None:
         """Return which keys each of the next `n_new` queries sees, bool ``[S, T]``; None if all do.
 
         Row i, the query at position ``offset + i``, has exactly ``min(offset + i + 1, W)`` true entries.
         """
-        n_old = self.offset
-        if self.window is not None and n_old + n_new > self.window:
-            n_old = min(n_old, self.window - 1)
-        return kernels.visible(n_new, n_old + n_new, self.window)
+        end = self.offset + n_new
+        if self.window is None or self.size is None or end <= self.size:
+            return kernels.visible(n_new, end, self.window)
+        if n_new == 1:
+            return kernels.visible_slots(self.offset, self.size, self.window)
+        return kernels.visible(n_new, min(self.offset, self.window - 1) + n_new, self.window)
 
     def trim(self, n_tokens: int) -> None:
         """Forget the last `n_tokens` tokens.
 
-        Raises OptionError if the ring has wrapped: the keys behind its window are gone.
+        Raises OptionError if keys that the next token sees have been overwritten.
         """
-        if self.wrapped or not 0 <= n_tokens <= self.offset:
+        if not self.can_trim(n_tokens):
             raise OptionError(f"{n_tokens} of {self.offset} tokens cannot be taken back; make a new cache")
         self.offset -= n_tokens
-        self.reserved = self.offset
 
     def copy(self) -> "RollingBufferCache":
         """Return a cache of its own; nothing is copied before one of the two is written to.
@@ -106,11 +128,11 @@ class RollingBufferCache:
     @property
     def n_slots(self) -> int:
         """How many slots are in use."""
-        return self.offset if self.window is None else min(self.offset, self.window)
+        return self.offset if self.size is None else min(self.offset, self.size)
 
-    def restore(self, keys: mx.array, values: mx.array, offset: int) -> None:
-        """Take up what another cache held in its slots ``[:n_slots]`` after `offset` tokens."""
-        self.keys, self.values, self.offset, self.reserved = keys, values, offset, offset
+    def restore(self, keys: mx.array, values: mx.array, offset: int, reserved: int) -> None:
+        """Take up what another cache held in its slots ``[:n_slots]`` after `offset` tokens, and its `reserved`."""
+        self.keys, self.values, self.offset, self.reserved = keys, values, offset, reserved
 
     @property
     def n_allocated(self) -> int:
@@ -125,14 +147,16 @@ class RollingBufferCache:
         assert self.keys is not None and self.values is not None
         keys, values = (mx.contiguous(part[:, :, :n_slots]) for part in (self.keys, self.values))
         mx.eval(keys, values)
-        self.restore(keys, values, offset)
+        self.restore(keys, values, offset, offset)
 
-    def _reserve(self, keys: mx.array, values: mx.array, end: int) -> None:
+    def _reserve(self, shape: tuple[int, ...], dtype: mx.Dtype, end: int) -> None:
+        """Have slots for the positions up to `end`; `shape` and `dtype` are those of any keys."""
+        self.reserved = max(self.reserved, end)
         slots = -(-end // GROWTH_STEP) * GROWTH_STEP
-        if self.window is not None:
-            slots = min(slots, self.window)
+        if self.size is not None:
+            slots = min(slots, self.size)
         if self.keys is None or self.values is None:
-            self.keys, self.values = _empty(keys, slots), _empty(values, slots)
+            self.keys, self.values = _empty(shape, dtype, slots), _empty(shape, dtype, slots)
         elif slots > self.keys.shape[2]:
             self.keys, self.values = _grown(self.keys, slots), _grown(self.values, slots)
 
@@ -144,12 +168,13 @@ class RollingBufferCache:
         self.values[:, :, start:stop] = values
         return self.keys[:, :, :seen], self.values[:, :, :seen]
 
-    def _append_to_ring(self, keys: mx.array, values: mx.array, start: int, window: int) -> tuple[mx.array, mx.array]:
-        """Return the last W - 1 old positions and the new ones in order, then overwrite the oldest slots."""
-        assert self.keys is not None and self.values is not None
-        seen = _in_order(self.keys, start, window, keys), _in_order(self.values, start, window, values)
-        _overwrite(self.keys, keys, start, window)
-        _overwrite(self.values, values, start, window)
+    def _append_to_ring(self, keys: mx.array, values: mx.array, start: int, size: int) -> tuple[mx.array, mx.array]:
+        """Return what the first query sees of the old positions and the new ones in order, then store the new ones."""
+        assert self.keys is not None and self.values is not None and self.window is not None
+        n_old = min(start, self.window - 1)
+        seen = _in_order(self.keys, start, n_old, keys), _in_order(self.values, start, n_old, values)
+        _overwrite(self.keys, keys, start, size)
+        _overwrite(self.values, values, start, size)
         return seen
 
 
@@ -161,35 +186,34 @@ def make_cache(args: ModelArgs) -> list[RollingBufferCache]:
 def cache_nbytes(args: ModelArgs, n_tokens: int, *, itemsize: int) -> int:
     """Return the bytes that the caches of a model take after `n_tokens` tokens, with elements of `itemsize` bytes."""
     slots = -(-n_tokens // GROWTH_STEP) * GROWTH_STEP
-    total = sum(slots if window is None else min(slots, window) for window in args.sliding_window)
+    total = sum(slots if window is None else min(slots, slots_of(window)) for window in args.sliding_window)
     return 2 * total * args.n_kv_heads * args.head_dim * itemsize
 
 
-def _empty(like: mx.array, slots: int) -> mx.array:
-    batch, heads, _, head_dim = like.shape
-    return mx.zeros((batch, heads, slots, head_dim), like.dtype)
+def _empty(shape: tuple[int, ...], dtype: mx.Dtype, slots: int) -> mx.array:
+    batch, heads, _, head_dim = shape
+    return mx.zeros((batch, heads, slots, head_dim), dtype)
 
 
 def _grown(buffer: mx.array, slots: int) -> mx.array:
-    return mx.concatenate([buffer, _empty(buffer, slots - buffer.shape[2])], axis=2)
+    return mx.concatenate([buffer, _empty(buffer.shape, buffer.dtype, slots - buffer.shape[2])], axis=2)
 
 
-def _in_order(ring: mx.array, offset: int, window: int, new: mx.array) -> mx.array:
-    """Return the last ``min(offset, W - 1)`` positions of `ring` in order, followed by `new`."""
-    if offset < window:
-        return mx.concatenate([ring[:, :, :offset], new], axis=2)
-    oldest = (offset + 1) % window  # the slot of position offset - (W - 1)
-    if oldest == 0:
-        return mx.concatenate([ring[:, :, : window - 1], new], axis=2)
-    return mx.concatenate([ring[:, :, oldest:], ring[:, :, : oldest - 1], new], axis=2)
+def _in_order(ring: mx.array, offset: int, n_old: int, new: mx.array) -> mx.array:
+    """Return the last `n_old` positions before `offset` in order, followed by `new`."""
+    size = ring.shape[2]
+    first = (offset - n_old) % size
+    n_before_end = min(n_old, size - first)
+    parts = [ring[:, :, first : first + n_before_end], ring[:, :, : n_old - n_before_end], new]
+    return mx.concatenate([part for part in parts if part.shape[2] > 0], axis=2)
 
 
-def _overwrite(ring: mx.array, new: mx.array, offset: int, window: int) -> None:
-    """Put the last W of the `new` tokens, the first of which has position `offset`, into their slots."""
+def _overwrite(ring: mx.array, new: mx.array, offset: int, size: int) -> None:
+    """Put the last of the `new` tokens, the first of which has position `offset`, into their slots."""
     n_new = new.shape[2]
-    n_kept = min(n_new, window)
-    first = (offset + n_new - n_kept) % window
-    n_before_end = min(n_kept, window - first)
+    n_kept = min(n_new, size)
+    first = (offset + n_new - n_kept) % size
+    n_before_end = min(n_kept, size - first)
     kept = new[:, :, n_new - n_kept :]
     ring[:, :, first : first + n_before_end] = kept[:, :, :n_before_end]
     ring[:, :, : n_kept - n_before_end] = kept[:, :, n_before_end:]

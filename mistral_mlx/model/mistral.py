@@ -49,8 +49,10 @@ class Attention(nn.Module):
         position = cache.offset
         q, k = (kernels.rope(part, self.rotation, offset=position) for part in (q, k))
         dtype = kernels.cache_dtype(self.k_proj.dtype)
+        ring = cache.returns_ring(k.shape[2])
         k, v = cache.update_and_fetch(k.astype(dtype), v.astype(dtype))  # [B, Hkv, T, Dh]
-        return kernels.attention(q, k, v, scale=self.head_dim**-0.5, window=cache.window, position=position)
+        scale = self.head_dim**-0.5
+        return kernels.attention(q, k, v, scale=scale, window=cache.window, position=position, ring=ring)
 
     def _split(self, x: mx.array, n_heads: int) -> mx.array:
         return x.reshape(*x.shape[:2], n_heads, self.head_dim).transpose(0, 2, 1, 3)  # [B, S, H*Dh] -> [B, H, S, Dh]
@@ -83,9 +85,7 @@ class TransformerBlock(nn.Module):
 
     def __call__(self, x: mx.array, cache: RollingBufferCache) -> mx.array:
         """Return ``[B, S, D]`` after the block, for S new tokens that continue `cache`."""
-        if x.shape[1] == 1 and cache.keys is not None and kernels.uses_native():
-            return self._token(x, cache)
-        return self.in_steps(x, cache)
+        return self._at_once(x, cache) if kernels.uses_native() else self.in_steps(x, cache)
 
     def in_steps(self, x: mx.array, cache: RollingBufferCache) -> mx.array:
         """Return the same by attention and feed-forward, one after the other."""
@@ -107,13 +107,14 @@ class TransformerBlock(nn.Module):
         observe(INPUTS[3], h)
         return kernels.add_product(x, h, mlp.down_proj.parts)
 
-    def _token(self, x: mx.array, cache: RollingBufferCache) -> mx.array:
-        """Return the same for one token, in one step of the native kernels."""
+    def _at_once(self, x: mx.array, cache: RollingBufferCache) -> mx.array:
+        """Return the same in one step of the native kernels."""
         # An attribute would take ten times as long as an item, 300 times a token.
         weights = [self[part][leaf].parts for part, leaf in MATRICES]
         norms = [self[name].parts for name in NORMS]
-        attention, position = self["self_attn"], cache.offset
-        keys, values, slot = cache.reserve_one()
+        attention, n_new = self["self_attn"], x.shape[1]
+        shape = (x.shape[0], attention.n_kv_heads, attention.head_dim)
+        keys, values = cache.reserve(n_new, shape, kernels.cache_dtype(attention["k_proj"].dtype))
         x, keys, values = kernels.run_block(
             x,
             keys,
@@ -121,11 +122,12 @@ class TransformerBlock(nn.Module):
             weights,
             norms,
             rotation=attention["rotation"],
-            slot=slot,
-            position=position,
+            position=cache.offset,
+            window=cache.window,
+            slots=cache.size,
             scale=attention.head_dim**-0.5,
         )
-        cache.put(keys, values)
+        cache.put(keys, values, n_new)
         return x
 
 

@@ -1,4 +1,8 @@
-"""Saves and loads the cache of a session as a safetensors file: the slots in use of each layer."""
+"""Saves and loads the cache of a session as a safetensors file: the slots in use of each layer.
+
+Position p lies in slot p, or in slot ``p % M`` of a ring (`model/cache.py`). The metadata name the layout, and how many
+positions each layer had written: a ring that went back a few tokens has overwritten more than its position tells.
+"""
 
 import json
 import zlib
@@ -18,6 +22,7 @@ from mistral_mlx.model.cache import RollingBufferCache, make_cache
 
 PARTS = ("keys", "values")
 BLOCK_BYTES = 1 << 20
+LAYOUT = "2"  # in 1, a ring had no more slots than its window
 
 
 def saved_nbytes(layers: Sequence[RollingBufferCache]) -> int:
@@ -33,7 +38,10 @@ def computed_by() -> str:
 def write_cache(file: BinaryIO, layers: Sequence[RollingBufferCache], ids: Sequence[int]) -> int:
     """Write the slots in use, and return the CRC-32 of the file and of the token ids `ids` in the cache."""
     tensors = {f"{i}.{part}": _in_use(layer, part) for i, layer in enumerate(layers) for part in PARTS}
-    header = header_bytes({name: (DTYPE_NAMES[tensor.dtype], tensor.shape) for name, tensor in tensors.items()})
+    metadata = {"layout": LAYOUT, "reserved": json.dumps([layer.reserved for layer in layers])}
+    header = header_bytes(
+        {name: (DTYPE_NAMES[tensor.dtype], tensor.shape) for name, tensor in tensors.items()}, metadata
+    )
     crc = 0
     for data in (header, *map(_bytes, tensors.values())):
         file.write(data)
@@ -42,7 +50,7 @@ def write_cache(file: BinaryIO, layers: Sequence[RollingBufferCache], ids: Seque
 
 
 def read_cache(path: Path, args: ModelArgs, ids: Sequence[int], crc: int) -> list[RollingBufferCache] | None:
-    """Return the cache of the token ids `ids` that `write_cache` wrote to `path`; None if it has another dtype.
+    """Return the cache of the token ids `ids` that `write_cache` wrote to `path`; None for another dtype or layout.
 
     Raises SessionError if the file is damaged, or is not the cache of such a model and of these ids. Past a window
     the shape does not tell how many ids there were.
@@ -52,24 +60,42 @@ def read_cache(path: Path, args: ModelArgs, ids: Sequence[int], crc: int) -> lis
         entries = read_header(path)
         if _with_ids(ids, _crc32(path)) != crc:
             raise SessionError(f"{shown(path.name)} is damaged: its checksum differs; {_remedy(path)}")
-        arrays = mx.load(str(path), format="safetensors")
-        assert isinstance(arrays, dict)
+        arrays, metadata = mx.load(str(path), format="safetensors", return_metadata=True)
+        assert isinstance(arrays, dict) and isinstance(metadata, dict)
         mx.eval(arrays)
     except (CheckpointError, OSError, RuntimeError, ValueError) as error:
         raise SessionError(f"{shown(str(error), limit=200)}; {_remedy(path)}") from error
+    if metadata.get("layout") != LAYOUT:
+        return None
     layers = make_cache(args)
     expected: dict[str, tuple[int, ...]] = {}
     for i, layer in enumerate(layers):
-        slots = offset if layer.window is None else min(offset, layer.window)
+        slots = offset if layer.size is None else min(offset, layer.size)
         expected |= {f"{i}.{part}": (1, args.n_kv_heads, slots, args.head_dim) for part in PARTS}
     dtypes = {entry.dtype for entry in entries.values()}
     if {name: entry.shape for name, entry in entries.items()} != expected or len(dtypes) != 1:
         raise SessionError(f"{shown(path.name)} does not hold the cache of this model; {_remedy(path)}")
     if not dtypes <= set(MLX_DTYPES):
         return None
-    for i, layer in enumerate(layers):
-        layer.restore(arrays[f"{i}.keys"], arrays[f"{i}.values"], offset)
+    for i, (layer, reserved) in enumerate(zip(layers, _reserved(metadata, path, layers, offset), strict=True)):
+        layer.restore(arrays[f"{i}.keys"], arrays[f"{i}.values"], offset, reserved)
     return layers
+
+
+def _reserved(metadata: dict[str, str], path: Path, layers: Sequence[RollingBufferCache], offset: int) -> list[int]:
+    """Return how many positions each layer had written. Raises SessionError if that cannot be."""
+    try:
+        numbers = json.loads(metadata.get("reserved", ""))
+    except ValueError:
+        numbers = None
+    if (
+        not isinstance(numbers, list)
+        or len(numbers) != len(layers)
+        or any(type(n) is not int or n < offset for n in numbers)
+        or not all(layer.keeps(offset, n) for layer, n in zip(layers, numbers, strict=True))
+    ):
+        raise SessionError(f"{shown(path.name)} does not say what its rings hold; {_remedy(path)}")
+    return numbers
 
 
 def _remedy(path: Path) -> str:

@@ -241,7 +241,7 @@ def test_prefill_refuses_ids_that_cannot_be(model, ids):
 def test_a_cache_left_in_the_middle_of_a_step_is_refused(model):
     cache = make_cache(model.args)
     prefill(model, PROMPT, cache)
-    cache[0].reserved += 1
+    cache[0].offset += 1
     with pytest.raises(OptionError, match="middle of a step"):
         prefill(model, [1], cache)
 

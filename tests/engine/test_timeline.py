@@ -27,14 +27,18 @@ def read(timeline, ids):
     timeline.extend(ids[timeline.rewind(ids) :])
 
 
-@pytest.mark.parametrize(("window", "kept"), [(None, 8), (64, 8), (4, 0)])
-def test_the_common_prefix_is_kept_unless_a_ring_has_wrapped(window, kept):
-    timeline = Timeline(tiny_model(sliding_window=window)[0])
-    timeline.extend(PROMPT)
-    other = [*PROMPT[:8], 60, 61]
+@pytest.mark.parametrize("window", [None, 64, 4])
+@pytest.mark.parametrize(("n_read", "n_common"), [(11, 8), (165, 8), (165, 60), (165, 160), (300, 179), (300, 180)])
+def test_the_common_prefix_is_kept_unless_a_ring_has_overwritten_it(window, n_read, n_common):
+    """A ring for 64 tokens has 128 slots, one for 4 too: it goes back 65 or 125 tokens."""
+    timeline, ids = Timeline(tiny_model(sliding_window=window)[0]), (PROMPT * 30)[:n_read]
+    timeline.extend(ids)
+    other = [*ids[:n_common], 60, 61]
+    is_there = window is None or n_read <= 128 or n_read - n_common <= {64: 65, 4: 125}[window]
+    kept = n_common if is_there else 0
     assert timeline.rewind(other) == kept == timeline.position == len(timeline.ids)
     timeline.extend(other[kept:])
-    assert (answer(timeline), timeline.ids[:10]) == (cold(timeline.model, other), other)
+    assert (answer(timeline), timeline.ids[: len(other)]) == (cold(timeline.model, other), other)
 
 
 def test_one_id_is_left_to_evaluate_unless_its_logits_are_known():
@@ -47,10 +51,11 @@ def test_one_id_is_left_to_evaluate_unless_its_logits_are_known():
 
 def test_a_snapshot_replaces_a_wrapped_ring():
     timeline = Timeline(tiny_model(sliding_window=8)[0], max_snapshot_bytes=1 << 20)
-    timeline.extend(PROMPT[:4])
-    timeline.keep_snapshot(PROMPT, len(PROMPT))
-    timeline.extend(PROMPT[4:])
-    other = [*PROMPT[:6], 60]
+    ids = PROMPT * 15
+    timeline.extend(ids[:4])
+    timeline.keep_snapshot(ids, len(ids))
+    timeline.extend(ids[4:])
+    other = [*ids[:6], 60]
     assert (timeline.wrapped, timeline.rewind(other)) == (True, 4)
     timeline.extend(other[4:])
     assert answer(timeline) == cold(timeline.model, other)
@@ -103,7 +108,8 @@ def test_an_error_leaves_nothing(monkeypatch):
     timeline = Timeline(tiny_model(sliding_window=None)[0])
     timeline.extend(PROMPT)
     with monkeypatch.context() as patch:
-        patch.setattr(kernels, "attention", lambda *args, **kwargs: 1 / 0)
+        for name in ("attention", "run_block"):
+            patch.setattr(kernels, name, lambda *args, **kwargs: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             timeline.extend(PROMPT)
     assert (timeline.ids, timeline.position) == ([], 0)

@@ -1,5 +1,7 @@
 """Native attention and whole blocks, against float64 and against single steps."""
 
+import random
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -80,22 +82,39 @@ def tiny_block(bits):
     return block
 
 
+def assert_near(result, expected, error):
+    expected = np.array(expected, np.float32)
+    assert np.abs(np.array(result, np.float32) - expected).max() <= error * np.abs(expected).max()
+
+
 @pytest.mark.parametrize("bits", [0, 4, 5, 8])
 @pytest.mark.parametrize("window", [None, 5])
-def test_a_block_in_one_step_is_the_block_in_single_steps(kernels, window, bits, monkeypatch):
-    """Over more than two wraps of the window; a prompt takes the single steps."""
-    used, run_block = [], mistral_kernels.run_block
-    monkeypatch.setattr(mistral_kernels, "run_block", lambda *a, **k: used.append(1) or run_block(*a, **k))
+def test_a_block_in_one_step_is_the_block_in_single_steps(kernels, window, bits):
+    """Over more than two wraps of the ring, by steps of more and of less tokens than it has slots to spare."""
     block, fused, single = tiny_block(bits), RollingBufferCache(window), RollingBufferCache(window)
     error = 1e-3 if bits else 1e-5  # a key may be rounded to the next half where the steps differ in the last bit
-    for i in range(14):
-        x = mx.array(normal(2, 1, 64, seed=i))
-        result = np.array(block(x, fused))
-        expected = np.array(block.in_steps(x, single))
-        assert np.abs(result - expected).max() <= error * np.abs(expected).max()
-    assert len(used) == 13  # all but the first, which makes the buffers
-    for a, b in ((fused.keys, single.keys), (fused.values, single.values)):
-        assert np.abs(np.array(a) - np.array(b)).max() <= error * np.abs(np.array(b)).max()
+    for i, n_new in enumerate([1, 3, 200, 1, 1, 70, 9, 130, 1]):
+        x = mx.array(normal(2, n_new, 64, seed=i))
+        assert_near(block(x, fused), block.in_steps(x, single), error)
+    assert fused.offset == single.offset == 416
+    assert_near(fused.keys, single.keys, error)
+    assert_near(fused.values, single.values, error)
+
+
+@pytest.mark.parametrize("window", [None, 1, 5, 64])
+def test_a_step_of_any_size_gives_the_same_bits(kernels, window):
+    """Of weights in float32, over two wraps, with some tokens taken back; up to 8 rows, which are multiplied alone."""
+    rng, block = random.Random(0), tiny_block(0)
+    x = mx.array(normal(1, 400, 64))
+    alone = RollingBufferCache(window)
+    expected = np.concatenate([np.array(block(x[:, i : i + 1], alone)) for i in range(400)], axis=1)
+    cache = RollingBufferCache(window)
+    while cache.offset < 400:
+        n_new = rng.randint(1, min(8, 400 - cache.offset))
+        start = cache.offset
+        result = np.array(block(x[:, start : start + n_new], cache))
+        assert result.tobytes() == expected[:, start : start + n_new].tobytes()
+        cache.trim(rng.choice([0, 0, 0, n_new - 1, min(cache.offset, 10)]))
 
 
 def test_a_buffer_that_someone_holds_is_not_written_into(kernels):

@@ -14,6 +14,7 @@ from helpers.session_steps import GREEDY, TEXTS, check, new_session, perform
 from mistral_mlx.errors import SessionError
 from mistral_mlx.generation.stream import AnswerOptions
 from mistral_mlx.session import saved as saved_session
+from mistral_mlx.session import saved_cache
 from mistral_mlx.session.saved import list_sessions, load, save
 
 
@@ -57,6 +58,42 @@ def test_a_cache_of_other_kernels_is_not_used(path, monkeypatch):
     other = reload(session, path)
     assert other.n_tokens == 0
     check(other, "ask", "why")
+
+
+def test_a_cache_of_another_layout_is_not_used(path, monkeypatch):
+    """A ring used to have no more slots than its window."""
+    session = talk(new_session(24))
+    monkeypatch.setattr(saved_cache, "LAYOUT", "1")
+    save(session, path, SETTINGS)
+    monkeypatch.undo()
+    other = reload(session, path)
+    assert other.n_tokens == 0
+    check(other, "ask", "why")
+
+
+@pytest.mark.parametrize("n_back", [0, 50, 105])
+def test_a_ring_that_went_back_is_saved_with_what_it_has_overwritten(path, n_back):
+    """A ring for 24 tokens has 128 slots, and goes back 105 tokens."""
+    session = new_session(24)
+    check(session, "ask", "x" * 200)
+    for layer in session.cache:
+        layer.trim(n_back)
+    del session.ids[len(session.ids) - n_back :]
+    save(session, path, SETTINGS)
+    other = reload(session, path)
+    assert [layer.reserved for layer in other.cache] == [layer.reserved for layer in session.cache]
+    assert [layer.can_trim(105 - n_back) for layer in other.cache] == [True, True]
+    assert [layer.can_trim(106 - n_back) for layer in other.cache] == [False, False]
+
+
+@pytest.mark.parametrize("reserved", [5, 900, None, "206"])
+def test_a_cache_that_cannot_hold_what_it_says_is_refused(path, reserved):
+    session = new_session(24)
+    check(session, "ask", "x" * 200)
+    session.cache[0].reserved = reserved
+    save(session, path, SETTINGS)
+    with pytest.raises(SessionError, match="what its rings hold"):
+        reload(session, path)
 
 
 def test_an_empty_session_is_one_too(path):

@@ -63,12 +63,14 @@ def test_only_what_is_new_is_evaluated():
     assert second.prompt_tokens == second.cached_tokens + len("why") + 4  # the last id, </s>, [INST] and [/INST]
 
 
-def test_a_wrapped_ring_without_snapshots_is_extended_but_never_rewound():
+def test_a_wrapped_ring_without_snapshots_is_extended_and_rewound_a_few_tokens():
     session = new_session(24, max_snapshot_bytes=0)
-    ask(session, "a conversation longer than the window")
+    ask(session, "a conversation longer than the window " * 4)
     assert session.wrapped
-    extended = ask(session, "why")[-1]
-    assert extended.cached_tokens > 24
+    assert ask(session, "why")[-1].cached_tokens > 128
+    session.messages = session.messages[:2]
+    assert ask(session, "else")[-1].cached_tokens > 128
+    ask(session, "and a question longer than what a ring can go back " * 3)
     session.messages = session.messages[:2]
     assert ask(session, "else")[-1].cached_tokens == 0
 
@@ -160,7 +162,8 @@ def test_an_interrupt_keeps_what_was_cached_and_an_error_trusts_nothing(monkeypa
             raise problem
 
         with monkeypatch.context() as patch:
-            patch.setattr(kernels, "attention", fail)
+            for name in ("attention", "run_block"):
+                patch.setattr(kernels, name, fail)
             with pytest.raises(problem):
                 ask(session, TURNS[1])
         assert session.n_tokens == (n_tokens if kept else 0)

@@ -181,18 +181,22 @@ def test_a_snapshot_saves_the_prefill_of_what_came_before_a_turn():
 def test_without_snapshots_it_is_all_prefilled_again():
     session = new_session(24, max_snapshot_bytes=0)
     talk(session)
-    assert next(session.retry(AnswerOptions(sampler=GREEDY))).cached_tokens == 0
+    check(session, "ask", TEXTS[1] * 20)  # more than a ring can go back
+    session.undo()
+    assert next(session.ask("else", AnswerOptions(sampler=GREEDY))).cached_tokens == 0
 
 
 def test_snapshots_keep_to_their_limit_and_the_newest_stay():
-    one = 2 * 2 * 2 * 24 * 8 * 4  # layers, keys and values, heads, slots, head_dim, float32
+    one = 2 * 2 * 2 * 128 * 8 * 4  # layers, keys and values, heads, slots, head_dim, float32
     session = new_session(24, max_snapshot_bytes=2 * one)
-    talk(session, 6)
+    for text in TEXTS:
+        check(session, "ask", f"{text} " * (120 // len(text)))  # more than a ring can go back
     kept = session.timeline.snapshots.kept
     assert sum(snapshot.nbytes for snapshot in kept) <= 2 * one
     assert len(kept) == 2
     assert [len(s.ids) for s in kept] == sorted(len(s.ids) for s in kept)
-    assert next(session.retry(AnswerOptions(sampler=GREEDY))).cached_tokens == len(kept[-1].ids)
+    session.undo()
+    assert next(session.ask("else", AnswerOptions(sampler=GREEDY))).cached_tokens == len(kept[-1].ids)
 
 
 def test_a_conversation_within_its_window_keeps_no_snapshots():

@@ -130,7 +130,9 @@ void rotations(Comparison* comparison, int64_t n, int64_t head_dim, int64_t offs
       expected[row * head_dim + i] = x[at] * cosine - x[at + half] * sine;
       expected[row * head_dim + i + half] = x[at] * sine + x[at + half] * cosine;
     }
-  comparison->run(expected, [&](float* out) { rotate(x.data(), strides, BATCH, HEADS, n, rotation, offset, out); });
+  const int64_t in_order[] = {strides[0], n * head_dim, head_dim};
+  comparison->run(expected,
+                  [&](float* out) { rotate(x.data(), strides, BATCH, HEADS, n, rotation, offset, out, in_order); });
 }
 
 void gates(Comparison* comparison, int64_t n) {

@@ -121,16 +121,17 @@ NB_MODULE(_ext, m) {
         return kernels::products(x, {weight_of(gate), weight_of(up)}, norm, Products::SWIGLU, {})[0];
       },
       "x"_a, "gate"_a, "up"_a, "norm"_a = nb::none());
-  m.def("attention", &kernels::attention, "q"_a, "k"_a, "v"_a, nb::kw_only(), "scale"_a, "window"_a, "position"_a);
+  m.def("attention", &kernels::attention, "q"_a, "k"_a, "v"_a, nb::kw_only(), "scale"_a, "window"_a, "position"_a,
+        "ring"_a = false);
   m.def(
-      "block_token",
+      "run_block",
       [](const array& x, const array& keys, const array& values, const nb::sequence& weights,
-         const std::vector<Norm>& norms, const nb::tuple& rotation, int slot, int seen, int position, float scale) {
-        return kernels::block_token(x, keys, values, weights_of(weights), norms, rotation_of(rotation), slot, seen,
-                                    position, scale);
+         const std::vector<Norm>& norms, const nb::tuple& rotation, int position, int window, int slots, float scale) {
+        return kernels::run_block(x, keys, values, weights_of(weights), norms, rotation_of(rotation), position, window,
+                                  slots, scale);
       },
-      "x"_a, "keys"_a, "values"_a, "weights"_a, "norms"_a, nb::kw_only(), "rotation"_a, "slot"_a, "seen"_a,
-      "position"_a, "scale"_a);
+      "x"_a, "keys"_a, "values"_a, "weights"_a, "norms"_a, nb::kw_only(), "rotation"_a, "position"_a, "window"_a,
+      "slots"_a, "scale"_a);
   m.def("rms_norm", nb::overload_cast<const array&, const array&, float>(&kernels::rms_norm), "x"_a, "weight"_a,
         "eps"_a);
   m.def(

@@ -216,12 +216,17 @@ std::vector<mx::array> products(const mx::array& x, const std::vector<Weight>& w
                                 operation("Products", start), in.arrays);
 }
 
-mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, float scale, int window, int position) {
+mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, float scale, int window, int position,
+                    bool ring) {
   require(q.ndim() == 4 && k.ndim() == 4 && k.shape() == v.shape() && k.dtype() == v.dtype(),
           "q, k and v do not fit together");
   require(q.shape(0) == k.shape(0) && q.shape(3) == k.shape(3) && k.shape(1) > 0 && q.shape(1) % k.shape(1) == 0 &&
-              k.shape(2) >= q.shape(2) && q.size() > 0 && window >= 0 && position >= k.shape(2) - q.shape(2),
+              k.shape(2) >= q.shape(2) && q.size() > 0 && window >= 0,
           "q, k and v do not fit together");
+  const int last = position + q.shape(2) - 1;  // the positions of the first and of the last query
+  require(ring ? position >= 0 && window > 0 && k.shape(2) % KEYS == 0 && q.shape(2) <= k.shape(2) - window + 1
+               : last >= k.shape(2) - 1,
+          "the position does not fit the keys");
   float_type(k);
   const auto start = [=](const Operation::Arrays& in, Operation::Arrays& out) {
     const mx::array &q = in[0], &k = in[1], &v = in[2];
@@ -238,8 +243,8 @@ mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, 
                 q.shape(2),
                 q.shape(3),
                 position,
-                position + q.shape(2) - k.shape(2),
-                0,
+                ring ? 0 : last + 1 - k.shape(2),
+                ring ? k.shape(2) : 0,
                 {},
                 {},
                 {},
@@ -253,14 +258,17 @@ mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, 
                    {as_float(q), k, v});
 }
 
-std::vector<mx::array> block_token(const mx::array& x, const mx::array& keys, const mx::array& values,
-                                   const std::vector<Weight>& weights, const std::vector<NormWeight>& norms,
-                                   const Rotation& rotation, int slot, int seen, int position, float scale) {
-  require(x.ndim() == 3 && x.shape(1) == 1 && x.size() > 0, "x must be [batch, 1, dim]");
+std::vector<mx::array> run_block(const mx::array& x, const mx::array& keys, const mx::array& values,
+                                 const std::vector<Weight>& weights, const std::vector<NormWeight>& norms,
+                                 const Rotation& rotation, int position, int window, int slots, float scale) {
+  require(x.ndim() == 3 && x.size() > 0, "x must be [batch, tokens, dim]");
   require(keys.ndim() == 4 && keys.shape() == values.shape() && keys.dtype() == values.dtype() &&
               keys.shape(0) == x.shape(0) && keys.shape(3) == rotation.head_dim(),
           "keys and values do not fit together");
-  require(0 <= slot && slot < seen && seen <= keys.shape(2), "the slot must be one of those seen");
+  require(slots == 0 ? window == 0 : window > 0 && slots > window && slots % KEYS == 0 && keys.shape(2) <= slots,
+          "the slots do not fit the window");
+  require(position >= 0 && (position + x.shape(1) <= keys.shape(2) || (slots > 0 && keys.shape(2) == slots)),
+          "there is no slot for every token");
   require(weights.size() == 7 && norms.size() == 2 && norms[0] && norms[1], "a block has 7 weights and 2 norms");
   float_type(keys);
   Inputs in(x);
@@ -287,16 +295,17 @@ std::vector<mx::array> block_token(const mx::array& x, const mx::array& keys, co
     float* y = allocate(out[0]);
     const char* copied[2] = {take(in[at], out[1], out.size()), take(in[at + 1], out[2], out.size())};
     const Ring ring{
-        out[1].data<void>(), out[2].data<void>(), float_type(out[1]), out[1].shape(2), slot, seen, position};
-    return [=, x = Floats(in[0]), batch = int64_t{in[0].shape(0)}, nbytes = out[1].nbytes()] {
+        out[1].data<void>(), out[2].data<void>(), float_type(out[1]), out[1].shape(2), position, window, slots};
+    return [=, x = Floats(in[0]), batch = int64_t{in[0].shape(0)}, tokens = int64_t{in[0].shape(1)},
+            nbytes = out[1].nbytes()] {
       if (copied[0] != nullptr) std::memcpy(ring.keys, copied[0], nbytes);
       if (copied[1] != nullptr) std::memcpy(ring.values, copied[1], nbytes);
       std::vector<float> copy;
-      run_block(block, ring, x.read(copy), batch, y);
+      run_block(block, ring, x.read(copy), batch, tokens, y);
     };
   };
   return mx::array::make_arrays({x.shape(), keys.shape(), values.shape()}, {mx::float32, keys.dtype(), values.dtype()},
-                                operation("BlockToken", start), in.arrays);
+                                operation("Block", start), in.arrays);
 }
 
 mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps) {
@@ -319,9 +328,10 @@ mx::array rope(const mx::array& x, const Rotation& rotation, int offset) {
   const auto start = [=](const Operation::Arrays& in, Operation::Arrays& out) {
     const mx::array& a = in[0];
     require(a.strides(3) == 1, "the elements of a head must lie in order");
-    return [=, x = a.data<float>(), batch = a.shape(0), heads = a.shape(1), n = a.shape(2), y = allocate(out[0]),
-            s0 = a.strides(0), s1 = a.strides(1),
-            s2 = a.strides(2)] { rotate(x, {s0, s1, s2}, batch, heads, n, rotation, offset, y); };
+    return [=, x = a.data<float>(), batch = int64_t{a.shape(0)}, heads = int64_t{a.shape(1)}, n = int64_t{a.shape(2)},
+            size = int64_t{a.shape(3)}, y = allocate(out[0]), s0 = a.strides(0), s1 = a.strides(1), s2 = a.strides(2)] {
+      rotate(x, {s0, s1, s2}, batch, heads, n, rotation, offset, y, {heads * n * size, n * size, size});
+    };
   };
   return mx::array(x.shape(), mx::float32, operation("Rope", start), {as_float(x)});
 }

@@ -1,59 +1,98 @@
-// A transformer block for one token, see block.h; model.py says the same in single steps.
+// A transformer block, see block.h; model.py says the same in single steps.
 #include "block.h"
+
+#include <algorithm>
 
 #include "../parts/scalars.h"
 #include "attend.h"
+#include "pool.h"
 #include "steps.h"
 #include "workspace.h"
 
 namespace kernels {
 namespace {
 
-// Rotates the queries and keys of a token in place, and stores its keys and values in their slot.
-void rotate_and_store(const Block& b, const Ring& ring, int64_t batch, float* q, float* k, const float* v) {
+// Queries, keys and values [batch, tokens, heads, head_dim], and what attention makes of them.
+struct Heads {
+  int64_t batch, tokens;
+  float *q, *k, *v, *out;
+};
+
+void rotate_in_place(const Block& b, int64_t position, int64_t heads, const Heads& x, float* part) {
+  const int64_t row = heads * b.head_dim, strides[] = {x.tokens * row, b.head_dim, row};
+  rotate(part, strides, x.batch, heads, x.tokens, b.rotation, position, part, strides);
+}
+
+// Puts the keys and values of the tokens [t, t + n) into their slots.
+void store(const Block& b, const Ring& ring, const Heads& x, int64_t t, int64_t n) {
   const int64_t size = b.head_dim, bytes = size * float_bytes(ring.type);
-  rotate(q, {b.heads * size, size, size}, batch, b.heads, 1, b.rotation, ring.position, q);
-  rotate(k, {b.kv_heads * size, size, size}, batch, b.kv_heads, 1, b.rotation, ring.position, k);
-  for (int64_t row = 0; row < batch * b.kv_heads; ++row) {
-    const int64_t at = (row * ring.slots + ring.slot) * bytes;
-    narrow(k + row * size, ring.type, size, static_cast<char*>(ring.keys) + at);
-    narrow(v + row * size, ring.type, size, static_cast<char*>(ring.values) + at);
+  const auto one = [&](int64_t row) {
+    const int64_t token = t + row % n, head = row / n % b.kv_heads, batch = row / n / b.kv_heads,
+                  position = ring.position + token, slot = ring.slots > 0 ? position % ring.slots : position,
+                  from = ((batch * x.tokens + token) * b.kv_heads + head) * size,
+                  to = ((batch * b.kv_heads + head) * ring.rows + slot) * bytes;
+    narrow(x.k + from, ring.type, size, static_cast<char*>(ring.keys) + to);
+    narrow(x.v + from, ring.type, size, static_cast<char*>(ring.values) + to);
+  };
+  constexpr int64_t STEP = 64;
+  const int64_t rows = x.batch * b.kv_heads * n;
+  parallel((rows + STEP - 1) / STEP, [&](int64_t piece) {
+    for (int64_t row = piece * STEP; row < std::min(rows, (piece + 1) * STEP); ++row) one(row);
+  });
+}
+
+// Attention of the tokens [t, t + n) of `batch` rows from `first` on.
+void attend_to(const Block& b, const Ring& ring, const Heads& x, int64_t first, int64_t batch, int64_t t, int64_t n) {
+  const int64_t size = b.head_dim, n_q = b.heads * size, head = ring.rows * size, at = (first * x.tokens + t) * n_q,
+                kv_at = first * b.kv_heads * head * float_bytes(ring.type);
+  attend_all({x.q + at,
+              static_cast<const char*>(ring.keys) + kv_at,
+              static_cast<const char*>(ring.values) + kv_at,
+              x.out + at,
+              ring.type,
+              batch,
+              b.heads,
+              b.kv_heads,
+              n,
+              size,
+              ring.position + t,
+              0,
+              ring.slots,
+              {x.tokens * n_q, size, n_q},
+              {b.kv_heads * head, head, size},
+              {b.kv_heads * head, head, size},
+              ring.window,
+              b.scale});
+}
+
+// As many tokens at a time as overwrite nothing that the first of them sees.
+void store_and_attend(const Block& b, const Ring& ring, const Heads& x) {
+  for (int64_t t = 0, n; t < x.tokens; t += n) {
+    n = x.tokens - t;
+    if (ring.slots > 0) n = std::min(n, std::max(ring.slots - ring.position - t, ring.slots - ring.window + 1));
+    store(b, ring, x, t, n);
+    if (n == x.tokens) return attend_to(b, ring, x, 0, x.batch, t, n);
+    for (int64_t row = 0; row < x.batch; ++row) attend_to(b, ring, x, row, 1, t, n);
   }
 }
 
 }  // namespace
 
-void run_block(const Block& b, const Ring& ring, const float* x, int64_t batch, float* out) {
-  const int64_t size = b.head_dim, n_q = b.heads * size, n_kv = b.kv_heads * size, dim = inputs_of(b.q),
-                hidden = outputs_of(b.gate);
+void run_block(const Block& b, const Ring& ring, const float* x, int64_t batch, int64_t tokens, float* out) {
+  const int64_t n_q = b.heads * b.head_dim, n_kv = b.kv_heads * b.head_dim, dim = inputs_of(b.q),
+                hidden = outputs_of(b.gate), rows = batch * tokens;
   float* q = reinterpret_cast<float*>(
-      workspace<Slot::block>(batch * (2 * n_q + 2 * n_kv + dim + hidden) * static_cast<int64_t>(sizeof(float))));
-  float *k = q + batch * n_q, *v = k + batch * n_kv, *h = v + batch * n_kv, *sum = h + batch * n_q,
-        *gated = sum + batch * dim;
-  compute({{b.q, b.k, b.v}, x, batch, b.attention_norm, Products::EACH, nullptr, {q, k, v}});
-  rotate_and_store(b, ring, batch, q, k, v);
-  const int64_t head = ring.slots * size;
-  attend_all({q,
-              ring.keys,
-              ring.values,
-              h,
-              ring.type,
-              batch,
-              b.heads,
-              b.kv_heads,
-              1,
-              size,
-              ring.seen - 1,
-              0,
-              0,
-              {n_q, size, size},
-              {b.kv_heads * head, head, size},
-              {b.kv_heads * head, head, size},
-              0,
-              b.scale});
-  compute({{b.o}, h, batch, {}, Products::ADD, x, {sum}});
-  compute({{b.gate, b.up}, sum, batch, b.mlp_norm, Products::SWIGLU, nullptr, {gated}});
-  compute({{b.down}, gated, batch, {}, Products::ADD, sum, {out}});
+      workspace<Slot::block>(rows * (2 * n_q + 2 * n_kv + dim + hidden) * static_cast<int64_t>(sizeof(float))));
+  float *k = q + rows * n_q, *v = k + rows * n_kv, *h = v + rows * n_kv, *sum = h + rows * n_q,
+        *gated = sum + rows * dim;
+  const Heads heads{batch, tokens, q, k, v, h};
+  compute({{b.q, b.k, b.v}, x, rows, b.attention_norm, Products::EACH, nullptr, {q, k, v}});
+  rotate_in_place(b, ring.position, b.heads, heads, q);
+  rotate_in_place(b, ring.position, b.kv_heads, heads, k);
+  store_and_attend(b, ring, heads);
+  compute({{b.o}, h, rows, {}, Products::ADD, x, {sum}});
+  compute({{b.gate, b.up}, sum, rows, b.mlp_norm, Products::SWIGLU, nullptr, {gated}});
+  compute({{b.down}, gated, rows, {}, Products::ADD, sum, {out}});
 }
 
 }  // namespace kernels

@@ -1,4 +1,4 @@
-// A whole transformer block for one new token: what costs more to schedule than to compute goes into one operation.
+// A whole transformer block: what costs more to schedule than to compute goes into one operation.
 #pragma once
 #include "steps.h"
 
@@ -12,14 +12,17 @@ struct Block {
   float scale;
 };
 
-// Keys and values [batch, kv_heads, slots, head_dim], written here in slot `slot`; the first `seen` slots are visible.
+// Keys and values [batch, kv_heads, rows, head_dim] before `position`, to which new ones are added. Where there is no
+// window, slots is 0 and position p lies in row p; else in row p % slots, see Attention in contract.h. There is a row
+// for every position up to the last new one, or for every slot.
 struct Ring {
   void *keys, *values;
   Float type;
-  int64_t slots, slot, seen, position;
+  int64_t rows, position, window, slots;
 };
 
-// x [batch, dim] through the block, where x is one token of each batch row at `position`, into out; x may not be out.
-void run_block(const Block& block, const Ring& ring, const float* x, int64_t batch, float* out);
+// x [batch, tokens, dim] through the block, where the tokens of each batch row stand at `position` and after it, into
+// out; x may not be out.
+void run_block(const Block& block, const Ring& ring, const float* x, int64_t batch, int64_t tokens, float* out);
 
 }  // namespace kernels

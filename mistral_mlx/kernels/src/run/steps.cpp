@@ -66,14 +66,14 @@ void rms_norm(const float* x, const Norm& norm, int64_t rows, int64_t dim, float
 }
 
 void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t heads, int64_t n,
-            const Rotation& rotation, int64_t offset, float* out) {
+            const Rotation& rotation, int64_t offset, float* out, const int64_t (&out_strides)[3]) {
   const int64_t head_dim = rotation.head_dim(), half = head_dim / 2;
   const float* table = angles(offset, n, rotation);
   each_row(batch * heads * n, head_dim, [&](int64_t row) {
     const int64_t p = row % n, head = row / n % heads, b = row / n / heads;
     const float* from = x + b * strides[0] + head * strides[1] + p * strides[2];
     const float *cosine = table + p * head_dim, *sine = cosine + half;
-    float* to = out + row * head_dim;
+    float* to = out + b * out_strides[0] + head * out_strides[1] + p * out_strides[2];
     for (int64_t i = 0; i < half; ++i) {
       const float first = from[i], second = from[i + half];
       to[i] = first * cosine[i] - second * sine[i];

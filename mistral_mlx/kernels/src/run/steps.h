@@ -18,9 +18,9 @@ struct Rotation {
 };
 
 // Rotary positions offset, offset + 1, ... on [batch, heads, n, head_dim]; strides in elements, the last 1. The result
-// is in order, and may be x where that is.
+// may be x where its strides are the same.
 void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t heads, int64_t n,
-            const Rotation& rotation, int64_t offset, float* out);
+            const Rotation& rotation, int64_t offset, float* out, const int64_t (&out_strides)[3]);
 
 // silu(gate) * up, into gate; a piece for one thread.
 void silu_times(float* gate, const float* up, int64_t n);
