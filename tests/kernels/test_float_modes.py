@@ -51,6 +51,7 @@ def test_unpacking_loses_nothing(mode: str) -> None:
 
 @pytest.mark.parametrize("native_kernels", [True, False])
 @pytest.mark.parametrize(("mode", "bits", "group"), AFFINE + FLOAT)
+@pytest.mark.usefixtures("exact_products")
 def test_logits_are_those_of_the_unpacked_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, bits: int, group: int, native_kernels: bool
 ) -> None:

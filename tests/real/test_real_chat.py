@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 
-import mlx.core as mx
 import pytest
 from helpers.cli import PROGRAM
 
@@ -22,7 +21,6 @@ from mistral_mlx import Sampler, encode_chat, load, stream_generate
 pytestmark = pytest.mark.real
 
 WINDOW, MAX_TOKENS = 96, 12
-TIE = 0.02  # of logits around 20
 QUESTIONS = """\
 What is the capital of France?
 And of Italy?
@@ -115,8 +113,7 @@ class Talk:
 
 @dataclass
 class Cold:
-    """The same model with nothing cached. One token at a time is rounded more coarsely than a prompt is, which decides
-    where two logits are all but equal; `TIE` is far below what a single wrong key changes."""
+    """The same model with nothing cached."""
 
     folder: object
 
@@ -128,17 +125,12 @@ class Cold:
         return encode_chat(self.opened[1], messages)
 
     def check(self, messages):
-        """Assert that the last message is what the model answers to the others; return whether but for a tie."""
+        """Assert that the last message is what the model answers to the others, id for id."""
         *asked, last = messages
         prompt, ids = self.prompt(asked), last.get("ids", [])
         max_tokens = len(ids) if last.get("interrupted") else MAX_TOKENS
         replay = list(stream_generate(*self.opened, prompt, sampler=Sampler(temperature=0), max_tokens=max_tokens))
-        if "".join(response.text for response in replay) == last["content"]:
-            return False
-        n_same = next(n for n, (a, b) in enumerate(zip(ids, replay, strict=False)) if a != b.token)
-        logits = self.opened[0](mx.array([[*prompt, *ids[:n_same]]]))[0, -1]
-        assert mx.abs(logits[ids[n_same]] - logits.max()).item() < TIE
-        return True
+        assert "".join(response.text for response in replay) == last["content"]
 
 
 @pytest.fixture
@@ -201,7 +193,8 @@ def test_every_answer_of_a_long_chat_equals_a_cold_replay_of_its_transcript(cold
         answers = "".join(f"{turn.messages[-1]['content']}\n" for turn in talk.turns)
         assert talk.stdout.read_text().startswith(answers)
     turns = [*first.turns, *second.turns]
-    assert sum(cold.check(turn.messages) for turn in turns) <= 2
+    for turn in turns:
+        cold.check(turn.messages)
 
     final = second.turns[-1].messages
     assert len(final) == 2 * 20
