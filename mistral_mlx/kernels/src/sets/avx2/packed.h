@@ -18,11 +18,10 @@ constexpr int CODE_BYTES = 2, START = 0;
 
 __m256i load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
-// sum += two products of 16 bits, in each lane. GCC 12 copies the sum of the intrinsic to another register and back in
-// every step of a loop; "+x" leaves it where it is.
+// sum += two products of 16 bits, in each lane.
 void add_dot16(Ints& sum, __m256i a, __m256i b) {
 #ifdef __AVXVNNI__
-  asm("%{vex%} vpdpwssd\t{%2, %1, %0|%0, %1, %2}" : "+x"(sum) : "x"(a), "x"(b));
+  sum = (Ints)_mm256_dpwssd_avx_epi32((__m256i)sum, a, b);
 #else
   sum += (Ints)_mm256_madd_epi16(a, b);
 #endif
@@ -30,7 +29,7 @@ void add_dot16(Ints& sum, __m256i a, __m256i b) {
 
 void add_products(Ints& sum, Ints activations, Ints codes) {
 #ifdef __AVXVNNI__
-  asm("%{vex%} vpdpbusd\t{%2, %1, %0|%0, %1, %2}" : "+x"(sum) : "x"(activations), "x"(codes));
+  sum = (Ints)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)activations, (__m256i)codes);
 #else
   add_dot16(sum, (__m256i)activations, (__m256i)codes);
 #endif

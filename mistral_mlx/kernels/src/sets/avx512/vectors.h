@@ -1,4 +1,4 @@
-// What the AVX-512 kernels share: masked loads, a transposition, and dot products whose sum stays in its register.
+// What the AVX-512 kernels share: masked loads, dot products, a transposition, and the scales of a panel.
 #pragma once
 #include <immintrin.h>
 
@@ -22,17 +22,12 @@ __m512 load(const void* p, int64_t i, __mmask16 mask) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-// sum += four products of an unsigned and a signed byte, in each lane. GCC 12 copies the sum of the intrinsic to
-// another register and back in every step of a loop; "+v" leaves it where it is.
-template <typename Sum>
-void add_dot(Sum& sum, __m512i unsigned_bytes, __m512i signed_bytes) {
-  asm("vpdpbusd\t{%2, %1, %0|%0, %1, %2}" : "+v"(sum) : "v"(unsigned_bytes), "v"(signed_bytes));
+// sum += four products of an unsigned and a signed byte, in each lane.
+inline void add_dot(Ints& sum, __m512i unsigned_bytes, __m512i signed_bytes) {
+  sum = (Ints)_mm512_dpbusd_epi32((__m512i)sum, unsigned_bytes, signed_bytes);
 }
 // The same with two products of 16 bits.
-template <typename Sum>
-void add_dot16(Sum& sum, __m512i a, __m512i b) {
-  asm("vpdpwssd\t{%2, %1, %0|%0, %1, %2}" : "+v"(sum) : "v"(a), "v"(b));
-}
+inline void add_dot16(Ints& sum, __m512i a, __m512i b) { sum = (Ints)_mm512_dpwssd_epi32((__m512i)sum, a, b); }
 
 // Turns rows of 16 words into columns. Inlined, or the rows would go through memory.
 [[gnu::always_inline]] inline void transpose(__m512i (&v)[16]) {
