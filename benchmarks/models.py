@@ -1,9 +1,10 @@
-"""Makes the models to measure: random weights of Mistral 7B's shape, and SmolLM2-135M.
+"""Makes the models to measure: random weights of the shapes of Mistral models, and two small trained models.
 
-Random weights cost what trained ones do. The same shape is written as an MLX folder and as a GGUF file of the same
-bits per weight, tensor after tensor. Everything has a dummy vocabulary, so that both programs load it.
+Random weights cost what trained ones do. The same shape is written as an MLX folder and as GGUF files of the same
+bits per weight, tensor after tensor. Everything has a dummy vocabulary, so that all programs load it. The trained
+models are packed GGUF files, and our folder is converted from the file without loss.
 
-    python benchmarks/models.py --work DIR 7b-4bit 7b-8bit 7b-bf16 smollm2
+    python benchmarks/models.py --work DIR 7b-4bit 7b-8bit 7b-bf16 1b-bf16 smollm2 stories15m
 """
 
 import argparse
@@ -11,11 +12,13 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from common import parser, progress
+from common import FOLDER, parser, progress
 
 FIND_SMOLLM2 = """
 from importlib.util import find_spec
@@ -68,39 +71,47 @@ class Shape:
 
 
 MISTRAL_7B = Shape(4096, 32, 14336, 32, 8, 32000, 4096, 128)
+MISTRAL_1B = Shape(2048, 16, 7168, 16, 4, 32000, 4096, 128)
 TINY = Shape(512, 4, 1792, 8, 2, 512, 256, 64)  # for trying the scripts
 SMOLLM2 = Shape(576, 30, 1536, 9, 3, 49152, None, 64, tied=True)
+STORIES15M = Shape(288, 6, 768, 6, 6, 32000, None, 48, tied=True)
 
 
 @dataclass(frozen=True)
 class BenchmarkModel:
-    """What is measured: `bits` per weight are what both files take, scales included."""
+    """What is measured: `bits` per weight are what each file takes, scales included."""
 
     name: str
     shape: Shape
     bits: float
-    kind: str  # of the GGUF file's matrices
+    kinds: tuple[str, ...]  # of matrices: a GGUF file for each
 
     def folder(self, work: Path) -> Path:
         """Return where its MLX folder lies."""
         return work / self.name
 
-    def gguf(self, work: Path) -> Path:
-        """Return where its GGUF file lies."""
-        return work / f"{self.name}.gguf"
+    def gguf(self, work: Path, kind: str | None = None) -> Path:
+        """Return where its GGUF file of a kind lies, by default of the first."""
+        return work / f"{self.name}-{kind or self.kinds[0]}.gguf"
+
+    def files(self, work: Path) -> list[Path]:
+        """Return all that is made of it."""
+        return [self.folder(work), *(self.gguf(work, kind) for kind in self.kinds)]
 
     @property
     def nbytes(self) -> int:
-        """Size of either file."""
+        """Size of each file."""
         return int(self.shape.file_weights * self.bits / 8)
 
 
-_PACKED = (("4bit", 4.5, "Q4_0"), ("8bit", 8.5, "Q8_0"), ("bf16", 16.0, "BF16"))  # MLX in groups of 64
+_PACKED = {"4bit": (4.5, ("Q4_0", "Q4_K")), "8bit": (8.5, ("Q8_0",)), "bf16": (16.0, ("BF16",))}  # groups of 64
+_SHAPES = {"7b": MISTRAL_7B, "1b": MISTRAL_1B, "tiny": TINY}
+_TRAINED = {"smollm2": SMOLLM2, "stories15m": STORIES15M}
 MODELS = {
-    f"{prefix}-{suffix}": BenchmarkModel(f"{prefix}-{suffix}", shape, bits, kind)
-    for prefix, shape in (("7b", MISTRAL_7B), ("tiny", TINY))
-    for suffix, bits, kind in _PACKED
-} | {"smollm2": BenchmarkModel("smollm2", SMOLLM2, 5.0, "Q4_1")}  # its own groups of 32
+    f"{prefix}-{suffix}": BenchmarkModel(f"{prefix}-{suffix}", shape, bits, kinds)
+    for prefix, shape in _SHAPES.items()
+    for suffix, (bits, kinds) in _PACKED.items()
+} | {name: BenchmarkModel(name, shape, 5.0, ("Q4_1",)) for name, shape in _TRAINED.items()}  # groups of 32
 
 
 def named(name: str) -> BenchmarkModel:
@@ -116,7 +127,7 @@ def ready(options: argparse.Namespace) -> BenchmarkModel:
     It is made by a process of its own: the most memory that a parent ever held counts as its children's.
     """
     model = named(options.model)
-    if not (model.gguf(options.work).exists() and model.folder(options.work).exists()):
+    if not all(path.exists() for path in model.files(options.work)):
         places = ["--work", options.work, "--llama-python", options.llama_python]
         done = subprocess.run([sys.executable, __file__, *places, model.name], stdout=subprocess.DEVNULL, check=False)
         if done.returncode:
@@ -137,11 +148,13 @@ def check_memory(*models: BenchmarkModel) -> None:
 def _make(model: BenchmarkModel, options: argparse.Namespace) -> None:
     """Make the files that are not there."""
     options.work.mkdir(parents=True, exist_ok=True)
-    gguf, folder = model.gguf(options.work), model.folder(options.work)
-    if not gguf.exists():
-        _whole(gguf, lambda part: _write_gguf(model, part, options.llama_python))
+    for kind in model.kinds:
+        gguf = model.gguf(options.work, kind)
+        if not gguf.exists():
+            _whole(gguf, partial(_write_gguf, model, kind=kind, llama_python=options.llama_python))
+    folder = model.folder(options.work)
     if not folder.exists():
-        _whole(folder, lambda part: _write_folder(model, part, gguf))
+        _whole(folder, partial(_write_folder, model, gguf=model.gguf(options.work)))
 
 
 def _whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -154,24 +167,38 @@ def _whole(path: Path, write: Callable[[Path], object]) -> None:
     part.rename(path)
 
 
-def _write_gguf(model: BenchmarkModel, path: Path, llama_python: str) -> None:
+def _write_gguf(model: BenchmarkModel, path: Path, kind: str, llama_python: str) -> None:
     if model.name == "smollm2":
         shutil.copyfile(_smollm2_file(llama_python), path)
-        return
-    from random_weights import write_gguf
+    elif model.name == "stories15m":
+        _write_stories(path)
+    else:
+        from random_weights import write_gguf
 
-    write_gguf(model, path)
+        write_gguf(model.shape, path, kind)
 
 
 def _write_folder(model: BenchmarkModel, path: Path, gguf: Path) -> None:
-    if model.name != "smollm2":
-        from random_weights import write_folder
+    if model.name in _TRAINED:
+        from mistral_mlx.convert import convert
 
-        write_folder(model, path)
+        convert(gguf, path)  # without loss
         return
-    from mistral_mlx.convert import convert
+    from random_weights import write_folder
 
-    convert(gguf, path)  # without loss
+    write_folder(model, path)
+
+
+def _write_stories(path: Path) -> None:
+    """Pack stories15M in groups of 32, and write it as a GGUF file, which holds the same weights."""
+    from mistral_mlx.convert import convert
+    from mistral_mlx.convert.export.gguf_export import export_gguf
+
+    with tempfile.TemporaryDirectory(dir=path.parent) as work:
+        plain, packed = Path(work) / "plain", Path(work) / "packed"
+        subprocess.run([sys.executable, FOLDER / "stories15m.py", plain], check=True)
+        convert(plain, packed, bits=4, group_size=32, dtype="float16")
+        export_gguf(packed, path)
 
 
 def _smollm2_file(llama_python: str) -> Path:

@@ -31,7 +31,7 @@ MAX_POSITIONS = 32768
 def write_folder(model: BenchmarkModel, path: Path) -> None:
     """Write config.json, a dummy tokenizer.model and one file of weights."""
     path.mkdir()
-    bits = {"Q4_0": 4, "Q8_0": 8}.get(model.kind)
+    bits = {4.5: 4, 8.5: 8}.get(model.bits)
     (path / "config.json").write_text(json.dumps(_config(model.shape, bits), indent=2))
     special = SpecialIds(unk=0, bos=1, eos=2, pad=None)
     (path / "tokenizer.model").write_bytes(sentencepiece_model(_pieces(model.shape), special, dummy_prefix=True))
@@ -46,9 +46,8 @@ def write_folder(model: BenchmarkModel, path: Path) -> None:
             file.write(_values(rng, name, dtype, shape, bits).data)
 
 
-def write_gguf(model: BenchmarkModel, path: Path) -> None:
-    """Write the same shape for llama.cpp."""
-    shape = model.shape
+def write_gguf(shape: Shape, path: Path, kind: str) -> None:
+    """Write a shape for llama.cpp, with all matrices of a kind: BF16, Q4_0, Q4_K or Q8_0."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(shape.n_layers)
     writer.add_context_length(MAX_POSITIONS)
@@ -67,7 +66,7 @@ def write_gguf(model: BenchmarkModel, path: Path) -> None:
     writer.add_token_types([piece.kind for piece in pieces])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
-    kinds = {name: gguf.GGMLQuantizationType[_kind(rows, model)] for name, rows in _gguf_tensors(shape)}
+    kinds = {name: gguf.GGMLQuantizationType["F32" if len(rows) == 1 else kind] for name, rows in _gguf_tensors(shape)}
     for name, rows in _gguf_tensors(shape):
         n_bytes = gguf.quant_shape_to_byte_shape(rows, kinds[name])
         writer.add_tensor_info(name, n_bytes, np.dtype(np.uint8), int(np.prod(n_bytes)), raw_dtype=kinds[name])
@@ -162,22 +161,31 @@ def _values(rng: np.random.Generator, name: str, dtype: str, shape: tuple[int, .
     return _bfloat16(np.full(shape, value, np.float32))
 
 
-def _kind(rows: tuple[int, ...], model: BenchmarkModel) -> str:
-    return "F32" if len(rows) == 1 else model.kind
-
-
 def _blocks(rng: np.random.Generator, kind: str, rows: tuple[int, ...]) -> Array:
-    """Return the bytes of a GGUF tensor, ``[rows, bytes]``: blocks of 32 are a float16 scale and signed codes."""
+    """Return the bytes of a GGUF tensor, ``[rows, bytes]``: blocks of scales and codes, whose deviation is ours."""
     if kind == "F32":
         return np.ones(rows, np.float32)
     if kind == "BF16":
         return _normal(rows)
-    bits = {"Q4_0": 4, "Q8_0": 8}[kind]
-    n_blocks = int(np.prod(rows)) // 32
-    blocks = np.empty((n_blocks, 2 + 4 * bits), np.uint8)
-    blocks[:, :2] = np.full((n_blocks, 1), DEVIATION * 12**0.5 / (1 << bits), np.float16).view(np.uint8)
-    blocks[:, 2:] = np.frombuffer(rng.bytes(n_blocks * 4 * bits), np.uint8).reshape(n_blocks, -1)
+    scales = _scales(kind)
+    n_weights, nbytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    n_blocks = int(np.prod(rows)) // n_weights
+    blocks = np.empty((n_blocks, nbytes), np.uint8)
+    blocks[:, : len(scales)] = scales
+    blocks[:, len(scales) :] = np.frombuffer(rng.bytes(n_blocks * (nbytes - len(scales))), np.uint8).reshape(
+        n_blocks, -1
+    )
     return blocks.reshape(rows[0], -1)
+
+
+def _scales(kind: str) -> NDArray[np.uint8]:
+    """Return the bytes before the codes of a block, such that uniform codes have the deviation and no mean."""
+    step = DEVIATION * 12**0.5 / (256 if kind == "Q8_0" else 16)
+    if kind != "Q4_K":
+        return np.array([step], np.float16).view(np.uint8)  # the codes are signed
+    # Weights are d * 32 * code - dmin * 32: eight scales and eight minima are 32, in 6 bits each, packed into 12 bytes.
+    factors = np.array([step / 32, 7.5 * step / 32], np.float16).view(np.uint8)
+    return np.concatenate([factors, np.array([0xA0] * 8 + [0] * 4, np.uint8)])
 
 
 def _normal(shape: tuple[int, ...]) -> NDArray[np.uint16]:

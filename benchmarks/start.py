@@ -15,7 +15,7 @@ from pathlib import Path
 
 import children
 from common import FOLDER, alternate, finish, machine, parser, ratio, spread
-from models import ready
+from models import BenchmarkModel, ready
 
 BYTES = "wxyz"  # of the dummy vocabulary; with the begin of the text and three of a space, eight tokens
 PROMPT = {"smollm2": "One two three four five six seven eight"}
@@ -28,7 +28,7 @@ def main() -> None:
     arguments = options.parse_args()
     described = machine()
     model = ready(arguments)
-    commands = _commands(arguments)
+    commands = _commands(arguments, model)
     files = {"ours": model.folder(arguments.work), "peer": model.gguf(arguments.work)}
     seconds = alternate(
         arguments.runs,
@@ -58,10 +58,10 @@ def _first_output_s(command: list[object], files: Path | None) -> float:
     return children.run(command).first_output_s
 
 
-def _commands(options: argparse.Namespace) -> dict[str, list[object]]:
+def _commands(options: argparse.Namespace, model: BenchmarkModel) -> dict[str, list[object]]:
     """Return what is run, each with its first output as its end."""
-    folder, gguf = options.work / options.model, options.work / f"{options.model}.gguf"
-    prompt = PROMPT.get(options.model, BYTES)
+    folder, gguf = model.folder(options.work), model.gguf(options.work)
+    prompt = PROMPT.get(model.name, BYTES)
     ours = "complete --raw --max-tokens 1 --temperature 0 --device cpu --quiet".split()
     peer = [options.llama_python, FOLDER / "side_llama.py", "first-token", gguf, options.threads, 8]
     return {
