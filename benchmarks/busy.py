@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import sides
-from common import Side, alternate, figure, finish, machine, parser, ratio
+from common import Side, alternate, figure, parser, ratio
 from limits import Limits, decode_rate
 from models import check_memory, ready
+from report import finish, machine
 
 BUSY = "while True: pass"
 
@@ -23,11 +24,11 @@ BUSY = "while True: pass"
 def main() -> None:
     """Measure and report."""
     options = _options()
-    described = machine()
+    described = machine(options)
     model = ready(options)
     check_memory(model, model)
     with sides.ours(options, model) as ours, sides.llama(options, model, options.decode) as peer, _busy() as other:
-        limits = Limits(options, ours)
+        limits = Limits(options, ours.read_bandwidth)
 
         def rate(side: Side, *, busy: bool) -> float:
             other.send_signal(signal.SIGCONT if busy else signal.SIGSTOP)
@@ -58,7 +59,7 @@ def main() -> None:
             "busy_ours_against_peer": ratio(rates["ours busy"], rates["peer busy"]),
             **{name.replace(" ", "_"): decode_rate(model, rates[name], rates) for name in measures},
         }
-    finish("busy", record, described)
+    finish("busy", record, described, options)
 
 
 def _options() -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Shared by all benchmarks: options, sides in processes, turns, medians, the JSON line.
+"""Shared by all benchmarks: options, sides in processes, turns, medians.
 
 A side is a program that holds one model and answers requests, one JSON object a line, on its standard streams. Both
 sides live through the whole run and take turns; while one works, the other waits for its next line. How much CPU it
@@ -8,13 +8,12 @@ used while it waited is reported with every answer. Only the standard library is
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
     options.add_argument("--threads", type=int, default=physical_cores(), help="of either side")
     options.add_argument("--runs", type=int, default=5, help="of which the medians are taken")
+    options.add_argument("--results", type=Path, help="folder in which the line of JSON is kept, for table.py")
     return options
 
 
@@ -79,6 +79,10 @@ class Side:
     def seconds(self, what: str, **arguments: object) -> float:
         """Return how long the side took for it, by its own clock."""
         return float(self.ask(what, **arguments)["seconds"])
+
+    def read_bandwidth(self) -> float:
+        """Return how many bytes per second its threads read; of our side alone."""
+        return float(self.ask("read_bandwidth")["bytes_per_s"])
 
     def __enter__(self) -> "Side":
         return self
@@ -128,6 +132,11 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": figure(statistics.median(values)), "min": figure(min(values)), "max": figure(max(values))}
 
 
+def fastest(rates: Iterable[list[float]]) -> list[float]:
+    """Return the largest of some rates in each round."""
+    return [max(values) for values in zip(*rates, strict=True)]
+
+
 def ratio(ours: list[float], peer: list[float]) -> dict[str, float]:
     """Return the spread of ours / peer, each taken within one round, so that a drift of the machine cancels."""
     return spread([a / b for a, b in zip(ours, peer, strict=True)])
@@ -138,43 +147,6 @@ def figure(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def machine() -> dict[str, object]:
-    """Return what a reader must know of the machine."""
-    cpu = platform.processor() or platform.machine()
-    cpuinfo, meminfo = Path("/proc/cpuinfo"), Path("/proc/meminfo")
-    if cpuinfo.exists():
-        models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        cpu = models[0].split(":", 1)[1].strip() if models else cpu
-    memory = int(meminfo.read_text().split()[1]) * 1024 if meminfo.exists() else None
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "memory_gb": figure(memory / 1e9) if memory else None,
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "load_before": figure(os.getloadavg()[0]),
-    }
-
-
 def progress(text: str) -> None:
     """Say on stderr how far it is."""
     print(text, file=sys.stderr, flush=True)
-
-
-def finish(benchmark: str, record: Mapping[str, object], described: Mapping[str, object]) -> None:
-    """Print every figure on a line of its own, then the whole record as the last line; `described` is the machine."""
-    record = {"benchmark": benchmark, "machine": described, **record}
-    for name, value in _flat(record, ""):
-        print(f"{name:32} {value}")
-    print(json.dumps(record))
-
-
-def _flat(value: object, name: str) -> Iterator[tuple[str, object]]:
-    """Yield the leaves of nested mappings; a spread is one leaf."""
-    if not isinstance(value, Mapping):
-        yield name, value
-    elif value.keys() == {"median", "min", "max"}:
-        yield name, f"{value['median']:g} ({value['min']:g} to {value['max']:g})"
-    else:
-        for key, part in value.items():
-            yield from _flat(part, f"{name}.{key}" if name else str(key))

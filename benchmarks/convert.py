@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 
 import children
-from common import FOLDER, alternate, finish, machine, parser, ratio, spread
+from common import FOLDER, alternate, parser, ratio, spread
 from models import MODELS, ready
+from report import finish, machine
 
 ROOM = 2.0  # of the outputs of both, and a margin
 
@@ -48,7 +49,7 @@ class Conversion:
 def main() -> None:
     """Measure and report."""
     options = _options()
-    described = machine()
+    described = machine(options)
     model = ready(options)
     _check_room(options.work, model.nbytes)
     sides = {"ours": _ours(options), "peer": _peer(options)}
@@ -71,7 +72,7 @@ def main() -> None:
             for name, side in sides.items()
         },
     }
-    finish("convert", record, described)
+    finish("convert", record, described, options)
 
 
 def _options() -> argparse.Namespace:

@@ -9,9 +9,10 @@ values, which cost the same; "full" is the same model's cache and attention with
 import argparse
 
 import sides
-from common import Side, alternate, finish, machine, parser, ratio, spread
+from common import Side, alternate, parser, ratio, spread
 from limits import Limits
 from models import check_memory, ready
+from report import finish, machine
 
 N_WINDOWS = 8
 N_ATTENTION_WINDOWS = 4
@@ -20,7 +21,7 @@ N_ATTENTION_WINDOWS = 4
 def main() -> None:
     """Measure and report."""
     options = _options()
-    described = machine()
+    described = machine(options)
     model = ready(options)
     window = model.shape.window
     if window is None:
@@ -28,7 +29,7 @@ def main() -> None:
     check_memory(model)
     near, far, n_attention = window, N_WINDOWS * window, N_ATTENTION_WINDOWS * window
     with sides.ours(options, model) as ours:
-        limits = Limits(options, ours)
+        limits = Limits(options, ours.read_bandwidth)
         measures = {
             "near": lambda: options.decode / ours.seconds("decode", n=options.decode, depth=near),
             "far": lambda: options.decode / ours.seconds("decode", n=options.decode, depth=far),
@@ -60,7 +61,7 @@ def main() -> None:
             },
             "cache": _cache(ours, far),
         }
-    finish("depth", record, described)
+    finish("depth", record, described, options)
 
 
 def _options() -> argparse.Namespace:

@@ -1,4 +1,9 @@
-"""Measures the machine's limits: memory bandwidth for decode, int8 products for prefill."""
+"""Measures the machine's limits: memory bandwidth for decode, int8 products for prefill.
+
+    python benchmarks/limits.py [--threads N]
+
+Run as a program, it prints them as one line of JSON, with the kernels that this program uses here.
+"""
 
 import argparse
 import json
@@ -7,23 +12,22 @@ import statistics
 import subprocess
 from collections.abc import Callable
 
-from common import FOLDER, Side, figure, progress, spread
+from common import FOLDER, figure, parser, progress, spread
 from models import BenchmarkModel
 
 
 class Limits:
     """Measures both limits, and says which part of them a rate is."""
 
-    def __init__(self, options: argparse.Namespace, ours: Side) -> None:
+    def __init__(self, options: argparse.Namespace, read_bandwidth: Callable[[], float]) -> None:
         self.instruction: str | None = None  # that the arithmetic peak was measured with
-        self._ours = ours
+        self._read_bandwidth = read_bandwidth  # bytes per second
         self._command = [str(options.work / "peak"), str(options.threads)]
         self._has_peak = _compiled(self._command[0])
 
     def measures(self) -> dict[str, Callable[[], float]]:
         """Return what to measure in each round of a run: bytes and operations per second, of all threads together."""
-        bandwidth = {"bandwidth": lambda: float(self._ours.ask("read_bandwidth")["bytes_per_s"])}
-        return bandwidth | ({"peak": self._peak} if self._has_peak else {})
+        return {"bandwidth": self._read_bandwidth} | ({"peak": self._peak} if self._has_peak else {})
 
     def record(self, rates: dict[str, list[float]]) -> dict[str, object]:
         """Return the limits for the report."""
@@ -68,3 +72,28 @@ def _compiled(program: str) -> bool:
         return False
     subprocess.run([compiler, "-O3", "-march=native", "-pthread", str(FOLDER / "peak.c"), "-o", program], check=True)
     return True
+
+
+def main() -> None:
+    """Print the limits of this machine, measured once."""
+    import mlx.core as mx
+
+    from mistral_mlx import kernels
+
+    options = parser("The limits of this machine: reading memory, and int8 products.").parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    mx.set_default_device(mx.cpu)
+    kernels.set_threads(options.threads)
+    limits = Limits(options, lambda: kernels.read_bandwidth() or 0.0)
+    found = {name: measure() for name, measure in limits.measures().items()}
+    record = {
+        "kernels": kernels.names(),
+        "read_gb_s": figure(found["bandwidth"] / 1e9) if found["bandwidth"] else None,
+        "int8_top_s": figure(found["peak"] / 1e12) if "peak" in found else None,
+        "instruction": limits.instruction,
+    }
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import FOLDER, figure, finish, machine, parser, progress
+from common import FOLDER, figure, parser, progress
+from report import finish, machine
 
 from mistral_mlx.convert import convert
 from mistral_mlx.convert.export.gguf_export import export_gguf
@@ -49,7 +50,7 @@ def ours(calibrate: Path, sizes: list[float]) -> dict[tuple[str, str], dict[str,
 def main() -> None:
     """Measure and report."""
     options = _options()
-    described = machine()
+    described = machine(options)
     model, tokenizer = load(options.folder)
     ids = tokenizer.encode(options.text.read_text("utf-8"))
     cut = windows(ids, context=options.context, bos_id=tokenizer.bos_id, limit=options.windows)
@@ -69,7 +70,7 @@ def main() -> None:
 
         draw(record, options.plot)
     _print_table(record["rows"])
-    finish("quality", {key: value for key, value in record.items() if key != "rows"}, described)
+    finish("quality", {key: value for key, value in record.items() if key != "rows"}, described, options)
     print(json.dumps(record["rows"]))
 
 

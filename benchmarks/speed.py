@@ -10,9 +10,10 @@ import argparse
 from collections.abc import Callable
 
 import sides
-from common import Side, alternate, figure, finish, machine, parser, ratio
+from common import Side, alternate, figure, parser, ratio
 from limits import Limits, decode_rate, prefill_rate
 from models import BenchmarkModel, check_memory, ready
+from report import finish, machine
 
 MLX_LM_TOKENS = {"prefill": 4, "decode": 2}
 
@@ -20,13 +21,13 @@ MLX_LM_TOKENS = {"prefill": 4, "decode": 2}
 def main() -> None:
     """Measure and report."""
     options = _options()
-    described = machine()
+    described = machine(options)
     model = ready(options)
     check_memory(model, model)
     tokens = {"prefill": options.prefill, "decode": options.decode}
     tokens = {"ours": tokens, "peer": MLX_LM_TOKENS if options.peer == "mlx-lm" else tokens}
     with sides.ours(options, model) as ours, _peer(options, model) as peer:
-        limits = Limits(options, ours)
+        limits = Limits(options, ours.read_bandwidth)
         measures = {
             f"{what} {name}": _rate(side, what, tokens[name][what], options.depth)
             for what in ("prefill", "decode")
@@ -49,7 +50,7 @@ def main() -> None:
                 for what, measure in (("prefill", prefill_rate), ("decode", decode_rate))
             },
         }
-    finish("speed", record, described)
+    finish("speed", record, described, options)
 
 
 def _options() -> argparse.Namespace:

@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 
 import children
-from common import FOLDER, alternate, finish, machine, parser, ratio, spread
+from common import FOLDER, alternate, parser, ratio, spread
 from models import BenchmarkModel, ready
+from report import finish, machine
 
 BYTES = "wxyz"  # of the dummy vocabulary; with the begin of the text and three of a space, eight tokens
 PROMPT = {"smollm2": "One two three four five six seven eight"}
@@ -26,7 +27,7 @@ def main() -> None:
     options = parser("From the start of a process to its first token, and to the end of --help.")
     options.add_argument("--model", default="7b-4bit", help="one of those in models.py")
     arguments = options.parse_args()
-    described = machine()
+    described = machine(arguments)
     model = ready(arguments)
     commands = _commands(arguments, model)
     files = {"ours": model.folder(arguments.work), "peer": model.gguf(arguments.work)}
@@ -49,7 +50,7 @@ def main() -> None:
             "mlx_lm_against_ours": ratio(seconds["help mlx-lm"], seconds["help ours"]),
         },
     }
-    finish("start", record, described)
+    finish("start", record, described, arguments)
 
 
 def _first_output_s(command: list[object], files: Path | None) -> float:
