@@ -1,78 +1,104 @@
-"""Measures prefill and decode in turns, ours against a peer.
+"""Measures prefill and decode in turns, ours against each peer and against the faster one of each round.
 
-    python benchmarks/speed.py --model 7b-4bit [--peer llama.cpp|mlx-lm]
+    python benchmarks/speed.py --model 7b-4bit --llama-bench PATH --ik-bench PATH [--mlx-lm]
 
-mlx-lm takes seconds to minutes for a token of a 7B on a CPU, so it gets a few tokens only. It multiplies the rows of
-a prompt one by one, so its rate hardly depends on how many there are.
+A peer that is llama-bench runs as a process for each measurement: it loads the model and warms up, and reports the rate
+of the work alone. mlx-lm takes seconds to minutes for a token of a 7B on a CPU, so it gets a few tokens only. It
+multiplies the rows of a prompt one by one, so its rate hardly depends on how many there are.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
+import peers
 import sides
-from common import Side, alternate, figure, parser, ratio
+from common import Side, alternate, fastest, figure, parser, ratio
 from limits import Limits, decode_rate, prefill_rate
 from models import BenchmarkModel, check_memory, ready
 from report import finish, machine
 
 MLX_LM_TOKENS = {"prefill": 4, "decode": 2}
+FASTER = "the faster peer"
+
+Rates = dict[str, list[float]]
 
 
 def main() -> None:
     """Measure and report."""
     options = _options()
+    if not (options.llama_bench or options.ik_bench or options.mlx_lm):
+        raise SystemExit("name a peer: --llama-bench, --ik-bench or --mlx-lm")
     described = machine(options)
     model = ready(options)
     check_memory(model, model)
     tokens = {"prefill": options.prefill, "decode": options.decode}
-    tokens = {"ours": tokens, "peer": MLX_LM_TOKENS if options.peer == "mlx-lm" else tokens}
-    with sides.ours(options, model) as ours, _peer(options, model) as peer:
+    others = peers.chosen(options, model)
+    with sides.ours(options, model) as ours, _mlx_lm(options, model) as mlx_lm:
         limits = Limits(options, ours.read_bandwidth)
-        measures = {
-            f"{what} {name}": _rate(side, what, tokens[name][what], options.depth)
-            for what in ("prefill", "decode")
-            for name, side in (("ours", ours), ("peer", peer))
-        }
-        rates = alternate(options.runs, measures | limits.measures())
+        measures = {what: _measures(what, n, ours, others, mlx_lm) for what, n in tokens.items()}
+        names = list(measures["decode"])[1:]
+        flat = {f"{what} {name}": measure for what, all_ in measures.items() for name, measure in all_.items()}
+        rates = alternate(options.runs, flat | limits.measures())
         record = {
             "model": model.name,
             "ours": ours.about,
-            "peer": peer.about,
+            "peers": {peer.name: peer.about() for peer in others} | ({"mlx-lm": mlx_lm.about} if mlx_lm else {}),
             "threads": options.threads,
             "runs": options.runs,
-            "tokens": tokens,
-            "depth": options.depth,
-            "idle_cores": {"ours": figure(ours.idle_share), "peer": figure(peer.idle_share)},
+            "tokens": tokens | ({"mlx-lm": MLX_LM_TOKENS} if mlx_lm else {}),
+            "idle_cores": figure(ours.idle_share),
             "limits": limits.record(rates),
-            **{
-                what: {"ratio": ratio(rates[f"{what} ours"], rates[f"{what} peer"])}
-                | {name: measure(model, rates[f"{what} {name}"], rates) for name in ("ours", "peer")}
-                for what, measure in (("prefill", prefill_rate), ("decode", decode_rate))
-            },
+            "prefill": _compared("prefill", names, rates, partial(prefill_rate, model)),
+            "decode": _compared("decode", names, rates, partial(decode_rate, model)),
         }
     finish("speed", record, described, options)
 
 
 def _options() -> argparse.Namespace:
-    options = parser("Prefill and decode, ours against a peer, in turns.")
+    options = parser("Prefill and decode, ours against peers, in turns.")
     options.add_argument("--model", default="7b-4bit", help="one of those in models.py")
-    options.add_argument("--peer", choices=("llama.cpp", "mlx-lm"), default="llama.cpp", help="the other side")
+    peers.add_options(options)
+    options.add_argument("--mlx-lm", action="store_true", help="mlx-lm is a peer, too")
     options.add_argument("--prefill", type=int, default=512, help="tokens of the prompt")
-    options.add_argument("--decode", type=int, default=32, help="tokens decoded one by one")
-    options.add_argument("--depth", type=int, default=0, help="position of the first of them")
+    options.add_argument("--decode", type=int, default=64, help="tokens decoded one by one")
     return options.parse_args()
 
 
-def _peer(options: argparse.Namespace, model: BenchmarkModel) -> Side:
-    if options.peer == "mlx-lm":
-        return sides.mlx_lm(options, model)
-    return sides.llama(options, model, max(options.prefill, options.depth + options.decode))
+@contextmanager
+def _mlx_lm(options: argparse.Namespace, model: BenchmarkModel) -> Iterator[Side | None]:
+    if not options.mlx_lm:
+        yield None
+        return
+    with sides.mlx_lm(options, model) as side:
+        yield side
 
 
-def _rate(side: Side, what: str, n_tokens: int, depth: int) -> Callable[[], float]:
-    """Return what measures the tokens per second of a side."""
-    arguments = {"n": n_tokens} | ({"depth": depth} if what == "decode" else {})
-    return lambda: n_tokens / side.seconds(what, **arguments)
+def _measures(
+    what: str, n: int, ours: Side, others: list[peers.Peer], mlx_lm: Side | None
+) -> dict[str, Callable[[], float]]:
+    """Return what measures the tokens per second of each program, ours first."""
+    found: dict[str, Callable[[], float]] = {"ours": partial(_rate, ours, what, n)}
+    found |= {peer.name: partial(getattr(peer, what), n) for peer in others}
+    return found | ({"mlx-lm": partial(_rate, mlx_lm, what, MLX_LM_TOKENS[what])} if mlx_lm else {})
+
+
+def _rate(side: Side, what: str, n: int) -> float:
+    return n / side.seconds(what, **{"n": n} | ({"depth": 0} if what == "decode" else {}))
+
+
+def _compared(
+    what: str, names: list[str], rates: Rates, describe: Callable[[list[float], Rates], dict[str, object]]
+) -> dict[str, object]:
+    """Return the rates of all programs, and the ratios of ours to each peer's and to the faster one's."""
+    found = {name: rates[f"{what} {name}"] for name in names}
+    against = found | ({FASTER: fastest(found.values())} if len(found) > 1 else {})
+    return {
+        "ours": describe(rates[f"{what} ours"], rates),
+        **{name: describe(values, rates) for name, values in found.items()},
+        "ours_against": {name: ratio(rates[f"{what} ours"], values) for name, values in against.items()},
+    }
 
 
 if __name__ == "__main__":

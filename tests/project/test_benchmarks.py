@@ -14,8 +14,9 @@ from mistral_mlx.kernels import native
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))  # scripts beside each other, not a package
 
-from common import alternate, ratio  # noqa: E402
+from common import alternate, fastest, ratio  # noqa: E402
 from models import MISTRAL_7B, MODELS, TINY  # noqa: E402
+from peers import Peer  # noqa: E402
 from random_weights import DEVIATION, write_gguf  # noqa: E402
 
 
@@ -28,6 +29,49 @@ def test_sides_take_turns_and_every_other_round_goes_backwards() -> None:
 
 def test_a_ratio_is_taken_within_a_round() -> None:
     assert ratio([1.0, 8.0, 30.0], [1.0, 4.0, 10.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
+
+
+def test_the_faster_peer_is_found_in_each_round() -> None:
+    assert fastest([[1.0, 5.0], [2.0, 3.0]]) == [2.0, 5.0]
+
+
+def program(path: Path, lines: list[str]) -> Path:
+    """Write a program that prints these lines, and leaves its arguments in a file beside it."""
+    path.write_text(f"#!/bin/sh\necho \"$@\" > {path}.called\ncat <<'END'\n" + "\n".join(lines) + "\nEND\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_rates_are_read_from_llama_bench(tmp_path: Path) -> None:
+    rows = [
+        {"n_prompt": p, "n_gen": 64 - p, "n_depth": d, "avg_ts": d + p + 0.5, "build_commit": "c", "build_number": 7}
+        for d in (0, 4096)
+        for p in (64, 0)
+    ]
+    bench = program(tmp_path / "llama-bench", [json.dumps(rows)])
+    peer = Peer("llama.cpp", "Q4_0", bench, ["-fa", "1"], Path("file.gguf"), 2)
+    assert peer.prefill(64) == 64.5
+    assert "-fa 1 -p 64 -n 0" in Path(f"{bench}.called").read_text()
+    assert peer.about()["build_commit"] == "c"
+    found = peer.at_depths([0, 4096], prefill=64, decode=64)
+    assert found == {"prefill 0": 64.5, "decode 0": 0.5, "prefill 4096": 4160.5, "decode 4096": 4096.5}
+    assert "-d 0,4096" in Path(f"{bench}.called").read_text()
+
+
+def test_rates_at_a_depth_are_read_from_the_sweep_of_ik(tmp_path: Path) -> None:
+    rows = [json.dumps({"n_kv": n, "speed_pp": n + 0.25, "speed_tg": n + 0.5}) for n in range(0, 4609, 512)]
+    bench = program(tmp_path / "llama-sweep-bench", ["", *rows, "timings"])
+    peer = Peer("ik", "Q4_0", bench.with_name("llama-bench"), [], Path("file.gguf"), 2)
+    found = peer.at_depths([0, 4096], prefill=512, decode=16)
+    assert found == {"prefill 0": 0.25, "decode 0": 0.5, "prefill 4096": 4096.25, "decode 4096": 4096.5}
+    assert "-c 4608 -b 512 -ub 512 -n 16 --sweep-stride 8" in Path(f"{bench}.called").read_text()
+
+
+def test_a_peer_that_fails_ends_the_benchmark_with_what_it_said(tmp_path: Path) -> None:
+    failing = program(tmp_path / "llama-bench", [])
+    failing.write_text("#!/bin/sh\necho no such model >&2\nexit 3\n")
+    with pytest.raises(SystemExit, match="ended with 3: no such model"):
+        Peer("ik", "Q4_0", failing, [], Path("file.gguf"), 2).decode(8)
 
 
 def test_the_shape_is_that_of_mistral_7b() -> None:
