@@ -13,13 +13,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
 Handler = Callable[..., dict[str, Any]]
+Measure = Callable[[], float | Mapping[str, float]]
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -115,15 +116,20 @@ def timed(work: Callable[[], object]) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - start}
 
 
-def alternate(runs: int, measures: Mapping[str, Callable[[], float]], *, warmup: int = 1) -> dict[str, list[float]]:
-    """Return `runs` values of each measure, taken in turns; every other round goes backwards."""
-    values: dict[str, list[float]] = {name: [] for name in measures}
+def alternate(runs: int, measures: Mapping[str, Measure], *, warmup: int = 1) -> dict[str, list[float]]:
+    """Return `runs` values of each measure, taken in turns; every other round goes backwards.
+
+    A measure that returns several named values gives a list for each, under both names with a space between.
+    """
+    values: dict[str, list[float]] = {}
     for n in range(-warmup, runs):
         for name in list(measures)[:: 1 if n % 2 == 0 else -1]:
-            value = measures[name]()
-            progress(f"{'warm-up' if n < 0 else f'round {n + 1}/{runs}'}: {name} {value:.4g}")
-            if n >= 0:
-                values[name].append(value)
+            found = measures[name]()
+            several = {f"{name} {key}": value for key, value in found.items()} if isinstance(found, Mapping) else {}
+            for label, value in (several or {name: found}).items():
+                progress(f"{'warm-up' if n < 0 else f'round {n + 1}/{runs}'}: {label} {value:.4g}")
+                if n >= 0:
+                    values.setdefault(label, []).append(value)
     return values
 
 
@@ -132,14 +138,16 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": figure(statistics.median(values)), "min": figure(min(values)), "max": figure(max(values))}
 
 
-def fastest(rates: Iterable[list[float]]) -> list[float]:
-    """Return the largest of some rates in each round."""
-    return [max(values) for values in zip(*rates, strict=True)]
-
-
 def ratio(ours: list[float], peer: list[float]) -> dict[str, float]:
     """Return the spread of ours / peer, each taken within one round, so that a drift of the machine cancels."""
     return spread([a / b for a, b in zip(ours, peer, strict=True)])
+
+
+def ratios(ours: list[float], peers: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Return the ratios of our rates to those of each peer and, if there are several, of the fastest in each round."""
+    fastest = [max(rates) for rates in zip(*peers.values(), strict=True)]
+    against = peers if len(peers) < 2 else {**peers, "the fastest peer": fastest}
+    return {name: ratio(ours, rates) for name, rates in against.items()}
 
 
 def figure(value: float) -> float:

@@ -1,21 +1,28 @@
-"""Measures what the window saves: decoding far past it, attention, bytes of the cache.
+"""Measures what a long text costs: prefill and decode far behind its beginning, attention, bytes of the cache.
 
-    python benchmarks/depth.py --model 7b-4bit
+    python benchmarks/depth.py --model 7b-4bit [--llama-bench PATH] [--ik-bench PATH]
 
-The far position is eight windows (32,768 for W = 4,096). The cache is not filled by a prompt but with random keys and
-values, which cost the same; "full" is the same model's cache and attention without a window.
+The depths are no tokens, one window and four (0, 4,096 and 16,384 for W = 4,096), and for our decoding eight (32,768).
+Our cache is not filled by a prompt but with random keys and values, which cost the same; "full" is the same model
+without a window. The peers read a prompt up to each depth, and have no window: compare "full" with them for equal
+work. The processes of the peers warm up by themselves, so there is no round before the first.
 """
 
 import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
 
+import peers
 import sides
-from common import Side, alternate, parser, ratio, spread
+from common import Measure, Side, alternate, parser, ratio, ratios, spread
 from limits import Limits
 from models import check_memory, ready
 from report import finish, machine
 
-N_WINDOWS = 8
-N_ATTENTION_WINDOWS = 4
+DEPTHS = (0, 1, 4)  # in windows
+FAR = 8
+
+Rates = dict[str, list[float]]
 
 
 def main() -> None:
@@ -26,38 +33,40 @@ def main() -> None:
     window = model.shape.window
     if window is None:
         raise SystemExit(f"{model.name} has no window; a model of Mistral 7B's shape has")
-    check_memory(model)
-    near, far, n_attention = window, N_WINDOWS * window, N_ATTENTION_WINDOWS * window
+    others = peers.chosen(options, model)
+    check_memory(model, *[model] * bool(others))
+    n_prefill, n_decode = min(options.prefill, window), options.decode
+    depths, far = [n * window for n in DEPTHS], FAR * window
     with sides.ours(options, model) as ours:
         limits = Limits(options, ours.read_bandwidth)
-        measures = {
-            "near": lambda: options.decode / ours.seconds("decode", n=options.decode, depth=near),
-            "far": lambda: options.decode / ours.seconds("decode", n=options.decode, depth=far),
-            "windowed": lambda: ours.seconds("attention", n=n_attention, window=window),
-            "full": lambda: ours.seconds("attention", n=n_attention, window=None),
-        }
-        values = alternate(options.runs, measures | limits.measures())
+        measures = _ours(ours, depths, n_prefill, n_decode)
+        measures |= {"ours far": partial(_rate, ours, "decode", n_decode, depth=far)}
+        measures |= _attention(ours, depths[-1], window)
+        measures |= {peer.name: _peer(peer, depths, n_prefill, n_decode) for peer in others}
+        ours.ask("decode", n=1)
+        ours.ask("prefill", n=n_prefill)
+        values = alternate(options.runs, measures | limits.measures(), warmup=0)
         record = {
             "model": model.name,
             "ours": ours.about,
+            "peers": {peer.name: peer.about() for peer in others},
             "threads": options.threads,
             "runs": options.runs,
-            "tokens": options.decode,
+            "tokens": {"prefill": n_prefill, "decode": n_decode},
             "window": window,
             "limits": limits.record(values),
-            "decode": {
-                "near_position": near,
-                "far_position": far,
-                "far_against_near": ratio(values["far"], values["near"]),
-                "near_tok_s": spread(values["near"]),
-                "far_tok_s": spread(values["far"]),
+            "depth": {str(depth): _at(depth, [peer.name for peer in others], values) for depth in depths},
+            "far": {
+                "position": far,
+                "tok_s": spread(values["ours far"]),
+                "against_window": ratio(values["ours far"], values[f"ours decode {window}"]),
             },
             "attention": {
-                "tokens": n_attention,
-                "windowed_against_full": ratio(values["full"], values["windowed"]),  # how many times faster
-                "pairs_full_against_windowed": _pairs(n_attention, None) / _pairs(n_attention, window),
-                "windowed_s": spread(values["windowed"]),
-                "full_s": spread(values["full"]),
+                "tokens": depths[-1],
+                "windowed_against_full": ratio(values["attention full"], values["attention windowed"]),  # times faster
+                "pairs_full_against_windowed": _pairs(depths[-1], None) / _pairs(depths[-1], window),
+                "windowed_s": spread(values["attention windowed"]),
+                "full_s": spread(values["attention full"]),
             },
             "cache": _cache(ours, far),
         }
@@ -65,10 +74,53 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    options = parser("Decoding far behind the window, attention alone, and the bytes of the cache.")
+    options = parser("Prefill and decode far behind the beginning, attention alone, and the bytes of the cache.")
     options.add_argument("--model", default="7b-4bit", help="one of those in models.py")
+    peers.add_options(options)
+    options.add_argument("--prefill", type=int, default=512, help="tokens of the prompt at each depth")
     options.add_argument("--decode", type=int, default=16, help="tokens decoded one by one")
     return options.parse_args()
+
+
+def _rate(side: Side, what: str, n: int, **place: object) -> float:
+    return n / side.seconds(what, n=n, **place)
+
+
+def _ours(ours: Side, depths: Sequence[int], n_prefill: int, n_decode: int) -> dict[str, Measure]:
+    """Return what measures our tokens per second at each depth, with the window and, where it hides some, without."""
+    measures: dict[str, Measure] = {}
+    for depth in depths:
+        for full in (False, True) if depth else (False,):
+            name = "full" if full else "ours"
+            for what, n in (("prefill", n_prefill), ("decode", n_decode)):
+                measures[f"{name} {what} {depth}"] = partial(_rate, ours, what, n, depth=depth, full=full)
+    return measures
+
+
+def _attention(ours: Side, n: int, window: int) -> dict[str, Measure]:
+    """Return what measures the seconds of one layer's attention over a prompt."""
+    return {
+        "attention windowed": lambda: ours.seconds("attention", n=n, window=window),
+        "attention full": lambda: ours.seconds("attention", n=n, window=None),
+    }
+
+
+def _peer(peer: peers.Peer, depths: Sequence[int], n_prefill: int, n_decode: int) -> Callable[[], dict[str, float]]:
+    return lambda: peer.at_depths(depths, prefill=n_prefill, decode=n_decode)
+
+
+def _at(depth: int, names: list[str], values: Rates) -> dict[str, object]:
+    """Return the figures of all programs at one depth."""
+    return {what: _compared(f"{what} {depth}", names, values) for what in ("prefill", "decode")}
+
+
+def _compared(label: str, names: list[str], values: Rates) -> dict[str, object]:
+    found = {name: values[f"{name} {label}"] for name in names}
+    ours = {name: values[f"{name} {label}"] for name in ("ours", "full") if f"{name} {label}" in values}
+    return {
+        **{name: {"tok_s": spread(rates)} for name, rates in (ours | found).items()},
+        **{f"{name}_against": ratios(rates, found) for name, rates in ours.items()},
+    }
 
 
 def _pairs(n: int, window: int | None) -> int:

@@ -34,14 +34,17 @@ class Ours:
         """Say what runs."""
         return {"version": f"mistral-mlx {__version__}", "kernels": kernels.names()}
 
-    def prefill(self, n: int) -> dict[str, Any]:
-        """Time a prompt of `n` tokens into an empty cache, up to the logits of its last token."""
-        self.cache = make_cache(self.model.args)
+    def prefill(self, n: int, depth: int = 0, full: bool = False) -> dict[str, Any]:
+        """Time a prompt of `n` tokens at positions from `depth` on, up to the logits of its last token.
+
+        With `full`, every token sees all before it, whatever the window of the model is.
+        """
+        self._go_to(depth, full=full)
         return timed(lambda: mx.eval(prefill(self.model, self._ids(n), self.cache)))
 
-    def decode(self, n: int, depth: int) -> dict[str, Any]:
+    def decode(self, n: int, depth: int = 0, full: bool = False) -> dict[str, Any]:
         """Time `n` tokens one by one at positions from `depth` on, up to the logits; nothing is sampled."""
-        self._go_to(depth)
+        self._go_to(depth, full=full)
         return timed(lambda: [mx.eval(self.model(mx.array([[token]]), self.cache)) for token in self._ids(n)])
 
     def cache_nbytes(self) -> dict[str, Any]:
@@ -69,11 +72,13 @@ class Ours:
             raise SystemExit(f"the read bandwidth is measured by the native kernels: {native.missing}")
         return {"bytes_per_s": native.ext.read_bandwidth(BANDWIDTH_NBYTES, BANDWIDTH_REPEATS)}
 
-    def _go_to(self, depth: int) -> None:
+    def _go_to(self, depth: int, *, full: bool) -> None:
         """Take the cache back to `depth`; where it never was, or cannot go back, fill a new one."""
         first = self.cache[0]
-        if first.offset < depth or not first.can_trim(first.offset - depth):
-            self.cache = make_cache(self.model.args)
+        empty = [RollingBufferCache(None) for _ in self.cache] if full else make_cache(self.model.args)
+        can_go_back = first.offset >= depth and first.can_trim(first.offset - depth)
+        if depth == 0 or not can_go_back or first.window != empty[0].window:
+            self.cache = empty
             self._fill(self.cache, depth)
         else:
             for layer in self.cache:

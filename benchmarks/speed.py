@@ -1,4 +1,4 @@
-"""Measures prefill and decode in turns, ours against each peer and against the faster one of each round.
+"""Measures prefill and decode in turns, ours against each peer and against the fastest one of each round.
 
     python benchmarks/speed.py --model 7b-4bit --llama-bench PATH --ik-bench PATH [--mlx-lm]
 
@@ -14,13 +14,12 @@ from functools import partial
 
 import peers
 import sides
-from common import Side, alternate, fastest, figure, parser, ratio
+from common import Side, alternate, figure, parser, ratios
 from limits import Limits, decode_rate, prefill_rate
 from models import BenchmarkModel, check_memory, ready
 from report import finish, machine
 
 MLX_LM_TOKENS = {"prefill": 4, "decode": 2}
-FASTER = "the faster peer"
 
 Rates = dict[str, list[float]]
 
@@ -91,13 +90,12 @@ def _rate(side: Side, what: str, n: int) -> float:
 def _compared(
     what: str, names: list[str], rates: Rates, describe: Callable[[list[float], Rates], dict[str, object]]
 ) -> dict[str, object]:
-    """Return the rates of all programs, and the ratios of ours to each peer's and to the faster one's."""
+    """Return the rates of all programs, and the ratios of ours to each peer's and to the fastest one's."""
     found = {name: rates[f"{what} {name}"] for name in names}
-    against = found | ({FASTER: fastest(found.values())} if len(found) > 1 else {})
     return {
         "ours": describe(rates[f"{what} ours"], rates),
         **{name: describe(values, rates) for name, values in found.items()},
-        "ours_against": {name: ratio(rates[f"{what} ours"], values) for name, values in against.items()},
+        "ours_against": ratios(rates[f"{what} ours"], found),
     }
 
 

@@ -14,7 +14,7 @@ from mistral_mlx.kernels import native
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))  # scripts beside each other, not a package
 
-from common import alternate, fastest, ratio  # noqa: E402
+from common import alternate, ratio, ratios  # noqa: E402
 from models import MISTRAL_7B, MODELS, TINY  # noqa: E402
 from peers import Peer  # noqa: E402
 from random_weights import DEVIATION, write_gguf  # noqa: E402
@@ -31,8 +31,19 @@ def test_a_ratio_is_taken_within_a_round() -> None:
     assert ratio([1.0, 8.0, 30.0], [1.0, 4.0, 10.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
 
 
-def test_the_faster_peer_is_found_in_each_round() -> None:
-    assert fastest([[1.0, 5.0], [2.0, 3.0]]) == [2.0, 5.0]
+def test_our_rates_are_compared_with_the_fastest_peer_of_each_round() -> None:
+    found = ratios([4.0, 15.0], {"a": [1.0, 5.0], "b": [2.0, 3.0]})
+    assert found["a"] == {"median": 3.5, "min": 3.0, "max": 4.0}
+    assert found["the fastest peer"] == {"median": 2.5, "min": 2.0, "max": 3.0}
+    assert list(ratios([4.0], {"a": [1.0]})) == ["a"]
+
+
+def test_a_measure_may_return_several_values() -> None:
+    assert alternate(2, {"a": lambda: {"x": 1.0, "y": 2.0}, "b": lambda: 3.0}, warmup=0) == {
+        "a x": [1.0, 1.0],
+        "a y": [2.0, 2.0],
+        "b": [3.0, 3.0],
+    }
 
 
 def program(path: Path, lines: list[str]) -> Path:
@@ -102,6 +113,8 @@ def test_depth_ends_with_one_line_of_json(tmp_path) -> None:
     record = json.loads(lines[-1])
     assert record["cache"]["position"] == 8 * record["window"] == 2048
     assert record["cache"]["full_against_ring"] == 2048 / 320  # a window of 256 has 320 slots
+    assert list(record["depth"]) == ["0", "256", "1024"]
+    assert record["depth"]["1024"]["decode"]["full"]["tok_s"]["median"] > 0
     assert record["limits"]["read_gb_s"]["median"] > 0
     folder, *files = MODELS["tiny-4bit"].files(tmp_path)
     assert len(files) == 2
