@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import gguf
+import mlx.core as mx
 import pytest
 
 from mistral_mlx.kernels import native
@@ -18,6 +19,7 @@ from common import alternate, ratio, ratios  # noqa: E402
 from models import MISTRAL_7B, MODELS, TINY  # noqa: E402
 from peers import Peer  # noqa: E402
 from random_weights import DEVIATION, write_gguf  # noqa: E402
+from rows import random_block  # noqa: E402
 
 
 def test_sides_take_turns_and_every_other_round_goes_backwards() -> None:
@@ -120,3 +122,13 @@ def test_depth_ends_with_one_line_of_json(tmp_path) -> None:
     assert len(files) == 2
     for path in (folder / "model.safetensors", *files):
         assert abs(path.stat().st_size / MODELS["tiny-4bit"].nbytes - 1) < 0.01
+
+
+def test_a_block_for_rows_takes_the_bytes_of_its_weights() -> None:
+    weights = sum(rows * columns for rows, columns in TINY.layer().values())
+    for bits in (4, 8):
+        block = random_block(TINY, bits, seed=0)
+        assert block.nbytes == weights * (bits + 0.5) / 8
+        h = block.compute(mx.ones((1, 3, TINY.dim)))
+        assert h.shape == (1, 3, TINY.dim)
+        assert 0.1 < mx.abs(h).mean().item() < 10  # random weights neither kill nor blow up what they multiply
