@@ -1,6 +1,6 @@
 """Measures the error of the arithmetic alone: ours and the peers', each against floats on the same packed weights.
 
-    python benchmarks/accuracy.py --model smollm2 --text FILE [--llama-bench PATH] [--ik-bench PATH]
+    python benchmarks/accuracy.py --model smollm2-q4_0 --text FILE [--llama-bench PATH] [--ik-bench PATH]
 
 What quantizing costs is another question (quality.py): here the weights are equal, and what differs is how activations
 are rounded and sums are made. Ours is compared with the reference of the tests, a forward pass in float64. A peer is
@@ -22,7 +22,7 @@ import peers
 from accuracy_ours import cut
 from accuracy_reference import logits, unpacked
 from common import FOLDER, figure, parser, progress
-from models import ready
+from models import TRAINED, ready
 from report import finish, machine
 
 from mistral_mlx.files.folder import ModelFolder
@@ -73,7 +73,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     options = parser("The error of the arithmetic alone, on equal weights.")
-    options.add_argument("--model", choices=("smollm2", "stories15m"), default="smollm2", help="trained models alone")
+    options.add_argument("--model", choices=TRAINED, default="smollm2-q4_0", help="trained models alone")
     options.add_argument("--text", type=Path, required=True, help="what is predicted")
     options.add_argument("--context", type=int, default=512, help="tokens of a window, if the model takes so many")
     options.add_argument("--tokens", type=int, default=4096, help="to score, read in prompts")

@@ -4,7 +4,7 @@ Random weights cost what trained ones do. The same shape is written as an MLX fo
 bits per weight, tensor after tensor. Everything has a dummy vocabulary, so that all programs load it. The trained
 models are packed GGUF files, and our folder is converted from the file without loss.
 
-    python benchmarks/models.py --work DIR 7b-4bit 7b-8bit 7b-bf16 1b-bf16 smollm2 stories15m
+    python benchmarks/models.py --work DIR 7b-4bit 7b-8bit 7b-bf16 1b-bf16 smollm2 smollm2-q4_0 stories15m
 """
 
 import argparse
@@ -106,12 +106,17 @@ class BenchmarkModel:
 
 _PACKED = {"4bit": (4.5, ("Q4_0", "Q4_K")), "8bit": (8.5, ("Q8_0",)), "bf16": (16.0, ("BF16",))}  # groups of 64
 _SHAPES = {"7b": MISTRAL_7B, "1b": MISTRAL_1B, "tiny": TINY}
-_TRAINED = {"smollm2": SMOLLM2, "stories15m": STORIES15M}
+TRAINED = {  # with tokenizers of their own, and made of their GGUF file
+    "smollm2": BenchmarkModel("smollm2", SMOLLM2, 5.0, ("Q4_1",)),
+    # ik_llama.cpp computes Q4_1 wrongly where rows are no multiple of 128, as those of these two models are.
+    "smollm2-q4_0": BenchmarkModel("smollm2-q4_0", SMOLLM2, 4.5, ("Q4_0",)),
+    "stories15m": BenchmarkModel("stories15m", STORIES15M, 4.5, ("Q4_0",)),
+}
 MODELS = {
     f"{prefix}-{suffix}": BenchmarkModel(f"{prefix}-{suffix}", shape, bits, kinds)
     for prefix, shape in _SHAPES.items()
     for suffix, (bits, kinds) in _PACKED.items()
-} | {name: BenchmarkModel(name, shape, 5.0, ("Q4_1",)) for name, shape in _TRAINED.items()}  # groups of 32
+} | TRAINED
 
 
 def named(name: str) -> BenchmarkModel:
@@ -168,18 +173,22 @@ def _whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _write_gguf(model: BenchmarkModel, path: Path, kind: str, llama_python: str) -> None:
-    if model.name == "smollm2":
-        shutil.copyfile(_smollm2_file(llama_python), path)
-    elif model.name == "stories15m":
-        _write_stories(path)
-    else:
+    if model.name not in TRAINED:
         from random_weights import write_gguf
 
         write_gguf(model.shape, path, kind)
+    elif model.name == "smollm2":
+        shutil.copyfile(_smollm2_file(llama_python), path)
+    else:
+        from requantize import write_q4_0
+
+        with tempfile.TemporaryDirectory(dir=path.parent) as work:
+            stories = model.name == "stories15m"
+            write_q4_0(_stories15m_file(Path(work)) if stories else _smollm2_file(llama_python), path)
 
 
 def _write_folder(model: BenchmarkModel, path: Path, gguf: Path) -> None:
-    if model.name in _TRAINED:
+    if model.name in TRAINED:
         from mistral_mlx.convert import convert
 
         convert(gguf, path)  # without loss
@@ -189,16 +198,13 @@ def _write_folder(model: BenchmarkModel, path: Path, gguf: Path) -> None:
     write_folder(model, path)
 
 
-def _write_stories(path: Path) -> None:
-    """Pack stories15M in groups of 32, and write it as a GGUF file, which holds the same weights."""
-    from mistral_mlx.convert import convert
+def _stories15m_file(work: Path) -> Path:
+    """Write stories15M as a GGUF file of floats."""
     from mistral_mlx.convert.export.gguf_export import export_gguf
 
-    with tempfile.TemporaryDirectory(dir=path.parent) as work:
-        plain, packed = Path(work) / "plain", Path(work) / "packed"
-        subprocess.run([sys.executable, FOLDER / "stories15m.py", plain], check=True)
-        convert(plain, packed, bits=4, group_size=32, dtype="float16")
-        export_gguf(packed, path)
+    subprocess.run([sys.executable, FOLDER / "stories15m.py", work / "folder"], check=True)
+    export_gguf(work / "folder", work / "file.gguf")
+    return work / "file.gguf"
 
 
 def _smollm2_file(llama_python: str) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import gguf
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from mistral_mlx.kernels import native
@@ -19,6 +20,7 @@ from common import alternate, ratio, ratios  # noqa: E402
 from models import MISTRAL_7B, MODELS, TINY  # noqa: E402
 from peers import Peer  # noqa: E402
 from random_weights import DEVIATION, write_gguf  # noqa: E402
+from requantize import write_q4_0  # noqa: E402
 from rows import random_block  # noqa: E402
 
 
@@ -122,6 +124,20 @@ def test_depth_ends_with_one_line_of_json(tmp_path) -> None:
     assert len(files) == 2
     for path in (folder / "model.safetensors", *files):
         assert abs(path.stat().st_size / MODELS["tiny-4bit"].nbytes - 1) < 0.01
+
+
+def test_a_file_is_rewritten_as_q4_0(tmp_path: Path) -> None:
+    write_gguf(TINY, tmp_path / "source.gguf", "BF16")
+    write_q4_0(tmp_path / "source.gguf", tmp_path / "target.gguf")
+    source, target = (gguf.GGUFReader(tmp_path / f"{name}.gguf") for name in ("source", "target"))
+    counts = ("GGUF.version", "GGUF.tensor_count", "GGUF.kv_count")
+    read = [{k: f.contents() for k, f in file.fields.items() if k not in counts} for file in (source, target)]
+    assert read[0] == read[1]
+    for before, after in zip(source.tensors, target.tensors, strict=True):
+        assert (after.name, list(after.shape)) == (before.name, list(before.shape))
+        assert after.tensor_type.name == ("F32" if len(before.shape) == 1 else "Q4_0")
+        a, b = (gguf.quants.dequantize(t.data, t.tensor_type) for t in (before, after))
+        assert np.abs(a - b).max() <= 0.126 * np.abs(a).max()  # one step, where there is no code 8
 
 
 def test_a_block_for_rows_takes_the_bytes_of_its_weights() -> None:
