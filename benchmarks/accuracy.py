@@ -109,12 +109,12 @@ def _peer(peer: peers.Peer, text: Path, context: int, n_windows: int, work: Path
     arguments: list[object] = ["-f", text, "-c", context, "--chunks", n_windows, "-t", peer.threads]
     arguments += ["--kl-divergence-base", base]
     progress(f"{peer.name}: float32")
-    peers.output(peer.program.with_name("llama-quantize"), "--allow-requantize", peer.file, plain, "F32")
-    peers.output(perplexity, "-m", plain, *arguments)
+    peers.run(peer.program.with_name("llama-quantize"), "--allow-requantize", peer.file, plain, "F32")
+    peers.run(perplexity, "-m", plain, *arguments)
     plain.unlink()
     progress(f"{peer.name}: {peer.kind}")
     flags = FLAGS[peer.family]
-    said = peers.output(perplexity, "-m", peer.file, *arguments, "--kl-divergence", *flags)
+    said = "\n".join(peers.run(perplexity, "-m", peer.file, *arguments, "--kl-divergence", *flags))
     base.unlink()
     return {**figures(said), "flags": " ".join(flags)}
 

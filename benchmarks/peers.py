@@ -62,7 +62,7 @@ class Peer:
 
     def _bench(self, *arguments: object) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = json.loads(
-            output(self.program, "-m", self.file, "-t", self.threads, "-r", 1, "-o", "json", *self.flags, *arguments)
+            run(self.program, "-m", self.file, "-t", self.threads, "-r", 1, "-o", "json", *self.flags, *arguments)[0]
         )
         self.build |= {name: rows[0][name] for name in ("build_commit", "build_number")}
         return rows
@@ -72,7 +72,7 @@ class Peer:
         stride = math.gcd(*depths) // prefill
         arguments = ["-m", self.file, "-t", self.threads, "-c", max(depths) + prefill, "-b", prefill, "-ub", prefill]
         arguments += ["-n", decode, "--sweep-stride", stride, "--output-format", "jsonl", *SWEEP_FLAGS]
-        lines = output(self.program.with_name("llama-sweep-bench"), *arguments).splitlines()
+        lines = "\n".join(run(self.program.with_name("llama-sweep-bench"), *arguments)).splitlines()
         rows = {row["n_kv"]: row for row in map(json.loads, filter(lambda line: line.startswith("{"), lines))}
         return {
             f"{what} {depth}": rows[depth][f"speed_{short}"]
@@ -87,22 +87,28 @@ def add_options(options: argparse.ArgumentParser) -> None:
         what = "llama.cpp" if name == "llama" else "ik_llama.cpp"
         options.add_argument(f"--{name}-bench", type=_program, help=f"llama-bench of {what}")
         options.add_argument(f"--{name}-flags", default=FLAGS[family], help=f"for it; write --{name}-flags='...'")
+    options.add_argument("--kinds", nargs="+", help="of GGUF files that the peers read; by default all of the model")
 
 
 def chosen(options: argparse.Namespace, model: BenchmarkModel) -> list[Peer]:
-    """Return the peers that the options name, each with each file of the model."""
+    """Return the peers that the options name, each with each file of the model.
+
+    Raises SystemExit if the model has no file of a kind.
+    """
+    if unknown := set(options.kinds or ()) - set(model.kinds):
+        raise SystemExit(f"{model.name} has files of {', '.join(model.kinds)}, not of {', '.join(sorted(unknown))}")
     work = options.work.resolve()
     found = (("llama.cpp", options.llama_bench, options.llama_flags), ("ik", options.ik_bench, options.ik_flags))
     return [
         Peer(family, kind, program, shlex.split(flags), model.gguf(work, kind), options.threads)
         for family, program, flags in found
         if program
-        for kind in model.kinds
+        for kind in options.kinds or model.kinds
     ]
 
 
-def output(program: Path, *arguments: object) -> str:
-    """Run a program to its end in a folder of its own; return what it wrote.
+def run(program: Path, *arguments: object) -> tuple[str, str]:
+    """Run a program to its end in a folder of its own; return what it wrote to stdout and to stderr.
 
     Raises SystemExit if it fails or is not there.
     """
@@ -114,7 +120,7 @@ def output(program: Path, *arguments: object) -> str:
             raise SystemExit(f"{program} cannot be run: {error}") from None
     if done.returncode:
         raise SystemExit(f"{shlex.join(command)} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
-    return done.stdout
+    return done.stdout, done.stderr
 
 
 def _program(name: str) -> Path:

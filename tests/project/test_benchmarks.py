@@ -22,6 +22,7 @@ from peers import Peer  # noqa: E402
 from random_weights import DEVIATION, write_gguf  # noqa: E402
 from requantize import write_q4_0  # noqa: E402
 from rows import random_block  # noqa: E402
+from table import table  # noqa: E402
 
 
 def test_sides_take_turns_and_every_other_round_goes_backwards() -> None:
@@ -52,7 +53,9 @@ def test_a_measure_may_return_several_values() -> None:
 
 def program(path: Path, lines: list[str]) -> Path:
     """Write a program that prints these lines, and leaves its arguments in a file beside it."""
-    path.write_text(f"#!/bin/sh\necho \"$@\" > {path}.called\ncat <<'END'\n" + "\n".join(lines) + "\nEND\n")
+    redirect = " >&2" if path.name == "llama-sweep-bench" else ""  # as that program does
+    text = "\n".join(lines)
+    path.write_text(f"#!/bin/sh\necho \"$@\" > {path}.called\ncat{redirect} <<'END'\n{text}\nEND\n")
     path.chmod(0o755)
     return path
 
@@ -87,6 +90,28 @@ def test_a_peer_that_fails_ends_the_benchmark_with_what_it_said(tmp_path: Path) 
     failing.write_text("#!/bin/sh\necho no such model >&2\nexit 3\n")
     with pytest.raises(SystemExit, match="ended with 3: no such model"):
         Peer("ik", "Q4_0", failing, [], Path("file.gguf"), 2).decode(8)
+
+
+def test_the_table_has_a_row_for_each_machine_and_the_later_figures_of_a_day() -> None:
+    def record(cpu: str, date: str, median: float) -> dict[str, object]:
+        spread = {"median": median, "min": 1.0, "max": 9.0}
+        machine = dict.fromkeys("cores memory_gb system kernels read_gb_s int8_top_s instruction".split(), 1)
+        part = {"ours": {"tok_s": spread, "of_limit": 0.5}, "ik Q4_0": {"tok_s": spread, "of_limit": None}}
+        part["ours_against"] = {"ik Q4_0": spread}
+        return {
+            "benchmark": "speed", "machine": {"cpu": cpu, "date": date, **machine}, "model": "7b-4bit", "runs": 5,
+            "tokens": {"prefill": 512}, "prefill": part, "decode": part,
+        }  # fmt: skip
+
+    lines = list(table([record("A", "day 1", 2.0), record("B", "day 1", 3.0), record("A", "day 1", 4.0)]))
+    assert [line.split(":")[0] for line in lines[:2]] == ["- A, day 1", "- B, day 1"]
+    assert [line.split(" | ")[1:5] for line in lines[-2:]] == [
+        ["A, day 1", "4 tok/s", "4 tok/s", "4 (1 to 9)"],
+        ["B, day 1", "3 tok/s", "3 tok/s", "3 (1 to 9)"],
+    ]
+    assert lines[-1].startswith("| decode, 7b-4bit, against ik Q4_0 (5 runs) |")
+    assert lines[-1].endswith("| 50 % and ? |")
+    assert len(lines) == 2 + 1 + 2 + 4
 
 
 def test_the_shape_is_that_of_mistral_7b() -> None:
