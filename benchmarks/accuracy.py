@@ -10,7 +10,6 @@ of its llama-bench. All read the same windows of the same text, and the second h
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
@@ -29,7 +28,6 @@ from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.measure.evaluation import Window
 from mistral_mlx.model.loading import read_args
 
-EXACT = "MISTRAL_MLX_EXACT"  # the environment variable for activations in 16 bits everywhere
 FLAGS = {"llama.cpp": ("-fa", "on"), "ik": peers.SWEEP_FLAGS}
 FIGURES = {
     "mean_kl": r"Mean +KLD: +(\S+)",
@@ -55,8 +53,8 @@ def main() -> None:
         reference = Path(work) / "reference.npy"
         _write_reference(folder, cut(folder, text, context, counts[0]), reference)
         ours = {
-            name: _ours([folder, text, context, *counts, reference, options.threads], environment)
-            for name, environment in (("default", {}), ("exact", {EXACT: "1"}))
+            arithmetic: _ours(folder, text, context, *counts, reference, options.threads, arithmetic)
+            for arithmetic in ("rotated", "exact")
         }
         reference.unlink()
         others = {peer.name: _peer(peer, text, context, counts[0], Path(work)) for peer in peers.chosen(options, model)}
@@ -93,11 +91,10 @@ def _write_reference(folder: Path, windows: list[Window], path: Path) -> None:
     target.flush()
 
 
-def _ours(arguments: list[object], environment: dict[str, str]) -> dict[str, object]:
-    """Return our figures, of a process with other variables in its environment."""
+def _ours(*arguments: object) -> dict[str, object]:
+    """Return our figures, of a process of its own."""
     command = [sys.executable, FOLDER / "accuracy_ours.py", *map(str, arguments)]
-    inherited = {name: value for name, value in os.environ.items() if name != EXACT}
-    done = subprocess.run(command, env=inherited | environment, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, object] = json.loads(done.stdout)
     return found
 

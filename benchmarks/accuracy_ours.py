@@ -1,6 +1,6 @@
 """Our side of accuracy.py: a model's predictions of a text against logits that lie in a file.
 
-python benchmarks/accuracy_ours.py FOLDER TEXT CONTEXT WINDOWS SINGLE_WINDOWS REFERENCE.npy THREADS
+python benchmarks/accuracy_ours.py FOLDER TEXT CONTEXT WINDOWS SINGLE_WINDOWS REFERENCE.npy THREADS rotated|exact
 """
 
 import json
@@ -47,6 +47,7 @@ def main() -> None:
     context, n_windows, n_single, threads = (int(sys.argv[n]) for n in (3, 4, 5, 7))
     mx.set_default_device(mx.cpu)
     kernels.set_threads(threads)
+    kernels.set_exact(sys.argv[8] == "exact")
     model = load_model(folder)
     found = cut(folder, text, context, n_windows)
     expected = dict(zip(found, np.load(reference, mmap_mode="r"), strict=True))

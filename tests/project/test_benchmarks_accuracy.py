@@ -52,7 +52,7 @@ def test_our_side_finds_how_far_it_is_from_the_reference(tmp_path: Path, error: 
     args, weights = unpacked(folder)
     expected = np.array([logits(args, weights, window.ids[:-1])[window.first :] for window in windows], np.float32)
     np.save(file, expected + error * np.random.default_rng(0).standard_normal(expected.shape).astype(np.float32))
-    command = [sys.executable, BENCHMARKS / "accuracy_ours.py", folder, text, "16", "2", "1", file, "1"]
+    command = [sys.executable, BENCHMARKS / "accuracy_ours.py", folder, text, "16", "2", "1", file, "1", "exact"]
     found = json.loads(subprocess.check_output(command))
     for reading in ("prompt", "token_by_token"):
         kl = found[reading]["mean_kl"]
