@@ -50,6 +50,16 @@ class Rotation(NamedTuple):
     base: float | None = None  # of plain frequencies, which MLX's own operation computes itself
 
 
+class ReadyBlock(NamedTuple):
+    """A transformer block as data."""
+
+    weights: list[Weight]  # of q, k, v, o, gate, up and down
+    norms: list[Norm]  # before q and gate
+    rotation: Rotation
+    scale: float  # of the scores
+    n_kv_heads: int
+
+
 Part = tuple[int, tuple[int, ...], mx.Dtype]  # of a file: first byte, shape, dtype
 
 
@@ -246,6 +256,35 @@ def run_block(
         slots=slots or 0,
         scale=scale,
     )
+
+
+class ReadyModel:
+    """All blocks of a model with its last norm and its head, made ready for the native kernels."""
+
+    def __init__(self, blocks: Sequence[ReadyBlock], norm: Norm, head: Weight) -> None:
+        self._model = native.ext.ReadyModel(blocks, norm, head)
+
+    def holds(self, arrays: list[mx.array]) -> bool:
+        """Whether it was made of these arrays: of each block its weights with scales and biases, then its norms."""
+        return self._model.holds(arrays)
+
+    def run(
+        self,
+        x: mx.array,
+        keys: list[mx.array],
+        values: list[mx.array],
+        *,
+        position: int,
+        windows: list[int],
+        slots: list[int],
+        head: bool,
+    ) -> tuple[mx.array, list[mx.array], list[mx.array]]:
+        """Return the logits ``[B, S, V]`` of ``[B, S, D]``, or without `head` ``[B, S, D]``; new keys and new values.
+
+        It is `run_block` for each block; windows and slots are 0 for a block without a window.
+        """
+        y, *buffers = self._model.run(x, keys, values, position=position, windows=windows, slots=slots, head=head)
+        return y, buffers[: len(keys)], buffers[len(keys) :]
 
 
 def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from . import Norm, Rotation, Weight
+from . import Norm, ReadyBlock, Rotation, Weight
 
 def products(x: mx.array, weights: Sequence[Weight], norm: Norm | None = None) -> list[mx.array]: ...
 def add_product(residual: mx.array, x: mx.array, weight: Weight) -> mx.array: ...
@@ -25,6 +25,22 @@ def run_block(
     slots: int,
     scale: float,
 ) -> tuple[mx.array, mx.array, mx.array]: ...
+
+class ReadyModel:
+    def __init__(self, blocks: Sequence[ReadyBlock], norm: Norm, head: Weight) -> None: ...
+    def holds(self, arrays: list[mx.array]) -> bool: ...
+    def run(
+        self,
+        x: mx.array,
+        keys: list[mx.array],
+        values: list[mx.array],
+        *,
+        position: int,
+        windows: list[int],
+        slots: list[int],
+        head: bool,
+    ) -> list[mx.array]: ...
+
 def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array: ...
 def rope(x: mx.array, rotation: Rotation, *, offset: int) -> mx.array: ...
 def map_tensors(fd: int, parts: list[tuple[int, tuple[int, ...], mx.Dtype]]) -> list[mx.array]: ...

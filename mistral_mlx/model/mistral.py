@@ -20,6 +20,7 @@ from .rope import plain_rotation
 MATRICES = [tuple(module.path.split(".")) for module in blocks.MATRICES]
 NORMS = [module.path for module in blocks.NORMS]
 INPUTS = blocks.inputs()
+FEW_TOKENS = 16  # that go through all blocks at once; more are heard between blocks
 
 Observe = Callable[[tuple[str, ...], mx.array], None]  # (paths of modules, their inputs [B, S, K])
 
@@ -109,26 +110,35 @@ class TransformerBlock(nn.Module):
 
     def _at_once(self, x: mx.array, cache: RollingBufferCache) -> mx.array:
         """Return the same in one step of the native kernels."""
-        # An attribute would take ten times as long as an item, 300 times a token.
-        weights = [self[part][leaf].parts for part, leaf in MATRICES]
-        norms = [self[name].parts for name in NORMS]
-        attention, n_new = self["self_attn"], x.shape[1]
+        attention, n_new, ready = self["self_attn"], x.shape[1], self.ready()
         shape = (x.shape[0], attention.n_kv_heads, attention.head_dim)
         keys, values = cache.reserve(n_new, shape, kernels.cache_dtype(attention["k_proj"].dtype))
         x, keys, values = kernels.run_block(
             x,
             keys,
             values,
-            weights,
-            norms,
-            rotation=attention["rotation"],
+            ready.weights,
+            ready.norms,
+            rotation=ready.rotation,
             position=cache.offset,
             window=cache.window,
             slots=cache.size,
-            scale=attention.head_dim**-0.5,
+            scale=ready.scale,
         )
         cache.put(keys, values, n_new)
         return x
+
+    def leaves(self) -> list[nn.Module]:
+        """Return the layers that hold arrays: the matrices, then the norms."""
+        # An attribute would take ten times as long as an item, 300 times a token.
+        return [*(self[part][leaf] for part, leaf in MATRICES), *(self[name] for name in NORMS)]
+
+    def ready(self) -> kernels.ReadyBlock:
+        """Return the block as the native kernels take it."""
+        leaves, attention = [leaf.parts for leaf in self.leaves()], self["self_attn"]
+        weights, norms = leaves[: len(MATRICES)], leaves[len(MATRICES) :]
+        scale = attention.head_dim**-0.5
+        return kernels.ReadyBlock(weights, norms, attention["rotation"], scale, attention.n_kv_heads)
 
 
 class Decoder(nn.Module):
@@ -158,6 +168,7 @@ class Mistral(nn.Module):
     def __init__(self, args: ModelArgs, *, tied: bool) -> None:
         super().__init__()
         self.args = args
+        self._ready: kernels.ReadyModel | None = None
         self.model = Decoder(args)
         if not tied:
             self.lm_head = Linear(args.dim, args.vocab_size)
@@ -167,7 +178,10 @@ class Mistral(nn.Module):
 
         The ids continue what `cache` holds, and are added to it; without one they start at position 0.
         """
-        return self.logits(self.hidden(ids, make_cache(self.args) if cache is None else cache))
+        cache = make_cache(self.args) if cache is None else cache
+        if self._can_run_at_once(ids, cache):
+            return self._at_once(ids, cache, head=True)
+        return self.logits(self.hidden(ids, cache))
 
     def hidden(
         self, ids: mx.array, cache: list[RollingBufferCache], on_block: Callable[[int], None] | None = None
@@ -176,9 +190,48 @@ class Mistral(nn.Module):
 
         On a CPU `on_block` is called with the number of blocks done, after each but the last.
         """
+        if on_block is None and self._can_run_at_once(ids, cache):
+            return self._at_once(ids, cache, head=False)
         return self.model(ids, cache, on_block)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Return the float32 logits ``[..., V]`` of hidden states ``[..., D]``."""
-        head = self.lm_head if "lm_head" in self else self.model.embed_tokens
-        return kernels.products(hidden, [head.parts])[0].astype(mx.float32)
+        return kernels.products(hidden, [self._head().parts])[0].astype(mx.float32)
+
+    def _can_run_at_once(self, ids: mx.array, cache: list[RollingBufferCache]) -> bool:
+        is_even = all(layer.offset == cache[0].offset for layer in cache)
+        return ids.size <= FEW_TOKENS and is_even and kernels.uses_native()
+
+    def _at_once(self, ids: mx.array, cache: list[RollingBufferCache], *, head: bool) -> mx.array:
+        """Return the logits or the last hidden states in one step of the native kernels, the same bits."""
+        x = self.model.embed_tokens(ids)
+        ready, n_new, first = self._made_ready(), x.shape[1], self.model.layers[0].self_attn
+        shape = (x.shape[0], first.n_kv_heads, first.head_dim)
+        dtypes = [kernels.cache_dtype(block["self_attn"]["k_proj"].dtype) for block in self.model.layers]
+        pairs = [layer.reserve(n_new, shape, dtype) for layer, dtype in zip(cache, dtypes, strict=True)]
+        y, keys, values = ready.run(
+            x,
+            [pair[0] for pair in pairs],
+            [pair[1] for pair in pairs],
+            position=cache[0].offset,
+            windows=[layer.window or 0 for layer in cache],
+            slots=[layer.size or 0 for layer in cache],
+            head=head,
+        )
+        del pairs  # what nobody else holds is written in place
+        for layer, new_keys, new_values in zip(cache, keys, values, strict=True):
+            layer.put(new_keys, new_values, n_new)
+        return y
+
+    def _made_ready(self) -> kernels.ReadyModel:
+        """Return the model for the native kernels, made anew if one of its arrays was replaced."""
+        layers, norm, head = self.model["layers"], self.model["norm"], self._head()
+        leaves = [leaf for block in layers for leaf in block.leaves()]
+        arrays = [array for leaf in (*leaves, norm, head) for array in leaf.values()]
+        if self._ready is None or not self._ready.holds(arrays):
+            self._ready = kernels.ReadyModel([block.ready() for block in layers], norm.parts, head.parts)
+        return self._ready
+
+    def _head(self) -> Linear | Embedding:
+        head: Linear | Embedding = self["lm_head"] if "lm_head" in self else self.model["embed_tokens"]
+        return head

@@ -11,7 +11,7 @@ import time
 import mlx.core as mx
 import pytest
 from helpers.cli import PROGRAM, interrupted, one_line, run
-from helpers.models import tiny_config, tiny_model, tiny_weights, write_folder
+from helpers.models import on_evaluation, tiny_config, tiny_model, tiny_weights, write_folder
 
 from mistral_mlx import kernels
 from mistral_mlx.cli.models import opening
@@ -48,13 +48,8 @@ def folder(tmp_path_factory):
 def test_every_repeat_finds_as_many_tokens_in_the_cache_as_the_first(quick, monkeypatch, window, depth):
     """Windows of 3 and 7 wrap before and during a repeat, and a wrapped ring cannot be taken back by `trim`."""
     model, _ = tiny_model(sliding_window=window)
-    steps, hidden = [], type(model).hidden
-
-    def recorded(self, ids, cache, on_block=None):
-        steps.append((ids.shape[1], cache[0].offset, cache[0].nbytes))
-        return hidden(self, ids, cache, on_block)
-
-    monkeypatch.setattr(type(model), "hidden", recorded)
+    steps = []
+    on_evaluation(monkeypatch, lambda ids, cache: steps.append((ids.shape[1], cache[0].offset, cache[0].nbytes)))
     measure(model, Workload(n_prompt=4, n_gen=3, depth=depth, repeats=2))
     filling = [(5, 0)] if depth else []
     prefill, decode = [(4, depth)], [(1, depth), (1, depth + 1), (1, depth + 2)]
@@ -64,10 +59,8 @@ def test_every_repeat_finds_as_many_tokens_in_the_cache_as_the_first(quick, monk
 
 def test_a_repeat_does_not_keep_the_slots_that_another_has_added(quick, monkeypatch):
     model, _ = tiny_model(sliding_window=None)
-    sizes, hidden = [], type(model).hidden
-    monkeypatch.setattr(
-        type(model), "hidden", lambda self, ids, cache, *_: sizes.append(cache[0].nbytes) or hidden(self, ids, cache)
-    )
+    sizes = []
+    on_evaluation(monkeypatch, lambda ids, cache: sizes.append(cache[0].nbytes))
     measure(model, Workload(n_prompt=256, n_gen=0, depth=5, repeats=2))
     assert sizes[1:] == [sizes[1]] * 3
 

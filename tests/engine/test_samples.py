@@ -3,12 +3,12 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from helpers.models import LetterTokenizer, tiny_model
+from helpers.models import LetterTokenizer, on_evaluation, tiny_model
 from helpers.tokenizer_files import MISTRAL, mistral_folder
 from mistral_common.protocol.fim.request import FIMRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
-from mistral_mlx import Mistral, load_tokenizer, stream_generate
+from mistral_mlx import load_tokenizer, stream_generate
 from mistral_mlx.errors import OptionError
 from mistral_mlx.generation.stream import AnswerOptions, stream
 from mistral_mlx.generation.timeline import Timeline
@@ -27,8 +27,8 @@ def test_each_sample_is_the_answer_of_its_sampler_alone(window, monkeypatch):
         return [Sampler(temperature=1, seed=seed) for seed in (1, 2, 3)]
 
     alone = [[r.token for r in stream_generate(model, tokenizer, PROMPT, sampler=s, max_tokens=9)] for s in samplers()]
-    lengths, hidden = [], Mistral.hidden
-    monkeypatch.setattr(Mistral, "hidden", lambda self, ids, *a: lengths.append(ids.shape[1]) or hidden(self, ids, *a))
+    lengths = []
+    on_evaluation(monkeypatch, lambda ids, cache: lengths.append(ids.shape[1]))
     timeline, options = Timeline(model), [AnswerOptions(sampler=s, max_tokens=9, fork=True) for s in samplers()]
     together = [list(stream(timeline, tokenizer, PROMPT, each)) for each in options]
     assert [[response.token for response in answer] for answer in together] == alone

@@ -7,6 +7,7 @@ from mistral_mlx import kernels
 from mistral_mlx.errors import ContextError, OptionError
 from mistral_mlx.generation.stream import AnswerOptions, decode, stream
 from mistral_mlx.generation.timeline import Timeline
+from mistral_mlx.model.cache import RollingBufferCache
 from mistral_mlx.sampling.sampler import Sampler
 
 PROMPT = [1, 9, 30, 12, 44, 7, 8, 21, 50, 3, 17]
@@ -91,8 +92,9 @@ def test_an_interrupt_leaves_the_tokens_that_every_layer_has():
 def test_an_interrupted_step_is_taken_back(window, place, monkeypatch):
     timeline, countdown = Timeline(tiny_model(sliding_window=window)[0]), [0]
     timeline.extend(PROMPT)
-    for name in ("products", "run_block", "attention"):
-        monkeypatch.setattr(kernels, name, interrupting(getattr(kernels, name), countdown))
+    places = [(kernels, "products"), (kernels, "run_block"), (kernels, "attention"), (kernels.ReadyModel, "run")]
+    for owner, name in [*places, (RollingBufferCache, "reserve"), (RollingBufferCache, "put")]:
+        monkeypatch.setattr(owner, name, interrupting(getattr(owner, name), countdown))
     countdown[0] = place
     try:
         answer(timeline)

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 
 from mistral_mlx.model.args import ModelArgs, expected_shapes
-from mistral_mlx.model.mistral import Mistral
+from mistral_mlx.model.mistral import Decoder, Mistral
 from mistral_mlx.tokenizer.base import Tokenizer, TokenizerTraits
 from mistral_mlx.tokenizer.detokenizer import LeadingSpace, PieceDetokenizer
 
@@ -116,3 +116,17 @@ class Scripted:
 
     def __call__(self, logits, history):
         return self.ids.pop(0)
+
+
+def on_evaluation(monkeypatch, see):
+    """Call ``see(ids, cache)`` whenever a model evaluates `ids`, at once or block by block."""
+    for place, name in ((Mistral, "_at_once"), (Decoder, "__call__")):
+        monkeypatch.setattr(place, name, _seen(getattr(place, name), see))
+
+
+def _seen(evaluate, see):
+    def seen(self, ids, cache, *args, **options):
+        see(ids, cache)
+        return evaluate(self, ids, cache, *args, **options)
+
+    return seen

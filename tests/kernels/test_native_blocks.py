@@ -10,7 +10,7 @@ from helpers.native import normal
 
 from mistral_mlx import kernels as mistral_kernels
 from mistral_mlx.kernels import native
-from mistral_mlx.model.cache import RollingBufferCache
+from mistral_mlx.model.cache import RollingBufferCache, make_cache
 from mistral_mlx.model.packing import Packing
 
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native kernels: {native.missing}")
@@ -135,3 +135,64 @@ def test_a_buffer_that_nobody_holds_is_written_in_place(kernels):
         mx.eval(block(mx.array(normal(1, 1, 64, seed=i)), cache))
         places.add(np.asarray(cache.keys).ctypes.data)
     assert len(places) <= 2  # the first step has another one
+
+
+def through_blocks(model, ids, cache):
+    """Return the logits block by block."""
+    return model.logits(model.model(ids, cache))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("window", [None, 5, [5, 70]])
+def test_a_model_at_once_gives_the_bits_of_its_blocks(kernels, window, tied):
+    model, _ = tiny_model(seed=1, sliding_window=window, tie_word_embeddings=tied)
+    ids = mx.array(np.random.default_rng(0).integers(0, 64, (2, 300)))
+    at_once, single = make_cache(model.args), make_cache(model.args)
+    for n_new in (1, 7, 16, 100, 1, 8, 3, 110, 2, 1):
+        part = ids[:, at_once[0].offset :][:, :n_new]
+        assert np.array(model(part, at_once)).tobytes() == np.array(through_blocks(model, part, single)).tobytes()
+    for a, b in zip(at_once, single, strict=True):
+        assert np.array(a.keys).tobytes() == np.array(b.keys).tobytes()
+        assert np.array(a.values).tobytes() == np.array(b.values).tobytes()
+
+
+def test_hidden_states_at_once_are_those_of_the_blocks(kernels):
+    model, _ = tiny_model(seed=1)
+    ids = mx.array([[3, 1, 4, 1, 5]])
+    expected = np.array(model.model(ids, make_cache(model.args)))
+    assert np.array(model.hidden(ids, make_cache(model.args))).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("change", ["assigned", "in place", "norm", "layer", "head"])
+def test_a_model_whose_weights_change_is_made_ready_again(kernels, change):
+    model, _ = tiny_model(seed=1)
+    ids = mx.array([[3, 1, 4]])
+    before = np.array(model(ids))
+    attention = model.model.layers[1].self_attn
+    if change == "assigned":
+        attention.v_proj.weight = attention.v_proj.weight * 2
+    elif change == "in place":
+        attention.v_proj.weight[0] = 1.0
+    elif change == "norm":
+        model.model.norm.weight = model.model.norm.weight * 2
+    elif change == "layer":
+        attention.v_proj = model.model.layers[0].self_attn.v_proj
+    else:
+        model.lm_head.weight = model.lm_head.weight * 2
+    after = np.array(model(ids))
+    assert after.tobytes() == np.array(through_blocks(model, ids, make_cache(model.args))).tobytes()
+    assert after.tobytes() != before.tobytes()
+
+
+def test_all_rings_are_written_in_place_where_nobody_holds_them(kernels):
+    model, _ = tiny_model(sliding_window=[5, None])
+    cache, places = make_cache(model.args), set()
+    for token in range(9):
+        mx.eval(model(mx.array([[token]]), cache))
+        places.add(tuple(np.asarray(a).ctypes.data for layer in cache for a in (layer.keys, layer.values)))
+    assert len(places) == 1
+    held = [np.array(layer.keys) for layer in cache]
+    copies = [layer.copy() for layer in cache]
+    mx.eval(model(mx.array([[5]]), cache))
+    assert all((np.array(copy.keys) == before).all() for copy, before in zip(copies, held, strict=True))
+    assert all((np.array(layer.keys) != before).any() for layer, before in zip(cache, held, strict=True))

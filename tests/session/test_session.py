@@ -135,8 +135,13 @@ def test_fifty_interrupts_at_any_moment_leave_the_next_turn_right(session, monke
     """An exception inside the model used to be able to leave layers with different offsets, or half a step stored."""
     rng, countdown = random.Random(0), [0]
 
-    places = [(kernels, "products"), (RollingBufferCache, "_write"), (cache, "_overwrite"), (cache, "_grown")]
-    for place, name in [*places, (kernels, "run_block")]:
+    places = [
+        (kernels, "products"),
+        *((RollingBufferCache, name) for name in ("_write", "put")),
+        (cache, "_overwrite"),
+        (cache, "_grown"),
+    ]
+    for place, name in [*places, (kernels, "run_block"), (kernels.ReadyModel, "run")]:
         monkeypatch.setattr(place, name, interrupting(getattr(place, name), countdown))
     n_interrupted = 0
     for _ in range(50):

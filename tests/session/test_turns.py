@@ -141,7 +141,7 @@ def test_fifty_interrupts_in_any_operation_lose_nothing(session, monkeypatch):
     rng, countdown = random.Random(1), [0]
 
     places = [(kernels, "products"), (cache, "_overwrite"), (cache, "_grown"), (kernels, "run_block")]
-    places += [(RollingBufferCache, name) for name in ("_write", "copy", "trim")]
+    places += [(RollingBufferCache, name) for name in ("_write", "copy", "trim", "put")] + [(kernels.ReadyModel, "run")]
     for place, name in places:
         monkeypatch.setattr(place, name, interrupting(getattr(place, name), countdown))
     n_interrupted = 0

@@ -14,6 +14,7 @@
 #include "../run/pool.h"
 #include "../run/products.h"
 #include "../run/quantize.h"
+#include "blocks.h"
 #include "mapped.h"
 #include "primitives.h"
 
@@ -51,6 +52,18 @@ kernels::Rotation rotation_of(nb::handle given) {
 
 using Norm = std::optional<std::pair<array, float>>;
 using kernels::Products;
+
+// From tuples (weights, norms, rotation, scale, kv_heads).
+std::vector<kernels::BlockWeights> blocks_of(const nb::sequence& given) {
+  std::vector<kernels::BlockWeights> blocks;
+  for (nb::handle block : given) {
+    const nb::tuple parts = nb::cast<nb::tuple>(block);
+    if (nb::len(parts) != 5) throw std::invalid_argument("a block must be (weights, norms, rotation, scale, kv_heads)");
+    blocks.push_back({weights_of(nb::cast<nb::sequence>(parts[0])), nb::cast<std::vector<Norm>>(parts[1]),
+                      rotation_of(parts[2]), nb::cast<float>(parts[3]), nb::cast<int>(parts[4])});
+  }
+  return blocks;
+}
 
 }  // namespace
 
@@ -132,6 +145,23 @@ NB_MODULE(_ext, m) {
       },
       "x"_a, "keys"_a, "values"_a, "weights"_a, "norms"_a, nb::kw_only(), "rotation"_a, "position"_a, "window"_a,
       "slots"_a, "scale"_a);
+  nb::class_<kernels::ReadyModel>(m, "ReadyModel", "All blocks of a model, its last norm and its head.")
+      .def(
+          "__init__",
+          [](kernels::ReadyModel* self, const nb::sequence& blocks, const Norm& norm, const nb::tuple& head) {
+            new (self) kernels::ReadyModel(blocks_of(blocks), norm, weight_of(head));
+          },
+          "blocks"_a, "norm"_a, "head"_a)
+      .def(
+          "holds",
+          [](const kernels::ReadyModel& self, const nb::list& arrays) {
+            std::vector<const array*> given;
+            for (nb::handle one : arrays) given.push_back(nb::cast<const array*>(one));
+            return self.holds(given);
+          },
+          "arrays"_a)
+      .def("run", &kernels::ReadyModel::run, "x"_a, "keys"_a, "values"_a, nb::kw_only(), "position"_a, "windows"_a,
+           "slots"_a, "head"_a);
   m.def("rms_norm", nb::overload_cast<const array&, const array&, float>(&kernels::rms_norm), "x"_a, "weight"_a,
         "eps"_a);
   m.def(

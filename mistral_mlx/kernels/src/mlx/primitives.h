@@ -28,14 +28,6 @@ std::vector<mlx::core::array> products(const mlx::core::array& x, const std::vec
 mlx::core::array attention(const mlx::core::array& q, const mlx::core::array& k, const mlx::core::array& v, float scale,
                            int window, int position, bool ring);
 
-// A transformer block for new tokens of each batch row, see Ring in block.h: x is [batch, tokens, dim], keys and values
-// are [batch, kv_heads, rows, head_dim]. Returns the result and the two buffers, written in place where nobody else
-// holds them. The weights are those of q, k, v, o, gate, up and down; the norms stand before q and before gate.
-std::vector<mlx::core::array> run_block(const mlx::core::array& x, const mlx::core::array& keys,
-                                        const mlx::core::array& values, const std::vector<Weight>& weights,
-                                        const std::vector<NormWeight>& norms, const Rotation& rotation, int position,
-                                        int window, int slots, float scale);
-
 mlx::core::array rms_norm(const mlx::core::array& x, const mlx::core::array& weight, float eps);
 mlx::core::array rope(const mlx::core::array& x, const Rotation& rotation, int offset);
 

@@ -95,4 +95,20 @@ void run_block(const Block& b, const Ring& ring, const float* x, int64_t batch, 
   compute({{b.down}, gated, rows, {}, Products::ADD, sum, {out}});
 }
 
+void run_model(const Model& model, const std::vector<Ring>& rings, const float* x, int64_t batch, int64_t tokens,
+               bool head, float* out) {
+  const int64_t rows = batch * tokens, dim = inputs_of(model.head);
+  float* between =
+      reinterpret_cast<float*>(workspace<Slot::model>(2 * rows * dim * static_cast<int64_t>(sizeof(float))));
+  for (size_t i = 0; i < model.blocks.size(); ++i) {
+    float* to = between + i % 2 * rows * dim;
+    run_block(model.blocks[i], rings[i], x, batch, tokens, to);
+    x = to;
+  }
+  if (head)
+    compute({{model.head}, x, rows, model.norm, Products::EACH, nullptr, {out}});
+  else
+    rms_norm(x, model.norm, rows, dim, out);
+}
+
 }  // namespace kernels

@@ -25,4 +25,14 @@ struct Ring {
 // out; x may not be out.
 void run_block(const Block& block, const Ring& ring, const float* x, int64_t batch, int64_t tokens, float* out);
 
+struct Model {
+  std::vector<Block> blocks;
+  Norm norm;
+  Matrix head;
+};
+
+// The same through all blocks, a ring for each, and the last norm; with `head`, out gets the logits.
+void run_model(const Model& model, const std::vector<Ring>& rings, const float* x, int64_t batch, int64_t tokens,
+               bool head, float* out);
+
 }  // namespace kernels
