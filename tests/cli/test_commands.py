@@ -33,7 +33,7 @@ def test_a_registered_name_wins_over_a_folder_and_a_path_says_it_is_one(folder, 
 def test_info_says_what_the_cache_will_take(folder):
     facts = json.loads(run("info", folder, "--json").stdout)
     assert facts["sliding_window"] == [8, 8]
-    assert facts["kv_bytes_at_window"] == facts["kv_bytes_at_context"] == 2 * 2 * 8 * 2 * 8 * 4
+    assert facts["kv_bytes_at_window"] == facts["kv_bytes_at_context"] == 2 * 2 * 128 * 2 * 8 * 4  # of 128 slots
     assert facts["tokenizer"]["version"] == "v3"
     text = run("info", folder).stdout.decode()
     assert "2 layers see the last 8 tokens" in text
