@@ -33,7 +33,7 @@ def reconfigure(folder, **changes):
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
-def test_a_folder_that_was_never_converted_runs_as_it_is(tmp_path, exact_cache, dtype):
+def test_a_folder_that_was_never_converted_runs_as_it_is(tmp_path, exact_cache, exact_products, dtype):
     config = tiny_config()
     args = ModelArgs.from_config(config)
     weights = {name: mx.array(w).astype(dtype) for name, w in tiny_weights(args).items()}

@@ -49,6 +49,7 @@ def test_unpacking_loses_nothing(mode: str) -> None:
     np.testing.assert_allclose(np.array(found)[finite], expected[finite], atol=2.0**-125)
 
 
+@pytest.mark.usefixtures("exact_products")
 @pytest.mark.parametrize("native_kernels", [True, False])
 @pytest.mark.parametrize(("mode", "bits", "group"), AFFINE + FLOAT)
 @pytest.mark.usefixtures("exact_products")
@@ -99,6 +100,7 @@ def test_the_memory_counted_is_the_memory_held(tmp_path: Path, mode: str, bits: 
     assert memory_needed(ModelFolder(target), 0) == held
 
 
+@pytest.mark.usefixtures("exact_products")
 @pytest.mark.parametrize("mode", GROUP_SIZES)
 def test_exceptions_have_a_mode_of_their_own(tmp_path: Path, mode: str) -> None:
     convert(write_folder(tmp_path / "source"), tmp_path / "target", bits=8, group_size=32)

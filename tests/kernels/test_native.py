@@ -11,6 +11,8 @@ from mistral_mlx.kernels import Norm, Weight, native
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native kernels: {native.missing}")
 
 FINE_STEP = 0.5 / FINE_LIMIT  # of a group's largest activation, which exact rounding moves others by
+BFLOAT_STEP = 2.0**-9
+DTYPES = [mx.float32, mx.float16, mx.bfloat16]
 FLOAT_EPS = 2.0**-24  # of each of the sums that a float32 accumulator makes
 ROWS = [1, 2, 8, 9, 12, 13, 33, 70]
 
@@ -30,6 +32,10 @@ def within(result, x, weight, step):
     bound = (step * largest + FLOAT_EPS * weight.shape[1] * largest) * np.abs(weight).sum(axis=1) + 1e-30
     assert result.shape == (len(x), len(weight))
     assert (np.abs(result - x @ weight.T) <= bound).all()
+
+
+def as_bfloat(x):
+    return np.array(mx.array(x).astype(mx.bfloat16).astype(mx.float32))
 
 
 @pytest.fixture(params=[False, True], ids=["rotated", "exact"])
@@ -102,13 +108,50 @@ def test_every_set_gives_the_bits_of_the_portable_one(kernels, exact, n_rows, bi
     assert result.tobytes() == quantized_matmul(kernels, x, arrays, 64, bits).tobytes()
 
 
-@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
-def test_matmul_is_that_of_float32(kernels, dtype):
-    for n_out, n_in in ((1, 1), (19, 77), (45, 600)):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_matmul_is_that_of_float32(kernels, exact_products, dtype):
+    for n_out, n_in in ((1, 1), (19, 77), (45, 600), (33, 2100)):
         weight = mx.array(normal(n_out, n_in)).astype(dtype)
-        for n_rows in ROWS:
+        for n_rows in [*ROWS, 140]:
             x = normal(n_rows, n_in, seed=n_rows)
             within(matmul(kernels, x, weight), x, np.array(weight.astype(mx.float32), np.float64), 0)
+
+
+@pytest.mark.parametrize("n_rows", [1, 5, 50])
+def test_bfloat16_weights_meet_activations_rounded_at_most_to_bfloat16(kernels, n_rows):
+    weight = mx.array(normal(45, 600)).astype(mx.bfloat16)
+    exact_weight = np.array(weight.astype(mx.float32), np.float64)
+    x = normal(n_rows, 600, seed=n_rows)
+    result = matmul(kernels, x, weight)
+    within(result, x, exact_weight, BFLOAT_STEP)
+    rounds = kernels.name() == "avx512-bf16"
+    assert (result.tobytes() == matmul(kernels, as_bfloat(x), weight).tobytes()) == rounds
+    within(matmul(kernels, as_bfloat(x), weight), as_bfloat(x), exact_weight, 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_in", [1, 77, 300, 1000, 2100])
+def test_a_row_has_the_same_bits_alone_and_among_others(kernels, n_in, dtype):
+    weight, x = mx.array(normal(70, n_in)).astype(dtype), normal(140, n_in, seed=1)
+    alone = np.concatenate([matmul(kernels, row[None], weight) for row in x])
+    try:
+        for n_rows in [*range(2, 21), 36, 37, 140]:
+            kernels.set_threads(n_rows % 8 + 1)
+            assert matmul(kernels, x[:n_rows], weight).tobytes() == alone[:n_rows].tobytes()
+    finally:
+        kernels.set_threads(0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_not_finite_stays_visible_in_plain_products(kernels, dtype, bad):
+    weight = mx.array(normal(5, 77)).astype(dtype)
+    for n_rows in (1, 9, 50):
+        x = normal(n_rows, 77)
+        x[0, 76] = bad
+        result = matmul(kernels, x, weight)
+        assert not np.isfinite(result[0]).any()
+        assert np.isfinite(result[1:]).all()
 
 
 @pytest.mark.parametrize("n_rows", [1, 4, 30])

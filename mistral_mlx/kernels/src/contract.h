@@ -88,11 +88,23 @@ struct Rounded {
 inline int64_t code_stride(int64_t n_in, int bytes_of_code) { return bytes_of_code * round_up(n_in, BLOCK) + 64; }
 constexpr int64_t ROW_BLOCK = 16;  // Rounded has memory, not values, for a multiple of this many rows
 
-constexpr int64_t TILE = 32;           // outputs of packed_rows and dense_rows are computed in blocks of this many
-constexpr int64_t DENSE_DEPTH = 256;   // the same for float32
-constexpr size_t SCRATCH = 64 * 1024;  // bytes of scratch a call may use
+// Rows that Dense weights multiply: float32, or rounded to bfloat16 for weights of bfloat16. Zeros lie behind a row.
+struct DenseRows {
+  const void* x;  // [rows, stride], 64-byte aligned
+  Float type;     // f32 or bf16
+  int64_t rows, stride;
+};
+// 64 bytes more than whole vectors, or all rows of a tile would fall into one set of the L1 cache.
+inline int64_t dense_stride(int64_t n_in, Float type) {
+  return type == Float::f32 ? round_up(n_in, 32) + 16 : round_up(n_in, 64) + 32;
+}
 
-static_assert(TILE * DENSE_DEPTH * sizeof(float) <= SCRATCH);
+constexpr int64_t TILE = 32;           // outputs of `many` and `dense` are computed in blocks of this many
+constexpr size_t SCRATCH = 64 * 1024;  // bytes of scratch that `few` and `many` may use
+// Bytes of scratch that dense may use: a vector for each of TILE sums of DENSE_ROWS rows, and TILE rows of float32 in
+// blocks of 2 or 4 KB, with 64 bytes to spare.
+constexpr int64_t DENSE_ROWS = 54;
+inline int64_t dense_scratch(int64_t n_in) { return TILE * (DENSE_ROWS * 64 + (n_in / 512 + 2) * (2048 + 64)); }
 
 // Queries [batch, heads, queries, head_dim], keys and values [batch, kv_heads, keys or slots, head_dim], each with
 // strides in elements, the last of them 1. The query i stands at position + i; it sees the keys at its own position and
@@ -131,9 +143,11 @@ struct Kernels {
   // y[row * y_stride + n] for all rows and n in [n0, n1), n0 a multiple of TILE; scratch is 64-byte aligned.
   void (*few)(const Packed& w, const Rounded& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch);
   void (*many)(const Packed& w, const Rounded& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch);
-  void (*dense_row)(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1);
-  void (*dense_rows)(const Dense& w, const float* x, int64_t rows, float* y, int64_t y_stride, int64_t n0, int64_t n1,
-                     void* scratch);
+  bool dots;  // whether weights of bfloat16 are multiplied by activations that are rounded to bfloat16
+  // A row for `dense` as float32 or bfloat16, with the zeros behind it up to dense_stride.
+  void (*place_dense)(const float* x, int64_t n_in, Float type, void* out);
+  // The same product. The order of additions into an output depends on n_in alone.
+  void (*dense)(const Dense& w, const DenseRows& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch);
   // All query heads of a key head at positions [position, position + n_positions) of the queries.
   void (*attend)(const Attention& a, int64_t batch, int64_t kv_head, int64_t position, int64_t n_positions,
                  float* scratch);

@@ -14,7 +14,7 @@
 namespace kernels {
 
 // One table per instruction set. Plain data: reading the name of a set runs no instruction of that set.
-extern const Kernels portable, avx2, avx_vnni, avx512, neon, neon_i8mm;
+extern const Kernels portable, avx2, avx_vnni, avx512, avx512_bf16, neon, neon_i8mm;
 
 namespace {
 
@@ -35,11 +35,18 @@ bool has_avx512() {
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
-bool has_avx_vnni() {  // GCC 12 knows no name for it: leaf 7, subleaf 1, EAX bit 4
+// A bit of EAX in leaf 7, subleaf 1: older compilers know no names for these.
+bool has_bit(int bit) {
   unsigned a, b, c, d;
-  return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> bit & 1);
 }
-constexpr Choice CHOICES[] = {{&avx512, has_avx512}, {&avx_vnni, has_avx_vnni}, {&avx2, has_avx2}, {&portable, always}};
+bool has_avx_vnni() { return has_avx2() && has_bit(4); }
+bool has_avx512_bf16() { return has_avx512() && has_bit(5); }
+constexpr Choice CHOICES[] = {{&avx512_bf16, has_avx512_bf16},
+                              {&avx512, has_avx512},
+                              {&avx_vnni, has_avx_vnni},
+                              {&avx2, has_avx2},
+                              {&portable, always}};
 #elif defined(__aarch64__)
 #ifdef __APPLE__
 bool has(const char* feature) {

@@ -88,6 +88,48 @@ void packed_products(Comparison* comparison, int bits, int group, Float type, in
     }
 }
 
+// Activations that no set rounds any more; one of several rows is not a number.
+std::vector<float> dense_rows(Float type, int64_t rows, int64_t n_in) {
+  std::vector<float> x = normal(rows * n_in);
+  if (type == Float::bf16)
+    for (float& value : x) value = round_to(value, type);
+  if (rows > 2) x[n_in] = NAN;
+  return x;
+}
+
+void dense_products(Comparison* comparison, Float type, int64_t n_in) {
+  constexpr int64_t N_OUT = 37;
+  const LastOfMapping weights(Data::floats(type, N_OUT * n_in).at(), N_OUT * n_in * float_bytes(type));
+  const Dense w{weights.at(), type, N_OUT, n_in};
+  for (const int64_t rows : {1, 13, 50, 140}) {
+    const std::vector<float> x = dense_rows(type, rows, n_in);
+    multiply_and_compare(comparison, {w}, x, rows, Products::ADD);
+    multiply_and_compare(comparison, {w, w}, x, rows, Products::SWIGLU);
+    set_exact(true);
+    multiply_and_compare(comparison, {w}, normal(rows * n_in), rows);
+    set_exact(false);
+  }
+}
+
+// Whether a row of activations has the same bits alone and among 2 to 20 or many others.
+bool same_bits_alone(Float type, int64_t n_in) {
+  constexpr int64_t N_OUT = 37, MOST = 140;
+  const LastOfMapping weights(Data::floats(type, N_OUT * n_in).at(), N_OUT * n_in * float_bytes(type));
+  const Dense w{weights.at(), type, N_OUT, n_in};
+  const std::vector<float> x = normal(MOST * n_in);
+  std::vector<float> alone(MOST * N_OUT), together(MOST * N_OUT);
+  const auto run = [&](int64_t row, int64_t rows, float* y) {
+    compute({{w}, x.data() + row * n_in, rows, {}, Products::EACH, nullptr, {y}});
+  };
+  bool same = true;
+  for (int64_t row = 0; row < MOST; ++row) run(row, 1, &alone[row * N_OUT]);
+  for (const int64_t rows : {2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 36, 37, 140}) {
+    run(0, rows, together.data());
+    same = same && std::memcmp(alone.data(), together.data(), rows * N_OUT * sizeof(float)) == 0;
+  }
+  return same;
+}
+
 }  // namespace
 
 Data Data::bytes(int64_t n) {
@@ -166,15 +208,24 @@ bool products() {
       for (const int64_t n_groups : {1, 3, 17})
         packed_products(&comparison, bits, group, TYPES[(bits + n_groups) % 3], n_groups);
   set_exact(false);
-  for (const Float type : TYPES)
-    for (const int64_t n_in : {1, 77, 300})
-      for (const int64_t rows : {1, 13}) {
-        const Data weights = Data::floats(type, 37 * n_in);
-        const Dense w{weights.at(), type, 37, n_in};
-        multiply_and_compare(&comparison, {w}, normal(rows * n_in), rows, Products::ADD);
-        multiply_and_compare(&comparison, {w, w}, normal(rows * n_in), rows, Products::SWIGLU);
-      }
   return comparison.report();
+}
+
+bool dense() {
+  Comparison comparison("dense", 4e-6);
+  for (const Float type : TYPES)
+    for (const int64_t n_in : {1, 77, 300, 2100}) dense_products(&comparison, type, n_in);
+  bool right = comparison.report();
+  for (const std::string& set : sets()) {
+    select(set);
+    bool same = true;
+    for (const Float type : TYPES)
+      for (const int64_t n_in : {1, 77, 300, 2100}) same = same_bits_alone(type, n_in) && same;
+    std::printf("dense        %-12s %s\n", set.c_str(),
+                same ? "a row has the same bits alone and among others" : "a row has other bits among others");
+    right = right && same;
+  }
+  return right;
 }
 
 }  // namespace kernels::check
@@ -182,6 +233,6 @@ bool products() {
 int main() {
   using namespace kernels::check;
   bool right = true;
-  for (const auto check : {jobs, products, attention, small_steps}) right = check() && right;
+  for (const auto check : {jobs, products, dense, attention, small_steps}) right = check() && right;
   return right ? 0 : 1;
 }

@@ -76,4 +76,12 @@ static inline float round_to(float x, Float type) {
 
 static inline int64_t float_bytes(Float type) { return type == Float::f32 ? 4 : 2; }
 
+// See Kernels.
+static inline void place_dense(const float* x, int64_t n_in, Float type, void* out) {
+  std::memset(out, 0, dense_stride(n_in, type) * float_bytes(type));
+  if (type == Float::f32) return static_cast<void>(std::memcpy(out, x, n_in * sizeof(float)));
+  uint16_t* rounded = static_cast<uint16_t*>(out);
+  for (int64_t k = 0; k < n_in; ++k) rounded[k] = float_to_bfloat(x[k]);
+}
+
 }  // namespace kernels

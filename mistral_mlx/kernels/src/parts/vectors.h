@@ -1,5 +1,7 @@
 // Vectors of whatever width the including file is compiled for. Everything is `static`, see scalars.h.
 #pragma once
+#include <utility>
+
 #include "scalars.h"
 
 #if defined(__AVX2__)
@@ -20,7 +22,7 @@ constexpr int WIDTH = 4;
 typedef float Vector __attribute__((vector_size(WIDTH * 4)));
 typedef int32_t Ints __attribute__((vector_size(WIDTH * 4)));
 
-static inline Vector vector_at(const float* p) {
+static inline Vector vector_at(const void* p) {
   Vector v;
   std::memcpy(&v, p, sizeof v);
   return v;
@@ -92,6 +94,31 @@ static inline float largest_of(Vector v) {
 #endif
 }
 
+// Lanes of a and b in turn, SPAN at a time: those of the lower (0) or upper (1) half of each four.
+template <int SPAN, int HALF, size_t... I>
+static inline Vector interleave(Vector a, Vector b, std::index_sequence<I...>) {
+  return __builtin_shufflevector(a, b,
+                                 (I / SPAN % 2 * WIDTH + I / 4 * 4 + (SPAN == 1 ? I % 4 / 2 : I % 2) + 2 * HALF)...);
+}
+
+template <int SPAN>
+static inline Vector add_halves(Vector a, Vector b) {
+  constexpr auto lanes = std::make_index_sequence<WIDTH>();
+  return interleave<SPAN, 0>(a, b, lanes) + interleave<SPAN, 1>(a, b, lanes);
+}
+
+typedef float Four __attribute__((vector_size(16)));
+
+// The sums of four vectors; not in the order of sum_of.
+static inline Four sums_of(const Vector (&v)[4]) {
+  const Vector all = add_halves<2>(add_halves<1>(v[0], v[1]), add_halves<1>(v[2], v[3]));
+  Four fours[WIDTH / 4];
+  std::memcpy(fours, &all, sizeof all);
+  for (int n = WIDTH / 8; n > 0; n /= 2)
+    for (int i = 0; i < n; ++i) fours[i] += fours[i + n];
+  return fours[0];
+}
+
 // WIDTH elements of type T from element i on.
 template <Float T>
 static inline Vector load_vector(const void* p, int64_t i) {
@@ -99,6 +126,9 @@ static inline Vector load_vector(const void* p, int64_t i) {
   typedef uint16_t Halves __attribute__((vector_size(WIDTH * 2)));
   Halves halves;
   std::memcpy(&halves, static_cast<const char*>(p) + 2 * i, sizeof halves);
+#if defined(__AVX2__) && !defined(__AVX512F__)  // GCC takes several steps for the conversion below
+  if constexpr (T == Float::bf16) return (Vector)((Ints)_mm256_cvtepu16_epi32((__m128i)halves) << 16);
+#endif
   if constexpr (T == Float::bf16) return (Vector)(__builtin_convertvector(halves, Ints) << 16);
 #if defined(__AVX512F__)
   return (Vector)_mm512_cvtph_ps((__m256i)halves);

@@ -31,23 +31,23 @@ class Inputs {
     int64_t bytes = 0;
     for (const Matrix& w : p.weights) {
       const Packed* packed = std::get_if<Packed>(&w);
-      sources_.push_back(packed == nullptr ? -1 : find(*packed));
+      sources_.push_back(packed == nullptr ? find(std::get<Dense>(w)) : find(*packed));
     }
     for (const Packed& w : kinds_) bytes += size_of(w);
+    for (const DenseRows& rows : dense_) bytes += size_of(rows);
     char* memory = workspace<Slot::rounded>(bytes);
     for (const Packed& w : kinds_) round(w, memory), memory += size_of(w);
+    for (DenseRows& rows : dense_) place(rows, inputs_of(p.weights[0]), memory), memory += size_of(rows);
   }
 
   // y[row * stride + n] for all rows and n in [n0, n1) of matrix i.
   void multiply(const Matrix& w, size_t i, float* y, int64_t stride, int64_t n0, int64_t n1) const {
-    void* scratch = workspace<Slot::scratch>(SCRATCH);
     if (const Packed* packed = std::get_if<Packed>(&w))
-      (few_ ? active().few : active().many)(*packed, rounded_[sources_[i]], y, stride, n0, n1, scratch);
-    else if (const Dense& dense = std::get<Dense>(w); rows_ <= FEW_ROWS)
-      for (int64_t row = 0; row < rows_; ++row)
-        active().dense_row(dense, x_ + row * dense.n_in, y + row * stride, n0, n1);
+      (few_ ? active().few : active().many)(*packed, rounded_[sources_[i]], y, stride, n0, n1,
+                                            workspace<Slot::scratch>(SCRATCH));
     else
-      active().dense_rows(dense, x_, rows_, y, stride, n0, n1, scratch);
+      active().dense(std::get<Dense>(w), dense_[sources_[i]], y, stride, n0, n1,
+                     workspace<Slot::scratch>(dense_scratch(inputs_of(w))));
   }
 
  private:
@@ -56,6 +56,14 @@ class Inputs {
       if (kinds_[i].group == w.group && kinds_[i].bits == w.bits) return static_cast<int>(i);
     kinds_.push_back(w);
     return static_cast<int>(kinds_.size()) - 1;
+  }
+
+  int find(const Dense& w) {
+    const Float type = w.type == Float::bf16 && active().dots && !exact_ ? Float::bf16 : Float::f32;
+    for (size_t i = 0; i < dense_.size(); ++i)
+      if (dense_[i].type == type) return static_cast<int>(i);
+    dense_.push_back({nullptr, type, rows_, dense_stride(w.n_in, type)});
+    return static_cast<int>(dense_.size()) - 1;
   }
 
   int points_of(const Packed& w) const { return exact_ ? 1 : rotated_points(w.bits); }
@@ -78,12 +86,21 @@ class Inputs {
     parallel(rows_, [&](int64_t row) { round_one(x_ + row * w.n_in, w, rounded, row); });
   }
 
+  static int64_t size_of(const DenseRows& rows) { return rows.rows * rows.stride * float_bytes(rows.type); }
+
+  void place(DenseRows& rows, int64_t n_in, char* memory) {
+    rows.x = memory;
+    const int64_t bytes = rows.stride * float_bytes(rows.type);
+    parallel(rows_, [&](int64_t row) { active().place_dense(x_ + row * n_in, n_in, rows.type, memory + row * bytes); });
+  }
+
   const float* x_;
   int64_t rows_;
   bool few_, exact_ = exact();
-  std::vector<int> sources_;   // per matrix: which of the rounded rows below, -1 for a dense one
+  std::vector<int> sources_;   // per matrix: which of the rows below
   std::vector<Packed> kinds_;  // the first matrix of each width and group
   std::vector<Rounded> rounded_;
+  std::vector<DenseRows> dense_;
 };
 
 // The outputs of one matrix in ranges that a thread takes at a time.

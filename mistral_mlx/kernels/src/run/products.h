@@ -41,6 +41,11 @@ inline int64_t outputs_of(const Matrix& w) {
 void set_exact(bool on);
 bool exact();
 
+// Whether weights of bfloat16 are multiplied by float32 activations, even by a set that otherwise rounds these to
+// bfloat16, see contract.h.
+void set_exact(bool on);
+bool exact();
+
 // Bytes per second that all threads read from memory together, the best of `repeats` runs over `bytes`.
 double read_bandwidth(int64_t bytes, int repeats);
 

@@ -43,24 +43,21 @@ void few(const Packed& w, const Rounded& x, float* y, int64_t y_stride, int64_t 
   }
 }
 
-void dense_row(const Dense& w, const float* x, float* y, int64_t n0, int64_t n1) {
-  for (int64_t n = n0; n < n1; ++n) {
-    float parts[16] = {};  // as wide sums as the vector kernels have: a single one would be less exact than they are
-    for (int64_t k = 0; k < w.n_in; ++k) parts[k % 16] += load_float(w.weights, w.type, n * w.n_in + k) * x[k];
-    float total = 0.0f;
-    for (float part : parts) total += part;
-    y[n] = total;
-  }
-}
-
-void dense_rows(const Dense& w, const float* x, int64_t rows, float* y, int64_t y_stride, int64_t n0, int64_t n1,
-                void*) {
-  for (int64_t m = 0; m < rows; ++m) dense_row(w, x + m * w.n_in, y + m * y_stride, n0, n1);
+void dense(const Dense& w, const DenseRows& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void*) {
+  for (int64_t row = 0; row < x.rows; ++row)
+    for (int64_t n = n0; n < n1; ++n) {
+      float parts[16] = {};  // as wide sums as the vector kernels have: a single one would be less exact than they are
+      for (int64_t k = 0; k < w.n_in; ++k)
+        parts[k % 16] += load_float(w.weights, w.type, n * w.n_in + k) * load_float(x.x, x.type, row * x.stride + k);
+      float total = 0.0f;
+      for (float part : parts) total += part;
+      y[row * y_stride + n] = total;
+    }
 }
 
 }  // namespace
 
-extern constinit const Kernels portable{"portable", 1 << 30,   2,          round,  nullptr, few,
-                                        nullptr,    dense_row, dense_rows, attend, improve};
+extern constinit const Kernels portable{"portable", 1 << 30, 2,           round, nullptr, few,
+                                        nullptr,    false,   place_dense, dense, attend,  improve};
 
 }  // namespace kernels
