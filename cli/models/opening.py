@@ -38,9 +38,9 @@ def _use_device(name: str) -> None:
 
 
 def _use_threads(n: int, notes: Notes) -> None:
-    """Compute with `n` threads from now on; 0 means one per physical core. Raises OptionError."""
+    """Compute with `n` threads from now on; 0 means one per fast physical core. Raises OptionError."""
     if not 0 <= n <= MAX_THREADS:
-        raise OptionError(f"--threads is {n}; it must be 1 to {MAX_THREADS}, or 0 for one per physical core")
+        raise OptionError(f"--threads is {n}; it must be 1 to {MAX_THREADS}, or 0 for one per fast physical core")
     try:
         effective = kernels.set_threads(n)
     except RuntimeError as error:

@@ -51,7 +51,7 @@ Stop = Annotated[
 Device = Annotated[str, machine_option(metavar="auto|cpu|gpu", help="The device that computes.")]
 Threads = Annotated[
     int,
-    machine_option(metavar="N", help="Threads on a CPU; 0 is one per physical core."),
+    machine_option(metavar="N", help="Threads on a CPU; 0 is one per fast physical core."),
 ]
 Exact = Annotated[
     bool,

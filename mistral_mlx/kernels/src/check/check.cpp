@@ -9,8 +9,8 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 #include <random>
-#include <stdexcept>
 
 #include "../parts/scalars.h"
 #include "../run/pool.h"
@@ -183,16 +183,16 @@ bool Comparison::report() const {
 
 bool jobs() {
   bool right = true;
-  for (int i = 0; i < 200; ++i) {  // on more and on fewer threads, every third job with pieces that fail
+  for (int i = 0; i < 200; ++i) {  // on more and on fewer threads, every third job with pieces that find no memory
     set_threads(1 + i % MAX_THREADS);
     std::atomic<int> done{0};
     bool threw = false;
     try {
       parallel(50, [&](int64_t piece) {
         ++done;
-        if (i % 3 == 0 && piece % 7 == 3) throw std::runtime_error("a piece that fails");
+        if (i % 3 == 0 && piece % 7 == 3) throw std::bad_alloc();
       });
-    } catch (const std::runtime_error&) {
+    } catch (const std::bad_alloc&) {
       threw = true;
     }
     right = right && done == 50 && threw == (i % 3 == 0);

@@ -179,9 +179,12 @@ NB_MODULE(_ext, m) {
   m.def("sets", &kernels::sets, "The names of the sets of kernels that this CPU can run, the best one first.");
   m.def("select", &kernels::select, "name"_a, "Use the kernels of that name; False if it is not one of `sets`.");
   m.def("threads", &kernels::threads);
-  m.def("set_threads", &kernels::set_threads, "n"_a, "0 is the default: physical cores that this process may use.");
-  m.def("cpu_quota", &kernels::cpu_quota, "process"_a = "/proc/self/cgroup", "mount"_a = "/sys/fs/cgroup",
+  m.def("set_threads", &kernels::set_threads, "n"_a,
+        "0 is the default: fast physical cores that this process may use.");
+  m.def("cpu_quota", &kernels::cpu_quota, "process"_a = "/proc/self/cgroup", "mounts"_a = "/proc/self/mountinfo",
         "Whole CPUs that the control groups listed in the file `process` allow.");
+  m.def("count_cores", &kernels::count_cores, "cpus"_a, "devices"_a = "/sys/devices",
+        "The physical cores among `cpus` that are worth a thread, see cpus.h.");
   m.def(
       "run_pieces",
       [](int64_t n, const nb::callable& piece) {

@@ -15,6 +15,6 @@ void parallel(int64_t n, Function&& function) {
 }
 
 int threads();
-void set_threads(int n);  // 0: the default, physical cores within the affinity mask and the control group's quota
+void set_threads(int n);  // 0: the default, see default_threads in cpus.h
 
 }  // namespace kernels
