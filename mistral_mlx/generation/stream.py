@@ -5,13 +5,14 @@ if one is given, a cache.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import mlx.core as mx
 
 from mistral_mlx.errors import OptionError
-from mistral_mlx.kernels.memory import peak_memory
+from mistral_mlx.kernels.memory import peak_memory, wired_memory
 from mistral_mlx.model.cache import RollingBufferCache
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.progress import Progress
@@ -19,6 +20,7 @@ from mistral_mlx.sampling.logprobs import TokenLogprobs, token_logprobs
 from mistral_mlx.sampling.sampler import Sampler
 from mistral_mlx.tokenizer.choose import Tokenizer
 
+from .lazy import decode_ahead, runs_ahead
 from .stop import StoppedText
 from .timeline import READING, Timeline
 
@@ -75,11 +77,15 @@ class Decoded:
     finish_reason: str | None  # "length" or "context"; None while it goes on
 
 
-def decode(timeline: Timeline, choose: Choose, max_tokens: int, n_logprobs: int | None = None) -> Iterator[Decoded]:
+def decode(timeline: Timeline, choose: Choose, max_tokens: int, n_logprobs: int | None = None) -> Generator[Decoded]:
     """Yield up to `max_tokens` tokens that follow the timeline, stop ids included.
 
     The prompt must be evaluated. A token enters the timeline when the next one is asked for.
     """
+    if n_logprobs is None and isinstance(choose, Sampler) and runs_ahead(timeline, choose):
+        with closing(decode_ahead(timeline, choose, max_tokens)) as tokens:
+            yield from (Decoded(token, None, reason) for token, reason in tokens)
+        return
     for n_decoded in range(1, max_tokens + 1):
         assert timeline.logits is not None, timeline.position
         token = choose(timeline.logits, timeline.ids)
@@ -102,6 +108,13 @@ def stream(
 
     Raises OptionError for invalid ids, ContextError if they do not fit.
     """
+    with wired_memory():
+        yield from _stream(timeline, tokenizer, ids, options)
+
+
+def _stream(
+    timeline: Timeline, tokenizer: Tokenizer, ids: Sequence[int], options: AnswerOptions
+) -> Iterator[GenerationResponse]:
     sampler = options.sampler or Sampler()
     if isinstance(sampler, Sampler):
         sampler = sampler.bound(tokenizer)
@@ -110,16 +123,17 @@ def stream(
         timeline = timeline.fork()
     text = StoppedText(tokenizer.detokenizer(continues=options.continues), options.stop)
     stop_ids = timeline.model.args.eos_token_ids | tokenizer.eos_ids
-    for decoded in decode(timeline, sampler, options.max_tokens, options.n_logprobs):
-        meter.tick()
-        is_stop_id = decoded.token in stop_ids
-        piece = "" if is_stop_id else text.add(decoded.token)
-        reason = "stop" if is_stop_id or text.stopped else decoded.finish_reason
-        if reason:
-            piece += text.finish(cut=reason != "stop")
-        yield meter.response(decoded, piece, reason)
-        if reason:
-            return
+    with closing(decode(timeline, sampler, options.max_tokens, options.n_logprobs)) as tokens:
+        for decoded in tokens:
+            meter.tick()
+            is_stop_id = decoded.token in stop_ids
+            piece = "" if is_stop_id else text.add(decoded.token)
+            reason = "stop" if is_stop_id or text.stopped else decoded.finish_reason
+            if reason:
+                piece += text.finish(cut=reason != "stop")
+            yield meter.response(decoded, piece, reason)
+            if reason:
+                return
 
 
 def prefill(

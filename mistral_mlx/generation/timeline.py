@@ -5,6 +5,7 @@ back a few tokens only, because older keys were overwritten; a snapshot from bef
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import mlx.core as mx
@@ -30,6 +31,9 @@ class Timeline:
 
     An exception while tokens are evaluated leaves it usable: after an interrupt it holds the ids that every layer has,
     after an error it is empty, because arrays may never have been computed.
+
+    On a GPU one step can run ahead (`lazy.py`): the layers then hold a token that `ids` does not. Whoever asks for the
+    layers gets them without it.
     """
 
     def __init__(
@@ -41,15 +45,23 @@ class Timeline:
         max_snapshot_bytes: int = 0,
     ) -> None:
         self.model = model
-        self.layers = make_cache(model.args) if layers is None else layers
-        self.ids = list(ids)  # in the layers
-        self.logits: mx.array | None = None  # float32 [V] after the last id, if they are known
+        self.shares_layers = layers is not None  # with somebody who counts on what they hold
+        self.ids: list[int]  # in the layers
+        self.logits: mx.array | None  # float32 [V] after the last id, if they are known
+        self.ahead: mx.array | None  # a token that the layers hold too
         self.snapshots = Snapshots(max_snapshot_bytes)
+        self.restore(ids, make_cache(model.args) if layers is None else layers)
+
+    @property
+    def layers(self) -> list[RollingBufferCache]:
+        """The cache of each layer. A step that runs ahead is taken back first."""
+        self.take_back()
+        return self._layers
 
     @property
     def position(self) -> int:
         """The position of the next token."""
-        return self.layers[0].offset
+        return self._n_unnamed + len(self.ids)
 
     @property
     def room(self) -> int | None:
@@ -60,7 +72,7 @@ class Timeline:
     @property
     def wrapped(self) -> bool:
         """Whether the window of a layer has left the first token behind."""
-        return any(layer.wrapped for layer in self.layers)
+        return any(layer.wrapped for layer in self._layers)
 
     def extend(self, ids: Sequence[int], progress: Progress | None = None, *, step_size: int | None = None) -> None:
         """Evaluate the prompt `ids` and keep the logits after the last one.
@@ -69,8 +81,9 @@ class Timeline:
         """
         for hidden in self.feed(ids, progress, step_size=step_size):
             last = hidden[:, -1:]  # [1, 1, D]: only the last position pays for the head
-        self.logits = self.model.logits(last)[0, -1]
-        mx.eval(self.logits)
+        with self.emptied_by_errors():
+            self.logits = self.model.logits(last)[0, -1]
+            mx.eval(self.logits)
 
     def feed(
         self, ids: Sequence[int], progress: Progress | None = None, *, step_size: int | None = None
@@ -101,6 +114,36 @@ class Timeline:
         """Evaluate one generated `token` and keep the logits after it."""
         self.logits = self._evaluate([token], partial(self._logits_after, token))
 
+    def can_run_ahead(self) -> bool:
+        """Whether the next token can be evaluated before it is noted, so that taking it back loses nothing.
+
+        The step that overwrites the first key of a ring would lose the way back to older tokens.
+        """
+        return all(layer.size != self.position for layer in self._layers)
+
+    def run_ahead(self, token: mx.array) -> mx.array:
+        """Return the logits ``[V]`` after `token`, an id ``[]``; neither need be computed yet.
+
+        `enter` makes the token a part of the timeline. `take_back` undoes the step; so does all else that reads layers.
+        """
+        self.take_back()
+        self.ahead = token
+        return self.model(token.reshape(1, 1), self._layers)[0, -1]
+
+    def enter(self, token: int, logits: mx.array) -> None:
+        """Note the `token` of the step that runs ahead, and the `logits` after it."""
+        assert self.ahead is not None, self.position
+        self.logits = None
+        self.ids.append(token)  # from here on, `take_back` finds nothing to take
+        self.logits, self.ahead = logits, None
+
+    def take_back(self) -> None:
+        """Forget the step that runs ahead, if one does."""
+        if self.ahead is not None:
+            for layer in self._layers:
+                layer.trim(layer.offset - self.position)
+            self.ahead = None
+
     def rewind(self, ids: Sequence[int]) -> int:
         """Keep the longest possible prefix of `ids`, forget the rest, and return the length of the prefix.
 
@@ -128,18 +171,29 @@ class Timeline:
 
     def fork(self) -> "Timeline":
         """Return a timeline that goes on from here by itself. Arrays are shared until one of the two is written to."""
-        other = Timeline(self.model, [layer.copy() for layer in self.layers], self.ids)
+        other = Timeline(self.model)
+        other.restore(self.ids, [layer.copy() for layer in self.layers])
         other.logits = self.logits
         return other
 
     def restore(self, ids: Sequence[int], layers: list[RollingBufferCache]) -> None:
         """Go on from `layers`, which hold `ids`."""
-        self.ids, self.layers, self.logits = list(ids), layers, None
+        self.ids, self.logits, self.ahead = list(ids), None, None
+        self._layers, self._n_unnamed = layers, layers[0].offset - len(ids)  # tokens that `ids` does not name
 
     def clear(self) -> None:
         """Forget everything, the snapshots too."""
         self.snapshots.clear()
         self._forget()
+
+    @contextmanager
+    def emptied_by_errors(self) -> Iterator[None]:
+        """Empty the timeline if an error occurs within: offsets may count tokens that were never computed."""
+        try:
+            yield
+        except Exception:
+            self._forget()
+            raise
 
     def _forget(self) -> None:
         """Begin with an empty cache. The snapshots stay valid."""
@@ -152,7 +206,12 @@ class Timeline:
 
     def _hidden_of(self, ids: Sequence[int], on_block: Callable[[int], None]) -> mx.array:
         hidden = self.model.hidden(mx.array([ids]), self.layers, on_block)
-        mx.eval([hidden, *(layer.keys for layer in self.layers), *(layer.values for layer in self.layers)])
+        held = [array for layer in self.layers for array in (layer.keys, layer.values)]
+        if kernels.on_cpu():
+            mx.eval([hidden, *held])
+        else:  # of the last block, nobody may need more than its keys and values
+            mx.eval(held)
+            mx.clear_cache()
         return hidden
 
     def _evaluate(self, ids: Sequence[int], compute: Callable[[], mx.array]) -> mx.array:
@@ -175,12 +234,12 @@ class Timeline:
         `ids` are all ids with the new ones, which follow the first `n_before`, at position `start`.
         """
         n_whole = min(layer.offset for layer in self.layers)
-        if all(layer.can_trim(layer.offset - n_whole) for layer in self.layers):
-            for layer in self.layers:
-                layer.trim(layer.offset - n_whole)
-            self.ids = ids[: n_before + n_whole - start]
-        else:
+        if not all(layer.can_trim(layer.offset - n_whole) for layer in self.layers):
             self._forget()
+            return
+        for layer in self.layers:
+            layer.trim(layer.offset - n_whole)
+        self.ids = ids[: n_before + n_whole - start]
 
     def _rewind(self, ids: Sequence[int]) -> int:
         best = self.snapshots.best(ids)

@@ -1,8 +1,11 @@
-"""Returns how much memory is available and how much this process has used, in bytes."""
+"""Returns how much memory is available and how much this process has used, in bytes; keeps a GPU's memory resident."""
 
 import os
 import resource
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlx.core as mx
@@ -39,6 +42,45 @@ def peak_memory() -> int:
         return int(mx.get_peak_memory())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+class _Wired:
+    """The limit of wired memory, which is raised while somebody generates."""
+
+    def __init__(self) -> None:
+        self.lock, self.n_users, self.limit_before = threading.Lock(), 0, 0
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.n_users == 0:
+                self.limit_before = mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
+            self.n_users += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.n_users -= 1
+            if self.n_users == 0:
+                mx.synchronize()  # the limit must not change while the GPU computes
+                mx.set_wired_limit(self.limit_before)
+
+
+_wired = _Wired()
+
+
+@contextmanager
+def wired_memory() -> Iterator[None]:
+    """Let Metal keep weights and cache resident within, so that no step waits for them.
+
+    Uses may overlap: the limit from before comes back with the end of the last one.
+    """
+    if kernels.on_cpu() or not mx.metal.is_available():
+        yield
+        return
+    _wired.enter()
+    try:
+        yield
+    finally:
+        _wired.leave()
 
 
 def _linux_available() -> int | None:

@@ -16,7 +16,7 @@ from mistral_mlx import kernels
 from mistral_mlx.errors import ContextError, OptionError
 from mistral_mlx.generation.stream import decode
 from mistral_mlx.generation.timeline import Timeline
-from mistral_mlx.kernels.memory import peak_memory
+from mistral_mlx.kernels.memory import peak_memory, wired_memory
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.progress import Progress
@@ -84,8 +84,12 @@ def measure(model: Mistral, workload: Workload, *, progress: Progress | None = N
     Raises ContextError if the model cannot take so many tokens.
     """
     workload.check(model.args)
+    with wired_memory():
+        return _measured(model, workload, progress or (lambda what, done, total: None))
+
+
+def _measured(model: Mistral, workload: Workload, report: Progress) -> Measurement:
     n_prompt, n_gen, repeats = workload.n_prompt, workload.n_gen, workload.repeats
-    report = progress or (lambda what, done, total: None)
     run = _Run(model, workload.depth, report)
     report("warming up", 0, 1)
     if n_prompt:

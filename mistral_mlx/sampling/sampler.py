@@ -12,6 +12,7 @@ import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -19,10 +20,27 @@ import numpy as np
 from mistral_mlx.errors import CheckpointError, OptionError
 from mistral_mlx.tokenizer.base import Tokenizer
 
+from . import device
 from .dry import PieceOf, dry_penalties, subtract
 from .filters import FILTERS, LOGIT_FILTERS, TINY, Floats, Ids, exclude_top_choices
 from .options import SamplingOptions
 from .penalties import add_bias, last, penalize
+
+NO_LOGITS = "the model computes NaN or infinite logits; its weights are damaged or overflow their dtype"
+
+
+class Choice(NamedTuple):
+    """A token that was chosen on the device and need not be known yet."""
+
+    token: mx.array  # int32 []
+    number: float  # drawn for it
+
+    def read(self) -> int:
+        """Wait for the token and return its id. Raises CheckpointError if the logits were not finite."""
+        token = int(self.token)
+        if token == device.NOT_FINITE:
+            raise CheckpointError(NO_LOGITS)
+        return token
 
 
 class Sampler:
@@ -38,6 +56,7 @@ class Sampler:
         self._filters = [(keep, getattr(self.options, name)) for name, keep in FILTERS if self.options.uses(name)]
         self._cuts = [(cut, getattr(self.options, name)) for name, cut in LOGIT_FILTERS if self.options.uses(name)]
         self._rng = np.random.default_rng(self.seed)
+        self._returned: list[float] = []  # numbers that were drawn and not used
         self._piece_of: PieceOf | None = None
 
     def bound(self, tokenizer: Tokenizer) -> "Sampler":
@@ -65,15 +84,31 @@ class Sampler:
         row: Floats = np.asarray(logits)
         best = int(row.argmax())
         if not math.isfinite(row[best]):
-            raise CheckpointError(
-                "the model computes NaN or infinite logits; its weights are damaged or overflow their dtype"
-            )
+            raise CheckpointError(NO_LOGITS)
         changed = self._change(row, history)
         if changed is not row:
             best = int(changed.argmax())
             if not math.isfinite(changed[best]):
                 raise OptionError("logit_bias bans every token; leave one")
         return best if self.options.temperature == 0 else self._draw(changed, float(changed[best]))
+
+    @property
+    def fits_device(self) -> bool:
+        """Whether `choose_on_device` can do what the options ask for."""
+        return device.is_cheap(self.options)
+
+    def choose_on_device(self, logits: mx.array) -> Choice:
+        """Return what a call would choose from float32 logits ``[V]``, without waiting for them; see `device.py`."""
+        number = self._number() if self.options.temperature else 0.0
+        return Choice(device.choose(logits, self.options, number), number)
+
+    def give_back(self, choice: Choice) -> None:
+        """Use the random number of an unused choice for the next one."""
+        if self.options.temperature:
+            self._returned.append(choice.number)
+
+    def _number(self) -> float:
+        return self._returned.pop() if self._returned else self._rng.random()
 
     def _change(self, row: Floats, history: Sequence[int]) -> Floats:
         """Return the logits after bias, penalties and DRY; `row` itself where there is nothing to do."""
@@ -110,10 +145,10 @@ class Sampler:
         for keep, value in self._filters:
             ids, probs = keep(ids, probs, value)
         options = self.options
-        if options.xtc_probability and self._rng.random() < options.xtc_probability:
+        if options.xtc_probability and self._number() < options.xtc_probability:
             ids, probs = exclude_top_choices(ids, probs, options.xtc_threshold)
         sums = np.cumsum(probs, dtype=np.float64)
-        return int(ids[np.searchsorted(sums, self._rng.random() * sums[-1], side="right")])
+        return int(ids[np.searchsorted(sums, self._number() * sums[-1], side="right")])
 
 
 def _no_text(token: int) -> str:

@@ -134,6 +134,21 @@ def test_what_was_overwritten_stays_known_after_a_trim():
     assert cache.reserved == 300
 
 
+@pytest.mark.parametrize("window", [1, 2, 8, 40])
+@pytest.mark.parametrize("n_next", [1, 3, 11])
+def test_a_token_taken_back_is_never_seen(window, n_next):
+    """After the wrap it leaves its key in a slot; the key that was there before belongs to no later query."""
+    cache, wrong = RollingBufferCache(window), mx.full((1, 1, 1, 1), 1e6)
+    for _ in range(30):
+        cache.update_and_fetch(wrong, wrong)
+        cache.trim(1)
+        start = cache.offset
+        seen, mask = feed(cache, n_next)
+        rows = np.ones((1, len(seen)), bool) if mask is None else np.array(mask)
+        for position, row in enumerate(rows, start):
+            assert sorted(np.array(seen)[row]) == list(range(max(0, position - window + 1), position + 1))
+
+
 def attended(q, keys, values, window, start):
     """Return attention in float64 over the whole history, ``[S, Dh]`` each; the first query stands at `start`."""
     distance = start + np.arange(len(q))[:, None] - np.arange(len(keys))

@@ -1,7 +1,9 @@
 """The available memory, as the system reports it."""
 
+import mlx.core as mx
 import pytest
 
+from mistral_mlx import kernels
 from mistral_mlx.kernels import memory
 
 
@@ -43,3 +45,41 @@ def test_no_limit_is_no_limit(cgroup):
 def test_a_group_that_cannot_be_read_says_nothing(cgroup):
     (cgroup / "memory.stat").unlink()
     assert memory.available_memory() == 20_000_000_000
+
+
+@pytest.fixture
+def limits(monkeypatch):
+    """The limits of wired memory that were set on a Metal device, the first of which is the present one."""
+    given = [100]
+    monkeypatch.setattr(kernels, "on_cpu", lambda: False)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 7000})
+    monkeypatch.setattr(mx, "set_wired_limit", lambda n: given.append(n) or given[-2])
+    return given
+
+
+def test_memory_is_wired_within_and_no_longer(limits):
+    def interrupted():
+        with memory.wired_memory():
+            assert limits == [100, 7000]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert limits == [100, 7000, 100]
+
+
+def test_the_wired_limit_comes_back_with_the_last_of_several_users(limits):
+    first, second = memory.wired_memory(), memory.wired_memory()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert limits == [100, 7000]
+    second.__exit__(None, None, None)
+    assert limits == [100, 7000, 100]
+
+
+def test_a_cpu_and_cuda_have_no_wired_memory(limits, monkeypatch):
+    monkeypatch.setattr(mx.metal, "is_available", lambda: False)
+    with memory.wired_memory():
+        assert limits == [100]
