@@ -18,12 +18,23 @@ namespace {
 constexpr int QUAD = 4;                                     // outputs abreast, whose lanes are added up together
 constexpr int MOST_ROWS = WIDTH == 8 ? 3 : 6;               // rows abreast: QUAD times as many sums stay in registers
 constexpr int64_t FEW_ROWS = 36;                            // that read the weights where they lie
-constexpr int ROWS_AHEAD = 8;                               // of weights in place, into the L2 cache, see avx512.cpp
 constexpr int64_t BLOCK_BYTES = WIDTH == 16 ? 4096 : 2048;  // of a row: wide sums cost more to keep, so larger blocks
 constexpr int64_t BLOCK_STRIDE = BLOCK_BYTES + 64;
 static_assert(sizeof(Vector) <= 64 && DENSE_ROWS % MOST_ROWS == 0);
 
-inline void prefetch(const void* at) { __builtin_prefetch(at, 0, 2); }
+inline void fetch_to_l2(const char* at) { __builtin_prefetch(at, 0, 2); }  // which cannot fault
+inline void fetch_to_l1(const char* at) { __builtin_prefetch(at, 0, 3); }
+
+// Asks for weights that lie ahead of a vector. Asking for a line more than once is faster: not every request is met
+// when memory is busy. Short vectors ask for a line several times as it is.
+template <int64_t VECTOR_BYTES>
+void fetch_ahead(const char* at, int64_t row_bytes) {
+  fetch_to_l2(at + 8 * row_bytes);
+  if constexpr (VECTOR_BYTES >= 32) {
+    fetch_to_l2(at + 4 * row_bytes);
+    fetch_to_l1(at + 1024);
+  }
+}
 
 // How weights and activations become products: weights of type T by float32.
 template <Float T>
@@ -83,9 +94,9 @@ template <typename Form, int S, bool IN_PLACE>
   int64_t k = 0;
   for (; IN_PLACE ? k + Form::STEP <= n : k < n; k += Form::STEP) {
     if constexpr (IN_PLACE)
-      for (int r = 0; r < QUAD; ++r) prefetch(rows[r] + (ROWS_AHEAD * n + k) * Form::SIZE);
+      for (int r = 0; r < QUAD; ++r) fetch_ahead<Form::STEP * Form::SIZE>(rows[r] + k * Form::SIZE, n * Form::SIZE);
     else
-      prefetch(next + k * sizeof(*x));
+      fetch_to_l2(next + k * sizeof(*x));
     step(k, [&](int r) { return Form::weights(rows[r], k); });
   }
   if (IN_PLACE && k < n) step(k, [&](int r) { return last_weights<Form>(rows[r], k, n); });
