@@ -46,8 +46,15 @@ void lines(const Packed& w, int64_t n, int64_t n_outputs, int64_t g, float* scal
 // fetched. The requests are spread over all that is done for a panel, or the memory would wait in between.
 struct Ahead {
   explicit Ahead(const void* from) : at(static_cast<const char*>(from)), end(at) {}
-  void ask(int64_t bytes) {
-    for (end += bytes; at < end; at += 64) __builtin_prefetch(at, 0, 2);
+  template <int64_t BYTES>
+  void ask() {
+    end += BYTES;
+    if constexpr (BYTES % 64 == 0)
+#pragma GCC unroll 16
+      for (int64_t i = 0; i < BYTES; i += 64) __builtin_prefetch(at + i, 0, 2);
+    else
+      for (; at < end; at += 64) __builtin_prefetch(at, 0, 2);
+    at = BYTES % 64 == 0 ? end : at;
   }
   const char *at, *end;
 };
@@ -58,7 +65,7 @@ void four_outputs(const uint8_t* const (&rows)[4], int64_t left, const uint8_t* 
                   int64_t end, Ahead& ahead, Ints* quads) {
   constexpr int VECTORS = Cut<BITS, GROUP>::VECTORS, VECTOR_BYTES = CODES<BITS> * BITS / 8;
   for (; step < end; ++step) {
-    ahead.ask(2 * VECTORS * VECTOR_BYTES);
+    ahead.template ask<2 * VECTORS * VECTOR_BYTES>();
     Ints v[4][S];
 #pragma GCC unroll 4
     for (int r = 0; r < 4; ++r)
@@ -95,13 +102,17 @@ template <int BITS, Form FORM, int GROUP, int S>
   for (int64_t g0 = 0; g0 < groups; g0 += TOGETHER) {
     for (int64_t g = 0; g < TOGETHER && g0 + g < groups; g += 16) {
       const int64_t at_line = ((n + WIDTH) * groups + WIDTH * (g0 + g)) * float_bytes(w.type);
-      Ahead(static_cast<const char*>(w.scales) + at_line).ask(16 * WIDTH * float_bytes(w.type));
-      Ahead(static_cast<const char*>(w.biases) + at_line).ask(16 * WIDTH * float_bytes(w.type));
-      ahead.ask(WIDTH * 16 * GROUP * BITS / 8 / 4);
+      for (int64_t i = 0; i < 16 * WIDTH * float_bytes(w.type); i += 64) {
+        __builtin_prefetch(static_cast<const char*>(w.scales) + at_line + i, 0, 2);
+        __builtin_prefetch(static_cast<const char*>(w.biases) + at_line + i, 0, 2);
+      }
+      ahead.template ask<WIDTH * 16 * GROUP * BITS / 8 / 4>();
       lines(w, n, n_outputs, g0 + g, scales + g * WIDTH, biases + g * WIDTH, WIDTH);
     }
     const int64_t steps = left < STEPS * C::BYTES ? (left + C::BYTES - 1) / C::BYTES : STEPS;
-    const int64_t full = left < STEPS * C::BYTES ? left / C::BYTES : STEPS;
+    // A last step may reach into the next row, where activations are 0, but not behind the matrix.
+    const bool inside = at + (WIDTH - 1) * row_bytes + steps * C::BYTES <= w.codes + w.n_out * row_bytes;
+    const int64_t full = inside || left >= STEPS * C::BYTES ? steps : left / C::BYTES;
     for (int q = 0; q < QUADS; ++q) {
       const uint8_t* rows[4];
       for (int r = 0; r < 4; ++r) rows[r] = at + (4 * q + r < n_outputs ? 4 * q + r : 0) * row_bytes;
@@ -110,7 +121,7 @@ template <int BITS, Form FORM, int GROUP, int S>
     }
     at += STEPS * C::BYTES, left -= STEPS * C::BYTES;
     for (int64_t step = 0; step < steps; ++step) {
-      ahead.ask(WIDTH * C::BYTES / 4);
+      ahead.template ask<WIDTH * C::BYTES / 4>();
 #pragma GCC unroll 4
       for (int s = 0; s < S; ++s) {
         Ints sums[C::GROUPS];

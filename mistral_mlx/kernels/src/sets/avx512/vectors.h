@@ -54,30 +54,43 @@ inline void add_dot16(Ints& sum, __m512i a, __m512i b) { sum = (Ints)_mm512_dpws
   }
 }
 
-// 16 numbers of 16 bits of 16 outputs, turned: word j has those of groups 2 j and 2 j + 1 of every output. What is
-// behind n_outputs or not in the mask is 0.
-void turned_halves(const void* p, int64_t stride, int64_t n_outputs, __mmask16 mask, __m512i (&words)[8]) {
+// Rows of four words in each quarter of four vectors become columns.
+[[gnu::always_inline]] inline void transpose_quads(__m512i (&v)[4]) {
+  const __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
+  const __m512i c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
+  v[0] = _mm512_unpacklo_epi64(a, c), v[1] = _mm512_unpackhi_epi64(a, c);
+  v[2] = _mm512_unpacklo_epi64(b, d), v[3] = _mm512_unpackhi_epi64(b, d);
+}
+
+// 16 numbers of 16 bits of each of 16 outputs, `stride` numbers apart, turned: word j has those of groups 2 j and 2 j +
+// 1 of every output. FULL: all of them are there; otherwise those behind n_outputs or not in the mask are 0.
+template <bool FULL>
+void turned_halves(const char* p, int64_t stride, int64_t n_outputs, __mmask16 mask, __m512i (&words)[8]) {
   const auto row = [&](int64_t i) {
-    const char* at = static_cast<const char*>(p) + (i < n_outputs ? 2 * i * stride : 0);
-    return _mm256_maskz_loadu_epi16(i < n_outputs ? mask : __mmask16{0}, at);
+    if (FULL) return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 2 * i * stride));
+    return _mm256_maskz_loadu_epi16(i < n_outputs ? mask : __mmask16{0}, p + (i < n_outputs ? 2 * i * stride : 0));
   };
-  __m512i v[8], t[8];
-  for (int i = 0; i < 8; ++i) v[i] = _mm512_inserti64x4(_mm512_castsi256_si512(row(i)), row(i + 8), 1);
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-  }
-  for (int i = 0; i < 8; i += 4) {
-    v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
+  __m512i v[2][4];
+  for (int i = 0; i < 8; ++i) v[i / 4][i % 4] = _mm512_inserti64x4(_mm512_castsi256_si512(row(i)), row(i + 8), 1);
+  transpose_quads(v[0]);
+  transpose_quads(v[1]);
   const __m512i even = _mm512_set_epi64(13, 12, 5, 4, 9, 8, 1, 0), odd = _mm512_set_epi64(15, 14, 7, 6, 11, 10, 3, 2);
   for (int i = 0; i < 4; ++i) {
-    words[i] = _mm512_permutex2var_epi64(v[i], even, v[i + 4]);
-    words[i + 4] = _mm512_permutex2var_epi64(v[i], odd, v[i + 4]);
+    words[i] = _mm512_permutex2var_epi64(v[0][i], even, v[1][i]);
+    words[i + 4] = _mm512_permutex2var_epi64(v[0][i], odd, v[1][i]);
   }
+}
+
+// The same of up to 8 groups.
+void turned_eighths(const char* p, int64_t stride, int64_t n_outputs, __mmask8 mask, __m512i (&words)[4]) {
+  const auto row = [&](int64_t i) {
+    return _mm_maskz_loadu_epi16(i < n_outputs ? mask : __mmask8{0}, p + (i < n_outputs ? 2 * i * stride : 0));
+  };
+  for (int i = 0; i < 4; ++i) {
+    words[i] = _mm512_inserti32x4(_mm512_castsi128_si512(row(i)), row(i + 4), 1);
+    words[i] = _mm512_inserti32x4(_mm512_inserti32x4(words[i], row(i + 8), 2), row(i + 12), 3);
+  }
+  transpose_quads(words);
 }
 
 // The first or the second of the halves of words, as floats.
@@ -110,15 +123,26 @@ void lines_of_type(const Packed& w, int64_t n, int64_t n_outputs, int64_t g, flo
     transpose(s);
     transpose(b);
     for (int64_t i = 0; i < 16; ++i) store(i, _mm512_castsi512_ps(s[i]), _mm512_castsi512_ps(b[i]));
-  } else {
-    __m512i s[8], b[8];
-    turned_halves(static_cast<const char*>(w.scales) + 2 * at, w.groups(), n_outputs, mask, s);
-    turned_halves(static_cast<const char*>(w.biases) + 2 * at, w.groups(), n_outputs, mask, b);
-    for (int64_t i = 0; i < 8; ++i) {
-      store(2 * i, floats_of<T, false>(s[i]), floats_of<T, false>(b[i]));
-      store(2 * i + 1, floats_of<T, true>(s[i]), floats_of<T, true>(b[i]));
-    }
+    return;
   }
+  const char *s_at = static_cast<const char*>(w.scales) + 2 * at, *b_at = static_cast<const char*>(w.biases) + 2 * at;
+  const auto store_pair = [&](int64_t i, __m512i s, __m512i b) {
+    store(2 * i, floats_of<T, false>(s), floats_of<T, false>(b));
+    store(2 * i + 1, floats_of<T, true>(s), floats_of<T, true>(b));
+  };
+  if (w.groups() - g <= 8) {
+    __m512i s[4], b[4];
+    turned_eighths(s_at, w.groups(), n_outputs, static_cast<__mmask8>(mask), s);
+    turned_eighths(b_at, w.groups(), n_outputs, static_cast<__mmask8>(mask), b);
+    for (int64_t i = 0; i < 4; ++i) store_pair(i, s[i], b[i]);
+    for (int64_t i = 8; i < 16; ++i) store(i, _mm512_setzero_ps(), _mm512_setzero_ps());
+    return;
+  }
+  const bool full = n_outputs >= 16 && w.groups() - g >= 16;
+  __m512i s[8], b[8];
+  (full ? turned_halves<true> : turned_halves<false>)(s_at, w.groups(), n_outputs, mask, s);
+  (full ? turned_halves<true> : turned_halves<false>)(b_at, w.groups(), n_outputs, mask, b);
+  for (int64_t i = 0; i < 8; ++i) store_pair(i, s[i], b[i]);
 }
 
 // See parts/few.h.
