@@ -10,8 +10,9 @@ from mistral_mlx import kernels
 from mistral_mlx.model.cache import make_cache
 
 W = 8
-LENGTHS = (1, W - 1, W, W + 1, 2 * W - 1, 2 * W, 2 * W + 1, 5 * W + 3)
-STEPS = (1, 3, W - 1, W, W + 1, 2 * W, 10 * W)
+SLOTS = 128  # of the ring for W tokens
+LENGTHS = (1, W, 5 * W + 3, SLOTS - 1, SLOTS + 1, 2 * SLOTS + W + 3)
+STEPS = (1, 3, W, W + 1, 10 * W, SLOTS + 3)
 WINDOWS = {"windowed": W, "full": None, "interleaved": [W, None], "two windows": [W, 5]}
 
 
@@ -44,7 +45,7 @@ def test_any_prefill_step_size_then_decode_matches_the_reference(sliding_window,
         cache = make_cache(model.args)
         prefilled = run(model, ids[:n], step=step, cache=cache)
         decoded = run(model, ids[n : n + 2 * W], step=1, cache=cache)
-        np.testing.assert_allclose(np.concatenate([prefilled, decoded]), expected[: n + 2 * W], atol=1e-4)
+        np.testing.assert_allclose(np.concatenate([prefilled, decoded]), expected[: n + 2 * W], atol=3e-4)
         assert {layer.offset for layer in cache} == {n + 2 * W}
 
 

@@ -16,8 +16,8 @@ from mistral_mlx.cli.terminal.notes import Notes
 SLOWLY = """
 import time
 from mistral_mlx import kernels
-slowly = lambda function: lambda *args: time.sleep(0.3) or function(*args)
-kernels.products, kernels.swiglu = slowly(kernels.products), slowly(kernels.swiglu)
+slowly = lambda function: lambda *args, **options: time.sleep(0.3) or function(*args, **options)
+kernels.run_block, kernels.swiglu = slowly(kernels.run_block), slowly(kernels.swiglu)
 """
 
 
