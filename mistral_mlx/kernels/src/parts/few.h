@@ -42,21 +42,20 @@ void gather(const Ints (&quads)[WIDTH / 4], Ints (&sums)[WIDTH / SPAN]);
 // the groups of a row or behind n_outputs is 0.
 void lines(const Packed& w, int64_t n, int64_t n_outputs, int64_t g, float* scales, float* biases, int64_t stride);
 
-// Asks for memory ahead of its use, line by line, a few lines at a time: while a panel is computed, the next one is
-// fetched. The requests are spread over all that is done for a panel, or the memory would wait in between.
+// Asks for weights ahead of their use, line by line, in the order in which they will be used: `segment` bytes of each
+// of WIDTH rows. The requests are spread over all that is done in the meantime, or the memory would wait in between.
 struct Ahead {
-  explicit Ahead(const void* from) : at(static_cast<const char*>(from)), end(at) {}
-  template <int64_t BYTES>
-  void ask() {
-    end += BYTES;
-    if constexpr (BYTES % 64 == 0)
-#pragma GCC unroll 16
-      for (int64_t i = 0; i < BYTES; i += 64) __builtin_prefetch(at + i, 0, 2);
-    else
-      for (; at < end; at += 64) __builtin_prefetch(at, 0, 2);
-    at = BYTES % 64 == 0 ? end : at;
+  void begin(const uint8_t* from, int64_t bytes_of_row, int64_t bytes, int64_t n_rows) {
+    row = from, row_bytes = bytes_of_row, segment = bytes, rows = n_rows, at = 0;
   }
-  const char *at, *end;
+  void ask(int64_t bytes) {
+    for (due += bytes; due > 0 && rows > 0; due -= 64) {
+      __builtin_prefetch(row + at, 0, 2);
+      if ((at += 64) >= segment) row += row_bytes, at = 0, --rows;
+    }
+  }
+  const uint8_t* row = nullptr;
+  int64_t row_bytes = 0, segment = 0, rows = 0, at = 0, due = 0;
 };
 
 // Four outputs of S rows, steps [step, end) of GROUPS groups each: quads [step][s][QUADS], of which this is one.
@@ -65,7 +64,7 @@ void four_outputs(const uint8_t* const (&rows)[4], int64_t left, const uint8_t* 
                   int64_t end, Ahead& ahead, Ints* quads) {
   constexpr int VECTORS = Cut<BITS, GROUP>::VECTORS, VECTOR_BYTES = CODES<BITS> * BITS / 8;
   for (; step < end; ++step) {
-    ahead.template ask<2 * VECTORS * VECTOR_BYTES>();
+    ahead.ask(2 * VECTORS * VECTOR_BYTES);
     Ints v[4][S];
 #pragma GCC unroll 4
     for (int r = 0; r < 4; ++r)
@@ -83,7 +82,7 @@ void four_outputs(const uint8_t* const (&rows)[4], int64_t left, const uint8_t* 
   }
 }
 
-// WIDTH outputs of S rows. While a panel is computed, the next one, which lies behind it, is asked for.
+// WIDTH outputs of S rows. While a part of it is computed, the next part is asked for.
 template <int BITS, Form FORM, int GROUP, int S>
 [[gnu::noinline]] void panel(const Packed& w, const Rounded& x, int64_t row, float* y, int64_t y_stride, int64_t n,
                              int64_t n_outputs) {
@@ -91,7 +90,7 @@ template <int BITS, Form FORM, int GROUP, int S>
   constexpr int64_t TOGETHER = 64 / S, STEPS = TOGETHER / C::GROUPS, QUADS = WIDTH / 4;  // groups, and steps for them
   const int64_t groups = w.groups(), row_bytes = w.row_bytes();
   const uint8_t* at = w.codes + n * row_bytes;
-  Ahead ahead(at + WIDTH * row_bytes);
+  Ahead ahead;
   Vector sum[S];
   const uint8_t* codes[S];
 #pragma GCC unroll 4
@@ -100,13 +99,19 @@ template <int BITS, Form FORM, int GROUP, int S>
   Ints quads[STEPS * S * QUADS];
   int64_t left = row_bytes;
   for (int64_t g0 = 0; g0 < groups; g0 += TOGETHER) {
+    constexpr int64_t BYTES = STEPS * C::BYTES;
+    if (left > BYTES)
+      ahead.begin(at + BYTES, row_bytes, left - BYTES < BYTES ? left - BYTES : BYTES, WIDTH);
+    else  // the outputs behind these
+      ahead.begin(at - (row_bytes - left) + WIDTH * row_bytes, row_bytes, row_bytes < BYTES ? row_bytes : BYTES,
+                  n_outputs - WIDTH < WIDTH ? n_outputs - WIDTH : WIDTH);
     for (int64_t g = 0; g < TOGETHER && g0 + g < groups; g += 16) {
       const int64_t at_line = ((n + WIDTH) * groups + WIDTH * (g0 + g)) * float_bytes(w.type);
       for (int64_t i = 0; i < 16 * WIDTH * float_bytes(w.type); i += 64) {
         __builtin_prefetch(static_cast<const char*>(w.scales) + at_line + i, 0, 2);
         __builtin_prefetch(static_cast<const char*>(w.biases) + at_line + i, 0, 2);
       }
-      ahead.template ask<WIDTH * 16 * GROUP * BITS / 8 / 4>();
+      ahead.ask(WIDTH * 16 * GROUP * BITS / 8 / 4);
       lines(w, n, n_outputs, g0 + g, scales + g * WIDTH, biases + g * WIDTH, WIDTH);
     }
     const int64_t steps = left < STEPS * C::BYTES ? (left + C::BYTES - 1) / C::BYTES : STEPS;
@@ -121,7 +126,7 @@ template <int BITS, Form FORM, int GROUP, int S>
     }
     at += STEPS * C::BYTES, left -= STEPS * C::BYTES;
     for (int64_t step = 0; step < steps; ++step) {
-      ahead.template ask<WIDTH * C::BYTES / 4>();
+      ahead.ask(WIDTH * C::BYTES / 4);
 #pragma GCC unroll 4
       for (int s = 0; s < S; ++s) {
         Ints sums[C::GROUPS];

@@ -13,9 +13,9 @@
 namespace kernels {
 namespace {
 
-constexpr int64_t FEW_ROWS = 8;              // up to here a product is bound by memory, and finely rounded
-constexpr int64_t PIECE_BYTES = 512 * 1024;  // of weights: some 30 microseconds of one core
-constexpr int64_t PIECES_PER_THREAD = 4;     // of a small product, so that a late thread finds something left
+constexpr int64_t FEW_ROWS = 8;               // up to here a product is bound by memory, and finely rounded
+constexpr int64_t PIECE_BYTES = 1024 * 1024;  // of weights: some 60 microseconds of one core
+constexpr int64_t PIECES_PER_THREAD = 4;      // of a small product, so that a late thread finds something left
 
 std::atomic<bool> exact_codes{false};
 
