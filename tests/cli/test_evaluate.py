@@ -16,6 +16,7 @@ from mistral_mlx.cli.commands import evaluate as evaluate_command
 from mistral_mlx.cli.reports import evaluate as command
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted
+from mistral_mlx.kernels import native
 from mistral_mlx.measure.evaluation import DEFAULT_CONTEXT, Scoring, evaluate, model_logits, windows
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.tokenizer.choose import load_tokenizer
@@ -71,9 +72,12 @@ def test_lines_for_people(folder, text):
     result = run(*arguments)
     assert (result.returncode, result.stderr) == (0, b"")
     lines = result.stdout.decode().splitlines()
-    assert [line[:13].strip() for line in lines[:5]] == ["model", "perplexity", "nll", "tokens", ""]
+    assert [line[:13].strip() for line in lines[:6]] == ["model", "perplexity", "nll", "tokens", "arithmetic", ""]
     assert lines[3][13:] == "16 scored in 2 windows of 32, the last 8 of each"
-    assert lines[5].startswith("positions    24 to 25: nll ")
+    assert lines[4][13:] == "exact"
+    assert lines[6].startswith("positions    24 to 25: nll ")
+    rounded = run(*arguments, "--no-exact").stdout.decode()
+    assert ("arithmetic   as in answers" in rounded) == native.available
     against = run(*arguments, "--against", folder).stdout.decode()
     assert "\nKL           0.000000 ± 0.000000 on average, 0.000000 at most\n" in against
     assert "\nsame top     100.000 ± 0.000 %\n" in against

@@ -39,7 +39,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(endless):
 def test_ctrl_c_while_the_prompt_is_read_is_heard_at_once(endless):
     """A step of 512 tokens used to be finished first."""
     child = terminal(endless, setup=SLOWLY)
-    child.send("Hello\r")
+    child.send("Hello " * 60 + "\r")  # more tokens than pass the model as one operation
     child.expect(r"reading the prompt: \d+ of")
     child.kill(signal.SIGINT)
     child.expect("interrupted before the answer began", timeout=2)
