@@ -45,6 +45,17 @@ def test_its_logits_are_those_of_the_reference_on_the_same_weights(opened, exact
     assert (logits.argmax(axis=1) == expected.argmax(axis=1)).all()
 
 
+def test_the_steps_of_a_prompt_do_not_change_an_answer(opened):
+    """Down to one token at a time, with a sampler that would notice the last bit of a logit sooner or later."""
+    model, tokenizer = opened
+    ids = encode_chat(tokenizer, [{"role": "user", "content": QUESTION * 8}])
+    answers = [
+        list(generate_step(ids, model, sampler=Sampler(temperature=1.2, seed=3), max_tokens=192, prefill_step_size=step))
+        for step in (1, 7, 20, len(ids))
+    ]
+    assert answers == answers[:1] * 4
+
+
 def unpacked(model):
     """Return the weights of a packed model as plain arrays, by HF name."""
     plain = {}
