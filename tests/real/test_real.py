@@ -50,8 +50,8 @@ def test_the_steps_of_a_prompt_do_not_change_an_answer(opened):
     model, tokenizer = opened
     ids = encode_chat(tokenizer, [{"role": "user", "content": QUESTION * 8}])
     answers = [
-        list(generate_step(ids, model, sampler=Sampler(temperature=1.2, seed=3), max_tokens=192, prefill_step_size=step))
-        for step in (1, 7, 20, len(ids))
+        list(generate_step(ids, model, sampler=Sampler(temperature=1.2, seed=3), max_tokens=192, prefill_step_size=n))
+        for n in (1, 7, 20, len(ids))
     ]
     assert answers == answers[:1] * 4
 
