@@ -96,7 +96,7 @@ def convert(
     return carry_out(request, progress)
 
 
-@kernels.exactly()  # what is learned and measured is about the weights, not about the rounding of activations
+@kernels.exactly()  # the errors of weights are measured; rounded activations would add their own
 def carry_out(request: Request, progress: Progress | None = None) -> Report:
     """Do what `request` asks for; see `convert`."""
     started = time.monotonic()

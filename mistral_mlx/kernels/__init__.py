@@ -228,32 +228,28 @@ def run_block(
     x: mx.array,
     keys: mx.array,
     values: mx.array,
-    weights: Sequence[Weight],
-    norms: Sequence[Norm],
+    block: ReadyBlock,
     *,
-    rotation: Rotation,
     position: int,
     window: int | None,
     slots: int | None,
-    scale: float,
 ) -> tuple[mx.array, mx.array, mx.array]:
     """Return ``[B, S, D]`` after a transformer block, and the new keys and values; of the native kernels alone.
 
-    The weights are those of q, k, v, o, gate, up and down, the norms those before q and gate. The tokens stand at
-    `position` and after it; their keys and values are stored in the ``[B, Hkv, rows, Dh]`` buffers, in row p for
-    position p or, with a window, in row ``p % slots``.
+    The first token has the position `position`. Keys and values are stored in the ``[B, Hkv, rows, Dh]`` buffers: those
+    of position p in row p or, with a window, in row ``p % slots``.
     """
     return native.ext.run_block(
         x,
         keys,
         values,
-        weights,
-        norms,
-        rotation=rotation,
+        block.weights,
+        block.norms,
+        rotation=block.rotation,
         position=position,
         window=window or 0,
         slots=slots or 0,
-        scale=scale,
+        scale=block.scale,
     )
 
 

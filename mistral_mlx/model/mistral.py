@@ -110,20 +110,11 @@ class TransformerBlock(nn.Module):
 
     def _at_once(self, x: mx.array, cache: RollingBufferCache) -> mx.array:
         """Return the same in one step of the native kernels."""
-        attention, n_new, ready = self["self_attn"], x.shape[1], self.ready()
+        attention, n_new = self["self_attn"], x.shape[1]
         shape = (x.shape[0], attention.n_kv_heads, attention.head_dim)
         keys, values = cache.reserve(n_new, shape, kernels.cache_dtype(attention["k_proj"].dtype))
         x, keys, values = kernels.run_block(
-            x,
-            keys,
-            values,
-            ready.weights,
-            ready.norms,
-            rotation=ready.rotation,
-            position=cache.offset,
-            window=cache.window,
-            slots=cache.size,
-            scale=ready.scale,
+            x, keys, values, self.ready(), position=cache.offset, window=cache.window, slots=cache.size
         )
         cache.put(keys, values, n_new)
         return x

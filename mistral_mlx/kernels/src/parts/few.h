@@ -95,6 +95,7 @@ template <int BITS, Form FORM, int GROUP, int S>
                              int64_t n_outputs) {
   using C = Cut<BITS, GROUP>;
   constexpr int64_t TOGETHER = 64 / S, STEPS = TOGETHER / C::GROUPS, QUADS = WIDTH / 4;  // groups, and steps for them
+  constexpr int64_t BYTES = STEPS * C::BYTES;                                            // of a row, for these steps
   const int64_t groups = w.groups(), row_bytes = w.row_bytes();
   const uint8_t* at = w.codes + n * row_bytes;
   Ahead ahead;
@@ -106,7 +107,6 @@ template <int BITS, Form FORM, int GROUP, int S>
   Ints quads[STEPS * S * QUADS];
   int64_t left = row_bytes;
   for (int64_t g0 = 0; g0 < groups; g0 += TOGETHER) {
-    constexpr int64_t BYTES = STEPS * C::BYTES;
     if (left > BYTES)
       ahead.begin(at + BYTES, row_bytes, left - BYTES < BYTES ? left - BYTES : BYTES, WIDTH);
     else  // the outputs behind these
@@ -121,17 +121,17 @@ template <int BITS, Form FORM, int GROUP, int S>
       ahead.ask<WIDTH * 16 * GROUP * BITS / 8 / 4>();
       lines(w, n, n_outputs, g0 + g, scales + g * WIDTH, biases + g * WIDTH, WIDTH);
     }
-    const int64_t steps = left < STEPS * C::BYTES ? (left + C::BYTES - 1) / C::BYTES : STEPS;
+    const int64_t steps = left < BYTES ? (left + C::BYTES - 1) / C::BYTES : STEPS;
     // A last step may reach into the next row, where activations are 0, but not behind the matrix.
     const bool inside = at + (WIDTH - 1) * row_bytes + steps * C::BYTES <= w.codes + w.n_out * row_bytes;
-    const int64_t full = inside || left >= STEPS * C::BYTES ? steps : left / C::BYTES;
+    const int64_t full = inside || left >= BYTES ? steps : left / C::BYTES;
     for (int q = 0; q < QUADS; ++q) {
       const uint8_t* rows[4];
       for (int r = 0; r < 4; ++r) rows[r] = at + (4 * q + r < n_outputs ? 4 * q + r : 0) * row_bytes;
       four_outputs<BITS, FORM, GROUP, S, true>(rows, left, codes, 0, full, ahead, quads + q);
       four_outputs<BITS, FORM, GROUP, S, false>(rows, left, codes, full, steps, ahead, quads + q);
     }
-    at += STEPS * C::BYTES, left -= STEPS * C::BYTES;
+    at += BYTES, left -= BYTES;
     for (int64_t step = 0; step < steps; ++step) {
       ahead.ask<WIDTH * C::BYTES / 4>();
 #pragma GCC unroll 4

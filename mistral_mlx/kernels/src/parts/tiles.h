@@ -1,5 +1,4 @@
-// The loops that the vector kernels share, compiled once per set: rows abreast, and products in blocks of TILE outputs.
-// A set defines the functions declared here; the arithmetic is theirs.
+// What the products of the vector kernels share, compiled once per set: a type for each float, and ends of rows.
 #pragma once
 #include "widen.h"
 
@@ -12,14 +11,6 @@ auto with_type(Float type, Use&& use) {
   if (type == Float::f32) return use.template operator()<Float::f32>();
   if (type == Float::f16) return use.template operator()<Float::f16>();
   return use.template operator()<Float::bf16>();
-}
-
-// Calls use<R>(i) for R rows at once, then use<LAST>(i), until all `n` rows from `first` on are covered.
-template <int R, int LAST = 1, typename Use>
-void abreast(int64_t first, int64_t end, Use&& use) {
-  int64_t i = first;
-  for (; i + R <= end; i += R) use.template operator()<R>(i);
-  for (; i < end; i += LAST) use.template operator()<LAST>(i);
 }
 
 // The first n floats at p, zeros behind them.

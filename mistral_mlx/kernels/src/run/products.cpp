@@ -2,7 +2,6 @@
 #include "products.h"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 
 #include "../parts/scalars.h"
@@ -13,7 +12,7 @@
 namespace kernels {
 namespace {
 
-constexpr int64_t FEW_ROWS = 8;               // up to here a product is bound by memory, and finely rounded
+constexpr int64_t FEW_ROWS = 8;               // up to here a product is bound by memory
 constexpr int64_t PIECE_BYTES = 1024 * 1024;  // of weights: some 60 microseconds of one core
 constexpr int64_t PIECES_PER_THREAD = 4;      // of a small product, so that a late thread finds something left
 
