@@ -16,7 +16,7 @@ from mistral_mlx.cli.terminal.notes import Notes
 SLOWLY = """
 import time
 from mistral_mlx import kernels
-slowly = lambda function: lambda *args, **options: time.sleep(0.3) or function(*args, **options)
+slowly = lambda function: lambda *args, **options: time.sleep(0.9) or function(*args, **options)
 kernels.run_block, kernels.swiglu = slowly(kernels.run_block), slowly(kernels.swiglu)
 """
 
