@@ -40,16 +40,19 @@ bool spin_until(Condition&& condition) {
   return condition();
 }
 
-// A job's number, its pieces and the next of them to take, in one word: who takes a piece by compare-and-swap knows
-// that the job it read about is the one that is running, however long it slept in between.
-struct Ticket {
+// A job's number and pieces [first, last) that are left, in one word: who takes a piece by compare-and-swap knows that
+// the job it read about is the one that is running, however long it slept in between.
+struct Range {
   static constexpr int BITS = 20;
   static constexpr uint64_t MASK = (uint64_t{1} << BITS) - 1;
   uint64_t word;
 
-  static Ticket of(uint64_t job, uint64_t n) { return {job << (2 * BITS) | n << BITS}; }
-  uint64_t n() const { return word >> BITS & MASK; }
-  uint64_t next() const { return word & MASK; }
+  static Range of(uint64_t job, uint64_t first, uint64_t last) { return {job << (2 * BITS) | last << BITS | first}; }
+  uint64_t last() const { return word >> BITS & MASK; }
+  uint64_t first() const { return word & MASK; }
+  uint64_t size() const { return first() < last() ? last() - first() : 0; }
+  Range without_first(uint64_t n) const { return {word + n}; }
+  Range without_last(uint64_t n) const { return {word - (n << BITS)}; }
 };
 
 class Pool {
@@ -72,8 +75,8 @@ class Pool {
     }
     std::lock_guard lock(mutex_);
     start(0);
-    for (int64_t base = 0; base < n; base += Ticket::MASK)
-      run_job(base, std::min<int64_t>(n - base, Ticket::MASK), piece, context);
+    for (int64_t base = 0; base < n; base += Range::MASK)
+      run_job(base, std::min<int64_t>(n - base, Range::MASK), piece, context);
   }
 
  private:
@@ -82,12 +85,16 @@ class Pool {
     piece_.store(piece, std::memory_order_relaxed);
     context_.store(context, std::memory_order_relaxed);
     done_.store(0, std::memory_order_relaxed);
-    ticket_.store(Ticket::of(++job_, static_cast<uint64_t>(n)).word, std::memory_order_release);
+    pieces_.store(n, std::memory_order_relaxed);
+    const uint64_t ranges = n_ranges();
+    ++job_;
+    for (uint64_t i = 0; i < ranges; ++i)
+      ranges_[i].word.store(Range::of(job_, n * i / ranges, n * (i + 1) / ranges).word, std::memory_order_release);
     if (active_.load(std::memory_order_relaxed) > 1) {
       signal_.store(static_cast<uint32_t>(job_));
       if (sleepers_.load() > 0) signal_.notify_all();
     }
-    take_pieces();
+    take_pieces(0);
     const auto finished = [&] { return done_.load(std::memory_order_acquire) == n; };
     if (!spin_until(finished))
       for (int64_t seen; (seen = done_.load(std::memory_order_acquire)) != n;) done_.wait(seen);
@@ -111,17 +118,31 @@ class Pool {
     std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
-  void take_pieces() {
+  // First those of its own range, then the last ones of others.
+  void take_pieces(int index) {
+    const int ranges = n_ranges();
+    int64_t n = 0;
+    for (int i = 0; i < ranges; ++i)
+      while (const int64_t taken = take_some(ranges_[(index + i) % ranges].word, i == 0)) n += taken;
+    if (n > 0 && done_.fetch_add(n, std::memory_order_acq_rel) + n == pieces_.load(std::memory_order_relaxed))
+      done_.notify_one();
+  }
+
+  // Runs an eighth of the pieces that are left, the first ones of the own range or the last ones of another, and
+  // returns how many. Each taking stops the loads of weights that are under way, and a late thread should hold few.
+  int64_t take_some(std::atomic<uint64_t>& word, bool own) {
     for (;;) {
-      Ticket ticket{ticket_.load(std::memory_order_acquire)};
-      if (ticket.next() >= ticket.n()) return;
+      Range range{word.load(std::memory_order_acquire)};
+      if (range.size() == 0) return 0;
       const auto piece = piece_.load(std::memory_order_relaxed);
       void* context = context_.load(std::memory_order_relaxed);
       const int64_t base = base_.load(std::memory_order_relaxed);
-      uint64_t expected = ticket.word;
-      if (!ticket_.compare_exchange_weak(expected, ticket.word + 1, std::memory_order_acq_rel)) continue;
-      run_piece(piece, context, base + static_cast<int64_t>(ticket.next()));
-      if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<int64_t>(ticket.n())) done_.notify_one();
+      const uint64_t n = (range.size() + 7) / 8;
+      const Range left = own ? range.without_first(n) : range.without_last(n);
+      const int64_t first = base + static_cast<int64_t>(own ? range.first() : left.last());
+      if (!word.compare_exchange_weak(range.word, left.word, std::memory_order_acq_rel)) continue;
+      for (uint64_t i = 0; i < n; ++i) run_piece(piece, context, first + static_cast<int64_t>(i));
+      return static_cast<int64_t>(n);
     }
   }
 
@@ -138,7 +159,7 @@ class Pool {
         sleepers_.fetch_sub(1);
       }
       seen = signal_.load();
-      if (index < active_.load(std::memory_order_relaxed)) take_pieces();
+      if (index < active_.load(std::memory_order_relaxed)) take_pieces(index);
     }
   }
 
@@ -157,16 +178,23 @@ class Pool {
     return n;
   }
 
+  int n_ranges() const { return std::clamp(active_.load(std::memory_order_relaxed), 1, MAX_RANGES); }
+
+  static constexpr int MAX_RANGES = 64;  // with more threads, some share one
+  struct alignas(64) SharedRange {
+    std::atomic<uint64_t> word{0};
+  };
+
   std::mutex mutex_, error_mutex_;
   std::exception_ptr error_;  // the first one of the job, under error_mutex_ while it runs
   std::atomic<bool> failed_{false};
   int started_ = 0;
   uint64_t job_ = 0;
   std::atomic<int> active_{0}, sleepers_{0};
-  std::atomic<int64_t> base_{0};
+  std::atomic<int64_t> base_{0}, pieces_{0};
   std::atomic<void (*)(void*, int64_t)> piece_{nullptr};
   std::atomic<void*> context_{nullptr};
-  alignas(64) std::atomic<uint64_t> ticket_{0};
+  SharedRange ranges_[MAX_RANGES];
   alignas(64) std::atomic<int64_t> done_{0};
   alignas(64) std::atomic<uint32_t> signal_{0};
 };

@@ -5,8 +5,9 @@
 namespace kernels {
 
 // Calls piece(context, i) once for every i in [0, n), on the calling thread and the pool's, and returns when all are
-// done. Pieces are taken one by one, so that a core which is busy otherwise slows only the pieces it holds. If pieces
-// throw, the others are run all the same, and then the first exception is thrown here.
+// done. Each thread has a range of pieces to take from, in order, and then helps with those of the others, so that a
+// core which is busy otherwise slows only the pieces it holds. If pieces throw, the others are run all the same, and
+// then the first exception is thrown here.
 void run_pieces(int64_t n, void (*piece)(void* context, int64_t i), void* context);
 
 template <typename Function>
