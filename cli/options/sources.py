@@ -19,7 +19,8 @@ from mistral_mlx.cli.models.registry import HOME_VARIABLE, home
 from mistral_mlx.errors import OptionError, shown
 
 PREFIX = "MISTRAL_MLX_"
-NO_OPTIONS = (HOME_VARIABLE, "MISTRAL_MLX_KERNELS", "MISTRAL_MLX_DEBUG")  # variables that are read elsewhere
+# Variables that are read elsewhere.
+NO_OPTIONS = (HOME_VARIABLE, "MISTRAL_MLX_KERNELS", "MISTRAL_MLX_COPY_WEIGHTS", "MISTRAL_MLX_DEBUG")
 REPLACED = {"force": "ignore_memory"}  # keys of earlier versions
 ALLOWED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path, as a text"}
 

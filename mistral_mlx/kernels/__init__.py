@@ -9,7 +9,6 @@ is as large as the model allows: an operation of MLX costs microseconds, a small
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -19,45 +18,15 @@ from . import native
 from .dtypes import MLX_DTYPES
 from .fallback import packing
 from .fallback import products as cpu
+from .ready import ReadyBlock as ReadyBlock
+from .ready import ReadyModel as ReadyModel
+from .ready import run_block as run_block
+from .weights import Norm as Norm
+from .weights import Rotation as Rotation
+from .weights import Weight as Weight
 
 BANDWIDTH_BYTES = 1 << 29  # far more than the last cache of a laptop holds
 BANDWIDTH_REPEATS = 5
-
-
-class Weight(NamedTuple):
-    """A weight ``[N, K]``: plain, or packed if it has scales; on a CPU in MLX's affine form (see `float_modes`)."""
-
-    weight: mx.array
-    scales: mx.array | None = None  # [N, K / group_size]
-    biases: mx.array | None = None  # of the affine mode alone
-    group_size: int = 0
-    bits: int = 0
-    mode: str = "affine"
-
-
-class Norm(NamedTuple):
-    """Root mean square normalization of the input of a product."""
-
-    weight: mx.array  # [K]
-    eps: float
-
-
-class Rotation(NamedTuple):
-    """Rotary positions as data: pair i of a head turns by ``position * frequencies[i]`` radians."""
-
-    frequencies: NDArray[np.float64]  # [Dh/2], inverse frequencies: radians per position
-    factor: float = 1.0  # multiplies every cosine and sine: the attention factor of YaRN
-    base: float | None = None  # of plain frequencies, which MLX's own operation computes itself
-
-
-class ReadyBlock(NamedTuple):
-    """A transformer block as data."""
-
-    weights: list[Weight]  # of q, k, v, o, gate, up and down
-    norms: list[Norm]  # before q and gate
-    rotation: Rotation
-    scale: float  # of the scores
-    n_kv_heads: int
 
 
 Part = tuple[int, tuple[int, ...], mx.Dtype]  # of a file: first byte, shape, dtype
@@ -166,6 +135,11 @@ def cache_dtype(stored: mx.Dtype) -> mx.Dtype:
     return mx.float16 if uses_native() and stored != mx.float32 else activation_dtype(stored)
 
 
+def embedded(ids: mx.array, weight: Weight) -> mx.array:
+    """Return rows of a weight ``[N, K]`` as float32 ``[..., K]``; of the native kernels alone, and not lazily."""
+    return native.ext.embedded(ids, weight)
+
+
 def products(x: mx.array, weights: Sequence[Weight], norm: Norm | None = None) -> list[mx.array]:
     """Return ``norm(x) @ W.T`` for each weight: ``[..., K]`` and ``[N, K]`` to ``[..., N]``."""
     if uses_native():
@@ -222,64 +196,6 @@ def attention(
     else:
         h = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     return h.transpose(0, 2, 1, 3).flatten(2)
-
-
-def run_block(
-    x: mx.array,
-    keys: mx.array,
-    values: mx.array,
-    block: ReadyBlock,
-    *,
-    position: int,
-    window: int | None,
-    slots: int | None,
-) -> tuple[mx.array, mx.array, mx.array]:
-    """Return ``[B, S, D]`` after a transformer block, and the new keys and values; of the native kernels alone.
-
-    The first token has the position `position`. Keys and values are stored in the ``[B, Hkv, rows, Dh]`` buffers: those
-    of position p in row p or, with a window, in row ``p % slots``.
-    """
-    return native.ext.run_block(
-        x,
-        keys,
-        values,
-        block.weights,
-        block.norms,
-        rotation=block.rotation,
-        position=position,
-        window=window or 0,
-        slots=slots or 0,
-        scale=block.scale,
-    )
-
-
-class ReadyModel:
-    """All blocks of a model with its last norm and its head, made ready for the native kernels."""
-
-    def __init__(self, blocks: Sequence[ReadyBlock], norm: Norm, head: Weight) -> None:
-        self._model = native.ext.ReadyModel(blocks, norm, head)
-
-    def holds(self, arrays: list[mx.array]) -> bool:
-        """Whether it was made of these arrays: of each block its weights with scales and biases, then its norms."""
-        return self._model.holds(arrays)
-
-    def run(
-        self,
-        x: mx.array,
-        keys: list[mx.array],
-        values: list[mx.array],
-        *,
-        position: int,
-        windows: list[int],
-        slots: list[int],
-        head: bool,
-    ) -> tuple[mx.array, list[mx.array], list[mx.array]]:
-        """Return the logits ``[B, S, V]`` of ``[B, S, D]``, or without `head` ``[B, S, D]``; new keys and new values.
-
-        It is `run_block` for each block; windows and slots are 0 for a block without a window.
-        """
-        y, *buffers = self._model.run(x, keys, values, position=position, windows=windows, slots=slots, head=head)
-        return y, buffers[: len(keys)], buffers[len(keys) :]
 
 
 def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:

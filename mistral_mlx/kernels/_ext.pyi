@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from . import Norm, ReadyBlock, Rotation, Weight
+from .weights import Norm, Rotation, Weight
 
 def products(x: mx.array, weights: Sequence[Weight], norm: Norm | None = None) -> list[mx.array]: ...
 def add_product(residual: mx.array, x: mx.array, weight: Weight) -> mx.array: ...
@@ -12,23 +12,26 @@ def swiglu(x: mx.array, gate: Weight, up: Weight, norm: Norm | None = None) -> m
 def attention(
     q: mx.array, k: mx.array, v: mx.array, *, scale: float, window: int, position: int, ring: bool = False
 ) -> mx.array: ...
-def run_block(
-    x: mx.array,
-    keys: mx.array,
-    values: mx.array,
-    weights: Sequence[Weight],
-    norms: Sequence[Norm],
-    *,
-    rotation: Rotation,
-    position: int,
-    window: int,
-    slots: int,
-    scale: float,
-) -> tuple[mx.array, mx.array, mx.array]: ...
 
-class ReadyModel:
-    def __init__(self, blocks: Sequence[ReadyBlock], norm: Norm, head: Weight) -> None: ...
+class Ready:
     def holds(self, arrays: list[mx.array]) -> bool: ...
+
+class ReadyBlock(Ready):
+    def __init__(
+        self,
+        weights: Sequence[Weight],
+        norms: Sequence[Norm],
+        rotation: Rotation,
+        scale: float,
+        n_kv_heads: int,
+        copy: bool,
+    ) -> None: ...
+    def run(
+        self, x: mx.array, keys: mx.array, values: mx.array, *, position: int, window: int, slots: int
+    ) -> tuple[mx.array, mx.array, mx.array]: ...
+
+class ReadyModel(Ready):
+    def __init__(self, blocks: Sequence[ReadyBlock], norm: Norm, head: Weight, copy: bool) -> None: ...
     def run(
         self,
         x: mx.array,
@@ -39,11 +42,13 @@ class ReadyModel:
         windows: list[int],
         slots: list[int],
         head: bool,
-    ) -> list[mx.array]: ...
+    ) -> mx.array: ...
 
+def embedded(ids: mx.array, weight: Weight) -> mx.array: ...
 def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array: ...
 def rope(x: mx.array, rotation: Rotation, *, offset: int) -> mx.array: ...
 def map_tensors(fd: int, parts: list[tuple[int, tuple[int, ...], mx.Dtype]]) -> list[mx.array]: ...
+def is_mapped(array: mx.array) -> bool: ...
 def quantize(
     rows: NDArray[np.uint8],
     stored: str,

@@ -1,16 +1,25 @@
-"""Returns how much memory is available and how much this process has used, in bytes; keeps a GPU's memory resident."""
+"""Returns how much memory is available and how much this process has used, in bytes; keeps a GPU's memory resident.
+
+Raises OptionError on import if MISTRAL_MLX_COPY_WEIGHTS is not 0 or 1.
+"""
 
 import os
 import resource
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import mlx.core as mx
 
 from mistral_mlx import kernels
+from mistral_mlx.errors import OptionError, shown
+
+COPY_WEIGHTS = os.environ.get("MISTRAL_MLX_COPY_WEIGHTS", "")  # 1: always, 0: never
+if COPY_WEIGHTS not in ("", "0", "1"):
+    raise OptionError(f"MISTRAL_MLX_COPY_WEIGHTS is {shown(COPY_WEIGHTS)}; it can be 0 or 1")
+SPARE_BYTES = 1 << 30  # that copies of weights leave free
 
 CGROUP = Path("/sys/fs/cgroup")  # where the hierarchy of control groups (version 2) is mounted
 OWN_CGROUP = Path("/proc/self/cgroup")
@@ -33,10 +42,24 @@ def available_memory() -> int | None:
         return None
 
 
+def copies_fit(weights: Sequence[kernels.Weight]) -> bool:
+    """Whether the native kernels should copy these weights, see `kernels.ready`.
+
+    What lies in a file is let go there; what lies in memory would lie there twice.
+    """
+    if COPY_WEIGHTS:
+        return COPY_WEIGHTS == "1"
+    arrays = [array for w in weights for array in (w.weight, w.scales, w.biases) if array is not None]
+    if not all(map(kernels.native.ext.is_mapped, arrays)):
+        return False
+    available = available_memory()
+    return available is None or available >= sum(array.nbytes for array in arrays) + SPARE_BYTES
+
+
 def peak_memory() -> int:
     """Return the most memory this process has held: MLX's count on a GPU, else resident memory.
 
-    Resident memory includes the mapped weights that were read, although other processes share them.
+    Resident memory includes mapped weights that were read and not copied, although other processes share them.
     """
     if not kernels.on_cpu():
         return int(mx.get_peak_memory())

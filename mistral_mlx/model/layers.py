@@ -56,6 +56,8 @@ class Embedding(nn.Module):
         self.weight = mx.zeros((n_rows, dim))
 
     def __call__(self, ids: mx.array) -> mx.array:
+        if kernels.uses_native():
+            return kernels.embedded(ids, self.parts)
         return self.weight[ids].astype(kernels.activation_dtype(self.weight.dtype))
 
     @property
@@ -100,6 +102,8 @@ class QuantizedEmbedding(QuantizedLinear):
     """A packed table looked up by id; as a tied output head, its own transpose."""
 
     def __call__(self, ids: mx.array) -> mx.array:
+        if kernels.uses_native():
+            return kernels.embedded(ids, self.parts)
         dtype = kernels.activation_dtype(self.dtype)
         scales, biases = self.scales[ids], None
         if self.mode == "affine":

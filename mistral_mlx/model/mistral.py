@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mistral_mlx import kernels
+from mistral_mlx.kernels.memory import copies_fit
 
 from . import blocks
 from .args import ModelArgs
@@ -79,6 +80,7 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, args: ModelArgs) -> None:
         super().__init__()
+        self._ready: kernels.ReadyBlock | None = None
         self.self_attn = Attention(args)
         self.mlp = FeedForward(args)
         self.input_layernorm = RMSNorm(args.dim, args.norm_eps)
@@ -125,11 +127,17 @@ class TransformerBlock(nn.Module):
         return [*(self[part][leaf] for part, leaf in MATRICES), *(self[name] for name in NORMS)]
 
     def ready(self) -> kernels.ReadyBlock:
-        """Return the block as the native kernels take it."""
-        leaves, attention = [leaf.parts for leaf in self.leaves()], self["self_attn"]
-        weights, norms = leaves[: len(MATRICES)], leaves[len(MATRICES) :]
-        scale = attention.head_dim**-0.5
-        return kernels.ReadyBlock(weights, norms, attention["rotation"], scale, attention.n_kv_heads)
+        """Return the block as the native kernels take it, made anew if one of its arrays was replaced."""
+        leaves = self.leaves()
+        arrays = [array for leaf in leaves for array in leaf.values()]
+        if self._ready is None or not self._ready.holds(arrays):
+            attention, n = self["self_attn"], len(MATRICES)
+            weights, norms = [leaf.parts for leaf in leaves[:n]], [leaf.parts for leaf in leaves[n:]]
+            rotation, scale = attention["rotation"], attention.head_dim**-0.5
+            self._ready = kernels.ReadyBlock(
+                weights, norms, rotation, scale, attention.n_kv_heads, copy=copies_fit(weights)
+            )
+        return self._ready
 
 
 class Decoder(nn.Module):
@@ -199,19 +207,18 @@ class Mistral(nn.Module):
         ready, n_new, first = self._made_ready(), x.shape[1], self.model.layers[0].self_attn
         shape = (x.shape[0], first.n_kv_heads, first.head_dim)
         dtypes = [kernels.cache_dtype(block["self_attn"]["k_proj"].dtype) for block in self.model.layers]
-        pairs = [layer.reserve(n_new, shape, dtype) for layer, dtype in zip(cache, dtypes, strict=True)]
-        y, keys, values = ready.run(
+        buffers = [layer.reserve(n_new, shape, dtype) for layer, dtype in zip(cache, dtypes, strict=True)]
+        y = ready.run(
             x,
-            [pair[0] for pair in pairs],
-            [pair[1] for pair in pairs],
+            [keys for keys, _ in buffers],
+            [values for _, values in buffers],
             position=cache[0].offset,
             windows=[layer.window or 0 for layer in cache],
             slots=[layer.size or 0 for layer in cache],
             head=head,
         )
-        del pairs  # what nobody else holds is written in place
-        for layer, new_keys, new_values in zip(cache, keys, values, strict=True):
-            layer.put(new_keys, new_values, n_new)
+        for layer, (keys, values) in zip(cache, buffers, strict=True):
+            layer.put(keys, values, n_new)
         return y
 
     def _made_ready(self) -> kernels.ReadyModel:
@@ -220,7 +227,8 @@ class Mistral(nn.Module):
         leaves = [leaf for block in layers for leaf in block.leaves()]
         arrays = [array for leaf in (*leaves, norm, head) for array in leaf.values()]
         if self._ready is None or not self._ready.holds(arrays):
-            self._ready = kernels.ReadyModel([block.ready() for block in layers], norm.parts, head.parts)
+            blocks, copy = [block.ready() for block in layers], copies_fit([head.parts])
+            self._ready = kernels.ReadyModel(blocks, norm.parts, head.parts, copy=copy)
         return self._ready
 
     def _head(self) -> Linear | Embedding:

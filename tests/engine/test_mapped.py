@@ -14,6 +14,7 @@ from helpers.models import tiny_config, tiny_weights, write_folder
 
 from mistral_mlx import kernels
 from mistral_mlx.errors import ModelError
+from mistral_mlx.kernels.memory import SPARE_BYTES, copies_fit
 from mistral_mlx.model import loading
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.loading import load_model
@@ -60,6 +61,12 @@ def memory(key):
     return int(re.search(rf"{key}: +(\d+) kB", text)[1]) * 1024
 
 
+def resident(folder):
+    """Return the bytes of the files of a folder that this process has in memory."""
+    parts = re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text())
+    return sum(int(re.search(r"Rss: +(\d+) kB", part)[1]) * 1024 for part in parts if str(folder) in part)
+
+
 def test_mapped_weights_give_the_bits_of_weights_that_were_read(folder, monkeypatch):
     mapped = logits(load_model(folder))
     monkeypatch.setattr(kernels, "maps_files", lambda: False)
@@ -67,13 +74,40 @@ def test_mapped_weights_give_the_bits_of_weights_that_were_read(folder, monkeypa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_weights_are_not_copied_neither_by_loading_nor_by_a_forward_pass(tmp_path):
+def test_the_weights_are_not_copied_by_loading_nor_by_a_forward_pass_that_may_not(tmp_path, monkeypatch):
+    monkeypatch.setattr("mistral_mlx.kernels.memory.COPY_WEIGHTS", "0")
     large = write_large(tmp_path / "large")
     before = memory("Anonymous")
     model = load_model(large)
     logits(model)
     assert memory("Anonymous") - before < 12 * MB
     assert sum(p.stat().st_size for p in large.iterdir()) > 48 * MB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_forward_pass_holds_the_weights_once(tmp_path):
+    large = write_large(tmp_path / "large")
+    model = load_model(large)
+    before = memory("Anonymous")
+    logits(model)
+    assert 40 * MB < memory("Anonymous") - before < 64 * MB
+    assert resident(large) < 20 * MB
+
+
+def test_copies_of_the_weights_give_the_same_bits(folder, monkeypatch):
+    results = set()
+    for copy in "01":
+        monkeypatch.setattr("mistral_mlx.kernels.memory.COPY_WEIGHTS", copy)
+        results.add(logits(load_model(folder)))
+    assert len(results) == 1
+
+
+def test_weights_are_copied_where_they_lie_in_a_file_and_there_is_room(folder, monkeypatch):
+    weights = [load_model(folder).lm_head.parts]
+    assert copies_fit(weights)
+    assert not copies_fit([kernels.Weight(mx.zeros((4, 4)))])
+    monkeypatch.setattr("mistral_mlx.kernels.memory.available_memory", lambda: SPARE_BYTES)
+    assert not copies_fit(weights)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

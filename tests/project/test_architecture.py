@@ -10,7 +10,7 @@ import pytest
 ORDER = {
     "mistral_mlx": "version errors progress kernels files tokenizer prompt model sampling generation session measure "
     "__init__ convert cli",
-    "mistral_mlx.kernels": "native dtypes fallback __init__ memory",
+    "mistral_mlx.kernels": "native dtypes fallback weights ready __init__ memory",
     "mistral_mlx.kernels.fallback": "__init__ float_modes products search packing",
     "mistral_mlx.files": "__init__ json keys folder safetensors",
     "mistral_mlx.tokenizer": "__init__ detokenizer settings base document sentencepiece tekken huggingface choose",

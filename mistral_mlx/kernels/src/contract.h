@@ -54,6 +54,24 @@ struct Packed {
 
   int64_t groups() const { return n_in / group; }
   int64_t row_bytes() const { return n_in * bits / 8; }
+};
+
+constexpr int64_t float_bytes(Float type) { return type == Float::f32 ? 4 : 2; }
+
+// The same weights as the kernels read them: in panels of PANEL outputs, one stretch of memory each. A panel holds,
+// group by group, the words of the group, [group * bits / 32][PANEL], then its scales and its biases, [PANEL] each.
+// What stands for outputs behind the last one is 0. run/panels.h makes them.
+constexpr int64_t PANEL = 16;
+struct Panels {
+  const uint8_t* data;
+  Float type;  // of scales and biases
+  int bits, group;
+  int64_t n_out, n_in;
+
+  int64_t groups() const { return n_in / group; }
+  int64_t code_bytes() const { return PANEL * group * bits / 8; }                       // of a group
+  int64_t group_bytes() const { return code_bytes() + 2 * PANEL * float_bytes(type); }  // a multiple of 64
+  int64_t bytes() const { return groups() * group_bytes(); }                            // of a panel
   int zero() const { return 1 << (bits - 1); }
 };
 
@@ -138,11 +156,11 @@ struct Kernels {
   int64_t few_rows;   // up to here `few` is faster than `many`
   int rotated_bytes;  // of a rotated code, for many rows
   // Round a row. A code takes 2 bytes for a few rows, and where it is exact.
-  void (*round_few)(const float* x, const Packed& w, const Rounded& out, int64_t row);
-  void (*round_many)(const float* x, const Packed& w, const Rounded& out, int64_t row);
+  void (*round_few)(const float* x, const Panels& w, const Rounded& out, int64_t row);
+  void (*round_many)(const float* x, const Panels& w, const Rounded& out, int64_t row);
   // y[row * y_stride + n] for all rows and n in [n0, n1), n0 a multiple of TILE; scratch is 64-byte aligned.
-  void (*few)(const Packed& w, const Rounded& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch);
-  void (*many)(const Packed& w, const Rounded& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch);
+  void (*few)(const Panels& w, const Rounded& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch);
+  void (*many)(const Panels& w, const Rounded& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch);
   bool dots;  // whether weights of bfloat16 are multiplied by activations that are rounded to bfloat16
   // A row for `dense` as float32 or bfloat16, with the zeros behind it up to dense_stride.
   void (*place_dense)(const float* x, int64_t n_in, Float type, void* out);

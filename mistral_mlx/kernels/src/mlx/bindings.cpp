@@ -50,24 +50,15 @@ kernels::Rotation rotation_of(nb::handle given) {
   return {{frequencies.data(), frequencies.data() + frequencies.size()}, nb::cast<double>(parts[1])};
 }
 
-using Norm = std::optional<std::pair<array, float>>;
-using kernels::Products;
-
-// From tuples (weights, norms, rotation, scale, kv_heads).
-std::vector<kernels::BlockWeights> blocks_of(const nb::sequence& given) {
-  std::vector<kernels::BlockWeights> blocks;
-  for (nb::handle block : given) {
-    const nb::tuple parts = nb::cast<nb::tuple>(block);
-    if (nb::len(parts) != 5) throw std::invalid_argument("a block must be (weights, norms, rotation, scale, kv_heads)");
-    blocks.push_back({weights_of(nb::cast<nb::sequence>(parts[0])), nb::cast<std::vector<Norm>>(parts[1]),
-                      rotation_of(parts[2]), nb::cast<float>(parts[3]), nb::cast<int>(parts[4])});
-  }
-  return blocks;
+std::vector<array*> pointers_to(const nb::list& arrays) {
+  std::vector<array*> given;
+  given.reserve(nb::len(arrays));
+  for (nb::handle one : arrays) given.push_back(nb::cast<array*>(one));
+  return given;
 }
 
-}  // namespace
-
-namespace {
+using Norm = std::optional<std::pair<array, float>>;
+using kernels::Products;
 
 using Input = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Importance = std::optional<nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>>;
@@ -136,32 +127,42 @@ NB_MODULE(_ext, m) {
       "x"_a, "gate"_a, "up"_a, "norm"_a = nb::none());
   m.def("attention", &kernels::attention, "q"_a, "k"_a, "v"_a, nb::kw_only(), "scale"_a, "window"_a, "position"_a,
         "ring"_a = false);
-  m.def(
-      "run_block",
-      [](const array& x, const array& keys, const array& values, const nb::sequence& weights,
-         const std::vector<Norm>& norms, const nb::tuple& rotation, int position, int window, int slots, float scale) {
-        return kernels::run_block(x, keys, values, weights_of(weights), norms, rotation_of(rotation), position, window,
-                                  slots, scale);
-      },
-      "x"_a, "keys"_a, "values"_a, "weights"_a, "norms"_a, nb::kw_only(), "rotation"_a, "position"_a, "window"_a,
-      "slots"_a, "scale"_a);
-  nb::class_<kernels::ReadyModel>(m, "ReadyModel", "All blocks of a model, its last norm and its head.")
-      .def(
-          "__init__",
-          [](kernels::ReadyModel* self, const nb::sequence& blocks, const Norm& norm, const nb::tuple& head) {
-            new (self) kernels::ReadyModel(blocks_of(blocks), norm, weight_of(head));
-          },
-          "blocks"_a, "norm"_a, "head"_a)
+  nb::class_<kernels::Ready>(m, "Ready", "Weights made ready once for many calls.")
       .def(
           "holds",
-          [](const kernels::ReadyModel& self, const nb::list& arrays) {
-            std::vector<const array*> given;
-            for (nb::handle one : arrays) given.push_back(nb::cast<const array*>(one));
-            return self.holds(given);
+          [](const kernels::Ready& self, const nb::list& arrays) {
+            const std::vector<array*> given = pointers_to(arrays);
+            return self.holds({given.begin(), given.end()});
           },
-          "arrays"_a)
-      .def("run", &kernels::ReadyModel::run, "x"_a, "keys"_a, "values"_a, nb::kw_only(), "position"_a, "windows"_a,
-           "slots"_a, "head"_a);
+          "arrays"_a, "Whether it was made of these arrays, in this order.");
+  nb::class_<kernels::ReadyBlock, kernels::Ready>(m, "ReadyBlock", "A transformer block made ready.")
+      .def(
+          "__init__",
+          [](kernels::ReadyBlock* self, const nb::sequence& weights, const std::vector<Norm>& norms,
+             const nb::tuple& rotation, float scale, int kv_heads, bool copy) {
+            new (self) kernels::ReadyBlock({weights_of(weights), norms, rotation_of(rotation), scale, kv_heads}, copy);
+          },
+          "weights"_a, "norms"_a, "rotation"_a, "scale"_a, "n_kv_heads"_a, "copy"_a)
+      .def("run", &kernels::ReadyBlock::run, "x"_a, "keys"_a, "values"_a, nb::kw_only(), "position"_a, "window"_a,
+           "slots"_a);
+  nb::class_<kernels::ReadyModel, kernels::Ready>(m, "ReadyModel", "All blocks of a model, its last norm and its head.")
+      .def(
+          "__init__",
+          [](kernels::ReadyModel* self, const std::vector<const kernels::ReadyBlock*>& blocks, const Norm& norm,
+             const nb::tuple& head, bool copy) { new (self) kernels::ReadyModel(blocks, norm, weight_of(head), copy); },
+          "blocks"_a, "norm"_a, "head"_a, "copy"_a)
+      .def(
+          "run",
+          [](const kernels::ReadyModel& self, const array& x, const nb::list& keys, const nb::list& values,
+             int position, const std::vector<int>& windows, const std::vector<int>& slots, bool head) {
+            const auto given_keys = pointers_to(keys), given_values = pointers_to(values);
+            nb::gil_scoped_release release;
+            return self.run(x, given_keys, given_values, position, windows, slots, head);
+          },
+          "x"_a, "keys"_a, "values"_a, nb::kw_only(), "position"_a, "windows"_a, "slots"_a, "head"_a);
+  m.def(
+      "embedded", [](const array& ids, const nb::tuple& weight) { return kernels::embedded(ids, weight_of(weight)); },
+      "ids"_a, "weight"_a, "Rows of a weight as float32.");
   m.def("rms_norm", nb::overload_cast<const array&, const array&, float>(&kernels::rms_norm), "x"_a, "weight"_a,
         "eps"_a);
   m.def(
@@ -172,6 +173,7 @@ NB_MODULE(_ext, m) {
       "x"_a, "rotation"_a, nb::kw_only(), "offset"_a);
   m.def("map_tensors", &kernels::map_tensors, "fd"_a, "parts"_a,
         "Arrays over (start, shape, dtype) of an open file, not copied.");
+  m.def("is_mapped", &kernels::is_mapped, "array"_a, "Whether an array lies in a file.");
   m.def("quantize", &quantize, "rows"_a, "stored"_a, "dtype"_a, nb::kw_only(), "group_size"_a, "bits"_a, "weight"_a,
         "scales"_a, "biases"_a, "search"_a = false, "importance"_a = nb::none(),
         "Fill the bytes of weight, scales and biases; return (error, norm, largest, finite), see quantize.h.");

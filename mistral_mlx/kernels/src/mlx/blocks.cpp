@@ -5,22 +5,40 @@
 
 #include <mlx/transforms.h>
 
+#include "../run/panels.h"
+#include "mapped.h"
 #include "operation.h"
 
 namespace kernels {
 namespace {
 
-void require_ring(const mx::array& x, const mx::array& keys, const mx::array& values, int head_dim, int position,
+void require_ring(const mx::array& x, const mx::array& keys, const mx::array& values, const Block& block, int position,
                   int window, int slots) {
-  require(x.ndim() == 3 && x.size() > 0, "x must be [batch, tokens, dim]");
+  require(x.ndim() == 3 && x.size() > 0 && x.shape(2) == inputs_of(block.q), "x must be [batch, tokens, dim]");
   require(keys.ndim() == 4 && keys.shape() == values.shape() && keys.dtype() == values.dtype() &&
-              keys.shape(0) == x.shape(0) && keys.shape(3) == head_dim,
+              keys.shape(0) == x.shape(0) && keys.shape(1) == block.kv_heads && keys.shape(3) == block.head_dim,
           "keys and values do not fit together");
   require(slots == 0 ? window == 0 : window > 0 && slots > window && slots % KEYS == 0 && keys.shape(2) <= slots,
           "the slots do not fit the window");
   require(position >= 0 && (position + x.shape(1) <= keys.shape(2) || (slots > 0 && keys.shape(2) == slots)),
           "there is no slot for every token");
   float_type(keys);
+}
+
+void wait_for(const std::vector<mx::array*>& arrays) {
+  std::vector<mx::array> pending;
+  for (const mx::array* array : arrays)
+    if (!array->is_available()) pending.push_back(*array);
+  if (!pending.empty()) mx::eval(pending);
+}
+
+// Gives an array that is there memory of its own, in order, if it shares it.
+void make_own(mx::array& array) {
+  if (is_held_once(array, 1) && array.flags().row_contiguous) return;
+  const mx::array from = evaluated(whole(array));
+  mx::array own = new_array(array.shape(), array.dtype());
+  std::memcpy(own.data<char>(), from.data<char>(), own.nbytes());
+  array.overwrite_descriptor(own);
 }
 
 // The weights and norms of a block, checked as they are added.
@@ -36,6 +54,23 @@ void add_block(Inputs& in, const std::vector<Weight>& weights, const std::vector
   }
   require(n_q % n_kv == 0, "the heads are no multiple of those of the keys");
   for (const NormWeight& norm : norms) in.add(*norm, dim);
+}
+
+void keep(std::vector<mx::array>& arrays, const Weight& w) {
+  arrays.push_back(w.weight);
+  if (w.scales) arrays.push_back(*w.scales);
+  if (w.biases) arrays.push_back(*w.biases);
+}
+
+// Puts copies in the place of the matrices and returns their memory; of `arrays`, which they were, the pages that are
+// mapped from a file are let go.
+std::shared_ptr<void> copied_in_place(const std::vector<Matrix*>& matrices, const std::vector<mx::array>& arrays) {
+  std::vector<Matrix> given;
+  for (const Matrix* w : matrices) given.push_back(*w);
+  const Copies copies = copied(given);
+  for (size_t i = 0; i < matrices.size(); ++i) *matrices[i] = copies.matrices[i];
+  for (const mx::array& array : arrays) let_go(array);
+  return copies.memory;
 }
 
 // What add_block added, read back.
@@ -72,107 +107,107 @@ Taken taken(const mx::array& keys, const mx::array& values, mx::array& new_keys,
 
 }  // namespace
 
-std::vector<mx::array> run_block(const mx::array& x, const mx::array& keys, const mx::array& values,
-                                 const std::vector<Weight>& weights, const std::vector<NormWeight>& norms,
-                                 const Rotation& rotation, int position, int window, int slots, float scale) {
-  require_ring(x, keys, values, static_cast<int>(rotation.head_dim()), position, window, slots);
-  Inputs in(x);
-  add_block(in, weights, norms, x.shape(2), keys.shape(1) * keys.shape(3));
-  in.arrays.insert(in.arrays.end(), {whole(keys), whole(values)});
-  const auto start = [=, forms = in.forms, kv_heads = keys.shape(1), eps = norms[0]->second,
-                      mlp_eps = norms[1]->second](const Operation::Arrays& in, Operation::Arrays& out) {
-    size_t at = 1;
-    const Block block = block_at(forms.data(), in, at, {eps, mlp_eps}, in[0].shape(2), kv_heads, rotation, scale);
-    const Taken ring = taken(in[at], in[at + 1], out[1], out[2], out.size(), position, window, slots);
-    return [=, x = Floats(in[0]), batch = in[0].shape(0), tokens = in[0].shape(1), y = allocate(out[0])] {
-      ring.copy();
-      std::vector<float> copy;
-      run_block(block, ring.ring, x.read(copy), batch, tokens, y);
-    };
-  };
-  return mx::array::make_arrays({x.shape(), keys.shape(), values.shape()}, {mx::float32, keys.dtype(), values.dtype()},
-                                operation("Block", start), in.arrays);
+bool Ready::holds(const std::vector<const mx::array*>& arrays) const {
+  if (arrays.size() != originals_.size()) return false;
+  for (size_t i = 0; i < arrays.size(); ++i)
+    if (arrays[i]->id() != originals_[i].id()) return false;
+  return true;
 }
 
-struct ReadyModel::State {
-  std::vector<mx::array> originals;  // it was made of these,
-  std::vector<mx::array> arrays;     // and reads these: the same, or copies that are whole
-  Model model;
+struct ReadyBlock::State {
+  std::vector<mx::array> arrays;  // what the block reads, unless it was copied
+  std::shared_ptr<void> copies;
+  Block block;
 };
 
-ReadyModel::ReadyModel(const std::vector<BlockWeights>& blocks, const NormWeight& norm, const Weight& head) {
-  require(!blocks.empty() && norm, "a model has blocks and a norm");
+ReadyBlock::ReadyBlock(const BlockWeights& given, bool copy) {
+  const int dim = given.norms.empty() || !given.norms[0] ? 0 : given.norms[0]->first.size();
   auto state = std::make_shared<State>();
-  const auto given = [&](const Weight& w) {
-    state->originals.push_back(w.weight);
-    if (w.scales) state->originals.push_back(*w.scales);
-    if (w.biases) state->originals.push_back(*w.biases);
-  };
-  const int dim = norm->first.size();
-  Inputs in(norm->first);  // in place of x, which is given later
-  for (const BlockWeights& block : blocks) {
-    add_block(in, block.weights, block.norms, dim, block.kv_heads * static_cast<int>(block.rotation.head_dim()));
-    for (const Weight& weight : block.weights) given(weight);
-    for (const NormWeight& weight : block.norms) state->originals.push_back(weight->first);
-  }
-  in.add(*norm, dim);
-  in.add(head, dim);
-  state->originals.push_back(norm->first);
-  given(head);
+  Inputs in(mx::array(0.0f));  // in place of x, which is given later
+  add_block(in, given.weights, given.norms, dim, given.kv_heads * static_cast<int>(given.rotation.head_dim()));
+  for (const Weight& weight : given.weights) keep(originals_, weight);
+  for (const NormWeight& norm : given.norms) originals_.push_back(norm->first);
   mx::eval(in.arrays);
-  size_t at = 1, form = 0;
-  for (const BlockWeights& b : blocks) {
-    state->model.blocks.push_back(block_at(&in.forms[form], in.arrays, at, {b.norms[0]->second, b.norms[1]->second},
-                                           dim, b.kv_heads, b.rotation, b.scale));
-    form += 7;
-  }
-  state->model.norm = norm_at(in.arrays, at, norm->second);
-  state->model.head = matrix_at(in.forms[form], in.arrays, at, dim);
+  size_t at = 1;
+  state->block = block_at(in.forms.data(), in.arrays, at, {given.norms[0]->second, given.norms[1]->second}, dim,
+                          given.kv_heads, given.rotation, given.scale);
+  Block& b = state->block;
+  if (copy) state->copies = copied_in_place({&b.q, &b.k, &b.v, &b.o, &b.gate, &b.up, &b.down}, in.arrays);
   state->arrays = std::move(in.arrays);
   state_ = std::move(state);
 }
 
-bool ReadyModel::holds(const std::vector<const mx::array*>& arrays) const {
-  if (arrays.size() != state_->originals.size()) return false;
-  for (size_t i = 0; i < arrays.size(); ++i)
-    if (arrays[i]->id() != state_->originals[i].id()) return false;
-  return true;
-}
-
-std::vector<mx::array> ReadyModel::run(const mx::array& x, const std::vector<mx::array>& keys,
-                                       const std::vector<mx::array>& values, int position,
-                                       const std::vector<int>& windows, const std::vector<int>& slots,
-                                       bool head) const {
-  const size_t n = state_->model.blocks.size();
-  require(keys.size() == n && values.size() == n && windows.size() == n && slots.size() == n,
-          "every block needs keys, values, a window and slots");
-  require(x.ndim() == 3 && x.shape(2) == inputs_of(state_->model.head), "x must be [batch, tokens, dim]");
-  std::vector<mx::array> in{as_float(x)};
-  std::vector<mx::Shape> shapes{x.shape()};
-  std::vector<mx::Dtype> dtypes{mx::float32};
-  if (head) shapes[0].back() = static_cast<int>(outputs_of(state_->model.head));
-  for (const auto* rings : {&keys, &values})
-    for (size_t i = 0; i < n; ++i) {
-      const Block& block = state_->model.blocks[i];
-      require_ring(x, keys[i], values[i], static_cast<int>(block.head_dim), position, windows[i], slots[i]);
-      require(keys[i].shape(1) == block.kv_heads, "keys and values do not fit together");
-      in.push_back(whole((*rings)[i]));
-      shapes.push_back((*rings)[i].shape());
-      dtypes.push_back((*rings)[i].dtype());
-    }
+std::vector<mx::array> ReadyBlock::run(const mx::array& x, const mx::array& keys, const mx::array& values, int position,
+                                       int window, int slots) const {
+  const Block& block = state_->block;
+  require_ring(x, keys, values, block, position, window, slots);
   const auto start = [=, state = state_](const Operation::Arrays& in, Operation::Arrays& out) {
-    std::vector<Taken> rings;
-    for (size_t i = 0; i < n; ++i)
-      rings.push_back(
-          taken(in[1 + i], in[1 + n + i], out[1 + i], out[1 + n + i], out.size(), position, windows[i], slots[i]));
+    const Taken ring = taken(in[1], in[2], out[1], out[2], out.size(), position, window, slots);
     return [=, x = Floats(in[0]), batch = in[0].shape(0), tokens = in[0].shape(1), y = allocate(out[0])] {
-      std::vector<Ring> ready;
-      for (const Taken& ring : rings) ring.copy(), ready.push_back(ring.ring);
+      ring.copy();
       std::vector<float> copy;
-      run_model(state->model, ready, x.read(copy), batch, tokens, head, y);
+      run_block(state->block, ring.ring, x.read(copy), batch, tokens, y);
     };
   };
-  return mx::array::make_arrays(shapes, dtypes, operation("Model", start), in);
+  return mx::array::make_arrays({x.shape(), keys.shape(), values.shape()}, {mx::float32, keys.dtype(), values.dtype()},
+                                operation("Block", start), {as_float(x), whole(keys), whole(values)});
+}
+
+struct ReadyModel::State {
+  std::vector<std::shared_ptr<const ReadyBlock::State>> blocks;
+  std::vector<mx::array> arrays;
+  std::shared_ptr<void> copies;
+  Model model;
+};
+
+ReadyModel::ReadyModel(const std::vector<const ReadyBlock*>& blocks, const NormWeight& norm, const Weight& head,
+                       bool copy) {
+  require(!blocks.empty() && norm, "a model has blocks and a norm");
+  auto state = std::make_shared<State>();
+  for (const ReadyBlock* block : blocks) {
+    originals_.insert(originals_.end(), block->originals_.begin(), block->originals_.end());
+    state->blocks.push_back(block->state_);
+    state->model.blocks.push_back(block->state_->block);
+  }
+  const int dim = norm->first.size();
+  Inputs in(mx::array(0.0f));
+  in.add(*norm, dim);
+  in.add(head, dim);
+  originals_.push_back(norm->first);
+  keep(originals_, head);
+  mx::eval(in.arrays);
+  size_t at = 1;
+  state->model.norm = norm_at(in.arrays, at, norm->second);
+  state->model.head = matrix_at(in.forms[0], in.arrays, at, dim);
+  if (copy) state->copies = copied_in_place({&state->model.head}, in.arrays);
+  state->arrays = std::move(in.arrays);
+  state_ = std::move(state);
+}
+
+mx::array ReadyModel::run(const mx::array& x, const std::vector<mx::array*>& keys,
+                          const std::vector<mx::array*>& values, int position, const std::vector<int>& windows,
+                          const std::vector<int>& slots, bool head) const {
+  const Model& model = state_->model;
+  const size_t n = model.blocks.size();
+  require(keys.size() == n && values.size() == n && windows.size() == n && slots.size() == n,
+          "every block needs keys, values, a window and slots");
+  for (size_t i = 0; i < n; ++i) require_ring(x, *keys[i], *values[i], model.blocks[i], position, windows[i], slots[i]);
+  const mx::array input = evaluated(as_float(x));
+  wait_for(keys);
+  wait_for(values);
+  std::vector<Ring> rings;
+  for (size_t i = 0; i < n; ++i) {
+    make_own(*keys[i]);
+    make_own(*values[i]);
+    rings.push_back({keys[i]->data<void>(), values[i]->data<void>(), float_type(*keys[i]), keys[i]->shape(2), position,
+                     windows[i], slots[i]});
+  }
+  mx::Shape shape = x.shape();
+  if (head) shape.back() = static_cast<int>(outputs_of(model.head));
+  mx::array y = new_array(shape, mx::float32);
+  std::vector<float> copy;
+  run_model(model, rings, Floats(input).read(copy), x.shape(0), x.shape(1), head, y.data<float>());
+  return y;
 }
 
 }  // namespace kernels

@@ -5,14 +5,6 @@
 
 namespace kernels {
 
-// A transformer block for new tokens of each batch row, see Ring in block.h: x is [batch, tokens, dim], keys and values
-// are [batch, kv_heads, rows, head_dim]. Returns the result and the two buffers, written in place where nobody else
-// holds them. The weights are those of q, k, v, o, gate, up and down; the norms stand before q and before gate.
-std::vector<mlx::core::array> run_block(const mlx::core::array& x, const mlx::core::array& keys,
-                                        const mlx::core::array& values, const std::vector<Weight>& weights,
-                                        const std::vector<NormWeight>& norms, const Rotation& rotation, int position,
-                                        int window, int slots, float scale);
-
 struct BlockWeights {
   std::vector<Weight> weights;    // of q, k, v, o, gate, up and down
   std::vector<NormWeight> norms;  // before q and before gate
@@ -21,20 +13,46 @@ struct BlockWeights {
   int kv_heads;
 };
 
-// All blocks of a model, its last norm and its head, made ready once for many calls.
-class ReadyModel {
+// Weights made ready once for many calls: whole, and with `copy` copied as the kernels read them fastest.
+class Ready {
  public:
-  ReadyModel(const std::vector<BlockWeights>& blocks, const NormWeight& norm, const Weight& head);
-
-  // Whether these are the arrays that it was made of: of each block the weights with their scales and biases, then the
-  // norms; then the last norm and the head.
+  // Whether these are the arrays that it was made of, in the order given.
   bool holds(const std::vector<const mlx::core::array*>& arrays) const;
 
-  // x [batch, tokens, dim] through all of it: the logits [batch, tokens, n_out], or without the head the normalized x;
-  // then all keys and all values, as run_block returns them. Windows and slots are those of run_block, for each block.
-  std::vector<mlx::core::array> run(const mlx::core::array& x, const std::vector<mlx::core::array>& keys,
-                                    const std::vector<mlx::core::array>& values, int position,
-                                    const std::vector<int>& windows, const std::vector<int>& slots, bool head) const;
+ protected:
+  std::vector<mlx::core::array> originals_;
+};
+
+// A transformer block made ready. Its arrays are the weights with their scales and biases, then the norms.
+class ReadyBlock : public Ready {
+ public:
+  ReadyBlock(const BlockWeights& weights, bool copy);
+
+  // New tokens of each batch row through the block, see Ring in block.h: x is [batch, tokens, dim], keys and values are
+  // [batch, kv_heads, rows, head_dim]. Returns the result and the two buffers, written in place where nobody else holds
+  // them.
+  std::vector<mlx::core::array> run(const mlx::core::array& x, const mlx::core::array& keys,
+                                    const mlx::core::array& values, int position, int window, int slots) const;
+
+ private:
+  friend class ReadyModel;
+  struct State;
+  std::shared_ptr<const State> state_;
+};
+
+// All blocks of a model, its last norm and its head made ready. Its arrays are those of the blocks, then the last norm
+// and the head.
+class ReadyModel : public Ready {
+ public:
+  ReadyModel(const std::vector<const ReadyBlock*>& blocks, const NormWeight& norm, const Weight& head, bool copy);
+
+  // x [batch, tokens, dim] through all of it, at once and not as an operation: a small model's token costs no more than
+  // to schedule one. Returns the logits [batch, tokens, n_out], or without the head the normalized x. Keys and values
+  // are those of each block, see ReadyBlock::run; where somebody else holds one, it becomes a copy before it is
+  // written.
+  mlx::core::array run(const mlx::core::array& x, const std::vector<mlx::core::array*>& keys,
+                       const std::vector<mlx::core::array*>& values, int position, const std::vector<int>& windows,
+                       const std::vector<int>& slots, bool head) const;
 
  private:
   struct State;

@@ -4,11 +4,14 @@
 
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <system_error>
 #include <thread>
@@ -34,16 +37,41 @@ class Mapping {
     data_ = mmap(nullptr, nbytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
     if (data_ == MAP_FAILED && errno == ENOMEM) data_ = mmap(nullptr, nbytes_, PROT_READ, MAP_PRIVATE, fd, 0);
     if (data_ == MAP_FAILED) throw std::system_error(errno, std::generic_category(), "mmap");
+    const std::lock_guard lock(all_mutex);
+    all.push_back(this);
   }
-  ~Mapping() { munmap(data_, nbytes_); }
+  ~Mapping() {
+    const std::lock_guard lock(all_mutex);
+    all.erase(std::find(all.begin(), all.end(), this));
+    munmap(data_, nbytes_);
+  }
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
 
-  // In steps, so that the address space is not locked for long.
+  // In steps, so that the address space is not locked for long; until pages are let go.
   void advise(int advice) const {
     constexpr size_t STEP = 16 << 20;
-    for (size_t at = 0; at < nbytes_; at += STEP)
+    for (size_t at = 0; at < nbytes_ && !lets_go_; at += STEP)
       if (madvise(static_cast<char*>(data_) + at, std::min(STEP, nbytes_ - at), advice) != 0) return;
+  }
+
+  // The whole pages of [p, p + nbytes), which is inside.
+  void let_go(const char* p, size_t nbytes) {
+    const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE)), start = reinterpret_cast<uintptr_t>(p);
+    const uintptr_t first = (start + page - 1) / page * page, last = (start + nbytes) / page * page;
+    lets_go_ = true;
+    if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  }
+
+  // Calls use(mapping) for the one in which p lies, and says whether there is one.
+  template <typename Use>
+  static bool with(const char* p, Use&& use) {
+    const std::lock_guard lock(all_mutex);
+    for (Mapping* mapping : all) {
+      const char* data = static_cast<const char*>(mapping->data_);
+      if (p >= data && p < data + mapping->nbytes_) return use(*mapping), true;
+    }
+    return false;
   }
 
   const char* at(int64_t start, size_t nbytes) const {
@@ -54,8 +82,11 @@ class Mapping {
   }
 
  private:
+  static inline std::mutex all_mutex;
+  static inline std::vector<Mapping*> all;
   size_t nbytes_;
   void* data_;
+  std::atomic<bool> lets_go_{false};
 };
 
 // Enters the pages of the file into the page table ahead of the first pass, which would stop at each sixteenth of them.
@@ -99,6 +130,14 @@ std::vector<mx::array> map_tensors(int fd, const std::vector<Part>& parts) {
     tensors.push_back(tensor_at(file->at(start, tensor.nbytes()), tensor, holder));
   }
   return tensors;
+}
+
+bool is_mapped(const mx::array& array) {
+  return array.is_available() && Mapping::with(array.data<char>(), [](Mapping&) {});
+}
+
+void let_go(const mx::array& array) {
+  Mapping::with(array.data<char>(), [&](Mapping& mapping) { mapping.let_go(array.data<char>(), array.nbytes()); });
 }
 
 }  // namespace kernels

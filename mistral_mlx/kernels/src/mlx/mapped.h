@@ -15,4 +15,11 @@ using Part = std::tuple<int64_t, std::vector<int>, mlx::core::Dtype>;  // first 
 // std::invalid_argument if a part is not inside the file, std::system_error if it cannot be mapped.
 std::vector<mlx::core::array> map_tensors(int fd, const std::vector<Part>& parts);
 
+// Whether an array lies in a mapping.
+bool is_mapped(const mlx::core::array& array);
+
+// Takes the pages of an array that lies in a mapping out of this process: it has been copied. They come back from the
+// file when they are read again.
+void let_go(const mlx::core::array& array);
+
 }  // namespace kernels

@@ -91,6 +91,18 @@ inline mx::array whole(const mx::array& weight) {
   return weight.is_available() && weight.flags().row_contiguous ? weight : mx::contiguous(weight, false, cpu_stream());
 }
 
+// An array that is there, with memory that nothing was written to yet.
+inline mx::array new_array(const mx::Shape& shape, mx::Dtype dtype) {
+  size_t nbytes = mx::size_of(dtype);
+  for (const int n : shape) nbytes *= n;
+  return mx::array(mx::allocator::malloc(nbytes), shape, dtype);
+}
+
+inline mx::array evaluated(mx::array array) {
+  if (!array.is_available()) array.eval();
+  return array;
+}
+
 inline mx::array as_float(const mx::array& x) {
   return x.dtype() == mx::float32 ? x : mx::astype(x, mx::float32, cpu_stream());
 }
@@ -155,14 +167,19 @@ inline Norm norm_at(const std::vector<mx::array>& in, size_t& at, float eps) {
   return {weight.data<void>(), float_type(weight), eps};
 }
 
-// Lets `out` take over the memory of `in` if only the operation holds it, once for each of its outputs; else gives
-// `out` memory of its own and returns what is to be copied into it. MLX's own question, is_donatable, is never true of
+// Whether its n holders alone refer to an array and to its memory. MLX's own question, is_donatable, is never true of
 // an operation with several outputs; an array is a shared pointer and nothing else.
-inline const char* take(const mx::array& in, mx::array& out, size_t n_outputs) {
+inline bool is_held_once(const mx::array& array, size_t n) {
   static_assert(sizeof(mx::array) == sizeof(std::shared_ptr<void>));
-  const long holders = reinterpret_cast<const std::shared_ptr<void>*>(&in)->use_count();
-  const auto& data = in.data_shared_ptr();
-  if (holders == static_cast<long>(n_outputs) && data.use_count() == 1 && data->is_owned()) {
+  const long holders = reinterpret_cast<const std::shared_ptr<void>*>(&array)->use_count();
+  const auto& data = array.data_shared_ptr();
+  return holders == static_cast<long>(n) && data.use_count() == 1 && data->is_owned();
+}
+
+// Lets `out` take over the memory of `in` if only the operation holds it, once for each of its outputs; else gives
+// `out` memory of its own and returns what is to be copied into it.
+inline const char* take(const mx::array& in, mx::array& out, size_t n_outputs) {
+  if (is_held_once(in, n_outputs)) {
     out.copy_shared_buffer(in);
     return nullptr;
   }

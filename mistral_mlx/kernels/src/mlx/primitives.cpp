@@ -1,7 +1,10 @@
 // The kernels as lazy MLX operations, see primitives.h.
 #include "primitives.h"
 
+#include <mlx/transforms.h>
+
 #include "../run/attend.h"
+#include "../run/panels.h"
 #include "operation.h"
 
 namespace kernels {
@@ -115,6 +118,24 @@ mx::array rope(const mx::array& x, const Rotation& rotation, int offset) {
     };
   };
   return mx::array(x.shape(), mx::float32, operation("Rope", start), {as_float(x)});
+}
+
+mx::array embedded(const mx::array& ids, const Weight& weight) {
+  const int dim = weight.weight.ndim() == 2
+                      ? weight.weight.shape(1) * (weight.scales ? 32 : 1) / (weight.scales ? weight.bits : 1)
+                      : 0;
+  Inputs in(mx::array(0.0f));
+  in.add(weight, dim);
+  in.arrays.push_back(whole(mx::astype(ids, mx::int32, cpu_stream())));
+  mx::eval(in.arrays);
+  size_t at = 1;
+  const Matrix table = matrix_at(in.forms[0], in.arrays, at, dim);
+  mx::Shape shape = ids.shape();
+  shape.push_back(dim);
+  mx::array rows = new_array(shape, mx::float32);
+  for (size_t i = 0; i < ids.size(); ++i)
+    unpack_row(table, in.arrays.back().data<int>()[i], rows.data<float>() + i * dim);
+  return rows;
 }
 
 }  // namespace kernels

@@ -31,4 +31,7 @@ mlx::core::array attention(const mlx::core::array& q, const mlx::core::array& k,
 mlx::core::array rms_norm(const mlx::core::array& x, const mlx::core::array& weight, float eps);
 mlx::core::array rope(const mlx::core::array& x, const Rotation& rotation, int offset);
 
+// Rows of a weight [n_rows, dim] as float32, ids [...] to [..., dim], at once. Throws std::out_of_range.
+mlx::core::array embedded(const mlx::core::array& ids, const Weight& weight);
+
 }  // namespace kernels

@@ -1,7 +1,7 @@
-// Many rows: a block of TILE outputs is unpacked once and meets all rows while it is in the cache. A set defines how a
-// block is unpacked, and the constants named here before it includes this file.
+// Many rows: a block of TILE outputs is unpacked once and meets all rows while it is in the cache. A set defines how it
+// multiplies, and the constants named here before it includes this file.
 #pragma once
-#include "few.h"
+#include "spread.h"
 
 namespace kernels {
 namespace {
@@ -26,42 +26,51 @@ struct Block {
 };
 static_assert(sizeof(Block) <= SCRATCH);
 
-template <int BITS>
-constexpr int64_t UNPACKED = BITS == 4 ? UNPACKED_4_BITS : UNPACKED_BITS;  // inputs that are unpacked at a time
-
-// Codes less the zero code of WIDTH outputs and UNPACKED inputs from k on, as a block has them. `n_outputs` may be
-// less; what lies behind them or behind a row may become anything.
-template <int BITS, bool ROTATED>
-void unpack_codes(const Packed& w, int64_t n, int64_t n_outputs, int64_t k, uint8_t* out);
-
 // sum += the products of a word of activations and a word of codes, lane by lane.
 void add_products(Ints& sum, Ints activations, Ints codes);
 
-template <int BITS, bool ROTATED>
-[[gnu::noinline]] void unpack(const Packed& w, int64_t n, int64_t n1, int64_t k0, int64_t k1, Block* block) {
-  for (int64_t first = 0; first < TILE && n + first < n1; first += WIDTH) {
-    const int64_t n_outputs = n1 - n - first;
-    for (int64_t k = k0; k < k1; k += UNPACKED<BITS>)
-      unpack_codes<BITS, ROTATED>(w, n + first, n_outputs, k,
-                                  block->codes + (k - k0) * CODE_BYTES * TILE + WORD * first);
-    for (int64_t g = k0 / w.group; g < k1 / w.group; g += 16) {
-      const int64_t at = (g - k0 / w.group) * TILE + first;
-      lines(w, n + first, n_outputs, g, block->scales + at, block->biases + at, TILE);
-    }
-    for (int64_t k = 0, g = 0; START != 0 && k < k1 - k0; k += w.group, ++g) {
-      Ints sums[4] = {};
+// Vectors whose numbers differ in STEP alone become their sum and their difference.
+template <int STEP>
+void across(Bytes (&v)[RUN_BYTES]) {
 #pragma GCC unroll 8
-      for (int64_t i = 0; i < w.group; i += WORD_CODES)
-        add_products(sums[i / WORD_CODES % 4], Ints{} + 0x01010101,
-                     ints_at(block->codes + (k + i) * TILE + WORD * first));
-      const Ints sum = (sums[0] + sums[1] + sums[2] + sums[3]) * -START;
-      std::memcpy(block->starts + g * TILE + first, &sum, sizeof sum);
+  for (int i = 0; i < RUN_BYTES; ++i)
+    if ((i & STEP) == 0) {
+      const Bytes a = v[i], b = v[i + STEP];
+      v[i] = a + b, v[i + STEP] = a - b;
     }
+}
+
+// The same of bytes of a lane.
+template <int STEP>
+void within(Bytes (&v)[RUN_BYTES]) {
+  const Bytes second = (Bytes)(Words{} + (STEP == 1 ? 0xff00ff00 : 0xffff0000));
+#pragma GCC unroll 8
+  for (Bytes& codes : v) {
+    const Bytes other =
+        STEP == 1 ? (Bytes)((Halves)codes >> 8 | (Halves)codes << 8) : (Bytes)((Words)codes >> 16 | (Words)codes << 16);
+    codes = ((codes + other) & ~second) | ((other - codes) & second);
   }
 }
 
-// Stores a run: vector i has the inputs 4 i to 4 i + 3 of WIDTH outputs.
-inline void put_run(const Bytes (&v)[8], uint8_t* out) {
+// The transform of a run, see rotated_points, of codes in the order of input_of(). The zero codes gather in the first
+// place of every transform.
+template <int BITS>
+[[gnu::always_inline]] inline void rotate_run(Bytes (&v)[RUN_BYTES]) {
+  if constexpr (BITS != 6) across<1>(v);
+  if constexpr (BITS != 2) across<2>(v);
+  across<4>(v);
+  if constexpr (BITS <= 3) within<1>(v);
+  if constexpr (BITS == 4 || BITS == 2) within<2>(v);
+  constexpr uint32_t FIRST = BITS == 2 ? 0xff : BITS == 3 ? 0xff00ff : BITS == 4 ? 0xffff : 0xffffffff;
+  constexpr uint32_t ZERO = ((1 << (BITS - 1)) * rotated_points(BITS) & 0xff) * 0x01010101u;
+  const Bytes zeros = (Bytes)(Words{} + (ZERO & FIRST));
+  v[0] -= zeros;
+  if constexpr (BITS == 2) v[2] -= zeros;
+  if constexpr (BITS == 6) v[1] -= zeros;
+}
+
+// Stores a run.
+inline void put_run(const Bytes (&v)[RUN_BYTES], uint8_t* out) {
 #ifdef __ARM_FEATURE_MATMUL_INT8
   for (int i = 0; i < 8; i += 2, out += WORD * TILE) {
     const int32x4_t a = (int32x4_t)v[i], b = (int32x4_t)v[i + 1];
@@ -69,41 +78,58 @@ inline void put_run(const Bytes (&v)[8], uint8_t* out) {
     vst1q_u8(out + 16, vreinterpretq_u8_s32(vzip2q_s32(a, b)));
   }
 #else
-  for (int i = 0; i < 8; ++i, out += WORD * TILE) std::memcpy(out, &v[i], sizeof v[i]);
+  for (const Bytes& some : v) {
+    if constexpr (CODE_BYTES == 1) {
+      std::memcpy(out, &some, sizeof some), out += WORD * TILE;
+    } else {  // words of 16 bits: inputs 0 and 2 of a lane, then 1 and 3
+      typedef int16_t Signed __attribute__((vector_size(WIDTH * 4)));
+      const Signed words = (Signed)some, even = words << 8 >> 8, odd = words >> 8;
+      std::memcpy(out, &even, sizeof even), out += WORD * TILE;
+      std::memcpy(out, &odd, sizeof odd), out += WORD * TILE;
+    }
+  }
 #endif
 }
 
-// The transform of a run of 32 inputs, see rotated_points: vector i has the inputs 4 i to 4 i + 3 of WIDTH outputs. The
-// zero codes gather in the first place of every transform.
-template <int BITS>
-void rotate_run(Bytes (&v)[8]) {
-  constexpr int POINTS = rotated_points(BITS);
-  for (int step = POINTS == 4 ? 2 : 1; step < 8; step *= 2)
-    for (int i = 0; i < 8; ++i)
-      if ((i & step) == 0) {
-        const Bytes a = v[i], b = v[i + step];
-        v[i] = a + b, v[i + step] = a - b;
-      }
-  const Bytes zeros = Bytes{} + static_cast<uint8_t>((1 << (BITS - 1)) * POINTS);
-  if constexpr (POINTS < 16) {
-    for (int i = 0; i < (POINTS == 4 ? 2 : 1); ++i) v[i] -= zeros;
-    return;
+// WIDTH outputs of a panel at `at`, groups [g0, g1), as outputs of a block from `first` on.
+template <int BITS, bool ROTATED>
+[[gnu::noinline]] void unpack(const Panels& w, const uint8_t* at, int64_t n_groups, Block* block, int64_t first) {
+  constexpr int64_t RUN_WORDS = BITS * 4 * PANEL;
+  const int64_t runs = w.group / RUN, code_bytes = w.code_bytes(), part = first % PANEL;
+  const uint8_t* floats = at + code_bytes + part * float_bytes(w.type);
+  const Bytes zero = Bytes{} + static_cast<uint8_t>(w.zero());
+  const Vector zero_code = all(static_cast<float>(w.zero()));
+  uint8_t* out = block->codes + WORD * first;
+  for (int64_t g = 0; g < n_groups; ++g, at += w.group_bytes(), floats += w.group_bytes()) {
+    Ints sums[2] = {};
+    for (int64_t run = 0; run < runs; ++run, out += RUN * CODE_BYTES * TILE) {
+      Bytes codes[RUN_BYTES];
+      spread<BITS>(at + run * RUN_WORDS + part * 4, codes);
+      if constexpr (ROTATED)
+        rotate_run<BITS>(codes);
+      else
+        for (Bytes& some : codes) some -= zero;
+      if constexpr (START != 0)
+#pragma GCC unroll 8
+        for (int i = 0; i < RUN_BYTES; ++i) add_products(sums[i % 2], Ints{} + 0x01010101, (Ints)codes[i]);
+      put_run(codes, out);
+    }
+    const Ints start = (sums[0] + sums[1]) * -START;
+    if constexpr (START != 0) std::memcpy(block->starts + g * TILE + first, &start, sizeof start);
+    const Vector scale = floats_at(floats, w.type);
+    put(block->scales + g * TILE + first, scale);
+    put(block->biases + g * TILE + first,
+        multiply_add(zero_code, scale, floats_at(floats + PANEL * float_bytes(w.type), w.type)));
   }
-  const Bytes odd = (Bytes)(Ints{} + static_cast<int>(0xff00ff00));  // input bit 0: the bytes of a half
-  for (Bytes& codes : v) {
-    const Bytes other = (Bytes)((Halves)codes >> 8 | (Halves)codes << 8);
-    codes = ((codes + other) & ~odd) | ((other - codes) & odd);
-  }
-  v[0] -= zeros & ~odd;
 }
 
-inline int64_t plane_of(const Packed& w) { return round_up(w.n_in, BLOCK); }
+inline int64_t plane_of(const Panels& w) { return round_up(w.n_in, BLOCK); }
 
 #ifdef __ARM_FEATURE_MATMUL_INT8
 // SMMLA multiplies two rows by two outputs: a vector of sums has the two outputs of the first row, then those of the
 // second one. A last row without a second one is multiplied twice.
 template <int M, int PLANES>
-void rows_times_block(const Block& block, int64_t first, const Packed& w, const Rounded& x, int64_t row, int64_t k0,
+void rows_times_block(const Block& block, int64_t first, const Panels& w, const Rounded& x, int64_t row, int64_t k0,
                       int64_t k1, float* y, int64_t y_stride, int64_t n_left) {
   constexpr int A = (M + 1) / 2, B = OUTPUTS / 2;
   const auto row_of = [=](int i) { return row + (i < M ? i : M - 1); };
@@ -157,7 +183,7 @@ void rows_times_block(const Block& block, int64_t first, const Packed& w, const 
 // Adds M rows times OUTPUTS outputs of the block, from `first` on, to y; k0 is where the block begins: y is set where
 // that is 0. Every loop over the sums is unrolled, or they would not stay in registers.
 template <int M, int PLANES>
-void rows_times_block(const Block& block, int64_t first, const Packed& w, const Rounded& x, int64_t row, int64_t k0,
+void rows_times_block(const Block& block, int64_t first, const Panels& w, const Rounded& x, int64_t row, int64_t k0,
                       int64_t k1, float* y, int64_t y_stride, int64_t n_left) {
   constexpr int J = VECTORS_ABREAST;
   Vector sum[M][J];
@@ -221,7 +247,7 @@ void rows_times_block(const Block& block, int64_t first, const Packed& w, const 
 
 #endif
 
-using RowsTimesBlock = void (*)(const Block&, int64_t, const Packed&, const Rounded&, int64_t, int64_t, int64_t, float*,
+using RowsTimesBlock = void (*)(const Block&, int64_t, const Panels&, const Rounded&, int64_t, int64_t, int64_t, float*,
                                 int64_t, int64_t);
 template <int PLANES, size_t... I>
 RowsTimesBlock times_block(int64_t rows, std::index_sequence<I...>) {
@@ -229,23 +255,22 @@ RowsTimesBlock times_block(int64_t rows, std::index_sequence<I...>) {
   return FUNCTIONS[rows - 1];
 }
 
-// Asks for the codes of the block after this one: its rows lie apart, so that the hardware does not see it coming.
-inline void prefetch_next(const Packed& w, int64_t n, int64_t k) {
-  const bool same_rows = k + DEPTH < w.n_in;
-  const int64_t first = same_rows ? n : n + TILE, start = same_rows ? (k + DEPTH) * w.bits / 8 : 0;
-  const int64_t end = start + DEPTH * w.bits / 8 < w.row_bytes() ? start + DEPTH * w.bits / 8 : w.row_bytes();
-  for (int64_t i = first; i < first + TILE && i < w.n_out; ++i)
-    for (int64_t byte = start; byte < end; byte += 64) __builtin_prefetch(w.codes + i * w.row_bytes() + byte, 0, 2);
+// Asks for `bytes` of weights into the L2 cache.
+inline void prefetch(const uint8_t* at, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
 }
 
 template <int BITS, bool ROTATED>
-void blocks(const Packed& w, const Rounded& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, Block* block) {
+void blocks(const Panels& w, const Rounded& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, Block* block) {
   constexpr int PLANES = ROTATED || CODE_BYTES == 2 ? 1 : 2;
   for (int64_t n = n0; n < n1; n += TILE)
     for (int64_t k = 0; k < w.n_in; k += DEPTH) {
-      const int64_t k1 = k + DEPTH < w.n_in ? k + DEPTH : w.n_in;
-      prefetch_next(w, n, k);
-      unpack<BITS, ROTATED>(w, n, n1, k, k1, block);
+      const int64_t k1 = k + DEPTH < w.n_in ? k + DEPTH : w.n_in, n_groups = (k1 - k) / w.group;
+      for (int64_t first = 0; first < TILE && n + first < n1; first += WIDTH) {
+        const uint8_t* at = w.data + (n + first) / PANEL * w.bytes() + k / w.group * w.group_bytes();
+        unpack<BITS, ROTATED>(w, at, n_groups, block, first);
+        if (k1 < w.n_in && first % PANEL == 0) prefetch(at + n_groups * w.group_bytes(), n_groups * w.group_bytes());
+      }
       for (int64_t first = 0; first < TILE && n + first < n1; first += OUTPUTS)
         for (int64_t row = 0, left = x.rows; left > 0;) {  // as evenly as it goes: 13 rows are 5 + 4 + 4
           const int64_t passes = (left + ROWS_ABREAST - 1) / ROWS_ABREAST, rows = (left + passes - 1) / passes;
@@ -256,11 +281,38 @@ void blocks(const Packed& w, const Rounded& x, float* y, int64_t y_stride, int64
     }
 }
 
-void many(const Packed& w, const Rounded& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
+void many(const Panels& w, const Rounded& x, float* y, int64_t y_stride, int64_t n0, int64_t n1, void* scratch) {
   with_bits(w.bits, [&]<int BITS> {
     if constexpr (rotated_points(BITS) > 1 && CODE_BYTES == 1)
       if (x.points > 1) return blocks<BITS, true>(w, x, y, y_stride, n0, n1, static_cast<Block*>(scratch));
     blocks<BITS, false>(w, x, y, y_stride, n0, n1, static_cast<Block*>(scratch));
+  });
+}
+
+// Puts 16 codes in the order and form in which rows_times_block meets them: words of 16 bits, one plane of bytes, or
+// two planes, the second one at `second`.
+template <int BITS>
+void arrange_many(const int16_t* codes, bool planes, uint8_t* first, uint8_t* second) {
+  Eight c[2];
+  std::memcpy(c, codes, sizeof c);
+  if constexpr (CODE_BYTES == 2) {
+    put_shuffled<Crossed<BITS, 0>>(c, first), put_shuffled<Crossed<BITS, 1>>(c, first + 16);
+  } else if (planes) {
+    for (Eight& some : c) some = START == 0 ? (some + 128) ^ 128 : some ^ 0x8000;
+    put_shuffled<OneByte<BITS, 1>>(c, first), put_shuffled<OneByte<BITS, 0>>(c, second);
+  } else {
+    for (Eight& some : c) some ^= START;
+    put_shuffled<OneByte<BITS, 0>>(c, first);
+  }
+}
+
+void round_many(const float* x, const Panels& w, const Rounded& out, int64_t row) {
+  uint8_t* to = out.codes + row * out.stride;
+  with_bits(w.bits, [&]<int BITS> {
+    round_row<CODE_BYTES == 2>(x, w, out, row, [&](int64_t k, const int16_t* codes) {
+      for (int64_t i = 0; i < BLOCK; i += 16)
+        arrange_many<BITS>(codes + i, out.points == 1, to + (k + i) * CODE_BYTES, to + plane_of(w) + k + i);
+    });
   });
 }
 

@@ -139,7 +139,7 @@ Group round_group(const float* x, int64_t group, int limit, int16_t* codes) {
 // Rounds row `row` block by block, and calls arrange(k, codes) for the codes [BLOCK] of the inputs from k on, zeros
 // behind the row.
 template <int POINTS, bool BACK, typename Arrange>
-void round_row(const float* x, const Packed& w, const Rounded& out, int64_t row, Arrange&& arrange) {
+void round_row(const float* x, const Panels& w, const Rounded& out, int64_t row, Arrange&& arrange) {
   const int64_t at = row * out.group_stride, groups = w.groups(), group = w.group;
   float *scales = out.scales + at, *sums = out.sums + at;
   int32_t* totals = out.totals + at;
@@ -159,7 +159,7 @@ void round_row(const float* x, const Packed& w, const Rounded& out, int64_t row,
 }
 
 template <bool BACK, typename Arrange>
-void round_row(const float* x, const Packed& w, const Rounded& out, int64_t row, Arrange&& arrange) {
+void round_row(const float* x, const Panels& w, const Rounded& out, int64_t row, Arrange&& arrange) {
   if (out.points == 16) return round_row<16, BACK>(x, w, out, row, arrange);
   if (out.points == 8) return round_row<8, BACK>(x, w, out, row, arrange);
   if (out.points == 4) return round_row<4, BACK>(x, w, out, row, arrange);

@@ -74,8 +74,6 @@ static inline float round_to(float x, Float type) {
   return type == Float::bf16 ? bits_to_float(rounded_bfloat(float_to_bits(x))) : x;
 }
 
-static inline int64_t float_bytes(Float type) { return type == Float::f32 ? 4 : 2; }
-
 // See Kernels.
 static inline void place_dense(const float* x, int64_t n_in, Float type, void* out) {
   std::memset(out, 0, dense_stride(n_in, type) * float_bytes(type));

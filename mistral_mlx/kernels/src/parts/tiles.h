@@ -1,6 +1,6 @@
 // What the products of the vector kernels share, compiled once per set: a type for each float, and ends of rows.
 #pragma once
-#include "widen.h"
+#include "vectors.h"
 
 namespace kernels {
 namespace {

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <atomic>
 
-#include "../parts/scalars.h"
+#include "panels.h"
 #include "pool.h"
 #include "steps.h"
 #include "workspace.h"
@@ -12,15 +12,26 @@
 namespace kernels {
 namespace {
 
-constexpr int64_t FEW_ROWS = 8;               // up to here a product is bound by memory
-constexpr int64_t PIECE_BYTES = 1024 * 1024;  // of weights: some 60 microseconds of one core
-constexpr int64_t PIECES_PER_THREAD = 4;      // of a small product, so that a late thread finds something left
-
 std::atomic<bool> exact_codes{false};
 
-int64_t row_bytes(const Matrix& w) {
-  if (const Packed* packed = std::get_if<Packed>(&w)) return packed->row_bytes();
-  return std::get<Dense>(w).n_in * float_bytes(std::get<Dense>(w).type);
+// The shape of packed weights, also of those that are not in panels; false: of none.
+std::optional<Panels> packed_shape(const Matrix& w) {
+  if (const Panels* panels = std::get_if<Panels>(&w)) return *panels;
+  if (const Packed* packed = std::get_if<Packed>(&w)) return shape_of(*packed);
+  return {};
+}
+
+// As Kernels::few, of weights that are put in panels, TILE outputs at a time, before they are multiplied.
+void multiply_packed(decltype(Kernels::few) product, const Packed& w, const Rounded& x, float* y, int64_t stride,
+                     int64_t n0, int64_t n1) {
+  Panels panels = shape_of(w);
+  uint8_t* memory = reinterpret_cast<uint8_t*>(workspace<Slot::panels>(TILE / PANEL * panels.bytes()));
+  panels.data = memory;
+  for (int64_t n = n0; n < n1; n += TILE) {
+    const int64_t width = std::min(TILE, n1 - n);
+    make_panels(w, n, n + width, memory);
+    product(panels, x, y + n, stride, 0, width, workspace<Slot::scratch>(SCRATCH));
+  }
 }
 
 // The rows of a product as its matrices want them: rounded once for those of the same bits and group.
@@ -29,28 +40,30 @@ class Inputs {
   Inputs(const Products& p, const float* x) : x_(x), rows_(p.rows), few_(p.rows <= active().few_rows) {
     int64_t bytes = 0;
     for (const Matrix& w : p.weights) {
-      const Packed* packed = std::get_if<Packed>(&w);
-      sources_.push_back(packed == nullptr ? find(std::get<Dense>(w)) : find(*packed));
+      const auto packed = packed_shape(w);
+      sources_.push_back(packed ? find(*packed) : find(std::get<Dense>(w)));
     }
-    for (const Packed& w : kinds_) bytes += size_of(w);
+    for (const Panels& w : kinds_) bytes += size_of(w);
     for (const DenseRows& rows : dense_) bytes += size_of(rows);
     char* memory = workspace<Slot::rounded>(bytes);
-    for (const Packed& w : kinds_) round(w, memory), memory += size_of(w);
+    for (const Panels& w : kinds_) round(w, memory), memory += size_of(w);
     for (DenseRows& rows : dense_) place(rows, inputs_of(p.weights[0]), memory), memory += size_of(rows);
   }
 
   // y[row * stride + n] for all rows and n in [n0, n1) of matrix i.
   void multiply(const Matrix& w, size_t i, float* y, int64_t stride, int64_t n0, int64_t n1) const {
-    if (const Packed* packed = std::get_if<Packed>(&w))
-      (few_ ? active().few : active().many)(*packed, rounded_[sources_[i]], y, stride, n0, n1,
-                                            workspace<Slot::scratch>(SCRATCH));
+    const auto product = few_ ? active().few : active().many;
+    if (const Panels* panels = std::get_if<Panels>(&w))
+      product(*panels, rounded_[sources_[i]], y, stride, n0, n1, workspace<Slot::scratch>(SCRATCH));
+    else if (const Packed* packed = std::get_if<Packed>(&w))
+      multiply_packed(product, *packed, rounded_[sources_[i]], y, stride, n0, n1);
     else
       active().dense(std::get<Dense>(w), dense_[sources_[i]], y, stride, n0, n1,
                      workspace<Slot::scratch>(dense_scratch(inputs_of(w))));
   }
 
  private:
-  int find(const Packed& w) {
+  int find(const Panels& w) {
     for (size_t i = 0; i < kinds_.size(); ++i)
       if (kinds_[i].group == w.group && kinds_[i].bits == w.bits) return static_cast<int>(i);
     kinds_.push_back(w);
@@ -65,17 +78,17 @@ class Inputs {
     return static_cast<int>(dense_.size()) - 1;
   }
 
-  int points_of(const Packed& w) const { return exact_ ? 1 : rotated_points(w.bits); }
+  int points_of(const Panels& w) const { return exact_ ? 1 : rotated_points(w.bits); }
   int64_t padded_rows() const { return few_ ? rows_ : round_up(rows_, ROW_BLOCK); }
-  int64_t stride_of(const Packed& w) const {
+  int64_t stride_of(const Panels& w) const {
     return code_stride(w.n_in, few_ || points_of(w) == 1 ? 2 : active().rotated_bytes);
   }
-  static int64_t group_stride(const Packed& w) { return round_up(w.groups(), GROUP_BLOCK); }
-  int64_t size_of(const Packed& w) const {
+  static int64_t group_stride(const Panels& w) { return round_up(w.groups(), GROUP_BLOCK); }
+  int64_t size_of(const Panels& w) const {
     return round_up(padded_rows() * (stride_of(w) + 3 * group_stride(w) * static_cast<int64_t>(sizeof(float))), 64);
   }
 
-  void round(const Packed& w, char* memory) {
+  void round(const Panels& w, char* memory) {
     const int64_t lines = padded_rows() * group_stride(w);
     float* scales = reinterpret_cast<float*>(memory + padded_rows() * stride_of(w));
     const Rounded& rounded = rounded_.emplace_back(Rounded{reinterpret_cast<uint8_t*>(memory), scales, scales + lines,
@@ -97,22 +110,12 @@ class Inputs {
   int64_t rows_;
   bool few_, exact_ = exact();
   std::vector<int> sources_;   // per matrix: which of the rows below
-  std::vector<Packed> kinds_;  // the first matrix of each width and group
+  std::vector<Panels> kinds_;  // the first matrix of each width and group
   std::vector<Rounded> rounded_;
   std::vector<DenseRows> dense_;
 };
 
-// The outputs of one matrix in ranges that a thread takes at a time.
-struct Cut {
-  int64_t n_out, size;
-
-  Cut(const Matrix& w, int64_t rows, int64_t total_outputs) : n_out(outputs_of(w)), size(TILE) {
-    if (rows > FEW_ROWS) return;
-    const int64_t fair = total_outputs / (PIECES_PER_THREAD * threads());
-    size = round_up(std::max<int64_t>(1, std::min(PIECE_BYTES / row_bytes(w), fair)), TILE);
-  }
-  int64_t pieces() const { return (n_out + size - 1) / size; }
-};
+int64_t pieces_of(const Matrix& w) { return (outputs_of(w) + TILE - 1) / TILE; }
 
 // One range of outputs with what comes after the product.
 void compute_range(const Products& p, const Inputs& inputs, size_t i, int64_t n0, int64_t n1) {
@@ -141,14 +144,12 @@ void compute(const Products& p) {
   }
   const Inputs inputs(p, x);
   const size_t n = p.then == Products::SWIGLU ? 1 : p.weights.size();  // the second of two goes with the first
-  int64_t total = 0, pieces = 0;
-  for (size_t i = 0; i < n; ++i) total += outputs_of(p.weights[i]);
-  std::vector<Cut> cuts;
-  for (size_t i = 0; i < n; ++i) pieces += cuts.emplace_back(p.weights[i], p.rows, total).pieces();
+  int64_t pieces = 0;
+  for (size_t i = 0; i < n; ++i) pieces += pieces_of(p.weights[i]);
   parallel(pieces, [&](int64_t piece) {
     size_t i = 0;
-    for (; piece >= cuts[i].pieces(); ++i) piece -= cuts[i].pieces();
-    compute_range(p, inputs, i, piece * cuts[i].size, std::min(cuts[i].n_out, (piece + 1) * cuts[i].size));
+    for (; piece >= pieces_of(p.weights[i]); ++i) piece -= pieces_of(p.weights[i]);
+    compute_range(p, inputs, i, piece * TILE, std::min(outputs_of(p.weights[i]), (piece + 1) * TILE));
   });
 }
 

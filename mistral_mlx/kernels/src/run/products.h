@@ -9,7 +9,7 @@
 
 namespace kernels {
 
-using Matrix = std::variant<Packed, Dense>;
+using Matrix = std::variant<Packed, Panels, Dense>;
 
 struct Norm {  // x / sqrt(mean(x^2) + eps) * weight, over a row
   const void* weight;
@@ -37,12 +37,8 @@ inline int64_t outputs_of(const Matrix& w) {
   return std::visit([](const auto& known) { return known.n_out; }, w);
 }
 
-// Whether activations are rounded to exact codes or, the default, to rotated ones; see contract.h.
-void set_exact(bool on);
-bool exact();
-
-// Whether weights of bfloat16 are multiplied by float32 activations, even by a set that otherwise rounds these to
-// bfloat16, see contract.h.
+// Whether activations are rounded to exact codes or, the default, to rotated ones; and whether weights of bfloat16 are
+// multiplied by float32, even by a set that otherwise rounds activations to bfloat16. See contract.h.
 void set_exact(bool on);
 bool exact();
 

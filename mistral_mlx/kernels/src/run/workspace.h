@@ -8,7 +8,7 @@
 
 namespace kernels {
 
-enum class Slot { normalized, rounded, scratch, second, angles, block, model };
+enum class Slot { normalized, rounded, scratch, panels, second, angles, block, model };
 
 template <Slot SLOT>
 char* workspace(int64_t bytes) {

@@ -2,8 +2,7 @@
 #include "../parts/attention.h"
 #include "../parts/dense.h"
 #include "../parts/search.h"
-#include "avx512/few.h"
-#include "avx512/many.h"
+#include "avx512/packed.h"
 
 namespace kernels {
 

@@ -1,0 +1,81 @@
+"""Blocks and models made ready for the native kernels: checked once, and copied as the kernels read them fastest.
+
+The kernels read weights from their file too, but more slowly: a copy lies in large pages, and in the order in which it
+is read. `memory.copies_fit` says whether there is room for one.
+"""
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from . import native
+from .weights import Norm, Rotation, Weight
+
+
+class ReadyBlock:
+    """A transformer block made ready: the weights of q, k, v, o, gate, up and down, the norms before q and gate."""
+
+    def __init__(
+        self,
+        weights: Sequence[Weight],
+        norms: Sequence[Norm],
+        rotation: Rotation,
+        scale: float,
+        n_kv_heads: int,
+        *,
+        copy: bool,
+    ) -> None:
+        """Make ready, with a copy of the weights or without one; `scale` is that of the scores."""
+        self.native = native.ext.ReadyBlock(weights, norms, rotation, scale, n_kv_heads, copy)
+
+    def holds(self, arrays: list[mx.array]) -> bool:
+        """Whether it was made of these arrays: the weights with scales and biases, then the norms."""
+        return self.native.holds(arrays)
+
+
+def run_block(
+    x: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    block: ReadyBlock,
+    *,
+    position: int,
+    window: int | None,
+    slots: int | None,
+) -> tuple[mx.array, mx.array, mx.array]:
+    """Return ``[B, S, D]`` after a transformer block, and the new keys and values; of the native kernels alone.
+
+    The first token has the position `position`. Keys and values are stored in the ``[B, Hkv, rows, Dh]`` buffers: those
+    of position p in row p or, with a window, in row ``p % slots``.
+    """
+    return block.native.run(x, keys, values, position=position, window=window or 0, slots=slots or 0)
+
+
+class ReadyModel:
+    """All blocks of a model with its last norm and its head, made ready for the native kernels."""
+
+    def __init__(self, blocks: Sequence[ReadyBlock], norm: Norm, head: Weight, *, copy: bool) -> None:
+        """Make ready, with a copy of the head or without one."""
+        self._model = native.ext.ReadyModel([block.native for block in blocks], norm, head, copy)
+
+    def holds(self, arrays: list[mx.array]) -> bool:
+        """Whether it was made of these arrays: of each block its weights with scales and biases, then its norms."""
+        return self._model.holds(arrays)
+
+    def run(
+        self,
+        x: mx.array,
+        keys: list[mx.array],
+        values: list[mx.array],
+        *,
+        position: int,
+        windows: list[int],
+        slots: list[int],
+        head: bool,
+    ) -> mx.array:
+        """Return the logits ``[B, S, V]`` of ``[B, S, D]``, or without `head` ``[B, S, D]``, at once and not lazily.
+
+        It is `run_block` for each block. New keys and values are written into the arrays given, which become copies
+        first where somebody else holds them. Windows and slots are 0 for a block without a window.
+        """
+        return self._model.run(x, keys, values, position=position, windows=windows, slots=slots, head=head)

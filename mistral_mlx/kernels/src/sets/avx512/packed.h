@@ -1,0 +1,47 @@
+// Products with packed weights in 512 bits, see parts/few.h and parts/many.h. VNNI multiplies unsigned by signed bytes:
+// codes of weights are unsigned for a few rows; for many rows those of activations are, by START.
+#pragma once
+#include <immintrin.h>
+
+#include "../../parts/vectors.h"
+
+namespace kernels {
+namespace {
+
+constexpr int LARGEST_BITS_AS_BYTES = 8;
+constexpr bool SIGNED_BYTES = false;
+template <int BITS>
+constexpr int PARTS_OF = BITS == 4 ? 2 : 1;
+constexpr int CODE_BYTES = 1, START = 128;
+constexpr int ROWS_ABREAST = 6, VECTORS_ABREAST = 2;  // 12 integer and 12 float sums stay in registers
+
+// sum += four products of an unsigned and a signed byte, in each lane.
+inline void add_dot(Ints& sum, __m512i unsigned_bytes, __m512i signed_bytes) {
+  sum = (Ints)_mm512_dpbusd_epi32((__m512i)sum, unsigned_bytes, signed_bytes);
+}
+
+}  // namespace
+}  // namespace kernels
+
+#include "../../parts/few.h"
+#include "../../parts/many.h"
+
+namespace kernels {
+namespace {
+
+template <int BITS, int S>
+void add_run(const Bytes (&codes)[RUN_BYTES], const uint8_t* const (&x)[S], SumsOf<BITS> (&sums)[S]) {
+#pragma GCC unroll 8
+  for (int v = 0; v < RUN_BYTES; ++v)
+#pragma GCC unroll 4
+    for (int s = 0; s < S; ++s) {
+      constexpr int PARTS = PARTS_OF<BITS>;
+      add_dot(sums[s].high[v % PARTS], (__m512i)codes[v], (__m512i)all_words(x[s] + 8 * v));
+      add_dot(sums[s].low[v % PARTS], (__m512i)codes[v], (__m512i)all_words(x[s] + 8 * v + 4));
+    }
+}
+
+void add_products(Ints& sum, Ints activations, Ints codes) { add_dot(sum, (__m512i)activations, (__m512i)codes); }
+
+}  // namespace
+}  // namespace kernels

@@ -1,0 +1,33 @@
+"""What a product or a block is made of, as data."""
+
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Weight(NamedTuple):
+    """A weight ``[N, K]``: plain, or packed if it has scales; on a CPU in MLX's affine form (see `float_modes`)."""
+
+    weight: mx.array
+    scales: mx.array | None = None  # [N, K / group_size]
+    biases: mx.array | None = None  # of the affine mode alone
+    group_size: int = 0
+    bits: int = 0
+    mode: str = "affine"
+
+
+class Norm(NamedTuple):
+    """Root mean square normalization of the input of a product."""
+
+    weight: mx.array  # [K]
+    eps: float
+
+
+class Rotation(NamedTuple):
+    """Rotary positions as data: pair i of a head turns by ``position * frequencies[i]`` radians."""
+
+    frequencies: NDArray[np.float64]  # [Dh/2], inverse frequencies: radians per position
+    factor: float = 1.0  # multiplies every cosine and sine: the attention factor of YaRN
+    base: float | None = None  # of plain frequencies, which MLX's own operation computes itself
