@@ -169,6 +169,8 @@ struct Kernels {
   // All query heads of a key head at positions [position, position + n_positions) of the queries.
   void (*attend)(const Attention& a, int64_t batch, int64_t kv_head, int64_t position, int64_t n_positions,
                  float* scratch);
+  // silu(gate) * up, into gate.
+  void (*silu_times)(float* gate, const float* up, int64_t n);
   // Replaces scales and biases of SEARCH_GROUPS groups by others of `type`, where it finds some, whose nearest codes
   // give a smaller sum of importance * (w - unpacked)^2 than the given codes do, and returns the bits of those whose
   // codes are to be made anew. Weights, codes and importance (null: 1) are [group, SEARCH_GROUPS]. The same bits in

@@ -5,6 +5,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__APPLE__)
 #include <sys/sysctl.h>
 #elif defined(__aarch64__)
@@ -14,7 +18,7 @@
 namespace kernels {
 
 // One table per instruction set. Plain data: reading the name of a set runs no instruction of that set.
-extern const Kernels portable, avx2, avx_vnni, avx512, avx512_bf16, neon, neon_i8mm;
+extern const Kernels portable, avx2, avx_vnni, avx512, avx512_bf16, avx512_amx, neon, neon_i8mm;
 
 namespace {
 
@@ -42,7 +46,20 @@ bool has_bit(int bit) {
 }
 bool has_avx_vnni() { return has_avx2() && has_bit(4); }
 bool has_avx512_bf16() { return has_avx512() && has_bit(5); }
-constexpr Choice CHOICES[] = {{&avx512_bf16, has_avx512_bf16},
+// Linux asks a process to ask for the tiles before it uses them.
+bool has_avx512_amx() {
+  unsigned a, b, c, d;
+  if (!has_avx512_bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  if (!(d >> 24 & 1) || !(d >> 25 & 1)) return false;  // tiles, and their products of bytes
+#ifdef __linux__
+  constexpr int REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM and XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+#else
+  return false;
+#endif
+}
+constexpr Choice CHOICES[] = {{&avx512_amx, has_avx512_amx},
+                              {&avx512_bf16, has_avx512_bf16},
                               {&avx512, has_avx512},
                               {&avx_vnni, has_avx_vnni},
                               {&avx2, has_avx2},

@@ -142,7 +142,7 @@ void gates(Comparison* comparison, int64_t n) {
     expected[i] = static_cast<double>(gate[i]) * up[i] / (1 + std::exp(-static_cast<double>(gate[i])));
   comparison->run(expected, [&](float* out) {
     std::copy(gate.begin(), gate.end(), out);
-    silu_times(out, up.data(), n);
+    active().silu_times(out, up.data(), n);
   });
 }
 

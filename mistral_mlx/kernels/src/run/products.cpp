@@ -115,7 +115,12 @@ class Inputs {
   std::vector<DenseRows> dense_;
 };
 
-int64_t pieces_of(const Matrix& w) { return (outputs_of(w) + TILE - 1) / TILE; }
+// Outputs that a thread takes at a time. Many rows do not stay in the cache from one piece to the next.
+int64_t piece_of(const Matrix& w, int64_t rows) {
+  constexpr int64_t PIECES_PER_THREAD = 8, MOST = 8 * TILE;
+  if (rows <= active().few_rows) return TILE;
+  return std::clamp(outputs_of(w) / (PIECES_PER_THREAD * threads()) / TILE * TILE, TILE, MOST);
+}
 
 // One range of outputs with what comes after the product.
 void compute_range(const Products& p, const Inputs& inputs, size_t i, int64_t n0, int64_t n1) {
@@ -127,7 +132,7 @@ void compute_range(const Products& p, const Inputs& inputs, size_t i, int64_t n0
   if (p.then == Products::SWIGLU) {
     float* up = reinterpret_cast<float*>(workspace<Slot::second>(p.rows * width * static_cast<int64_t>(sizeof(float))));
     inputs.multiply(p.weights[1], 1, up - n0, width, n0, n1);
-    for (int64_t row = 0; row < p.rows; ++row) silu_times(p.y[0] + row * n_out + n0, up + row * width, width);
+    for (int64_t row = 0; row < p.rows; ++row) active().silu_times(p.y[0] + row * n_out + n0, up + row * width, width);
   }
 }
 
@@ -144,12 +149,16 @@ void compute(const Products& p) {
   }
   const Inputs inputs(p, x);
   const size_t n = p.then == Products::SWIGLU ? 1 : p.weights.size();  // the second of two goes with the first
+  std::vector<int64_t> sizes, counts;
   int64_t pieces = 0;
-  for (size_t i = 0; i < n; ++i) pieces += pieces_of(p.weights[i]);
+  for (size_t i = 0; i < n; ++i) {
+    sizes.push_back(piece_of(p.weights[i], p.rows));
+    pieces += counts.emplace_back((outputs_of(p.weights[i]) + sizes[i] - 1) / sizes[i]);
+  }
   parallel(pieces, [&](int64_t piece) {
     size_t i = 0;
-    for (; piece >= pieces_of(p.weights[i]); ++i) piece -= pieces_of(p.weights[i]);
-    compute_range(p, inputs, i, piece * TILE, std::min(outputs_of(p.weights[i]), (piece + 1) * TILE));
+    for (; piece >= counts[i]; ++i) piece -= counts[i];
+    compute_range(p, inputs, i, piece * sizes[i], std::min(outputs_of(p.weights[i]), (piece + 1) * sizes[i]));
   });
 }
 

@@ -22,9 +22,6 @@ struct Rotation {
 void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t heads, int64_t n,
             const Rotation& rotation, int64_t offset, float* out, const int64_t (&out_strides)[3]);
 
-// silu(gate) * up, into gate; a piece for one thread.
-void silu_times(float* gate, const float* up, int64_t n);
-
 // As `type`, to nearest even.
 void narrow(const float* x, Float type, int64_t n, void* out);
 

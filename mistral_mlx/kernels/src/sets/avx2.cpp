@@ -3,17 +3,18 @@
 
 #include "../parts/attention.h"
 #include "../parts/dense.h"
+#include "../parts/gate.h"
 #include "../parts/search.h"
 #include "avx2/packed.h"
 
 namespace kernels {
 
 #ifdef __AVXVNNI__
-extern constinit const Kernels avx_vnni{"avx-vnni", 8,     CODE_BYTES,  round_few, round_many, few,
-                                        many,       false, place_dense, dense,     attend,     improve};
+extern constinit const Kernels avx_vnni{"avx-vnni", 5,           CODE_BYTES, round_few, round_many, few,    many,
+                                        false,      place_dense, dense,      attend,    silu_times, improve};
 #else
-extern constinit const Kernels avx2{"avx2", 8,     CODE_BYTES,  round_few, round_many, few,
-                                    many,   false, place_dense, dense,     attend,     improve};
+extern constinit const Kernels avx2{"avx2", 4,           CODE_BYTES, round_few, round_many, few,    many,
+                                    false,  place_dense, dense,      attend,    silu_times, improve};
 #endif
 
 }  // namespace kernels

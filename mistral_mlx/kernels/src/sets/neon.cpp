@@ -4,17 +4,18 @@
 
 #include "../parts/attention.h"
 #include "../parts/dense.h"
+#include "../parts/gate.h"
 #include "../parts/search.h"
 #include "neon/packed.h"
 
 namespace kernels {
 
 #ifdef __ARM_FEATURE_MATMUL_INT8
-extern constinit const Kernels neon_i8mm{"neon-i8mm", 8,     CODE_BYTES,  round_few, round_many, few,
-                                         many,        false, place_dense, dense,     attend,     improve};
+extern constinit const Kernels neon_i8mm{"neon-i8mm", 5,           CODE_BYTES, round_few, round_many, few,    many,
+                                         false,       place_dense, dense,      attend,    silu_times, improve};
 #else
-extern constinit const Kernels neon{"neon-dotprod", 8,     CODE_BYTES,  round_few, round_many, few,
-                                    many,           false, place_dense, dense,     attend,     improve};
+extern constinit const Kernels neon{"neon-dotprod", 5,           CODE_BYTES, round_few, round_many, few,    many,
+                                    false,          place_dense, dense,      attend,    silu_times, improve};
 #endif
 
 }  // namespace kernels

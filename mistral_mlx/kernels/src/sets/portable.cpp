@@ -1,5 +1,6 @@
 // The kernels in plain C++: what runs on any CPU, and the oracle of every other file.
 #include "../parts/attention.h"
+#include "../parts/gate.h"
 #include "../parts/rounding.h"
 #include "../parts/search.h"
 
@@ -62,7 +63,7 @@ void dense(const Dense& w, const DenseRows& x, float* y, int64_t y_stride, int64
 
 }  // namespace
 
-extern constinit const Kernels portable{"portable", 1 << 30, 2,           round, nullptr, few,
-                                        nullptr,    false,   place_dense, dense, attend,  improve};
+extern constinit const Kernels portable{"portable", 1 << 30,     2,     round,  nullptr,    few,    nullptr,
+                                        false,      place_dense, dense, attend, silu_times, improve};
 
 }  // namespace kernels

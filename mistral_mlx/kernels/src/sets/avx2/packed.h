@@ -22,8 +22,10 @@ constexpr int LARGEST_BITS_AS_BYTES = 6, CODE_BYTES = 2, START = 0;
 }  // namespace
 }  // namespace kernels
 
+#include "../../parts/dots.h"
 #include "../../parts/few.h"
 #include "../../parts/many.h"
+#include "../../parts/passes.h"
 
 namespace kernels {
 namespace {

@@ -19,6 +19,13 @@ constexpr int ROWS_ABREAST = 4, VECTORS_ABREAST = 4;
 }  // namespace kernels
 
 #include "../../parts/few.h"
+#ifdef __ARM_FEATURE_MATMUL_INT8
+#include "smmla.h"
+#else
+#include "../../parts/dots.h"
+#endif
+#include "../../parts/passes.h"
+
 #include "../../parts/many.h"
 
 namespace kernels {

@@ -1,0 +1,2 @@
+// Many rows with AMX, the rest with AVX512-BF16.
+#include "avx512.cpp"
