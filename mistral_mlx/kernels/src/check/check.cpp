@@ -152,6 +152,11 @@ std::vector<float> normal(int64_t n) {
   return values;
 }
 
+void restart() {
+  generator.seed(1);
+  distribution.reset();
+}
+
 Comparison::Comparison(const char* what, double limit) : what_(what), limit_(limit) {
   for (const std::string& set : sets()) found_.push_back({set, 0, true});
 }
@@ -233,6 +238,6 @@ bool dense() {
 int main() {
   using namespace kernels::check;
   bool right = true;
-  for (const auto check : {jobs, products, dense, attention, small_steps}) right = check() && right;
+  for (const auto check : {jobs, products, dense, attention, small_steps, blocks, packing}) right = check() && right;
   return right ? 0 : 1;
 }

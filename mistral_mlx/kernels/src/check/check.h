@@ -29,6 +29,7 @@ class Data {
 };
 
 std::vector<float> normal(int64_t n);
+void restart();  // random data is the same again from here on
 
 // Runs a computation with every set of kernels that this CPU has on 1 to 5 threads, and compares the results.
 class Comparison {
@@ -55,5 +56,7 @@ bool jobs();
 bool products();
 bool attention();
 bool small_steps();
+bool blocks();
+bool packing();
 
 }  // namespace kernels::check

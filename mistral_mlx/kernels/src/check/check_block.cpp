@@ -1,0 +1,154 @@
+// Whole models of two blocks, from their own weights and from copies, against token by token on the portable kernels;
+// and packing against the steps of the codes.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+#include "../parts/scalars.h"
+#include "../run/block.h"
+#include "../run/panels.h"
+#include "../run/pool.h"
+#include "../run/quantize.h"
+#include "check.h"
+
+namespace kernels::check {
+namespace {
+
+constexpr int64_t DIM = 96, HIDDEN = 160, HEADS = 6, KV_HEADS = 2, HEAD_DIM = 20, VOCABULARY = 45, TOKENS = 150;
+
+// Weights of a model, packed ones of 4 bits and plain ones, and the same in copies.
+class Weights {
+ public:
+  explicit Weights(bool copy) {
+    for (int i = 0; i < 2; ++i) {
+      Copies block =
+          whole({packed(HEADS * HEAD_DIM, DIM), packed(KV_HEADS * HEAD_DIM, DIM), packed(KV_HEADS * HEAD_DIM, DIM),
+                 plain(DIM, HEADS * HEAD_DIM), packed(HIDDEN, DIM), packed(HIDDEN, DIM), packed(DIM, HIDDEN)},
+                copy);
+      const auto& m = block.matrices;
+      model.blocks.push_back({norm(),
+                              norm(),
+                              m[0],
+                              m[1],
+                              m[2],
+                              m[3],
+                              m[4],
+                              m[5],
+                              m[6],
+                              HEADS,
+                              KV_HEADS,
+                              HEAD_DIM,
+                              {std::vector<double>(HEAD_DIM / 2, 0.3), 1},
+                              0.2f});
+    }
+    model.norm = norm();
+    model.head = whole({packed(VOCABULARY, DIM)}, copy).matrices[0];
+  }
+
+  Model model;
+
+ private:
+  const char* add(Data data) { return data_.emplace_back(std::move(data)).at(); }
+  Norm norm() { return {add(Data::floats(Float::bf16, DIM)), Float::bf16, 1e-5f}; }
+  Matrix packed(int64_t n_out, int64_t n_in) {
+    const auto* codes = reinterpret_cast<const uint8_t*>(add(Data::bytes(n_out * n_in / 2)));
+    const char* scales = add(Data::floats(Float::f16, n_out * n_in / 32));
+    return Packed{codes, scales, add(Data::floats(Float::f16, n_out * n_in / 32)), Float::f16, 4, 32, n_out, n_in};
+  }
+  Matrix plain(int64_t n_out, int64_t n_in) {
+    return Dense{add(Data::floats(Float::f16, n_out * n_in)), Float::f16, n_out, n_in};
+  }
+  Copies whole(const std::vector<Matrix>& matrices, bool copy) {
+    if (!copy) return {matrices, nullptr};
+    const Copies copies = copied(matrices);
+    memory_.push_back(copies.memory);
+    return copies;
+  }
+
+  std::vector<Data> data_;
+  std::vector<std::shared_ptr<void>> memory_;
+};
+
+// The logits of all tokens, `step` of them at a time, with a ring for the first block and none for the second.
+std::vector<float> logits(const Model& model, const std::vector<float>& x, int64_t step) {
+  constexpr int64_t WINDOW = 50, SLOTS = 128, ROWS = TOKENS;
+  std::vector<uint16_t> rings[4];
+  for (int i = 0; i < 4; ++i) rings[i].assign(KV_HEADS * (i < 2 ? SLOTS : ROWS) * HEAD_DIM, 0);
+  std::vector<float> out(TOKENS * VOCABULARY);
+  for (int64_t t = 0; t < TOKENS; t += step) {
+    const int64_t n = std::min(step, TOKENS - t);
+    run_model(model,
+              {{rings[0].data(), rings[1].data(), Float::f16, SLOTS, t, WINDOW, SLOTS},
+               {rings[2].data(), rings[3].data(), Float::f16, ROWS, t, 0, 0}},
+              x.data() + t * DIM, 1, n, true, &out[t * VOCABULARY]);
+  }
+  return out;
+}
+
+// Whether what is unpacked lies within half a step of the weights, and a search does not make the error larger.
+bool packs(int bits, int group) {
+  constexpr int64_t N_OUT = 21;
+  const int64_t n_in = 3 * group, n = N_OUT * n_in, lines = N_OUT * 3;
+  const Data weights = Data::floats(Float::bf16, n);
+  double errors[2];
+  for (const bool search : {false, true}) {
+    std::vector<uint8_t> codes(n * bits / 8);
+    std::vector<float> scales(lines), biases(lines);
+    const Loss loss =
+        quantize({weights.at(), Float::bf16},
+                 {codes.data(), scales.data(), biases.data(), Float::f32, bits, group, N_OUT, n_in}, search);
+    double error = 0, limit = 0;
+    const Packed w{codes.data(), scales.data(), biases.data(), Float::f32, bits, group, N_OUT, n_in};
+    std::vector<float> row(n_in);
+    for (int64_t i = 0; i < N_OUT; ++i) {
+      unpack_row(w, i, row.data());
+      for (int64_t k = 0; k < n_in; ++k) {
+        const double difference = row[k] - weights[i * n_in + k], scale = scales[i * 3 + k / group];
+        error += difference * difference, limit += scale * scale;
+      }
+    }
+    errors[search] = loss.error;
+    if (!loss.finite || error > limit || std::fabs(error - loss.error) > 1e-3 * error + 1e-12) return false;
+  }
+  return errors[1] <= errors[0] * (1 + 1e-6);
+}
+
+}  // namespace
+
+bool blocks() {
+  const std::vector<float> x = normal(TOKENS * DIM);
+  bool right = true;
+  for (const std::string& set : sets()) {
+    select(set);
+    bool same = true;
+    std::vector<float> first;
+    for (const bool copy : {false, true}) {
+      restart();  // the same weights
+      const Weights weights(copy);
+      for (const auto& [step, threads] : {std::pair{1, 1}, {3, 2}, {9, 5}, {40, 3}, {150, 4}}) {
+        set_threads(threads);
+        const std::vector<float> result = logits(weights.model, x, step);
+        if (first.empty()) first = result;
+        same = same && std::memcmp(first.data(), result.data(), first.size() * sizeof(float)) == 0;
+      }
+    }
+    std::printf("blocks       %-12s %s\n", set.c_str(),
+                same ? "the same bits in steps of any size, with and without copies" : "other bits in other steps");
+    right = right && same;
+  }
+  return right;
+}
+
+bool packing() {
+  bool right = true;
+  for (const std::string& set : sets()) {
+    select(set);
+    for (const int bits : {2, 3, 4, 5, 6, 8})
+      for (const int group : {32, 64, 128}) right = packs(bits, group) && right;
+  }
+  std::printf("packing      %s\n", right ? "within half a step, and no worse with a search" : "wrong");
+  return right;
+}
+
+}  // namespace kernels::check
