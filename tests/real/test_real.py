@@ -9,7 +9,7 @@ import pytest
 from helpers.cli import run
 from reference import forward
 
-from mistral_mlx import Sampler, Session, encode_chat, generate_step, load
+from mistral_mlx import Sampler, Session, encode_chat, generate, generate_step, load
 from mistral_mlx.generation.stream import AnswerOptions
 
 pytestmark = pytest.mark.real
@@ -54,6 +54,30 @@ def test_the_steps_of_a_prompt_do_not_change_an_answer(opened):
         for n in (1, 7, 20, len(ids))
     ]
     assert answers == answers[:1] * 4
+
+
+def test_one_token_at_a_time_gives_the_greedy_answer_of_the_whole_prompt(opened):
+    model, tokenizer = opened
+    ids = encode_chat(tokenizer, [{"role": "user", "content": "Tell me a long story about a fox. " * 8}])
+    options = {"sampler": Sampler(temperature=0), "max_tokens": 512}
+    answers = [list(generate_step(ids, model, prefill_step_size=n, **options)) for n in (1, len(ids))]
+    assert len(answers[0]) == 512
+    assert answers[0] == answers[1]
+
+
+def test_a_line_of_a_batch_draws_the_tokens_of_its_prompt_alone(demo, opened, tmp_path):
+    """Lines share the beginning of their prompts, whose keys and values are computed once."""
+    model, tokenizer = opened
+    questions = [f"What is {i} times {i % 7}, and how do you know?" for i in range(60)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(question) + "\n" for question in questions))
+    sampling = ("--temperature", "1", "--top-p", "1", "--seed", "7", "-n", "12")
+    lines = run("batch", "-m", demo, tmp_path / "in.jsonl", *sampling).stdout.splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
+    assert json.loads(lines[1])["cached_tokens"] > 0
+    for i, question in enumerate(questions):
+        ids = encode_chat(tokenizer, [{"role": "user", "content": question}])
+        sampler = Sampler(temperature=1, top_p=1, seed=7 + i)
+        assert generate(model, tokenizer, ids, sampler=sampler, max_tokens=12) == texts[i]
 
 
 def unpacked(model):
