@@ -1,4 +1,4 @@
-"""Measures what a pass of several rows costs relative to one: all products of a block of Mistral 7B's shape.
+"""Measures what a pass of several rows costs relative to one: a block of Mistral 7B's shape.
 
     python benchmarks/rows.py [--bits 4|8]
 
@@ -20,36 +20,28 @@ from models import MISTRAL_7B, TINY, Shape
 from report import finish, machine
 
 from mistral_mlx import __version__, kernels
-from mistral_mlx.kernels import Norm, Weight, native
+from mistral_mlx.kernels import Norm, ReadyBlock, Weight, native
+from mistral_mlx.model.rope import plain_rotation
 
 ROWS = (1, 2, 4, 8, 9, 16, 32, 128, 512)
 GROUP_SIZE = 64
-N_BLOCKS = 4  # 4 bits: 490 MB
+N_BLOCKS = 8  # 4 bits: 980 MB
 SECONDS = 0.3  # of passes for one value
 
 SHAPES = {"7b": MISTRAL_7B, "tiny": TINY}
 
 
 class Block(NamedTuple):
-    """The matrices of one block, and a norm for both its parts."""
+    """A transformer block made ready, with room for the keys and values of as many tokens as are measured."""
 
-    weights: dict[str, Weight]  # by GGUF's names
-    norm: Norm
+    ready: ReadyBlock
+    keys: mx.array
+    values: mx.array
+    nbytes: int  # of the packed weights, scales and biases included
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the packed weights, scales and biases included."""
-        parts = (part for weight in self.weights.values() for part in weight[:3])
-        return sum(part.nbytes for part in parts if part is not None)
-
-    def compute(self, x: mx.array) -> mx.array:
-        """Run all products on rows ``[1, S, D]`` as a model does; queries stand for the result of attention."""
-        w = self.weights
-        q, k, v = kernels.products(x, [w["attn_q"], w["attn_k"], w["attn_v"]], self.norm)
-        h = kernels.add_product(x, q, w["attn_output"])
-        h = kernels.add_product(h, kernels.swiglu(h, w["ffn_gate"], w["ffn_up"], self.norm), w["ffn_down"])
-        mx.eval(h, k, v)
-        return h
+    def compute(self, x: mx.array) -> None:
+        """Run ``[1, S, D]`` through the block."""
+        mx.eval(kernels.run_block(x, self.keys, self.values, self.ready, position=0, window=None, slots=None))
 
 
 def main() -> None:
@@ -92,15 +84,20 @@ def _options() -> argparse.Namespace:
 def random_block(shape: Shape, bits: int, seed: int) -> Block:
     """Return a block of random packed weights that keep the size of their input."""
     rng = np.random.default_rng(seed)
-    weights = {}
-    for name, (n_out, n_in) in shape.layer().items():
+    weights = []
+    for n_out, n_in in shape.layer().values():
         codes = mx.array(np.frombuffer(rng.bytes(n_out * n_in * bits // 8), np.uint32).reshape(n_out, -1))
         step = (12 / n_in) ** 0.5 / (1 << bits)
         scales = mx.full((n_out, n_in // GROUP_SIZE), step, mx.bfloat16)
         biases = mx.full(scales.shape, -step * ((1 << bits) - 1) / 2, mx.bfloat16)
         mx.eval(codes, scales, biases)
-        weights[name] = Weight(codes, scales, biases, GROUP_SIZE, bits)
-    return Block(weights, Norm(mx.ones((shape.dim,)), 1e-5))
+        weights.append(Weight(codes, scales, biases, GROUP_SIZE, bits))
+    norm, rotation = Norm(mx.ones((shape.dim,)), 1e-5), plain_rotation(shape.head_dim, 10000.0)
+    scale = shape.head_dim**-0.5
+    ready = ReadyBlock(weights, [norm, norm], rotation, scale, shape.n_kv_heads, copy=True)
+    room = (1, shape.n_kv_heads, max(ROWS), shape.head_dim)
+    nbytes = sum(part.nbytes for weight in weights for part in weight[:3] if part is not None)
+    return Block(ready, mx.zeros(room, mx.float16), mx.zeros(room, mx.float16), nbytes)
 
 
 def _seconds(upcoming: "cycle[Block]", n_rows: int, dim: int) -> float:

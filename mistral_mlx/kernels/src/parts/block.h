@@ -28,31 +28,55 @@ static_assert(sizeof(Block) <= SCRATCH);
 // sum += the products of a word of activations and a word of codes, lane by lane.
 void add_products(Ints& sum, Ints activations, Ints codes);
 
+// Keeps a vector as it is: the compiler would rather add up a - b + c from a and c again than use a - b.
+inline void keep(Bytes& v) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#elif defined(__AVX2__)
+  asm("" : "+x"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#endif
+}
+
 // Vectors whose numbers differ in STEP alone become their sum and their difference.
 template <int STEP>
-void across(Bytes (&v)[RUN_BYTES]) {
+[[gnu::always_inline]] inline void across(Bytes (&v)[RUN_BYTES]) {
 #pragma GCC unroll 8
   for (int i = 0; i < RUN_BYTES; ++i)
     if ((i & STEP) == 0) {
       const Bytes a = v[i], b = v[i + STEP];
       v[i] = a + b, v[i + STEP] = a - b;
+      keep(v[i]), keep(v[i + STEP]);
     }
+}
+
+template <int STEP, size_t... I>
+Bytes second_bytes_of(Bytes a, Bytes b, std::index_sequence<I...>) {
+  return __builtin_shufflevector(a, b, (I & STEP ? I + sizeof...(I) : I)...);
 }
 
 // The same of bytes of a lane.
 template <int STEP>
-void within(Bytes (&v)[RUN_BYTES]) {
-  const Bytes second = (Bytes)(Words{} + (STEP == 1 ? 0xff00ff00 : 0xffff0000));
+[[gnu::always_inline]] inline void within(Bytes (&v)[RUN_BYTES]) {
 #pragma GCC unroll 8
   for (Bytes& codes : v) {
     const Bytes other =
         STEP == 1 ? (Bytes)((Halves)codes >> 8 | (Halves)codes << 8) : (Bytes)((Words)codes >> 16 | (Words)codes << 16);
-    codes = ((codes + other) & ~second) | ((other - codes) & second);
+    codes = second_bytes_of<STEP>(codes + other, other - codes, std::make_index_sequence<sizeof(Bytes)>());
   }
 }
 
-// The transform of a run, see rotated_points, of codes in the order of input_of(). The zero codes gather in the first
-// place of every transform.
+// Bytes of the vectors of a run, in the order of input_of(), that are the first inputs of its transforms; see
+// rotated_points.
+template <int BITS>
+constexpr uint32_t first_inputs(int vector) {
+  if (BITS == 2) return vector == 0 || vector == 2 ? 0xff : 0;
+  if (BITS == 6) return vector < 2 ? 0xffffffff : 0;
+  return vector > 0 ? 0 : BITS == 3 ? 0xff00ff : BITS == 4 ? 0xffff : 0xffffffff;
+}
+
+// The transforms of a run. The zero codes gather in the first place of each.
 template <int BITS>
 [[gnu::always_inline]] inline void rotate_run(Bytes (&v)[RUN_BYTES]) {
   if constexpr (BITS != 6) across<1>(v);
@@ -60,12 +84,20 @@ template <int BITS>
   across<4>(v);
   if constexpr (BITS <= 3) within<1>(v);
   if constexpr (BITS == 4 || BITS == 2) within<2>(v);
-  constexpr uint32_t FIRST = BITS == 2 ? 0xff : BITS == 3 ? 0xff00ff : BITS == 4 ? 0xffff : 0xffffffff;
   constexpr uint32_t ZERO = ((1 << (BITS - 1)) * rotated_points(BITS) & 0xff) * 0x01010101u;
-  const Bytes zeros = (Bytes)(Words{} + (ZERO & FIRST));
-  v[0] -= zeros;
-  if constexpr (BITS == 2) v[2] -= zeros;
-  if constexpr (BITS == 6) v[1] -= zeros;
+#pragma GCC unroll 3
+  for (int i = 0; i < 3; ++i)
+    if (first_inputs<BITS>(i) != 0) v[i] -= (Bytes)(Words{} + (ZERO & first_inputs<BITS>(i)));
+}
+
+// sum += the codes of a run, or of its first inputs: what a transform gives sums up to its first input, times its
+// points.
+template <int BITS, bool FIRST>
+[[gnu::always_inline]] inline void add_codes(Ints& sum, const Bytes (&v)[RUN_BYTES]) {
+#pragma GCC unroll 8
+  for (int i = 0; i < RUN_BYTES; ++i)
+    if (const uint32_t bytes = FIRST ? first_inputs<BITS>(i) : 0xffffffff; bytes != 0)
+      add_products(sum, Ints{} + static_cast<int32_t>(bytes & 0x01010101), (Ints)v[i]);
 }
 
 // Stores a run.
@@ -100,20 +132,17 @@ template <int BITS, bool ROTATED>
   const Vector zero_code = all(static_cast<float>(w.zero()));
   uint8_t* out = block->codes + WORD * first;
   for (int64_t g = 0; g < n_groups; ++g, at += w.group_bytes(), floats += w.group_bytes()) {
-    Ints sums[2] = {};
+    Ints sum = {};
     for (int64_t run = 0; run < runs; ++run, out += RUN * CODE_BYTES * TILE) {
       Bytes codes[RUN_BYTES];
       spread<BITS>(at + run * RUN_WORDS + part * 4, codes);
-      if constexpr (ROTATED)
-        rotate_run<BITS>(codes);
-      else
+      if constexpr (!ROTATED)
         for (Bytes& some : codes) some -= zero;
-      if constexpr (START != 0)
-#pragma GCC unroll 8
-        for (int i = 0; i < RUN_BYTES; ++i) add_products(sums[i % 2], Ints{} + 0x01010101, (Ints)codes[i]);
+      if constexpr (START != 0) add_codes<BITS, ROTATED>(sum, codes);
+      if constexpr (ROTATED) rotate_run<BITS>(codes);
       put_run(codes, out);
     }
-    const Ints start = (sums[0] + sums[1]) * -START;
+    const Ints start = (ROTATED ? sum * rotated_points(BITS) - w.group * w.zero() : sum) * -START;
     if constexpr (START != 0) std::memcpy(block->starts + g * TILE + first, &start, sizeof start);
     const Vector scale = floats_at(floats, w.type);
     put(block->scales + g * TILE + first, scale);

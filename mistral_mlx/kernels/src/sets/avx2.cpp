@@ -10,7 +10,7 @@
 namespace kernels {
 
 #ifdef __AVXVNNI__
-extern constinit const Kernels avx_vnni{"avx-vnni", 5,           CODE_BYTES, round_few, round_many, few,    many,
+extern constinit const Kernels avx_vnni{"avx-vnni", 4,           CODE_BYTES, round_few, round_many, few,    many,
                                         false,      place_dense, dense,      attend,    silu_times, improve};
 #else
 extern constinit const Kernels avx2{"avx2", 4,           CODE_BYTES, round_few, round_many, few,    many,

@@ -11,10 +11,10 @@
 namespace kernels {
 
 #ifdef __ARM_FEATURE_MATMUL_INT8
-extern constinit const Kernels neon_i8mm{"neon-i8mm", 5,           CODE_BYTES, round_few, round_many, few,    many,
+extern constinit const Kernels neon_i8mm{"neon-i8mm", 4,           CODE_BYTES, round_few, round_many, few,    many,
                                          false,       place_dense, dense,      attend,    silu_times, improve};
 #else
-extern constinit const Kernels neon{"neon-dotprod", 5,           CODE_BYTES, round_few, round_many, few,    many,
+extern constinit const Kernels neon{"neon-dotprod", 4,           CODE_BYTES, round_few, round_many, few,    many,
                                     false,          place_dense, dense,      attend,    silu_times, improve};
 #endif
 
