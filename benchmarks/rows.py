@@ -39,9 +39,11 @@ class Block(NamedTuple):
     values: mx.array
     nbytes: int  # of the packed weights, scales and biases included
 
-    def compute(self, x: mx.array) -> None:
+    def compute(self, x: mx.array) -> mx.array:
         """Run ``[1, S, D]`` through the block."""
-        mx.eval(kernels.run_block(x, self.keys, self.values, self.ready, position=0, window=None, slots=None))
+        h, *_ = kernels.run_block(x, self.keys, self.values, self.ready, position=0, window=None, slots=None)
+        mx.eval(h)
+        return h
 
 
 def main() -> None:
