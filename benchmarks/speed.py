@@ -32,12 +32,12 @@ def main() -> None:
     described = machine(options)
     model = ready(options)
     check_memory(model, model)
-    tokens = {"prefill": options.prefill, "decode": options.decode}
+    tokens = {what: n for what in ("prefill", "decode") if (n := getattr(options, what)) > 0}
     others = peers.chosen(options, model)
     with sides.ours(options, model) as ours, _mlx_lm(options, model) as mlx_lm:
         limits = Limits(options, ours.read_bandwidth)
         measures = {what: _measures(what, n, ours, others, mlx_lm) for what, n in tokens.items()}
-        names = list(measures["decode"])[1:]
+        names = list(next(iter(measures.values())))[1:]
         flat = {f"{what} {name}": measure for what, all_ in measures.items() for name, measure in all_.items()}
         rates = alternate(options.runs, flat | limits.measures())
         record = {
@@ -49,9 +49,9 @@ def main() -> None:
             "tokens": tokens | ({"mlx-lm": MLX_LM_TOKENS} if mlx_lm else {}),
             "idle_cores": figure(ours.idle_share),
             "limits": limits.record(rates),
-            "prefill": _compared("prefill", names, rates, partial(prefill_rate, model)),
-            "decode": _compared("decode", names, rates, partial(decode_rate, model)),
         }
+        per_token = {"prefill": partial(prefill_rate, model), "decode": partial(decode_rate, model)}
+        record |= {what: _compared(what, names, rates, per_token[what]) for what in tokens}
     finish("speed", record, described, options)
 
 
@@ -60,8 +60,8 @@ def _options() -> argparse.Namespace:
     options.add_argument("--model", default="7b-4bit", help="one of those in models.py")
     peers.add_options(options)
     options.add_argument("--mlx-lm", action="store_true", help="mlx-lm is a peer, too")
-    options.add_argument("--prefill", type=int, default=512, help="tokens of the prompt")
-    options.add_argument("--decode", type=int, default=64, help="tokens decoded one by one")
+    options.add_argument("--prefill", type=int, default=512, help="tokens of the prompt; 0: none is read")
+    options.add_argument("--decode", type=int, default=64, help="tokens decoded one by one; 0: none")
     return options.parse_args()
 
 

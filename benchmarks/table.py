@@ -57,7 +57,8 @@ def rows(record: Record) -> Iterator[Row]:
 
 def _speed(record: Record) -> Iterator[Row]:
     for what in ("prefill", "decode"):
-        part = record[what]
+        if (part := record.get(what)) is None:  # it was not measured
+            continue
         n = f" of {record['tokens']['prefill']}" if what == "prefill" else ""
         for peer, ratio in part["ours_against"].items():
             theirs = part.get(peer)
