@@ -21,7 +21,7 @@ from report import finish, machine
 
 from mistral_mlx import __version__, kernels
 from mistral_mlx.kernels import Norm, ReadyBlock, Weight, native
-from mistral_mlx.model.rope import plain_rotation
+from mistral_mlx.model.rope import rotation
 
 ROWS = (1, 2, 4, 8, 9, 16, 32, 128, 512)
 GROUP_SIZE = 64
@@ -94,9 +94,9 @@ def random_block(shape: Shape, bits: int, seed: int) -> Block:
         biases = mx.full(scales.shape, -step * ((1 << bits) - 1) / 2, mx.bfloat16)
         mx.eval(codes, scales, biases)
         weights.append(Weight(codes, scales, biases, GROUP_SIZE, bits))
-    norm, rotation = Norm(mx.ones((shape.dim,)), 1e-5), plain_rotation(shape.head_dim, 10000.0)
+    norm, turned = Norm(mx.ones((shape.dim,)), 1e-5), rotation(shape.head_dim, 10000.0)
     scale = shape.head_dim**-0.5
-    ready = ReadyBlock(weights, [norm, norm], rotation, scale, shape.n_kv_heads, copy=True)
+    ready = ReadyBlock(weights, [norm, norm], turned, None, scale, shape.n_kv_heads, copy=True)
     room = (1, shape.n_kv_heads, max(ROWS), shape.head_dim)
     nbytes = sum(part.nbytes for weight in weights for part in weight[:3] if part is not None)
     return Block(ready, mx.zeros(room, mx.float16), mx.zeros(room, mx.float16), nbytes)

@@ -26,7 +26,8 @@ def attend(args, w, prefix, x, layer):
     heads = []
     for h in range(args.n_heads):
         kv = h // (args.n_heads // args.n_kv_heads)
-        scores = rotate(head(q, h, args), args) @ rotate(head(k, kv, args), args).T / np.sqrt(args.head_dim)
+        turned = rotate(head(q, h, args), args) * query_scale(len(x), args)[:, None]
+        scores = turned @ rotate(head(k, kv, args), args).T / np.sqrt(args.head_dim)
         scores[~visible(len(x), args.sliding_window[layer])] = -np.inf
         p = np.exp(scores - scores.max(axis=1, keepdims=True))
         heads.append(p / p.sum(axis=1, keepdims=True) @ head(v, kv, args))
@@ -44,11 +45,54 @@ def head(x, index, args):
 
 
 def rotate(x, args):
-    """Rotate dimensions (i, i + Dh/2) of row p by the angle ``p * theta ** (-2i / Dh)``."""
+    """Rotate dimensions (i, i + Dh/2) of row p by p times the pair's frequency; YaRN makes them longer, too."""
     half = args.head_dim // 2
-    angles = np.arange(len(x))[:, None] * args.rope_theta ** (-2.0 * np.arange(half) / args.head_dim)
+    frequency = {"NoneType": plain, "Yarn": yarn, "Llama3": llama3}[type(args.rope_scaling).__name__]
+    angles = np.arange(len(x))[:, None] * np.array([frequency(i, args) for i in range(half)])
+    length = getattr(args.rope_scaling, "attention_factor", 1.0)
+    cos, sin = length * np.cos(angles), length * np.sin(angles)
     a, b = x[:, :half], x[:, half:]
-    return np.concatenate([a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)], axis=1)
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=1)
+
+
+def plain(pair, args):
+    return args.rope_theta ** (-2.0 * pair / args.head_dim)
+
+
+def yarn(pair, args):
+    """Peng et al., 2023, section 3.2; the ramp runs over the numbers of pairs, as in every program."""
+    y = args.rope_scaling
+
+    def of(turns):  # the pair whose wave fits so often into the original context
+        return args.head_dim * np.log(y.original / (turns * 2 * np.pi)) / (2 * np.log(args.rope_theta))
+
+    low, high = of(y.beta_fast), of(y.beta_slow)
+    if y.truncate:
+        low, high = np.floor(low), np.ceil(high)
+    low, high = max(low, 0), min(high, args.head_dim - 1)
+    if low == high:
+        high += 0.001
+    ramp = min(max((pair - low) / (high - low), 0), 1)
+    return plain(pair, args) / y.factor * ramp + plain(pair, args) * (1 - ramp)
+
+
+def llama3(pair, args):
+    """Llama 3.1: by wave lengths."""
+    y, frequency = args.rope_scaling, plain(pair, args)
+    wave = 2 * np.pi / frequency
+    if wave < y.original / y.high:
+        return frequency
+    if wave > y.original / y.low:
+        return frequency / y.factor
+    smooth = (y.original / wave - y.low) / (y.high - y.low)
+    return (1 - smooth) * frequency / y.factor + smooth * frequency
+
+
+def query_scale(n, args):
+    """Return ``1 + beta * ln(1 + floor(p / original))`` for n positions."""
+    if args.query_scale is None:
+        return np.ones(n)
+    return 1 + args.query_scale.beta * np.log(1 + np.floor(np.arange(n) / args.query_scale.original))
 
 
 def norm(x, weight, eps):

@@ -113,6 +113,8 @@ def export_gguf(
     place = check_file_target(target, Path(model), overwrite=overwrite)
     folder = ModelFolder(model)
     args, entries = inspect_model(folder)
+    if args.rope_scaling or args.query_scale:
+        raise ConversionError("the model's rotary positions are scaled, which is not written into GGUF files yet")
     notes: list[str] = []
     vocabulary = vocabulary_metadata(folder, args, notes)
     steps = [_step(tensor, args, outtype) for tensor in _tensors(entries, args)]

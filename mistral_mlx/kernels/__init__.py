@@ -22,6 +22,7 @@ from .ready import ReadyBlock as ReadyBlock
 from .ready import ReadyModel as ReadyModel
 from .ready import run_block as run_block
 from .weights import Norm as Norm
+from .weights import QueryScale as QueryScale
 from .weights import Rotation as Rotation
 from .weights import Weight as Weight
 
@@ -205,15 +206,23 @@ def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
     return mx.fast.rms_norm(x, weight, eps)
 
 
-def rope(x: mx.array, rotation: Rotation, *, offset: int) -> mx.array:
-    """Return ``[B, H, S, Dh]`` with rotary positions from `offset` on, halves and not pairs."""
+def rope(x: mx.array, rotation: Rotation, scale: QueryScale | None = None, *, offset: int) -> mx.array:
+    """Return ``[B, H, S, Dh]`` with rotary positions from `offset` on, halves and not pairs.
+
+    `scale` is that of queries by their position.
+    """
     if uses_native():
-        return native.ext.rope(x, rotation, offset=offset)
+        return native.ext.rope(x, rotation, scale, offset=offset)
     base = rotation.base
     # MLX divides positions by `freqs`. Where it computes plain ones itself it rounds differently, so it still does.
     periods = mx.array((1 / rotation.frequencies).astype(np.float32)) if base is None else None
     turned = x if rotation.factor == 1 else x * rotation.factor
-    return mx.fast.rope(turned, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset, freqs=periods)
+    turned = mx.fast.rope(turned, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset, freqs=periods)
+    end = offset + x.shape[2]
+    if scale is None or end <= scale.original:
+        return turned
+    factors = scale.at(np.arange(offset, end)).astype(np.float32)
+    return turned * mx.array(factors)[:, None].astype(x.dtype)  # [S, 1]
 
 
 def quantize(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from . import native
-from .weights import Norm, Rotation, Weight
+from .weights import Norm, QueryScale, Rotation, Weight
 
 
 class ReadyBlock:
@@ -20,13 +20,14 @@ class ReadyBlock:
         weights: Sequence[Weight],
         norms: Sequence[Norm],
         rotation: Rotation,
+        query_scale: QueryScale | None,
         scale: float,
         n_kv_heads: int,
         *,
         copy: bool,
     ) -> None:
         """Make ready, with a copy of the weights or without one; `scale` is that of the scores."""
-        self.native = native.ext.ReadyBlock(weights, norms, rotation, scale, n_kv_heads, copy)
+        self.native = native.ext.ReadyBlock(weights, norms, rotation, query_scale, scale, n_kv_heads, copy)
 
     def holds(self, arrays: list[mx.array]) -> bool:
         """Whether it was made of these arrays: the weights with scales and biases, then the norms."""

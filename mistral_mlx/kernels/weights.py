@@ -31,3 +31,17 @@ class Rotation(NamedTuple):
     frequencies: NDArray[np.float64]  # [Dh/2], inverse frequencies: radians per position
     factor: float = 1.0  # multiplies every cosine and sine: the attention factor of YaRN
     base: float | None = None  # of plain frequencies, which MLX's own operation computes itself
+
+
+class QueryScale(NamedTuple):
+    """What queries are multiplied by after their rotation, ``1 + beta * ln(1 + floor(position / original))``.
+
+    It makes up for softmax over more keys than the model was first trained for (Llama 4); 1 before `original`.
+    """
+
+    beta: float
+    original: int
+
+    def at(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the factor at each position."""
+        return 1 + self.beta * np.log(1 + positions // self.original)

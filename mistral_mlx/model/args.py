@@ -6,16 +6,36 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mistral_mlx.errors import ConfigError, shown
+from mistral_mlx.kernels import QueryScale
 
 from .blocks import BLOCK, EMBEDDING, FINAL_NORM, HEAD, module_path
 from .packing import Config, QuantizationArgs
+from .rope import Llama3, Yarn
+from .rope_config import SPELLINGS, read_rope
 
 # Families whose graph is this one. What a config leaves out takes the family's default in HF transformers 5.
 FAMILY_DEFAULTS: dict[str, dict[str, object]] = {
     "mistral": {"max_position_embeddings": 131_072, "sliding_window": 4096, "num_key_value_heads": 8},
     "ministral": {"max_position_embeddings": 131_072, "sliding_window": 4096, "num_key_value_heads": 8},
     "llama": {"max_position_embeddings": 2048, "sliding_window": None},
+    "ministral3": {
+        "max_position_embeddings": 262_144,
+        "sliding_window": None,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "rms_norm_eps": 1e-5,
+    },
 }
+MINISTRAL3_ROPE = {  # where a config of that family has neither spelling
+    "rope_type": "yarn",
+    "rope_theta": 1_000_000.0,
+    "factor": 16.0,
+    "original_max_position_embeddings": 16_384,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "llama_4_scaling_beta": 0.1,
+}
+QUERY_SCALES = ("ministral3",)  # families that scale queries by their position
 LIMITS = {"num_hidden_layers": 1024, "vocab_size": 1 << 22}
 MAX_SIZE = 1 << 20  # of any other dimension: far above every real model, far below what overflows
 MAX_POSITIONS = (1 << 31) - 1  # what an int of the kernels holds
@@ -52,6 +72,8 @@ class ModelArgs:
     bos_token_id: int | None = None
     eos_token_ids: frozenset[int] = frozenset()
     quantization: QuantizationArgs | None = None
+    rope_scaling: Yarn | Llama3 | None = None
+    query_scale: QueryScale | None = None
 
     @classmethod
     def from_config(cls, config: Config) -> "ModelArgs":
@@ -71,6 +93,10 @@ class ModelArgs:
                 f"config.json: num_attention_heads {n_heads} is not a multiple of num_key_value_heads {n_kv_heads}"
             )
         head_dim = _head_dim(known, dim, n_heads)
+        positions = _count(known["max_position_embeddings"], "max_position_embeddings", MAX_POSITIONS)
+        if model_type == "ministral3" and all(known.get(key) is None for key in SPELLINGS):
+            known["rope_parameters"] = MINISTRAL3_ROPE
+        rope = read_rope(known, positions=positions, has_query_scale=model_type in QUERY_SCALES)
         _count(n_heads * head_dim, "num_attention_heads times head_dim", MAX_SIZE)
         return cls(
             dim=dim,
@@ -81,15 +107,17 @@ class ModelArgs:
             hidden_dim=_size(known, "intermediate_size"),
             norm_eps=_positive(known.get("rms_norm_eps", 1e-6), "rms_norm_eps"),
             vocab_size=_size(known, "vocab_size"),
-            rope_theta=_rope_theta(known),
+            rope_theta=rope.theta,
             sliding_window=_windows(known, model_type, n_layers),
-            max_position_embeddings=_count(known["max_position_embeddings"], "max_position_embeddings", MAX_POSITIONS),
+            max_position_embeddings=positions,
             model_type=model_type,
             tie_word_embeddings=_flag(known, "tie_word_embeddings"),
             dtype=_dtype(known, outer),
             bos_token_id=next(iter(_token_ids(known, "bos_token_id")), None),
             eos_token_ids=_token_ids(known, "eos_token_id") | _token_ids(outer, "eos_token_id"),
             quantization=QuantizationArgs.from_config(config) or QuantizationArgs.from_config(outer),
+            rope_scaling=rope.scaling,
+            query_scale=rope.query_scale,
         )
 
     @property
@@ -138,9 +166,6 @@ def _refuse_unknown(config: Config) -> None:
             raise ConfigError(f"config.json: {shown(key)} is {shown(value)}, which this program does not implement")
     if (act := config.get("hidden_act", "silu")) != "silu":
         raise ConfigError(f"config.json: hidden_act {shown(act)} is not supported; only 'silu' is")
-    method = config.get("rope_scaling")
-    if method is not None and not (isinstance(method, Mapping) and _rope_type(method) == "default"):
-        raise ConfigError(f"config.json: rope_scaling {shown(method)} is not supported")
 
 
 def _is_neutral(value: object) -> bool:
@@ -185,29 +210,6 @@ def _head_dim(config: Config, dim: int, n_heads: int) -> int:
     if head_dim % 2:
         raise ConfigError(f"config.json: head_dim {head_dim} is odd; rotary embeddings need an even one")
     return head_dim
-
-
-def _rope_theta(config: Config) -> float:
-    """Return the base of RoPE from ``rope_theta`` (transformers 4) or ``rope_parameters`` (transformers 5)."""
-    found = [_positive(config["rope_theta"], "rope_theta")] if config.get("rope_theta") is not None else []
-    parameters = config.get("rope_parameters")
-    if parameters is not None:
-        if not isinstance(parameters, Mapping) or _rope_type(parameters) != "default":
-            raise ConfigError(
-                f"config.json: rope_parameters {shown(parameters)} is not supported; only rope_type 'default' is"
-            )
-        unknown = set(parameters) - {"rope_theta", "rope_type", "type"}
-        if unknown:
-            raise ConfigError(f"config.json: rope_parameters.{shown(min(unknown))} is not supported")
-        if "rope_theta" in parameters:
-            found.append(_positive(parameters["rope_theta"], "rope_parameters.rope_theta"))
-    if len(set(found)) > 1:
-        raise ConfigError(f"config.json: rope_theta {found[0]} and rope_parameters.rope_theta {found[1]} disagree")
-    return found[0] if found else 10_000.0
-
-
-def _rope_type(parameters: Config) -> object:
-    return parameters.get("rope_type", parameters.get("type", "default"))
 
 
 def _windows(config: Config, model_type: str, n_layers: int) -> tuple[int | None, ...]:

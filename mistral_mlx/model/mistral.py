@@ -16,7 +16,7 @@ from . import blocks
 from .args import ModelArgs
 from .cache import RollingBufferCache, make_cache
 from .layers import Embedding, Linear, RMSNorm
-from .rope import plain_rotation
+from .rope import rotation
 
 MATRICES = [tuple(module.path.split(".")) for module in blocks.MATRICES]
 NORMS = [module.path for module in blocks.NORMS]
@@ -32,7 +32,8 @@ class Attention(nn.Module):
     def __init__(self, args: ModelArgs) -> None:
         super().__init__()
         self.n_heads, self.n_kv_heads, self.head_dim = args.n_heads, args.n_kv_heads, args.head_dim
-        self.rotation = plain_rotation(args.head_dim, args.rope_theta)
+        self.rotation = rotation(args.head_dim, args.rope_theta, args.rope_scaling)
+        self.query_scale = args.query_scale
         self.q_proj = Linear(args.dim, args.n_heads * args.head_dim)
         self.k_proj = Linear(args.dim, args.n_kv_heads * args.head_dim)
         self.v_proj = Linear(args.dim, args.n_kv_heads * args.head_dim)
@@ -49,7 +50,8 @@ class Attention(nn.Module):
         """Return ``[B, S, H*Dh]`` for queries of that shape and ``[B, S, Hkv*Dh]`` keys and values."""
         q, k, v = self._split(q, self.n_heads), self._split(k, self.n_kv_heads), self._split(v, self.n_kv_heads)
         position = cache.offset
-        q, k = (kernels.rope(part, self.rotation, offset=position) for part in (q, k))
+        q = kernels.rope(q, self.rotation, self.query_scale, offset=position)
+        k = kernels.rope(k, self.rotation, offset=position)
         dtype = kernels.cache_dtype(self.k_proj.dtype)
         ring = cache.returns_ring(k.shape[2])
         k, v = cache.update_and_fetch(k.astype(dtype), v.astype(dtype))  # [B, Hkv, T, Dh]
@@ -133,9 +135,14 @@ class TransformerBlock(nn.Module):
         if self._ready is None or not self._ready.holds(arrays):
             attention, n = self["self_attn"], len(MATRICES)
             weights, norms = [leaf.parts for leaf in leaves[:n]], [leaf.parts for leaf in leaves[n:]]
-            rotation, scale = attention["rotation"], attention.head_dim**-0.5
             self._ready = kernels.ReadyBlock(
-                weights, norms, rotation, scale, attention.n_kv_heads, copy=copies_fit(weights)
+                weights,
+                norms,
+                attention["rotation"],
+                attention.query_scale,
+                attention.head_dim**-0.5,
+                attention.n_kv_heads,
+                copy=copies_fit(weights),
             )
         return self._ready
 

@@ -1,5 +1,7 @@
 """config.json: what is read, what is refused, and the messages."""
 
+import math
+
 import pytest
 from helpers.models import tiny_config
 
@@ -9,6 +11,16 @@ from mistral_mlx.errors import ConfigError
 from mistral_mlx.model.args import ModelArgs, expected_shapes
 from mistral_mlx.model.blocks import BLOCK
 from mistral_mlx.model.packing import QuantizationArgs
+from mistral_mlx.model.rope import Llama3, Yarn
+
+YARN = {"rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 32, "rope_theta": 1e4}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 
 
 def parse(**changes):
@@ -25,6 +37,23 @@ def test_both_spellings_of_rope_theta_mean_the_same():
     assert parse(rope_theta=None, rope_parameters=new).rope_theta == 1e6
     assert parse(rope_theta=1e6, rope_parameters=new).rope_theta == 1e6
     assert without("rope_theta").rope_theta == 10_000
+
+
+def test_both_spellings_of_a_scaling_mean_the_same():
+    old = {"type": "yarn", "factor": 16.0, "original_max_position_embeddings": 32, "finetuned": True}
+    assert parse(rope_scaling=old) == parse(rope_theta=None, rope_parameters=YARN)
+    assert parse(rope_scaling=old) == parse(rope_scaling=old, rope_parameters=YARN)
+    assert parse(rope_scaling=old).rope_scaling == Yarn(16, 32, attention_factor=1 + 0.1 * math.log(16))
+    assert parse(rope_scaling=LLAMA3).rope_scaling == Llama3(8, 1, 4, 64)
+
+
+def test_keys_of_yarn_that_are_null_or_neutral():
+    neutral = {"beta_fast": 0, "beta_slow": None, "partial_rotary_factor": 1.0, "max_position_embeddings": 7}
+    assert parse(rope_parameters=YARN | neutral) == parse(rope_parameters=YARN)
+    assert parse(rope_parameters=YARN | {"factor": None}) == parse(rope_parameters=YARN)  # 512 positions of 32
+    assert parse(rope_parameters=YARN | {"llama_4_scaling_beta": 0.0}) == parse(rope_parameters=YARN)
+    even = YARN | {"mscale": 1.0, "mscale_all_dim": 1.0}
+    assert parse(rope_parameters=even | {"apply_yarn_scaling": False}) == parse(rope_parameters=even)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +129,28 @@ def test_quantization_may_differ_by_module():
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"attention_bias": True}, "attention_bias"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 16.0}}, "rope_parameters"),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "factor": 16.0}},
+            "rope_parameters.original_max_position_embeddings",
+        ),
+        ({"rope_parameters": {"rope_type": "yarn", "original_max_position_embeddings": 8}}, "rope_parameters.factor"),
+        ({"rope_parameters": YARN | {"factor": 0.5}}, "rope_parameters.factor"),
+        ({"rope_parameters": YARN | {"factor": "16"}}, "rope_parameters.factor"),
+        ({"rope_parameters": YARN | {"beta_fast": -1}}, "rope_parameters.beta_fast"),
+        ({"rope_parameters": YARN | {"truncate": 1}}, "rope_parameters.truncate"),
+        ({"rope_parameters": YARN | {"attention_factor": 0}}, "rope_parameters.attention_factor"),
+        ({"rope_parameters": YARN | {"mscale": -1, "mscale_all_dim": 1}}, "rope_parameters.mscale"),
+        ({"rope_parameters": YARN | {"original_max_position_embeddings": 2**40}}, "original_max_position_embeddings"),
+        ({"rope_parameters": YARN | {"partial_rotary_factor": 0.5}}, "rope_parameters.partial_rotary_factor"),
+        ({"rope_parameters": YARN | {"something_new": 2}}, "rope_parameters.something_new"),
+        ({"rope_parameters": YARN | {"llama_4_scaling_beta": 0.1}}, "rope_parameters.llama_4_scaling_beta"),
+        ({"rope_parameters": YARN | {"apply_yarn_scaling": False}}, "apply_yarn_scaling"),
+        ({"rope_parameters": YARN | {"rope_theta": 1.0}, "rope_theta": None}, "rope_theta is 1; YaRN"),
+        ({"rope_parameters": YARN, "rope_scaling": YARN | {"factor": 8}}, "rope_parameters and rope_scaling disagree"),
+        ({"rope_scaling": LLAMA3 | {"high_freq_factor": 1}}, "rope_scaling.high_freq_factor"),
+        ({"rope_scaling": LLAMA3 | {"beta_fast": 1}}, "rope_scaling.beta_fast"),
+        ({"rope_scaling": {"rope_type": "longrope", "short_factor": [1]}}, "rope_scaling is of type 'longrope'"),
+        ({"rope_scaling": 7}, "rope_scaling"),
         ({"rope_parameters": {"rope_theta": 5.0}}, "rope_theta"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"num_local_experts": 8}, "num_local_experts"),

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mistral_mlx import kernels
-from mistral_mlx.kernels import Rotation, native
-from mistral_mlx.model.rope import inverse_frequencies, plain_rotation
+from mistral_mlx.kernels import QueryScale, Rotation, native
+from mistral_mlx.model.rope import inverse_frequencies, rotation
 
 POSITIONS = [0, 1, 4095, 32768, 131072]
 
@@ -48,7 +48,7 @@ def test_native_angles_are_those_of_float64(base, head_dim):
     """To the bit, as when the kernels computed ``position * base^(-2i / Dh)`` themselves."""
     for position in POSITIONS:
         expected = exact(np.array([base ** (-2.0 * i / head_dim) for i in range(head_dim // 2)]), position)
-        assert (angles(plain_rotation(head_dim, base), position) == expected).all()
+        assert (angles(rotation(head_dim, base), position) == expected).all()
 
 
 def test_a_rotation_without_a_base_turns_by_its_frequencies(backend):
@@ -58,18 +58,28 @@ def test_a_rotation_without_a_base_turns_by_its_frequencies(backend):
 
 
 def test_the_factor_multiplies_cosines_and_sines(backend):
-    rotation = plain_rotation(8, 1e4)
-    scaled = angles(rotation._replace(factor=1.5), 3)
-    assert np.abs(scaled - 1.5 * angles(rotation, 3)).max() < 1e-6
+    plain = rotation(8, 1e4)
+    scaled = angles(plain._replace(factor=1.5), 3)
+    assert np.abs(scaled - 1.5 * angles(plain, 3)).max() < 1e-6
 
 
 def test_rotations_that_take_turns_do_not_mix(backend):
-    first, second = plain_rotation(8, 1e4), plain_rotation(8, 1e6)
-    alone = [angles(rotation, 7) for rotation in (first, second)]
-    assert (np.stack([angles(rotation, 7) for rotation in (first, second)]) == np.stack(alone)).all()
+    first, second = rotation(8, 1e4), rotation(8, 1e6)
+    alone = [angles(turned, 7) for turned in (first, second)]
+    assert (np.stack([angles(turned, 7) for turned in (first, second)]) == np.stack(alone)).all()
+
+
+@pytest.mark.parametrize("n", [1, 9])
+def test_the_query_scale_counts_from_position_zero(backend, n):
+    plain, scale = rotation(8, 1e4), QueryScale(0.1, 16)
+    x = mx.random.normal((2, 3, n, 8), key=mx.random.key(0))
+    for offset in (0, 15, 16, 4000):
+        factors = [1 + 0.1 * math.log(1 + position // 16) for position in range(offset, offset + n)]
+        expected = np.array(kernels.rope(x, plain, offset=offset)) * np.array(factors)[:, None]
+        assert np.abs(np.array(kernels.rope(x, plain, scale, offset=offset)) - expected).max() < 1e-6
 
 
 @pytest.mark.skipif(not native.available, reason=f"no native kernels: {native.missing}")
 def test_heads_of_another_size_are_refused():
     with pytest.raises(ValueError, match="frequencies"):
-        native.ext.rope(mx.ones((1, 1, 1, 6)), plain_rotation(8, 1e4), offset=0)
+        native.ext.rope(mx.ones((1, 1, 1, 6)), rotation(8, 1e4), offset=0)

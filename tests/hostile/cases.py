@@ -147,7 +147,8 @@ CONFIG_CASES = [
           "eos_token_id": (-1, 1.5, "2", [None]), "tie_word_embeddings": (1, "no"), "layer_types": ([], [[]], 7, "x"),
           "model_type": ("gpt2", 7, None, ["mistral"], ESCAPES), "quantization": ({"bits": 7}, [1], "x",
               {"bits": 4.0, "group_size": 64.0}, {"bits": True, "group_size": 64}, {"bits": [4], "group_size": {}}),
-          "rope_scaling": ({"type": "yarn"}, 7), "text_config": ([1], "x"), "num_experts": (8,),
+          "rope_scaling": ({"type": "yarn"}, {"type": "yarn", "factor": 2, "original_max_position_embeddings": 0},
+              {"type": "dynamic", "factor": 2}, {"type": ["yarn"]}, 7), "text_config": ([1], "x"), "num_experts": (8,),
       }.items() for value in values if (key, value) != ("rope_theta", None)),
     *(Case(f"config {what[:16]} of {len(what)}", "plain", raw("config.json", '"rope_theta": 10000.0',
         f'"rope_theta": {what}'), ALL, "JSON")

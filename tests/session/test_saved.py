@@ -208,3 +208,8 @@ def test_fingerprints_stay_the_same():
     first, second = new_session(24), new_session(24)
     assert first.fingerprints == second.fingerprints
     assert all(re.fullmatch("[0-9a-f]{64}", value) for value in vars(first.fingerprints).values())
+
+
+def test_fields_that_came_later_leave_the_fingerprint_of_other_models_alone():
+    """It is what the version before scaled rotary positions gave."""
+    assert new_session(24).fingerprints.model == "873c91a89b3e0175352d71a9325de79d484b579ac8219745d3127cd18fd8cdda"

@@ -40,6 +40,7 @@ class Weights {
                               KV_HEADS,
                               HEAD_DIM,
                               {std::vector<double>(HEAD_DIM / 2, 0.3), 1},
+                              {0.1, 40},
                               0.2f});
     }
     model.norm = norm();

@@ -115,7 +115,8 @@ void norms(Comparison* comparison, int64_t rows, int64_t dim, Float type) {
 }
 
 // x lies as [batch, n, heads, head_dim], as a projection leaves it.
-void rotations(Comparison* comparison, int64_t n, int64_t head_dim, int64_t offset, double factor) {
+void rotations(Comparison* comparison, int64_t n, int64_t head_dim, int64_t offset, double factor,
+               const QueryScale& scale) {
   constexpr int64_t BATCH = 2, HEADS = 3;
   const int64_t strides[] = {n * HEADS * head_dim, head_dim, HEADS * head_dim}, half = head_dim / 2;
   const std::vector<float> x = normal(BATCH * strides[0]);
@@ -126,13 +127,16 @@ void rotations(Comparison* comparison, int64_t n, int64_t head_dim, int64_t offs
     for (int64_t i = 0; i < half; ++i) {
       const int64_t at = row / n / HEADS * strides[0] + row / n % HEADS * strides[1] + row % n * strides[2] + i;
       const double angle = (offset + row % n) / std::pow(1e4, 2.0 * i / head_dim);
-      const double cosine = factor * std::cos(angle), sine = factor * std::sin(angle);
+      const double length =
+          factor * (1 + scale.beta * std::log(1 + std::floor(1.0 * (offset + row % n) / scale.original)));
+      const double cosine = length * std::cos(angle), sine = length * std::sin(angle);
       expected[row * head_dim + i] = x[at] * cosine - x[at + half] * sine;
       expected[row * head_dim + i + half] = x[at] * sine + x[at + half] * cosine;
     }
   const int64_t in_order[] = {strides[0], n * head_dim, head_dim};
-  comparison->run(expected,
-                  [&](float* out) { rotate(x.data(), strides, BATCH, HEADS, n, rotation, offset, out, in_order); });
+  comparison->run(expected, [&](float* out) {
+    rotate(x.data(), strides, BATCH, HEADS, n, rotation, scale, offset, out, in_order);
+  });
 }
 
 void gates(Comparison* comparison, int64_t n) {
@@ -170,7 +174,8 @@ bool small_steps() {
       for (const int64_t rows : {1, 3, 90}) norms(&comparison, rows, dim, type);
   for (const int64_t n : {1, 5, 70})
     for (const int64_t head_dim : {2, 20, 64})
-      for (const int64_t offset : {0, 4000}) rotations(&comparison, n, head_dim, offset, offset == 0 ? 1 : 1.25);
+      for (const int64_t offset : {0, 4000})
+        rotations(&comparison, n, head_dim, offset, offset == 0 ? 1 : 1.25, {offset == 0 ? 0 : 0.1, 16});
   for (const int64_t n : {1, 511, 513, 12345}) gates(&comparison, n);
   return comparison.report();
 }

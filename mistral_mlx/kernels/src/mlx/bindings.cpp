@@ -50,6 +50,14 @@ kernels::Rotation rotation_of(nb::handle given) {
   return {{frequencies.data(), frequencies.data() + frequencies.size()}, nb::cast<double>(parts[1])};
 }
 
+// From a tuple (beta, original) or None, which scales nothing.
+using GivenScale = std::optional<std::pair<double, int64_t>>;
+kernels::QueryScale query_scale_of(const GivenScale& given) {
+  if (!given) return {};
+  if (given->second < 1) throw std::invalid_argument("a query scale must have 1 original position or more");
+  return {given->first, given->second};
+}
+
 std::vector<array*> pointers_to(const nb::list& arrays) {
   std::vector<array*> given;
   given.reserve(nb::len(arrays));
@@ -139,10 +147,12 @@ NB_MODULE(_ext, m) {
       .def(
           "__init__",
           [](kernels::ReadyBlock* self, const nb::sequence& weights, const std::vector<Norm>& norms,
-             const nb::tuple& rotation, float scale, int kv_heads, bool copy) {
-            new (self) kernels::ReadyBlock({weights_of(weights), norms, rotation_of(rotation), scale, kv_heads}, copy);
+             const nb::tuple& rotation, const GivenScale& query_scale, float scale, int kv_heads, bool copy) {
+            new (self) kernels::ReadyBlock(
+                {weights_of(weights), norms, rotation_of(rotation), query_scale_of(query_scale), scale, kv_heads},
+                copy);
           },
-          "weights"_a, "norms"_a, "rotation"_a, "scale"_a, "n_kv_heads"_a, "copy"_a)
+          "weights"_a, "norms"_a, "rotation"_a, "query_scale"_a.none(), "scale"_a, "n_kv_heads"_a, "copy"_a)
       .def("run", &kernels::ReadyBlock::run, "x"_a, "keys"_a, "values"_a, nb::kw_only(), "position"_a, "window"_a,
            "slots"_a);
   nb::class_<kernels::ReadyModel, kernels::Ready>(m, "ReadyModel", "All blocks of a model, its last norm and its head.")
@@ -167,10 +177,10 @@ NB_MODULE(_ext, m) {
         "eps"_a);
   m.def(
       "rope",
-      [](const array& x, const nb::tuple& rotation, int offset) {
-        return kernels::rope(x, rotation_of(rotation), offset);
+      [](const array& x, const nb::tuple& rotation, const GivenScale& scale, int offset) {
+        return kernels::rope(x, rotation_of(rotation), query_scale_of(scale), offset);
       },
-      "x"_a, "rotation"_a, nb::kw_only(), "offset"_a);
+      "x"_a, "rotation"_a, "scale"_a = nb::none(), nb::kw_only(), "offset"_a);
   m.def("map_tensors", &kernels::map_tensors, "fd"_a, "parts"_a,
         "Arrays over (start, shape, dtype) of an open file, not copied.");
   m.def("is_mapped", &kernels::is_mapped, "array"_a, "Whether an array lies in a file.");

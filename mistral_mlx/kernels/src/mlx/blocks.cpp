@@ -74,15 +74,22 @@ std::shared_ptr<void> copied_in_place(const std::vector<Matrix*>& matrices, cons
 }
 
 // What add_block added, read back.
-Block block_at(const Form* forms, const std::vector<mx::array>& in, size_t& at, const float (&eps)[2], int64_t dim,
-               int64_t kv_heads, const Rotation& rotation, float scale) {
-  const int64_t size = rotation.head_dim();
+Block block_at(const Form* forms, const std::vector<mx::array>& in, size_t& at, int64_t dim,
+               const BlockWeights& given) {
+  const int64_t size = given.rotation.head_dim();
   std::vector<Matrix> w;
   for (int i = 0; i < 7; ++i)
     w.push_back(matrix_at(forms[i], in, at, i == 3 ? outputs_of(w[0]) : i == 6 ? outputs_of(w[4]) : dim));
-  const Norm attention_norm = norm_at(in, at, eps[0]), mlp_norm = norm_at(in, at, eps[1]);
-  return {attention_norm,          mlp_norm, w[0], w[1],     w[2], w[3], w[4], w[5], w[6],
-          outputs_of(w[0]) / size, kv_heads, size, rotation, scale};
+  const Norm attention_norm = norm_at(in, at, given.norms[0]->second),
+             mlp_norm = norm_at(in, at, given.norms[1]->second);
+  return {attention_norm, mlp_norm,
+          w[0],           w[1],
+          w[2],           w[3],
+          w[4],           w[5],
+          w[6],           outputs_of(w[0]) / size,
+          given.kv_heads, size,
+          given.rotation, given.query_scale,
+          given.scale};
 }
 
 // Keys and values of a block that the operation writes into, and what must be copied there first.
@@ -129,8 +136,7 @@ ReadyBlock::ReadyBlock(const BlockWeights& given, bool copy) {
   for (const NormWeight& norm : given.norms) originals_.push_back(norm->first);
   mx::eval(in.arrays);
   size_t at = 1;
-  state->block = block_at(in.forms.data(), in.arrays, at, {given.norms[0]->second, given.norms[1]->second}, dim,
-                          given.kv_heads, given.rotation, given.scale);
+  state->block = block_at(in.forms.data(), in.arrays, at, dim, given);
   Block& b = state->block;
   if (copy) state->copies = copied_in_place({&b.q, &b.k, &b.v, &b.o, &b.gate, &b.up, &b.down}, in.arrays);
   state->arrays = std::move(in.arrays);

@@ -9,6 +9,7 @@ struct BlockWeights {
   std::vector<Weight> weights;    // of q, k, v, o, gate, up and down
   std::vector<NormWeight> norms;  // before q and before gate
   Rotation rotation;
+  QueryScale query_scale;
   float scale;
   int kv_heads;
 };

@@ -106,7 +106,7 @@ mx::array rms_norm(const mx::array& x, const mx::array& weight, float eps) {
   return mx::array(x.shape(), mx::float32, operation("RmsNorm", start), {as_float(x), whole(weight)});
 }
 
-mx::array rope(const mx::array& x, const Rotation& rotation, int offset) {
+mx::array rope(const mx::array& x, const Rotation& rotation, const QueryScale& scale, int offset) {
   require(x.ndim() == 4 && x.shape(3) == rotation.head_dim() && x.size() > 0,
           "x must be [batch, heads, n, 2 * frequencies]");
   const auto start = [=](const Operation::Arrays& in, Operation::Arrays& out) {
@@ -114,7 +114,7 @@ mx::array rope(const mx::array& x, const Rotation& rotation, int offset) {
     require(a.strides(3) == 1, "the elements of a head must lie in order");
     return [=, x = a.data<float>(), batch = int64_t{a.shape(0)}, heads = int64_t{a.shape(1)}, n = int64_t{a.shape(2)},
             size = int64_t{a.shape(3)}, y = allocate(out[0]), s0 = a.strides(0), s1 = a.strides(1), s2 = a.strides(2)] {
-      rotate(x, {s0, s1, s2}, batch, heads, n, rotation, offset, y, {heads * n * size, n * size, size});
+      rotate(x, {s0, s1, s2}, batch, heads, n, rotation, scale, offset, y, {heads * n * size, n * size, size});
     };
   };
   return mx::array(x.shape(), mx::float32, operation("Rope", start), {as_float(x)});

@@ -29,7 +29,7 @@ mlx::core::array attention(const mlx::core::array& q, const mlx::core::array& k,
                            int window, int position, bool ring);
 
 mlx::core::array rms_norm(const mlx::core::array& x, const mlx::core::array& weight, float eps);
-mlx::core::array rope(const mlx::core::array& x, const Rotation& rotation, int offset);
+mlx::core::array rope(const mlx::core::array& x, const Rotation& rotation, const QueryScale& scale, int offset);
 
 // Rows of a weight [n_rows, dim] as float32, ids [...] to [..., dim], at once. Throws std::out_of_range.
 mlx::core::array embedded(const mlx::core::array& ids, const Weight& weight);

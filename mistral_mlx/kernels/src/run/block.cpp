@@ -18,9 +18,10 @@ struct Heads {
   float *q, *k, *v, *out;
 };
 
-void rotate_in_place(const Block& b, int64_t position, int64_t heads, const Heads& x, float* part) {
+void rotate_in_place(const Block& b, const QueryScale& scale, int64_t position, int64_t heads, const Heads& x,
+                     float* part) {
   const int64_t row = heads * b.head_dim, strides[] = {x.tokens * row, b.head_dim, row};
-  rotate(part, strides, x.batch, heads, x.tokens, b.rotation, position, part, strides);
+  rotate(part, strides, x.batch, heads, x.tokens, b.rotation, scale, position, part, strides);
 }
 
 // Puts the keys and values of the tokens [t, t + n) into their slots.
@@ -87,8 +88,8 @@ void run_block(const Block& b, const Ring& ring, const float* x, int64_t batch, 
         *gated = sum + rows * dim;
   const Heads heads{batch, tokens, q, k, v, h};
   compute({{b.q, b.k, b.v}, x, rows, b.attention_norm, Products::EACH, nullptr, {q, k, v}});
-  rotate_in_place(b, ring.position, b.heads, heads, q);
-  rotate_in_place(b, ring.position, b.kv_heads, heads, k);
+  rotate_in_place(b, b.query_scale, ring.position, b.heads, heads, q);
+  rotate_in_place(b, {}, ring.position, b.kv_heads, heads, k);
   store_and_attend(b, ring, heads);
   compute({{b.o}, h, rows, {}, Products::ADD, x, {sum}});
   compute({{b.gate, b.up}, sum, rows, b.mlp_norm, Products::SWIGLU, nullptr, {gated}});

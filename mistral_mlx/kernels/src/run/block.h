@@ -9,6 +9,7 @@ struct Block {
   Matrix q, k, v, o, gate, up, down;  // the products of a block by the names of its layers
   int64_t heads, kv_heads, head_dim;
   Rotation rotation;
+  QueryScale query_scale;
   float scale;
 };
 

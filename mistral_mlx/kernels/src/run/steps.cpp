@@ -65,8 +65,14 @@ void rms_norm(const float* x, const Norm& norm, int64_t rows, int64_t dim, float
   });
 }
 
+float QueryScale::at(int64_t position) const {
+  if (beta == 0 || position < original) return 1.0f;
+  return static_cast<float>(1 + beta * std::log(1 + static_cast<double>(position / original)));
+}
+
 void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t heads, int64_t n,
-            const Rotation& rotation, int64_t offset, float* out, const int64_t (&out_strides)[3]) {
+            const Rotation& rotation, const QueryScale& scale, int64_t offset, float* out,
+            const int64_t (&out_strides)[3]) {
   const int64_t head_dim = rotation.head_dim(), half = head_dim / 2;
   const float* table = angles(offset, n, rotation);
   each_row(batch * heads * n, head_dim, [&](int64_t row) {
@@ -79,6 +85,9 @@ void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t 
       to[i] = first * cosine[i] - second * sine[i];
       to[i + half] = first * sine[i] + second * cosine[i];
     }
+    const float factor = scale.at(offset + p);
+    if (factor != 1.0f)
+      for (int64_t i = 0; i < head_dim; ++i) to[i] *= factor;
   });
 }
 

@@ -17,10 +17,20 @@ struct Rotation {
   bool operator==(const Rotation&) const = default;
 };
 
+// What queries are multiplied by after their rotation, 1 + beta * ln(1 + floor(position / original)): 1 at the
+// positions before `original`.
+struct QueryScale {
+  double beta = 0;
+  int64_t original = 1;
+
+  float at(int64_t position) const;
+};
+
 // Rotary positions offset, offset + 1, ... on [batch, heads, n, head_dim]; strides in elements, the last 1. The result
 // may be x where its strides are the same.
 void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t heads, int64_t n,
-            const Rotation& rotation, int64_t offset, float* out, const int64_t (&out_strides)[3]);
+            const Rotation& rotation, const QueryScale& scale, int64_t offset, float* out,
+            const int64_t (&out_strides)[3]);
 
 // As `type`, to nearest even.
 void narrow(const float* x, Float type, int64_t n, void* out);
