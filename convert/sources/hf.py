@@ -6,11 +6,13 @@ from mistral_mlx.errors import ConversionError, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.files.safetensors import TensorEntry, consolidated_files, find_tensors
 from mistral_mlx.model.args import ModelArgs
+from mistral_mlx.model.wrappers import text_part
 
 from . import fp8, mlx
 from .entries import plain_tensor
 from .gptq import METHODS, grouped_tensors
 from .source import Source, SourceTensor
+from .text_model import text_config, text_entries
 from .tokenizer_files import find_files, largest_vocabulary
 
 # Keys that make other programs run code from the folder; they never enter the target.
@@ -23,12 +25,13 @@ def open_folder(folder: ModelFolder) -> Source:
 
     Raises ModelError if it is damaged, and ConversionError if it is quantized in a way that is not supported.
     """
-    entries = find_tensors(folder)
-    config = folder.json("config.json")
-    notes = list(_notes(folder, config))
-    tensors = _tensors(config, entries, notes)
+    found = find_tensors(folder)
+    whole = folder.json("config.json")
+    notes = list(_notes(folder, whole))
+    entries = text_entries(found, notes)
+    config = text_config(_harmless(whole))
+    tensors = _tensors(whole if any(map(whole.get, RULE_KEYS)) else text_part(whole), entries, notes)
     files = find_files(folder)
-    config = {key: value for key, value in config.items() if key not in (*CODE_KEYS, *RULE_KEYS)}
     return Source(
         path=folder.path,
         config=config,
@@ -38,6 +41,13 @@ def open_folder(folder: ModelFolder) -> Source:
         tokenizer_ids=largest_vocabulary(files),
         notes=tuple(notes),
     )
+
+
+def _harmless(config: Mapping[str, object]) -> dict[str, object]:
+    """Return `config`, and that of a text model in it, without the keys that never enter the target."""
+    kept = {key: value for key, value in config.items() if key not in (*CODE_KEYS, *RULE_KEYS)}
+    inner = kept.get("text_config")
+    return kept | {"text_config": _harmless(inner)} if isinstance(inner, Mapping) else kept
 
 
 def _tensors(

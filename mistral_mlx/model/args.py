@@ -2,40 +2,19 @@
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mistral_mlx.errors import ConfigError, shown
 from mistral_mlx.kernels import QueryScale
 
 from .blocks import BLOCK, EMBEDDING, FINAL_NORM, HEAD, module_path
+from .families import FAMILY_DEFAULTS, MINISTRAL3_ROPE, QUERY_SCALES, family_of
 from .packing import Config, QuantizationArgs
 from .rope import Llama3, Yarn
 from .rope_config import SPELLINGS, read_rope
+from .wrappers import text_part
 
-# Families whose graph is this one. What a config leaves out takes the family's default in HF transformers 5.
-FAMILY_DEFAULTS: dict[str, dict[str, object]] = {
-    "mistral": {"max_position_embeddings": 131_072, "sliding_window": 4096, "num_key_value_heads": 8},
-    "ministral": {"max_position_embeddings": 131_072, "sliding_window": 4096, "num_key_value_heads": 8},
-    "llama": {"max_position_embeddings": 2048, "sliding_window": None},
-    "ministral3": {
-        "max_position_embeddings": 262_144,
-        "sliding_window": None,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "rms_norm_eps": 1e-5,
-    },
-}
-MINISTRAL3_ROPE = {  # where a config of that family has neither spelling
-    "rope_type": "yarn",
-    "rope_theta": 1_000_000.0,
-    "factor": 16.0,
-    "original_max_position_embeddings": 16_384,
-    "mscale": 1.0,
-    "mscale_all_dim": 1.0,
-    "llama_4_scaling_beta": 0.1,
-}
-QUERY_SCALES = ("ministral3",)  # families that scale queries by their position
 LIMITS = {"num_hidden_layers": 1024, "vocab_size": 1 << 22}
 MAX_SIZE = 1 << 20  # of any other dimension: far above every real model, far below what overflows
 MAX_POSITIONS = (1 << 31) - 1  # what an int of the kernels holds
@@ -81,8 +60,8 @@ class ModelArgs:
 
         Raises ConfigError naming the key that is missing, out of range, unknown and meaningful, or unsupported.
         """
-        outer, config = config, _text_part(config)
-        model_type = _model_type(config)
+        outer, config = config, text_part(config)
+        model_type = family_of(config, outer)
         _refuse_unknown(config)
         known = {**FAMILY_DEFAULTS[model_type], **config}
         dim, n_heads = _size(known, "hidden_size"), _size(known, "num_attention_heads")
@@ -139,24 +118,6 @@ def expected_shapes(args: ModelArgs) -> dict[str, tuple[int, ...]]:
     for layer in range(args.n_layers):
         shapes |= {f"{module_path(layer, module)}.weight": shape for module, shape in block}
     return shapes | {f"{FINAL_NORM}.weight": (args.dim,), f"{HEAD}.weight": (args.vocab_size, args.dim)}
-
-
-def _text_part(config: Config) -> Config:
-    """Return the language model's part of a multimodal config, or the config itself."""
-    inner = config.get("text_config")
-    if inner is None:
-        return config
-    if not isinstance(inner, Mapping):
-        raise ConfigError(f"config.json: text_config must be an object, not {shown(inner)}")
-    return inner
-
-
-def _model_type(config: Config) -> str:
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in FAMILY_DEFAULTS:
-        known = ", ".join(FAMILY_DEFAULTS)
-        raise ConfigError(f"config.json: model_type {shown(model_type)} is not supported; supported are {known}")
-    return model_type
 
 
 def _refuse_unknown(config: Config) -> None:

@@ -28,7 +28,6 @@ MATRICES = (
 NORMS = (Module("input_layernorm", "dim"), Module("post_attention_layernorm", "dim"))
 BLOCK = MATRICES + NORMS
 
-TEXT_PREFIX = "language_model."  # of the names in a multimodal checkpoint
 EMBEDDING, FINAL_NORM, HEAD = "model.embed_tokens", "model.norm", "lm_head"  # the modules outside the blocks
 
 

@@ -21,15 +21,14 @@ from mistral_mlx.kernels.fallback.float_modes import HELD_BITS, unpack
 from mistral_mlx.tokenizer.choose import Tokenizer, load_tokenizer
 
 from .args import ModelArgs, expected_shapes
-from .blocks import TEXT_PREFIX
 from .cache import cache_nbytes
 from .mistral import Mistral
 from .packing import Packing, QuantizationArgs
+from .wrappers import text_names
 
 FLOAT_DTYPES = tuple(MLX_DTYPES)
 STORED_DTYPES = {**MLX_DTYPES, "U32": mx.uint32, "U8": mx.uint8}  # and packed codes, and scales of the float modes
 IGNORED_SUFFIXES = (".rotary_emb.inv_freq",)  # old exports store what is computed from rope_theta
-IGNORED_PREFIXES = ("vision_tower.", "multi_modal_projector.")  # beside the text model of a multimodal checkpoint
 
 StrPath = str | os.PathLike[str]
 
@@ -106,15 +105,8 @@ def read_args(folder: ModelFolder) -> ModelArgs:
 
 def _named(entries: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
     """Return the text model's tensors under the names they have when it stands alone."""
-    named: dict[str, TensorEntry] = {}
-    for name, entry in entries.items():
-        if name.endswith(IGNORED_SUFFIXES) or name.startswith(IGNORED_PREFIXES):
-            continue
-        plain = name.removeprefix(TEXT_PREFIX)
-        if plain in named:
-            raise CheckpointError(f"the checkpoint has tensor {shown(plain)} twice, with and without {TEXT_PREFIX}")
-        named[plain] = entry
-    return named
+    names = text_names(name for name in entries if not name.endswith(IGNORED_SUFFIXES))
+    return {plain: entries[name] for plain, name in names.items()}
 
 
 def _check(entries: dict[str, TensorEntry], args: ModelArgs) -> None:

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 from mistral_mlx.errors import ConfigError, either, shown
 
-from .blocks import TEXT_PREFIX
-
-Config = Mapping[str, object]
+from .wrappers import Config as Config
+from .wrappers import text_name
 
 # The bits and group sizes of every mode of MLX, the defaults first.
 MODES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -54,9 +53,9 @@ class QuantizationArgs:
                 "convert it first: mistral-mlx convert FOLDER"
             )
         modules = {
-            path.removeprefix(TEXT_PREFIX): _packing(rule, f"{key}.{path}")
+            plain: _packing(rule, f"{key}.{path}")
             for path, rule in value.items()
-            if isinstance(rule, Mapping)
+            if isinstance(rule, Mapping) and (plain := text_name(path)) is not None
         }
         return cls(_packing(value, key), modules)
 

@@ -15,7 +15,7 @@ ORDER = {
     "mistral_mlx.files": "__init__ json keys folder safetensors",
     "mistral_mlx.tokenizer": "__init__ detokenizer settings base document sentencepiece tekken huggingface choose",
     "mistral_mlx.prompt": "__init__ messages mistral_formats infill budget meter sandbox template disguise encode",
-    "mistral_mlx.model": "__init__ blocks rope packing rope_config args cache layers mistral loading",
+    "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args cache layers mistral loading",
     "mistral_mlx.sampling": "__init__ knobs options filters penalties dry logprobs device sampler",
     "mistral_mlx.generation": "__init__ snapshots stop timeline lazy stream",
     "mistral_mlx.session": "__init__ turns context_use fingerprint session saved_cache saved_messages saved",
@@ -23,8 +23,8 @@ ORDER = {
     "mistral_mlx.convert": "files storage sources plan report rounding write verify export run __init__",
     "mistral_mlx.convert.files": "__init__ pipeline staging safetensors_writer",
     "mistral_mlx.convert.storage": "__init__ rows bits plain mlx fp8 gptq gguf heads low_rank",
-    "mistral_mlx.convert.sources": "__init__ source tokenizer_files weights entries mlx fp8 gptq native_params "
-    "native hf gguf adapters open",
+    "mistral_mlx.convert.sources": "__init__ source tokenizer_files weights entries text_model mlx fp8 gptq "
+    "native_params native hf gguf adapters open",
     "mistral_mlx.convert.sources.gguf": "__init__ header split sentencepiece tokenizer source",
     "mistral_mlx.convert.sources.adapters": "__init__ changes peft mlx adapter",
     "mistral_mlx.convert.plan": "__init__ choice request step notes plan outlook",
