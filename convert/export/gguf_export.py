@@ -11,10 +11,12 @@ from pathlib import Path
 from shutil import disk_usage
 
 import numpy as np
+import numpy.typing as npt
 
 from mistral_mlx.convert.files.pipeline import ahead
 from mistral_mlx.convert.files.staging import RESERVE_NBYTES, check_file_target, check_space, staged_file
 from mistral_mlx.convert.sources.entries import plain_tensor, stored
+from mistral_mlx.convert.sources.gguf.config import ROPE_FACTORS
 from mistral_mlx.convert.sources.gguf.header import Value
 from mistral_mlx.convert.sources.gguf.source import BLOCK_NAMES, GLOBAL_NAMES
 from mistral_mlx.convert.sources.source import SourceTensor
@@ -31,6 +33,7 @@ from mistral_mlx.model.loading import inspect_model
 from mistral_mlx.progress import Progress
 
 from .gguf_pack import BLOCK, carried, rounded, survey
+from .gguf_rope import architecture, rope_factors, rope_metadata
 from .gguf_vocab import vocabulary_metadata
 from .gguf_writer import GGUFOutput, GGUFWriter
 
@@ -113,17 +116,17 @@ def export_gguf(
     place = check_file_target(target, Path(model), overwrite=overwrite)
     folder = ModelFolder(model)
     args, entries = inspect_model(folder)
-    if args.rope_scaling or args.query_scale:
-        raise ConversionError("the model's rotary positions are scaled, which is not written into GGUF files yet")
     notes: list[str] = []
     vocabulary = vocabulary_metadata(folder, args, notes)
     steps = [_step(tensor, args, outtype) for tensor in _tensors(entries, args)]
     metadata = _metadata(folder, args, steps, notes) | vocabulary
     notes += _notes(steps, outtype)
-    writer = GGUFWriter(metadata, [step.output for step in steps])
+    factors = rope_factors(args)
+    extra = [] if factors is None else [GGUFOutput(ROPE_FACTORS, "F32", factors.shape)]
+    writer = GGUFWriter(metadata, [step.output for step in steps] + extra)
     check_space(writer.nbytes + RESERVE_NBYTES, disk_usage(place.parent).free, place.parent)
     with staged_file(place, overwrite=overwrite) as partial:
-        _write(steps, writer, partial, progress)
+        _write(steps, writer, partial, progress, factors)
     return ExportReport(
         source=str(model),
         target=str(target),
@@ -185,24 +188,32 @@ def _metadata(folder: ModelFolder, args: ModelArgs, steps: list[_Step], notes: l
     parameters = sum(step.tensor.size for step in steps)
     label = f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.0f}M"
     metadata: dict[str, Value] = {
-        "general.architecture": "llama",
+        "general.architecture": architecture(args),
         "general.type": "model",
         "general.name": folder.path.resolve().name,
         "general.size_label": label,
         "general.file_type": FILE_TYPES[kinds.most_common(1)[0][0]],
         "general.quantization_version": 2,
-        "llama.block_count": args.n_layers,
-        "llama.context_length": args.max_position_embeddings,
-        "llama.embedding_length": args.dim,
-        "llama.feed_forward_length": args.hidden_dim,
-        "llama.attention.head_count": args.n_heads,
-        "llama.attention.head_count_kv": args.n_kv_heads,
-        "llama.attention.key_length": args.head_dim,
-        "llama.attention.value_length": args.head_dim,
-        "llama.attention.layer_norm_rms_epsilon": _single(args.norm_eps, "rms_norm_eps"),
-        "llama.rope.dimension_count": args.head_dim,
-        "llama.rope.freq_base": _single(args.rope_theta, "rope_theta"),
-        "llama.vocab_size": args.vocab_size,
+    }
+    return metadata | {f"{architecture(args)}.{key}": value for key, value in _shape(args, notes).items()}
+
+
+def _shape(args: ModelArgs, notes: list[str]) -> dict[str, Value]:
+    """Return the keys of the architecture."""
+    metadata: dict[str, Value] = {
+        "block_count": args.n_layers,
+        "context_length": args.max_position_embeddings,
+        "embedding_length": args.dim,
+        "feed_forward_length": args.hidden_dim,
+        "attention.head_count": args.n_heads,
+        "attention.head_count_kv": args.n_kv_heads,
+        "attention.key_length": args.head_dim,
+        "attention.value_length": args.head_dim,
+        "attention.layer_norm_rms_epsilon": _single(args.norm_eps, "rms_norm_eps"),
+        "rope.dimension_count": args.head_dim,
+        "rope.freq_base": _single(args.rope_theta, "rope_theta"),
+        "vocab_size": args.vocab_size,
+        **rope_metadata(args),
     }
     windows = [window for window in args.sliding_window if window is not None]
     if windows:
@@ -211,7 +222,7 @@ def _metadata(folder: ModelFolder, args: ModelArgs, steps: list[_Step], notes: l
             "than the model was made for"
         )
         if len(set(args.sliding_window)) == 1:
-            metadata["llama.attention.sliding_window"] = windows[0]
+            metadata["attention.sliding_window"] = windows[0]
     return metadata
 
 
@@ -241,9 +252,17 @@ def _notes(steps: list[_Step], outtype: str) -> Iterator[str]:
         yield f"scales were rounded to float16, which moves a weight by at most {rounding:.3g}"
 
 
-def _write(steps: list[_Step], writer: GGUFWriter, path: Path, progress: Progress | None) -> None:
+def _write(
+    steps: list[_Step],
+    writer: GGUFWriter,
+    path: Path,
+    progress: Progress | None,
+    factors: npt.NDArray[np.float32] | None,
+) -> None:
     done, total = 0, sum(step.tensor.nbytes for step in steps)
     with writer.writing(path):
+        if factors is not None:
+            writer.append(ROPE_FACTORS, factors)
         for step in steps:
             with closing(ahead(step.tensor.blocks(step.head_dim or 1))) as blocks:
                 n_rows = 0

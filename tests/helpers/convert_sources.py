@@ -64,9 +64,9 @@ def write_folder(
     return path
 
 
-def gguf_writer(path: Path, config: dict[str, object] = CONFIG) -> gguf.GGUFWriter:
+def gguf_writer(path: Path, config: dict[str, object] = CONFIG, *, architecture: str = "llama") -> gguf.GGUFWriter:
     """Return a writer with the architecture's keys, but without tensors and tokenizer."""
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])

@@ -25,13 +25,13 @@ ORDER = {
     "mistral_mlx.convert.storage": "__init__ rows bits plain mlx fp8 gptq gguf heads low_rank",
     "mistral_mlx.convert.sources": "__init__ source tokenizer_files weights entries text_model mlx fp8 gptq "
     "native_params native hf gguf adapters open",
-    "mistral_mlx.convert.sources.gguf": "__init__ header split sentencepiece tokenizer source",
+    "mistral_mlx.convert.sources.gguf": "__init__ header split sentencepiece tokenizer config source",
     "mistral_mlx.convert.sources.adapters": "__init__ changes peft mlx adapter",
     "mistral_mlx.convert.plan": "__init__ choice request step notes plan outlook",
     "mistral_mlx.convert.rounding": "__init__ text streamed inputs compensate learned sensitivity methods allocate job",
     "mistral_mlx.convert.write": "__init__ quantize mlx_lm mlx_lm_child target",
     "mistral_mlx.convert.verify": "__init__ sample_text verify",
-    "mistral_mlx.convert.export": "__init__ gguf_pack gguf_vocab gguf_writer gguf_export",
+    "mistral_mlx.convert.export": "__init__ gguf_pack gguf_rope gguf_vocab gguf_writer gguf_export",
     "mistral_mlx.cli": "__init__ statuses terminal models options answers chat reports commands app main",
     "mistral_mlx.cli.terminal": "__init__ sanitize row highlight markdown signals streams table bar notes editor "
     "reading",

@@ -153,7 +153,7 @@ def test_a_window_is_honoured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("rope__scaling__type", "yarn"), ("rope__scaling__factor", 4.0), ("expert_count", 8), ("logit_scale", 0.5),
+        ("rope__scaling__type", "linear"), ("rope__scaling__factor", 4.0), ("expert_count", 8), ("logit_scale", 0.5),
         ("attention__clamp_kqv", 1.0), ("rope__dimension_count", 16), ("attention__value_length", 64),
     ],
 )  # fmt: skip
