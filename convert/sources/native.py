@@ -13,8 +13,9 @@ from mistral_mlx.files.safetensors import TensorEntry, consolidated_files, find_
 from mistral_mlx.model.args import ModelArgs
 
 from . import fp8
-from .native_params import to_config
+from .native_params import MULTIMODAL, to_config
 from .source import Source
+from .text_model import left_out
 from .tokenizer_files import find_files, largest_vocabulary
 
 PARAMS_NAME = "params.json"
@@ -33,7 +34,10 @@ BLOCK_MODULES = {
     "ffn_norm": "post_attention_layernorm",
 }
 ROTARY = (".q_proj.weight", ".k_proj.weight")  # rows 2i and 2i + 1 of a head turn together
-VISION = ("vision_encoder.", "vision_language_adapter.", "patch_merger.", "pre_mm_projector_norm.")
+BESIDE = ("vision_encoder", "vision_language_adapter", "patch_merger", "pre_mm_projector_norm")  # the text model
+# Embeddings of what is beside it, among which those of text lie, too.
+EMBEDDINGS = ("mm_whisper_embeddings", "mm_audio_embeddings", "mm_embeddings")
+TEXT_EMBEDDING = "tok_embeddings."
 
 
 def is_native(folder: ModelFolder) -> bool:
@@ -56,7 +60,7 @@ def open_native(folder: ModelFolder) -> Source:
     rule, head_dim = params.get("quantization"), config["head_dim"]
     block = fp8.block_shape(rule, "params.json: quantization") if isinstance(rule, Mapping) and rule else None
     assert isinstance(head_dim, int)
-    if "max_position_embeddings" not in params and "max_seq_len" not in params:
+    if not any(key in params for key in ("max_position_embeddings", "max_seq_len", "model_max_length")):
         notes.append(
             f"params.json does not say for how many positions the model was trained: "
             f"{config['max_position_embeddings']} are assumed, as max_position_embeddings in the target's config.json"
@@ -79,17 +83,24 @@ def _named(
     entries: Mapping[str, TensorEntry], params: Mapping[str, object], notes: list[str]
 ) -> Iterator[tuple[str, TensorEntry]]:
     """Yield the text model's tensors under Hugging Face's names."""
-    vision = [name for name in entries if name.startswith(VISION)]
-    if vision and not params.get("vision_encoder"):
-        raise ConfigError(f"params.json has no vision_encoder, but there is a tensor {shown(vision[0])}")
-    if vision:
-        notes.append("vision_encoder is left out: the text model is converted alone")
-    for name, entry in entries.items():
-        path, _, part = name.rpartition(".")
-        if part == "qscale_act":
-            yield name, entry  # some belong to modules that exist for nothing else
-        elif not name.startswith(VISION):
-            yield f"{_module(path, name)}.{part}", entry
+    alone = {name: _alone(name) for name in entries}
+    beside = [name for name, plain in alone.items() if plain is None]
+    if beside and not any(params.get(key) for key in MULTIMODAL):
+        raise ConfigError(f"params.json has no {' or '.join(MULTIMODAL)}, but there is a tensor {shown(beside[0])}")
+    notes.extend(left_out(name.partition(".")[0] for name in beside))
+    for name, plain in alone.items():
+        if plain is not None:
+            path, _, part = plain.rpartition(".")
+            # Some scales of activations belong to modules that exist for nothing else.
+            yield plain if part == "qscale_act" else f"{_module(path, name)}.{part}", entries[name]
+
+
+def _alone(name: str) -> str | None:
+    """Return the name that a tensor has in a model of text; None if it lies beside the text model."""
+    first, _, rest = name.partition(".")
+    if first in EMBEDDINGS:
+        return rest if rest.startswith(TEXT_EMBEDDING) else None
+    return None if first in BESIDE else name
 
 
 def _module(path: str, name: str) -> str:

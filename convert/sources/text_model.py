@@ -1,8 +1,9 @@
 """The text model of a Hugging Face checkpoint, as it is without a vision tower or an audio encoder beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from mistral_mlx.errors import shown
 from mistral_mlx.files.safetensors import TensorEntry
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.families import CLASSES, MINISTRAL3_ROPE
@@ -19,11 +20,15 @@ def text_entries(entries: Mapping[str, TensorEntry], notes: list[str]) -> dict[s
 
     Raises CheckpointError if two of them become the same.
     """
-    left_out = sorted({part for name in entries if (part := beside(name)) is not None})
-    if left_out:
-        are = "is" if len(left_out) == 1 else "are"
-        notes.append(f"{' and '.join(left_out)} {are} left out: the text model is converted alone")
+    notes.extend(left_out(part for name in entries if (part := beside(name)) is not None))
     return {plain: replace(entries[name], name=plain) for plain, name in text_names(entries).items()}
+
+
+def left_out(parts: Iterable[str]) -> Iterator[str]:
+    """Yield the remark that `parts` of a checkpoint lie beside its text model, if there are any."""
+    if names := sorted(set(parts)):
+        are = "is" if len(names) == 1 else "are"
+        yield f"{shown(' and '.join(names))} {are} left out: the text model is converted alone"
 
 
 def text_config(config: Config) -> dict[str, object]:

@@ -35,13 +35,14 @@ CLASSES = {
 }  # of transformers
 
 LATENT = "keys and values from a latent vector, and experts"
+STATE = "a state instead of keys and values"
 AUDIO = "audio in its text model, which text alone does not run"
 OTHER_GRAPHS = {
     "mistral4": f"Mistral Small 4 and Leanstral have {LATENT}",
     "deepseek_v3": f"Mistral Large 3 has {LATENT}",
     "mistral_large4": f"Mistral Large 4 has {LATENT}",
     "mistral_large4_text": f"Mistral Large 4 has {LATENT}",
-    "mamba2": "Codestral Mamba has a state instead of keys and values",
+    "mamba2": f"Codestral Mamba has {STATE}",
     "voxtral_realtime": f"Voxtral Realtime has {AUDIO}",
     "voxtral_realtime_text": f"Voxtral Realtime has {AUDIO}",
     "voxtral_tts": f"Voxtral TTS has {AUDIO}",

@@ -10,7 +10,7 @@ from mistral_mlx.convert.sources.text_model import rope_keys
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
 from mistral_mlx.files.keys import MAX_WHOLE, Keys
 from mistral_mlx.model.args import ModelArgs
-from mistral_mlx.model.families import CLASSES, LATENT
+from mistral_mlx.model.families import CLASSES, LATENT, STATE
 from mistral_mlx.model.rope import Llama3, attention_factor, inverse_frequencies
 
 from .header import GGUFTensor, Value
@@ -21,7 +21,7 @@ ARCHITECTURES = ("llama", "mistral3")  # of one graph; the second one can scale 
 OTHER_GRAPHS = {
     "mistral4": f"Mistral Small 4 and Leanstral have {LATENT}",
     "deepseek2": f"Mistral Large 3 has {LATENT}",
-    "mamba2": "Codestral Mamba has a state instead of keys and values",
+    "mamba2": f"Codestral Mamba has {STATE}",
 }
 ROPE_FACTORS = "rope_freqs.weight"
 
