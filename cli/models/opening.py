@@ -9,7 +9,8 @@ from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import ModelError, OptionError
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.kernels.memory import available_memory
-from mistral_mlx.model.loading import load, load_model, memory_needed
+from mistral_mlx.model.known import remarks
+from mistral_mlx.model.loading import load, load_model, memory_needed, read_args
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.tokenizer.choose import Tokenizer
 
@@ -70,13 +71,16 @@ def open_weights(path: Path, notes: Notes, n_tokens: int, *, ignore_memory: bool
 
 
 def _prepare(path: Path, notes: Notes, n_tokens: int, *, ignore_memory: bool) -> None:
-    """Compare the memory needed with the memory available; print remarks on it and the kernels."""
-    needed, available = memory_needed(ModelFolder(path), n_tokens), available_memory()
+    """Compare the memory needed with the memory available; print remarks on it, the model and the kernels."""
+    folder = ModelFolder(path)
+    needed, available = memory_needed(folder, n_tokens), available_memory()
     if available is not None and needed > 0.9 * available:
         text = f"the model needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available"
         if needed > available and not ignore_memory:
             raise ModelError(f"{text}; convert it to fewer bits, or add --ignore-memory")
         notes.say(text)
+    for said in remarks(read_args(folder)):
+        notes.say(said)
     if (remark := kernels.note()) and not notes.quiet and first_time("slow-kernels"):
         notes.say(f"{remark} (shown once; 'mistral-mlx info' names the kernels)")
     mx.set_cache_limit(BUFFER_CACHE_BYTES)

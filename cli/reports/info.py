@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 from mistral_mlx import kernels
@@ -13,6 +14,7 @@ from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.kernels.memory import available_memory
 from mistral_mlx.model.args import ModelArgs, expected_shapes
 from mistral_mlx.model.cache import cache_nbytes
+from mistral_mlx.model.known import remarks
 from mistral_mlx.model.loading import cache_itemsize, inspect_model, memory_needed
 from mistral_mlx.prompt.encode import chat_format
 from mistral_mlx.tokenizer.choose import Tokenizer, load_tokenizer
@@ -39,6 +41,8 @@ def describe(path: Path) -> dict[str, object]:
         "head_dim": args.head_dim,
         "vocab_size": args.vocab_size,
         "rope_theta": args.rope_theta,
+        "rope_scaling": _scaling(args),
+        "query_scale": args.query_scale._asdict() if args.query_scale else None,
         "tied_head": tied,
         "parameters": parameters,
         "weight_bytes": nbytes,
@@ -53,6 +57,7 @@ def describe(path: Path) -> dict[str, object]:
         "memory_available": available_memory(),
         "tokenizer": _tokenizer(folder),
         "kernels": kernels.names(),
+        "remarks": list(remarks(args)),
     }
 
 
@@ -62,6 +67,11 @@ def show(found: dict[str, object], *, as_json: bool) -> None:
         print_json(found)
     else:
         write_text(facts(_rows(found)))
+
+
+def _scaling(args: ModelArgs) -> dict[str, object] | None:
+    scaling = args.rope_scaling
+    return {"type": type(scaling).__name__.lower(), **asdict(scaling)} if scaling else None
 
 
 def _quantization(args: ModelArgs) -> dict[str, object] | None:
@@ -104,7 +114,7 @@ def _rows(found: dict[str, object]) -> list[tuple[str, str]]:
         ),
         ("attention", f"{f['heads']} query heads share {f['kv_heads']} key/value heads of {f['head_dim']}"),
         ("window", _window_text(f)),
-        ("context", f"{f['context']:,} positions trained (rope_theta {f['rope_theta']:g})"),
+        ("context", f"{f['context']:,} positions trained ({_rope_text(f)})"),
         (
             "weights",
             f"{f['parameters']:,} in {_gb(f['weight_bytes'])}, {f['bits_per_weight']} bits per weight ({_stored(f)})",
@@ -116,7 +126,24 @@ def _rows(found: dict[str, object]) -> list[tuple[str, str]]:
         ),
         ("tokenizer", _tokenizer_text(f["tokenizer"])),
         ("kernels", str(f["kernels"])),
+        *(("remark", str(remark)) for remark in _list(f["remarks"])),
     ]
+
+
+def _list(value: object) -> list[object]:
+    assert isinstance(value, list)
+    return value
+
+
+def _rope_text(found: dict[str, object]) -> str:
+    scaling, scale = found["rope_scaling"], found["query_scale"]
+    parts = [f"rope_theta {found['rope_theta']:g}"]
+    if isinstance(scaling, dict):
+        name = {"yarn": "YaRN", "llama3": "Llama 3 scaling"}[scaling["type"]]
+        parts.append(f"{name}, {scaling['factor']:g} times {scaling['original']:,}")
+    if isinstance(scale, dict):
+        parts.append(f"queries scaled from {scale['original']:,} on")
+    return ", ".join(parts)
 
 
 def _window_text(found: dict[str, object]) -> str:

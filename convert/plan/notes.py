@@ -6,6 +6,7 @@ from mistral_mlx.convert.sources.source import Source
 from mistral_mlx.convert.sources.tokenizer_files import is_vocabulary
 from mistral_mlx.convert.sources.weights import HEAD
 from mistral_mlx.convert.storage.low_rank import Updated
+from mistral_mlx.model import known
 
 from .choice import Choice
 from .step import Step
@@ -22,6 +23,7 @@ def remarks(source: Source, steps: Sequence[Step], choice: Choice) -> Iterator[s
         yield f"the source's {_labels(packed)} weights are unpacked" if packed else NOTHING_TO_UNPACK
     elif not any(step.packing for step in steps):
         yield "nothing could be quantized"
+    yield from known.remarks(source.args)
     if source.config.get("tie_word_embeddings") is True and HEAD in source.tensors:
         yield f"the config ties the head to the embedding, but {HEAD} is there: it is kept and the config corrected"
     if not any(is_vocabulary(name) for name in source.files):

@@ -5,6 +5,7 @@ import os
 import re
 
 from helpers.cli import GREEDY, one_line, run
+from helpers.invoke import invoke
 from helpers.tiny_folder import write_tiny_folder
 
 from mistral_mlx import kernels
@@ -44,6 +45,30 @@ def test_info_names_the_packing_mode(folder, tmp_path):
     """Every packing used to be called affine."""
     assert run("convert", folder, tmp_path / "out", "--mode", "mxfp4").returncode == 0
     assert "(mxfp4 4-bit, group 32" in run("info", tmp_path / "out").stdout.decode()
+
+
+def test_info_describes_scaled_positions(tmp_path):
+    yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 16.0, "original_max_position_embeddings": 32}
+    folder = write_tiny_folder(
+        tmp_path / "scaled",
+        model_type="ministral3",
+        rope_parameters=yarn | {"llama_4_scaling_beta": 0.1},
+    )
+    facts = json.loads(run("info", folder, "--json").stdout)
+    assert (facts["rope_scaling"]["type"], facts["rope_scaling"]["factor"]) == ("yarn", 16.0)
+    assert facts["query_scale"] == {"beta": 0.1, "original": 32} and facts["remarks"] == []
+    text = run("info", folder).stdout.decode()
+    assert "(rope_theta 10000, YaRN, 16 times 32, queries scaled from 32 on)" in text
+
+
+def test_a_copy_that_is_another_model_is_said(folder, tmp_path, monkeypatch):
+    """When it is loaded, converted and described; `folder` has the shape of Ministral 8B here."""
+    monkeypatch.setattr("mistral_mlx.model.known.MINISTRAL_8B", (2, 32, 64))
+    monkeypatch.setattr("mistral_mlx.model.known.MINISTRAL_8B_WINDOW", 8)
+    bench = ["bench", folder, "-p", 1, "-n", 1, "--repeats", 1]
+    for command in (bench, ["convert", folder, tmp_path / "out"]):
+        assert "exact up to 8 tokens only" in invoke(*command).stderr
+    assert "exact up to 8 tokens only" in " ".join(invoke("info", folder).stdout.split())
 
 
 def test_convert_names_what_it_keeps_and_the_result_runs(tmp_path):

@@ -15,7 +15,8 @@ ORDER = {
     "mistral_mlx.files": "__init__ json keys folder safetensors",
     "mistral_mlx.tokenizer": "__init__ detokenizer settings base document sentencepiece tekken huggingface choose",
     "mistral_mlx.prompt": "__init__ messages mistral_formats infill budget meter sandbox template disguise encode",
-    "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args cache layers mistral loading",
+    "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args known cache layers mistral "
+    "loading",
     "mistral_mlx.sampling": "__init__ knobs options filters penalties dry logprobs device sampler",
     "mistral_mlx.generation": "__init__ snapshots stop timeline lazy stream",
     "mistral_mlx.session": "__init__ turns context_use fingerprint session saved_cache saved_messages saved",
