@@ -60,7 +60,8 @@ class Llama3:
     def scaled(self, frequencies: Floats, base: float) -> Floats:
         """Return what plain `frequencies` become."""
         del base  # they say it all
-        turns = self.original * frequencies / (2 * math.pi)  # in `original` positions
+        with np.errstate(over="ignore"):  # of a base near 0
+            turns = self.original * frequencies / (2 * math.pi)  # in `original` positions
         kept: Floats = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
         return frequencies * ((1 - kept) / self.factor + kept)
 

@@ -23,8 +23,11 @@ from helpers.convert_sources import (
 from helpers.grouped_folders import AWQ, GPTQ, packed_folder
 from helpers.tokenizer_files import byte_level_json, write_json
 from mlx.utils import tree_flatten, tree_unflatten
+from oracles.graphs import CONFIGS, random_ids
+from oracles.graphs import random_weights as oracle_weights
 
 from mistral_mlx.convert import convert
+from mistral_mlx.model.args import ModelArgs, expected_shapes
 from mistral_mlx.model.loading import load_model
 
 with warnings.catch_warnings():
@@ -62,6 +65,17 @@ def test_tensors_and_config_are_those_mlx_lm_writes(tmp_path: Path, bits: int, g
         found, expected = (json.loads((tmp_path / who / name).read_text()) for who in ("ours", "theirs"))
         assert found == expected
     np.testing.assert_array_equal(logits(tmp_path / "ours"), logits(tmp_path / "theirs"))
+
+
+@pytest.mark.parametrize("name", ["ministral3", "ministral3, as Devstral 2", "llama, llama3", "mistral, yarn, window"])
+def test_mlx_lm_finds_scaled_positions_in_our_config(tmp_path: Path, name: str) -> None:
+    """It knows no window."""
+    config = CONFIGS[name] | ({"sliding_window": None} if "sliding_window" in CONFIGS[name] else {})
+    weights = oracle_weights(expected_shapes(ModelArgs.from_config(config)))
+    source = write_folder(tmp_path / "source", config, weights={key: mx.array(w) for key, w in weights.items()})
+    convert(source, tmp_path / "ours", dequantize=True)
+    ids, (theirs, _) = mx.array(random_ids())[None], mlx_lm.utils.load_model(tmp_path / "ours")
+    assert mx.abs(theirs(ids) - load_model(tmp_path / "ours")(ids)).max().item() < 1e-3
 
 
 @pytest.mark.parametrize("mode", ["mxfp4", "mxfp8", "nvfp4"])

@@ -87,6 +87,20 @@ def test_a_token_has_the_same_bits_in_every_step(graph):
         np.testing.assert_array_equal(run(model, ids, sizes), whole)
 
 
+@pytest.mark.parametrize("graph", ["ministral3", "ministral3, window"])
+@pytest.mark.usefixtures("_every_path")
+def test_tokens_taken_back_are_read_again_at_their_positions(graph):
+    """After the wrap of the ring; the query scale goes by positions, not by slots."""
+    model, weights = scaled_model(graph)
+    ids, cache = random_ids(), make_cache(model.args)
+    for start, stop in ((0, 140), (140, 145)):
+        model(mx.array(ids[None, start:stop]), cache)
+    for layer in cache:
+        layer.trim(30)
+    again = np.array(model(mx.array(ids[None, 115:]), cache)[0])
+    np.testing.assert_allclose(again, forward(model.args, weights, ids)[115:], atol=5e-4)
+
+
 @pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.usefixtures("_every_path")
 def test_calibration_sees_the_same_model(graph):

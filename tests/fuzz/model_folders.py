@@ -22,6 +22,7 @@ from mistral_mlx.files.safetensors import INDEX_NAME, find_tensors, read_header
 from mistral_mlx.generation.stream import stream_generate
 from mistral_mlx.model.args import ModelArgs, expected_shapes
 from mistral_mlx.model.loading import load
+from mistral_mlx.model.rope import rotation
 from mistral_mlx.sampling.sampler import Sampler
 
 MAX_INT32 = (1 << 31) - 1
@@ -64,6 +65,26 @@ class Index(Reader):
             assert entry.file.parent == self.place, entry
 
 
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 16.0,
+    "original_max_position_embeddings": 16,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "llama_4_scaling_beta": 0.1,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
 class Config(Reader):
     """config.json."""
 
@@ -73,12 +94,15 @@ class Config(Reader):
         {**TINY, "quantization": {"group_size": 32, "bits": 4, "lm_head": {"group_size": 32, "bits": 8}}},
         {"text_config": {**TINY, "layer_types": ["full_attention", "sliding_attention"]}, "eos_token_id": [2, 3]},
         {**TINY, "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "sliding_window": [8, None]},
+        {**TINY, "model_type": "ministral3", "rope_parameters": YARN},
+        {**TINY, "model_type": "voxtral", "text_config": {**TINY, "rope_scaling": LLAMA3}},
     )
 
     def __call__(self, rng: Random) -> None:
         text = dumped(mutated(rng.choice(self.CONFIGS), rng), rng).decode("utf-8", "replace")
         args = ModelArgs.from_config(parse_json(text, name="config.json"))
         assert len(args.sliding_window) == args.n_layers
+        rotation(args.head_dim, args.rope_theta, args.rope_scaling)
         assert max(max(shape) for shape in expected_shapes(args).values()) <= MAX_INT32
         json.dumps(text, allow_nan=False)
 
@@ -100,6 +124,9 @@ class Model(Reader):
             "rope_theta": rng.choice((1e-30, 1.0, 1e4, 1e4, 1e300)),
         }
         config |= {"rms_norm_eps": rng.choice((1e-300, 1e-5, 1e-5, 1e300))}
+        if rng.random() < 0.3:
+            scaled = YARN | {key: rng.choice((1e-300, 1.0, 3.0, 1e300)) for key in ("factor", "beta_fast", "mscale")}
+            config |= {"model_type": "ministral3", "rope_parameters": scaled | {"rope_theta": config["rope_theta"]}}
         shapes = {name: list(shape) for name, shape in expected_shapes(ModelArgs.from_config(config)).items()}
         header, end = {}, 0
         for name, shape in shapes.items():
