@@ -42,7 +42,7 @@ TypedModel = Annotated[
 System = Annotated[str | None, prompt_option(metavar="TEXT", help="The system prompt: how the model is to behave.")]
 Template = Annotated[
     str | None,
-    prompt_option(metavar="VERSION", help="Chat format to use instead of the model's own: v1, v2, v3 or v7."),
+    prompt_option(metavar="VERSION", help="Chat format instead of the model's own: v1, v2, v3, v7, v11, v13 or v15."),
 ]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", metavar="N", help="Stop after this many tokens.")]
 Stop = Annotated[

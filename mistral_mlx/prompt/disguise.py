@@ -42,7 +42,7 @@ class _Disguise:
     """
 
     def __init__(self, tokenizer: Tokenizer, turns: Sequence[ChatMessage]) -> None:
-        free = _free_characters({*(tokenizer.chat_template or ""), *(c for turn in turns for c in turn.content)})
+        free = _free_characters({*(tokenizer.chat_template or ""), *(c for turn in turns for c in turn.text)})
         control = [text for text in tokenizer.control if text.strip()]  # blank ones cannot be told from plain text
         edges = sorted({edge for text in control for edge in (text.strip()[0], text.strip()[-1])})
         self._on = {ord(edge): next(free) for edge in edges}
@@ -56,7 +56,7 @@ class _Disguise:
     def put_on(self, turn: ChatMessage) -> str:
         if turn.ids:
             return self._slot_of[turn.ids]
-        content = turn.content.translate(self._on)
+        content = turn.text.translate(self._on)
         if turn.role != "system" or not content.strip():
             return content
         inside = len(content.rstrip()) - 1  # where no trimming gets at the mark
@@ -81,7 +81,7 @@ def _free_characters(used: set[str]) -> Iterator[str]:
 
 def _render(tokenizer: Tokenizer, turns: list[ChatMessage], disguise: _Disguise) -> str:
     """Render, with the system prompt in the first user message if the template does not take or drops it."""
-    system = [turn for turn in turns if turn.role == "system" and turn.content.strip()]
+    system = [turn for turn in turns if turn.role == "system" and turn.text.strip()]
     if not system:
         return _render_turns(tokenizer, turns, disguise)
     try:
@@ -94,12 +94,12 @@ def _render(tokenizer: Tokenizer, turns: list[ChatMessage], disguise: _Disguise)
 
 
 def _system_in_first_user(turns: Sequence[ChatMessage]) -> list[ChatMessage]:
-    system = joined([turn.content for turn in turns if turn.role == "system"])
+    system = joined([turn.text for turn in turns if turn.role == "system"])
     others = merged([turn for turn in turns if turn.role != "system"])
     first = next((index for index, turn in enumerate(others) if turn.role == "user"), None)
     if first is None:
         return [ChatMessage("user", system), *others]
-    others[first] = replace(others[first], content=joined([system, others[first].content]))
+    others[first] = replace(others[first], content=joined([system, others[first].text]))
     return others
 
 

@@ -12,44 +12,59 @@ from collections.abc import Mapping, Sequence
 
 from mistral_mlx.errors import OptionError, TokenizerError, shown
 from mistral_mlx.tokenizer.base import Tokenizer
+from mistral_mlx.tokenizer.versions import NEEDED, VERSIONS, Efforts
 
+from .content import JOINED
 from .disguise import encode_by_template
 from .messages import checked, merged
-from .mistral_formats import FORMATS, encode_v1_to_v3, encode_v7
+from .mistral_formats import encode_mistral
+from .structure import check_thinking, check_tools, in_call_order
+from .tools import checked_tools
 
 
 def encode_chat(
-    tokenizer: Tokenizer, messages: Sequence[Mapping[str, object]], *, template: str | None = None
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, object]],
+    *,
+    template: str | None = None,
+    tools: Sequence[Mapping[str, object]] | None = None,
+    reasoning_effort: str | None = None,
 ) -> list[int]:
     """Return the ids after which the model writes the next answer.
 
-    `messages` have a "role" (system, user or assistant) and a "content"; assistant messages may have "ids". After a
-    user message an answer follows; an assistant message at the end is left open, for the model to continue. Messages
-    of the same role that follow each other are joined, empty assistant messages are left out.
+    `messages` have a "role" (system, user, assistant or tool) and a "content": a text, or a list of chunks
+    ``{"type": "text", "text": …}`` and, in system and assistant messages, ``{"type": "thinking", "thinking": …}``.
+    Assistant messages may have "ids", "reasoning" (the same as a chunk of thinking in front) and "tool_calls"; a tool
+    message has the result of one of these and its "tool_call_id". After a user or tool message an answer follows; an
+    assistant message at the end is left open, for the model to continue. Messages of the same role that follow each
+    other are joined, empty assistant messages are left out.
 
-    `template` is one of v1, v2, v3 and v7 to use that format instead of the model's own.
+    `template` is one of v1 to v15 to use that format instead of the model's own. `tools` are definitions of functions
+    in OpenAI's form. `reasoning_effort` is a setting of models with v15.
 
-    Raises OptionError for messages or a template that cannot be, TokenizerError if the model has no usable format.
+    Raises OptionError for what cannot be, TokenizerError if the model has no usable format.
     """
-    turns = merged(checked(messages))
+    turns = checked(messages)
+    offered = checked_tools(tools)
     version = chat_format(tokenizer, template)
+    effort = effort_of(tokenizer, version, reasoning_effort)
+    check_tools(turns, offered, version)
+    check_thinking(turns, version)
+    turns = merged(turns, "" if version == "v15" else JOINED)
     if version is None:
         return encode_by_template(tokenizer, turns)
-    if version == "v7":
-        return encode_v7(tokenizer, turns)
-    return encode_v1_to_v3(tokenizer, turns, version)
+    return encode_mistral(tokenizer, in_call_order(turns, version), version, tools=offered, effort=effort)
 
 
 def chat_format(tokenizer: Tokenizer, template: str | None = None) -> str | None:
-    """Return which of FORMATS is written, None for the chat template of the model.
+    """Return which of VERSIONS is written, None for the chat template of the model.
 
     Raises OptionError for a `template` that cannot be, TokenizerError if the model has no usable format.
     """
     if template is not None:
-        if template not in FORMATS:
-            raise OptionError(f"there is no chat format {shown(template)}; choose one of {', '.join(FORMATS)}")
-        needed = {"v1": (), "v7": ("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]")}
-        for text in needed.get(template, ("[INST]", "[/INST]")):
+        if template not in VERSIONS:
+            raise OptionError(f"there is no chat format {shown(template)}; choose one of {', '.join(VERSIONS)}")
+        for text in NEEDED[template]:
             if text not in tokenizer.control:
                 raise OptionError(f"this model has no {text} token, which the chat format {template} needs; use v1")
         return template
@@ -60,3 +75,17 @@ def chat_format(tokenizer: Tokenizer, template: str | None = None) -> str | None
     if own is None:
         raise TokenizerError("this model has no chat template; complete a text instead, or choose a chat format")
     return None
+
+
+def effort_of(tokenizer: Tokenizer, version: str | None, asked: str | None) -> str | None:
+    """Return the effort that the format `version` writes; None if it writes none. Raises OptionError."""
+    efforts = tokenizer.efforts
+    if version == "v15" and tokenizer.version != "v15":
+        efforts = Efforts()  # the format was named, and the vocabulary's own has no settings
+    if version != "v15" or efforts is None:
+        if asked is not None:
+            raise OptionError(f"reasoning_effort is {shown(asked)}; this model has no such setting, leave it out")
+        return None
+    if asked is not None and asked not in efforts.values:
+        raise OptionError(f"reasoning_effort is {shown(asked)}; this model knows {', '.join(efforts.values)}")
+    return efforts.default if asked is None else asked

@@ -38,6 +38,7 @@ def fingerprints(model: Mistral, tokenizer: Tokenizer, template: str | None) -> 
         version = chat_format(tokenizer, template)
     except TokenizerError:
         version = "none"
+    version = "v7" if version in ("v11", "v13") else version  # alike without tools; earlier versions saved v7
     return Fingerprints(
         model=_model(model),
         tokenizer=_tokenizer(tokenizer),

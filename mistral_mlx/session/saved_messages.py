@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from mistral_mlx.errors import SessionError, shown
-from mistral_mlx.prompt.messages import ROLES
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .turns import Message
 
+ROLES = ("system", "user", "assistant")
 KEYS = {"role", "content", "ids", "interrupted"}
 
 

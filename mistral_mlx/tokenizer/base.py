@@ -4,13 +4,14 @@
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mistral_mlx.errors import TokenizerError, shown
 
 from .detokenizer import StreamingDetokenizer, join_stream
 from .settings import TokenizerSettings
+from .versions import Efforts
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class TokenizerTraits:
     eos_id: int | None  # ends a turn
     eos_ids: frozenset[int]  # all ids that the tokenizer files call eos
     add_bos: bool  # whether a text prompt begins with bos_id
-    version: str | None  # "v1" | "v2" | "v3" | "v7": the chat format that the vocabulary was made for
+    version: str | None  # one of VERSIONS: the chat format that the vocabulary was made for
+    efforts: Efforts | None  # of reasoning, where the chat format has a setting for it
     chat_template: str | None
     has_chat_format: bool
     control: Mapping[str, int]  # the text of a control token -> its id
@@ -43,6 +45,7 @@ class Tokenizer(ABC):
         self.eos_ids = traits.eos_ids
         self.add_bos = traits.add_bos
         self.version = traits.version
+        self.efforts = traits.efforts
         self.chat_template = traits.chat_template
         self.has_chat_format = traits.has_chat_format
         self.control = traits.control
@@ -113,6 +116,7 @@ def make_traits(
     own_eos: int | None,
     add_bos: bool,
     version: str | None,
+    efforts: Efforts | None = None,
 ) -> TokenizerTraits:
     """Return the traits, from the settings if they have them, else from the vocabulary file."""
     bos_id = own_bos if settings.bos is None else _lookup(settings.bos, control, "bos_token")
@@ -125,20 +129,11 @@ def make_traits(
         eos_ids=frozenset(token_id for token_id in (eos_id, own_eos) if token_id is not None),
         add_bos=bos_id is not None and (add_bos if settings.add_bos is None else settings.add_bos),
         version=version,
+        efforts=efforts,
         chat_template=template,
-        has_chat_format=template is not None or (not settings.has_config and version in ("v2", "v3", "v7")),
+        has_chat_format=template is not None or (not settings.has_config and version not in (None, "v1")),
         control=control,
     )
-
-
-def instruct_version(control: Iterable[str]) -> str | None:
-    """Return the chat format that the control tokens of a vocabulary imply, or None."""
-    texts = set(control)
-    if not {"[INST]", "[/INST]"} <= texts:
-        return None
-    if {"[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"} <= texts:
-        return "v7"
-    return "v3" if texts & {"[PREFIX]", "[IMG]"} else "v2"
 
 
 def _lookup(text: str, control: Mapping[str, int], key: str) -> int:

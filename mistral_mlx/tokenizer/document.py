@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 
 from mistral_mlx.errors import TokenizerError, shown
 
-from .base import instruct_version
 from .detokenizer import SPACE, LeadingSpace
 from .settings import TokenizerSettings
+from .versions import CALL_TOKENS, INSTRUCT_TOKENS, SYSTEM_TOKENS, instruct_version
 
 KNOWN_NORMALIZERS = frozenset(
     "Append Lowercase NFC NFD NFKC NFKD Nmt Prepend Replace Sequence Strip StripAccents ByteLevel".split()
@@ -119,12 +119,24 @@ def control_tokens(
     return control
 
 
-def version_of(control: Mapping[str, int], *, is_byte_level: bool) -> str | None:
-    """Return the version of Mistral's tokenizer that has these control tokens; None if it is none of them."""
+def version_of(control: Mapping[str, int], template: str | None, *, is_byte_level: bool) -> str | None:
+    """Return the version of Mistral's tokenizer that has these control tokens; None if it is none of them.
+
+    An exported vocabulary may name tokens that its model was not trained on. So a chat template of Mistral's that
+    writes no system prompt makes it v3, and one that writes the ids of calls v11.
+    """
     version = instruct_version(control)
     if version is None:
         return None if is_byte_level else "v1"
-    return "v7" if version == "v7" else "v3"  # v2 writes plain chats as v3 does
+    if version in ("v2", "v3"):
+        return "v3"  # no published model has v2; its plain chats are those of v3
+    written = template if template is not None and INSTRUCT_TOKENS[0] in template else None
+    if written is not None and version != "v15":
+        if SYSTEM_TOKENS[0] not in written:
+            return "v3"
+        if version == "v13" and CALL_TOKENS[1] in written:
+            return "v11"
+    return version
 
 
 def leading_special(post_processor: object, control: Mapping[str, int]) -> int | None:

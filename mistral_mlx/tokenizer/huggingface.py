@@ -35,6 +35,7 @@ from .document import (
 )
 from .settings import TokenizerSettings
 from .tekken import TEKKEN_PATTERN
+from .versions import Efforts
 
 # Some exported tokenizer.json files have another pattern than the tekken.json that they were made from.
 TEKKEN_PRE_TOKENIZER = {
@@ -61,6 +62,7 @@ class HuggingFaceTokenizer(Tokenizer):
         kind, self._leading = decoder_kind(document.get("decoder"))
         self._is_byte_level = kind == "ByteLevel"
         first = leading_special(document.get("post_processor"), control)
+        version = version_of(control, settings.chat_template, is_byte_level=self._is_byte_level)
         super().__init__(
             make_traits(
                 settings,
@@ -69,7 +71,8 @@ class HuggingFaceTokenizer(Tokenizer):
                 own_bos=first,
                 own_eos=None,
                 add_bos=first is not None,
-                version=version_of(control, is_byte_level=self._is_byte_level),
+                version=version,
+                efforts=Efforts() if version == "v15" else None,
             )
         )
         self._texts = {i: text for text, i in (self._ids | added).items() if text not in control and text != unknown}

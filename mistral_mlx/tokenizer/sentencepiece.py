@@ -6,9 +6,10 @@ from sentencepiece import SentencePieceProcessor, set_min_log_level
 
 from mistral_mlx.errors import TokenizerError, shown
 
-from .base import Tokenizer, instruct_version, make_traits
+from .base import Tokenizer, make_traits
 from .detokenizer import SPACE, LeadingSpace, PieceDetokenizer, byte_of_piece
 from .settings import TokenizerSettings
+from .versions import Efforts, instruct_version
 
 FATAL = 3  # the library also logs to the terminal what it raises
 
@@ -51,6 +52,7 @@ class SentencePieceTokenizer(Tokenizer):
                 own_eos=own_eos if own_eos >= 0 else None,
                 add_bos=True,
                 version=version,
+                efforts=Efforts() if version == "v15" else None,
             )
         )
         self._ids = {piece: i for i, piece in enumerate(pieces) if i not in self._control_text}

@@ -18,6 +18,7 @@ from mistral_mlx.files.json import parse_json
 from .base import Tokenizer, make_traits
 from .detokenizer import ByteLevelDetokenizer
 from .settings import TokenizerSettings
+from .versions import NEEDED, Efforts
 
 NAME = "tekken.json"
 MAX_BYTES = 32 * 1024 * 1024  # real ones have 15 to 20 MB
@@ -28,10 +29,8 @@ TEKKEN_PATTERN = (
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-INSTRUCT_TOKENS = ("<s>", "</s>", "[INST]", "[/INST]")
-SYSTEM_TOKENS = ("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]")
-# The version of the file -> the chat format; v11 and v13 write tool calls differently, but plain chats as v7 does.
-VERSIONS = {"v3": "v3", "v7": "v7", "v11": "v7", "v13": "v7"}
+FILE_VERSIONS = ("v3", "v7", "v11", "v13", "v15")
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")  # mistral-common's ReasoningEffort
 # The first ids if the file does not list them: in versions up to v7 (mistral-common).
 DEFAULT_SPECIAL = (
     "<unk> <s> </s> [INST] [/INST] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_RESULTS] [/TOOL_RESULTS] [TOOL_CALLS]"
@@ -47,8 +46,8 @@ class TekkenTokenizer(Tokenizer):
         if not isinstance(config, dict):
             raise _damaged("config", config)
         version = config.get("version")
-        if not isinstance(version, str) or version not in VERSIONS:
-            raise TokenizerError(f"{NAME} is of version {shown(version)}; supported are {', '.join(VERSIONS)}")
+        if not isinstance(version, str) or version not in FILE_VERSIONS:
+            raise TokenizerError(f"{NAME} is of version {shown(version)}; supported are {', '.join(FILE_VERSIONS)}")
         if config.get("pattern") != TEKKEN_PATTERN:
             raise TokenizerError(f"{NAME} has the pattern {shown(config.get('pattern'))}, which is not supported")
         n_special = _count(config, "default_num_special_tokens", most=100_000)
@@ -62,7 +61,8 @@ class TekkenTokenizer(Tokenizer):
                 own_bos=control["<s>"],
                 own_eos=control["</s>"],
                 add_bos=True,
-                version=VERSIONS[version],
+                version=version,
+                efforts=_efforts(document.get("model_settings_builder")) if version == "v15" else None,
             )
         )
         self._ids = _ordinary_tokens(document.get("vocab"), n_special, vocab_size)
@@ -157,10 +157,23 @@ def _special_tokens(entries: object, n_special: int, version: str) -> dict[str, 
     control = {names.get(i, f"<SPECIAL_{i}>"): i for i in range(n_special)}
     if len(control) != n_special:
         raise TokenizerError(f"{NAME} has two special tokens of the same name; it is damaged")
-    for text in INSTRUCT_TOKENS + (SYSTEM_TOKENS if VERSIONS[version] == "v7" else ()):
+    for text in ("<s>", "</s>", *NEEDED[version]):
         if text not in control:
             raise TokenizerError(f"{NAME} is of version {version} and has no {text} token; it is damaged")
     return control
+
+
+def _efforts(builder: object) -> Efforts | None:
+    """Return the efforts that the settings of a v15 file allow; None if they have no effort."""
+    if not isinstance(builder, dict):
+        raise _damaged("model_settings_builder", builder)
+    entry = builder.get("reasoning_effort")
+    if entry is None:
+        return None
+    values, default = (entry.get("values"), entry.get("default")) if isinstance(entry, dict) else (None, None)
+    if not isinstance(values, list) or default not in values or any(value not in EFFORTS for value in values):
+        raise _damaged("reasoning_effort", entry)
+    return Efforts(tuple(values), str(default))
 
 
 def _ordinary_tokens(entries: object, n_special: int, vocab_size: int) -> dict[bytes, int]:

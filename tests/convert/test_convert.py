@@ -267,7 +267,7 @@ def test_a_folder_with_tekken_alone_works_after_conversion(tmp_path: Path) -> No
     source = tekken_folder(with_rows(tmp_path / "source", 1300), 300, "v13")
     assert convert(source, tmp_path / "target").tokenizer
     tokenizer = load(tmp_path / "target")[1]
-    assert (tokenizer.version, tokenizer.vocab_size) == ("v7", 1300)
+    assert (tokenizer.version, tokenizer.vocab_size) == ("v13", 1300)
     tekken_folder(source, 301)
     with pytest.raises(ConversionError, match="tokenizer has 1301 tokens and the embedding only 1300 rows"):
         convert(source, tmp_path / "second")

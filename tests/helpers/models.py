@@ -90,6 +90,7 @@ class LetterTokenizer(Tokenizer):
                 eos_ids=frozenset({2}),
                 add_bos=True,
                 version="v3",
+                efforts=None,
                 chat_template=None,
                 has_chat_format=has_chat_format,
                 control=control,

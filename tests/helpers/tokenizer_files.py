@@ -21,8 +21,13 @@ MISTRAL = {
     "v3": DATA / "mistral_instruct_tokenizer_240323.model.v3",
     "v7": DATA / "mistral_instruct_tokenizer_241114.model.v7",
 }
-TEKKEN = ("v3", "v7", "v11", "v13")
-LATER_SPECIAL = ["[ARGS]", "[CALL_ID]", "[AUDIO]", "[BEGIN_AUDIO]", "[TRANSCRIBE]", "[THINK]", "[/THINK]"]
+TEKKEN = ("v3", "v7", "v11", "v13", "v15")
+LATER_SPECIAL = {
+    24: "[AUDIO]", 25: "[BEGIN_AUDIO]", 32: "[ARGS]", 33: "[CALL_ID]", 34: "[THINK]", 35: "[/THINK]",
+    36: "[MODEL_SETTINGS]", 37: "[/MODEL_SETTINGS]",
+}  # fmt: skip
+N_NAMED = {"v11": 34, "v13": 36, "v15": 38}  # special tokens with a name or a filler, as in the published files
+EFFORT = {"type": "enum", "values": ["none", "high"], "accepts_none": True, "default": "none"}
 CORPUS = [
     "The quick brown fox jumps over the lazy dog.",
     "  two spaces in front, and two behind  ",
@@ -107,9 +112,15 @@ def tekken_document(size, version="v3"):
     document = real | {"vocab": real["vocab"][:size], "config": real["config"] | config}
     if version in ("v3", "v7"):
         return document
-    names = [token["token_str"] for token in Tekkenizer.DEPRECATED_SPECIAL_TOKENS] + LATER_SPECIAL
-    entries = [{"rank": i, "token_str": str(name), "is_control": True} for i, name in enumerate(names)]
-    return document | {"special_tokens": entries, "image": None}
+    entries = [{"rank": i, "token_str": name, "is_control": True} for i, name in enumerate(special_names(version))]
+    settings = {"model_settings_builder": {"reasoning_effort": EFFORT}} if version == "v15" else {}
+    return document | {"special_tokens": entries, "image": None} | settings
+
+
+def special_names(version):
+    """Return the names of the special tokens that a tekken.json of `version` (v11 or later) lists."""
+    names = [str(token["token_str"]) for token in Tekkenizer.DEPRECATED_SPECIAL_TOKENS]
+    return names + [LATER_SPECIAL.get(i, f"<SPECIAL_{i}>") for i in range(len(names), N_NAMED[version])]
 
 
 def tekken_folder(path, size, version="v3"):
@@ -118,16 +129,19 @@ def tekken_folder(path, size, version="v3"):
 
 
 @cache
-def tekken(size):
+def tekken(size, version="v3", names=None):
     """Return a tekken.json with the first `size` real tokens, and its exported tokenizer.json.
 
-    The exported pre-tokenizer is GPT-2's. This is wrong, but real exported files have the same fault.
+    The exported pre-tokenizer is GPT-2's. This is wrong, but real exported files have the same fault. `names` are those
+    of the special tokens in the exported file; by default all that the version has, or for v3 those that exports have.
     """
-    document = tekken_document(size)
+    document = tekken_document(size, version)
     special = document["config"]["default_num_special_tokens"]
     letter = {byte: character for character, byte in byte_level_alphabet().items()}
     ranks = {base64.b64decode(entry["token_bytes"]): entry["rank"] for entry in document["vocab"]}
-    names = {0: "<unk>", 1: "<s>", 2: "</s>", 3: "[INST]", 4: "[/INST]", 10: "[IMG]"}
+    if names is None and version in ("v3", "v7"):
+        names = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", *(f"<SPECIAL_{i}>" for i in range(5, 10)), "[IMG]"]
+    names = dict(enumerate(names or special_names(version)))
     added = [
         {"id": i, "content": names.get(i, f"<SPECIAL_{i}>"), "special": True, "normalized": False}
         | {"single_word": False, "lstrip": False, "rstrip": False}

@@ -86,7 +86,7 @@ def test_a_named_format_the_vocabulary_lacks_is_refused(named, tmp_path):
 
 
 def test_an_unknown_format_is_refused_with_the_choices(tmp_path):
-    with pytest.raises(OptionError, match=r"chatml.*choose one of v1, v2, v3, v7"):
+    with pytest.raises(OptionError, match=r"chatml.*choose one of v1, v2, v3, v7, v11, v13, v15"):
         encode_chat(load_tokenizer(mistral_folder(tmp_path, "v3")), [user("a")], template="chatml")
 
 
@@ -96,9 +96,10 @@ def test_an_unknown_format_is_refused_with_the_choices(tmp_path):
         ([], "no messages; give"),
         ([assistant("")], "no messages; give"),
         ([user("a"), system("b")], "last message is a system message; put a user message"),
-        ([{"role": "tool", "content": "a"}], "role tool; use one of system, user, assistant"),
+        ([{"role": "tool", "content": "a"}], "tool message must follow an assistant message"),
+        ([{"role": "judge", "content": "a"}], "role judge; use one of system, user, assistant, tool"),
         ([{"content": "a"}], "role None; use one of"),
-        ([{"role": "user", "content": ["a"]}], "content of message 1 is .*; give a text"),
+        ([{"role": "user", "content": ["a"]}], "content of message 1 has the chunk a; give a text"),
         ([user("a"), {"role": "assistant"}], "content of message 2 is None; give a text"),
         ([{**user("a"), "ids": [1]}], "only assistant messages have ids"),
         ([assistant("a", ids=["x"])], "give a list of token ids"),

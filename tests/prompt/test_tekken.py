@@ -107,9 +107,10 @@ def test_the_real_file_has_the_ids_of_mistral_common(tmp_path):
 @pytest.mark.parametrize("version", TEKKEN)
 def test_the_version_is_that_of_the_file(version, tmp_path):
     tokenizer = load_tokenizer(tekken_folder(tmp_path, 300, version))
-    assert tokenizer.version == ("v3" if version == "v3" else "v7")
+    assert tokenizer.version == version
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.add_bos, tokenizer.has_chat_format) == (1, 2, True, True)
-    assert ("[THINK]" in tokenizer.control) == (version in ("v11", "v13"))
+    assert ("[THINK]" in tokenizer.control) == (version in ("v13", "v15"))
+    assert (tokenizer.efforts is not None) == (version == "v15")
     assert tokenizer.control["<SPECIAL_999>"] == 999 and len(tokenizer.control) == 1000
     assert not set(tokenizer.encode(HOSTILE)) & set(range(1000))
 
@@ -118,7 +119,7 @@ def test_special_tokens_may_stand_in_any_order_and_entries_for_images_and_audio_
     document = tekken_document(300, "v13")
     document |= {"special_tokens": document["special_tokens"][::-1], "image": {"image_patch_size": 14}, "audio": [7]}
     tokenizer = load_tokenizer(write_json(tmp_path, "tekken.json", document))
-    assert (tokenizer.control["<s>"], tokenizer.control["[THINK]"]) == (1, 25)
+    assert (tokenizer.control["<s>"], tokenizer.control["[THINK]"]) == (1, 34)
 
 
 def test_the_vocabulary_is_cut_at_its_size(tmp_path):
@@ -185,7 +186,7 @@ def test_impossible_contents_are_refused_in_one_line(changes, said):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"version": "v15"}, "version v15; supported are v3, v7, v11, v13"),
+        ({"version": "v16"}, "version v16; supported are v3, v7, v11, v13, v15"),
         ({"version": ["v3"]}, "version"),
         ({"version": "v13"}, "None as special_tokens"),
         ({"pattern": "(a+)+$"}, "which is not supported"),
@@ -249,3 +250,24 @@ def test_a_word_of_a_hundred_thousand_letters_takes_no_time_squared(pair):
     start = time.process_time()
     ids = pair[0].encode("ab" * 50_000)
     assert time.process_time() - start < 5 and pair[0].decode(ids) == "ab" * 50_000
+
+
+@pytest.mark.parametrize(
+    ("builder", "said"),
+    [
+        (None, "None as model_settings_builder"),
+        ({"reasoning_effort": {"values": ["none"], "default": "high"}}, "as reasoning_effort"),
+        ({"reasoning_effort": {"values": ["much"], "default": "much"}}, "as reasoning_effort"),
+        ({"reasoning_effort": {"values": [["none"]], "default": ["none"]}}, "as reasoning_effort"),
+        ({"reasoning_effort": 7}, "as reasoning_effort"),
+    ],
+)
+def test_impossible_settings_of_a_model_are_refused_in_one_line(builder, said):
+    assert said in refused(tekken_document(300, "v15") | {"model_settings_builder": builder})
+
+
+@pytest.mark.parametrize("missing", ["[MODEL_SETTINGS]", "[ARGS]", "[/SYSTEM_PROMPT]"])
+def test_a_control_token_that_the_version_needs_is_missed(missing):
+    document = tekken_document(300, "v15")
+    entries = [e | {"token_str": "[OTHER]"} if e["token_str"] == missing else e for e in document["special_tokens"]]
+    assert f"has no {missing} token" in refused(document | {"special_tokens": entries})
