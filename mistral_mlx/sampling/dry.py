@@ -5,7 +5,8 @@ If the last n tokens occurred earlier in the text, followed by token t, and n is
     logit[t] -= multiplier * base ** (n - allowed_length)    where n >= allowed_length
 
 (p-e-w, text-generation-webui #5677; llama.cpp's ``--dry-*``). A repetition does not extend back across a breaker,
-which is a text such as a line feed, and a token that contains a whole breaker gets no penalty.
+which is a text such as a line feed, and a token that contains a whole breaker gets no penalty. With allowed_length 0
+every token that follows another in the text counts, with n = 0.
 
 An example, with letters for ids: after ``a b c d a b c`` the last three ids occurred before, followed by d. So d loses
 multiplier * base ** (3 - allowed_length). If the second a contains a breaker, only the last two count.
@@ -36,7 +37,9 @@ def dry_penalties(
     """Return {token: penalty} of the tokens that would continue a repetition in `recent`."""
     longest = allowed_length + (int(LOG_MAX / math.log(base)) if base > 1 else 0)  # a longer one costs the same
     limit = min(longest, n_since_breaker(recent, breakers, piece_of, at_most=longest))
-    repeats = {token: n for token, n in repeat_lengths(recent, limit).items() if n >= max(1, allowed_length)}
+    # With 0 allowed, even a token that would repeat itself alone is penalized: all but the first have come after one.
+    repeats = dict.fromkeys(recent[1:], 0) if allowed_length == 0 else {}
+    repeats |= {token: n for token, n in repeat_lengths(recent, limit).items() if n >= max(1, allowed_length)}
     return {
         token: min(multiplier * base ** (n - allowed_length), MAX_PENALTY)
         for token, n in repeats.items()

@@ -24,7 +24,7 @@ def slow_dry(text, *, allowed_length, multiplier, base, breakers):
         while at - 1 - n >= 0 and len(text) - 1 - n >= since and text[at - 1 - n] == text[len(text) - 1 - n]:
             n += 1
         token = text[at]
-        if n >= max(1, allowed_length) and not any(b in token for b in breakers):
+        if at and n >= allowed_length and not any(b in token for b in breakers):
             penalties[token] = max(penalties.get(token, 0), multiplier * base ** (n - allowed_length))
     return penalties
 
