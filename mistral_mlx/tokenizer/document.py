@@ -5,6 +5,7 @@ Whatever would make the tokenizers library fail, abort or run forever later is r
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 
 from mistral_mlx.errors import TokenizerError, shown
 
@@ -20,9 +21,12 @@ KNOWN_PRE_TOKENIZERS = frozenset(
     " WhitespaceSplit".split()
 )
 MAX_NESTING = 8  # of sequences in sequences
+MAX_PATTERN = 4000  # characters; tekken's has 300
 MAX_GROWTH = 64  # how many times longer all normalizers together may make a text; usual ones write "▁" for a space
-# A repeated group can make a search take exponential time; no pattern of a real tokenizer has one.
-REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")
+# A repeated group can make a search take exponential time; no pattern of a real tokenizer has one. An escape or a
+# class is one part, so that a ")" in it closes nothing.
+PARTS = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
+UNCLEAR = re.compile(r"\(\?(?:#|[a-z]*x)|\\[cCM]")  # comments and escapes in which a "[" may open no class
 
 
 def bpe_model(document: Mapping[str, object]) -> dict[str, object]:
@@ -54,12 +58,20 @@ def check_components(document: Mapping[str, object]) -> None:
             if str(kind) not in known:
                 raise TokenizerError(f"tokenizer.json has a {part} of type {shown(kind)}, which is not supported")
             regex = pattern.get("Regex") if isinstance(pattern, dict) else None
-            if isinstance(regex, str) and REPEATED_GROUP.search(regex):
+            if isinstance(regex, str) and len(regex) > MAX_PATTERN:
+                raise TokenizerError(f"tokenizer.json has a pattern of {len(regex)} characters; at most {MAX_PATTERN}")
+            if isinstance(regex, str) and has_repeated_group(regex):
                 raise TokenizerError(f"tokenizer.json has the pattern {shown(regex)}, which can take forever")
             content = component.get("content") if kind == "Replace" else None
             growth *= max(1, len(content)) if isinstance(content, str) else 1
             if growth > MAX_GROWTH:
                 raise TokenizerError(f"tokenizer.json makes a text {growth} times longer; the limit is {MAX_GROWTH}")
+
+
+def has_repeated_group(regex: str) -> bool:
+    """Return whether a regular expression repeats a group, or may do so."""
+    parts = list(regex) if UNCLEAR.search(regex) else PARTS.findall(regex)
+    return any(part == ")" and after[0] in "*+{" for part, after in pairwise(parts))
 
 
 def _components(component: object, depth: int = 0) -> Iterator[dict[str, object]]:
@@ -110,9 +122,13 @@ def _check_id(token_id: object, text: str) -> int:
 def control_tokens(
     vocabulary: Mapping[str, int], added: Mapping[str, int], special: set[object], settings: TokenizerSettings
 ) -> dict[str, int]:
-    """Return the added tokens that are special or written by the chat template, bos and eos."""
+    """Return the added tokens that are special or written by the chat template, bos and eos.
+
+    A blank one that is not special, like a line feed, is text wherever a template has it.
+    """
     template = settings.chat_template or ""
-    control = {text: token_id for text, token_id in added.items() if text in special or text in template}
+    written = {text for text in added if text.strip() and text in template}
+    control = {text: token_id for text, token_id in added.items() if text in special or text in written}
     for text in (settings.bos, settings.eos):
         if text is not None and (text in added or text in vocabulary):
             control[text] = added[text] if text in added else vocabulary[text]
@@ -137,6 +153,18 @@ def version_of(control: Mapping[str, int], template: str | None, *, is_byte_leve
         if version == "v13" and CALL_TOKENS[1] in written:
             return "v11"
     return version
+
+
+def forgets_a_space(document: Mapping[str, object], vocabulary: Mapping[str, int], control: Mapping[str, int]) -> bool:
+    """Return whether the exported file of a vocabulary of Mistral's drops the dummy space before a leading space.
+
+    sentencepiece puts it before every text, a Metaspace only before a text that begins with no space.
+    """
+    step = document.get("pre_tokenizer")
+    if not isinstance(step, dict) or step.get("type") != "Metaspace" or _prepend_scheme(step) == "never":
+        return False
+    is_v1 = vocabulary.get("INST") == 16289 and vocabulary.get(f"{SPACE}[") == 733
+    return is_v1 or instruct_version(control) is not None
 
 
 def leading_special(post_processor: object, control: Mapping[str, int]) -> int | None:
@@ -164,9 +192,8 @@ def decoder_kind(decoder: object) -> tuple[str, LeadingSpace]:
         return kind, LeadingSpace.KEPT
     if kind in ("Metaspace", "ByteFallback Metaspace", "Metaspace ByteFallback", "Metaspace ByteFallback Fuse"):
         step = by_type["Metaspace"]
-        scheme = step.get("prepend_scheme", "always" if step.get("add_prefix_space", True) else "never")
         if step.get("replacement") == SPACE:
-            return kind, LeadingSpace.KEPT if scheme == "never" else LeadingSpace.FIRST_TOKEN
+            return kind, LeadingSpace.KEPT if _prepend_scheme(step) == "never" else LeadingSpace.FIRST_TOKEN
     if kind.removesuffix(" Strip") == "Replace ByteFallback Fuse":
         replace, strip = by_type["Replace"], by_type.get("Strip")
         is_usual = replace.get("pattern") == {"String": SPACE} and replace.get("content") == " "
@@ -175,6 +202,11 @@ def decoder_kind(decoder: object) -> tuple[str, LeadingSpace]:
         if is_usual and strip is not None and _strips(strip) == (" ", 1, 0):
             return kind, LeadingSpace.ONE
     raise TokenizerError(f"tokenizer.json has a decoder ({shown(kind or decoder)}) that is not supported")
+
+
+def _prepend_scheme(step: Mapping[str, object]) -> object:
+    """Return before which texts a Metaspace puts a space."""
+    return step.get("prepend_scheme", "always" if step.get("add_prefix_space", True) else "never")
 
 
 def _strips(step: Mapping[str, object]) -> tuple[object, object, object]:

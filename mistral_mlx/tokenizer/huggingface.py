@@ -29,6 +29,7 @@ from .document import (
     check_components,
     control_tokens,
     decoder_kind,
+    forgets_a_space,
     leading_special,
     version_of,
     vocabulary_of,
@@ -75,6 +76,7 @@ class HuggingFaceTokenizer(Tokenizer):
                 efforts=Efforts() if version == "v15" else None,
             )
         )
+        self._forgets_a_space = forgets_a_space(document, self._ids, control)
         self._texts = {i: text for text, i in (self._ids | added).items() if text not in control and text != unknown}
         self._byte_of = byte_level_alphabet()
         self._character_of = {byte: character for character, byte in self._byte_of.items()}
@@ -90,6 +92,8 @@ class HuggingFaceTokenizer(Tokenizer):
         return PieceDetokenizer(self._pieces, leading=LeadingSpace.KEPT if continues else self._leading)
 
     def _encode_plain(self, text: str) -> list[int]:
+        if self._forgets_a_space and text.startswith((" ", SPACE)):
+            text = SPACE + text
         return _encoded(self._backend, text)
 
     def _encode_after(self, text: str) -> list[int]:

@@ -111,7 +111,8 @@ def _added_control(processor: SentencePieceProcessor, settings: TokenizerSetting
     named = {settings.bos, settings.eos}
     added = {pieces[i]: i for i in user_defined(processor.serialized_model_proto())}
     added |= settings.added_tokens
-    found = {text: i for text, i in added.items() if text in settings.special | named or text in template}
+    written = {text for text in added if text.strip() and text in template}
+    found = {text: i for text, i in added.items() if text in settings.special | named | written}
     found |= {text: i for i, text in enumerate(pieces) if text in named}
     ordinary = {i for i in range(len(pieces)) if processor.is_byte(i) or processor.is_unknown(i)}
     return {text: i for text, i in found.items() if i not in ordinary}

@@ -100,6 +100,27 @@ def piece_json(kind):
 
 
 @cache
+def metaspace_json(version):
+    """Return Mistral's sentencepiece model of `version` as a tokenizer.json, as transformers exports it."""
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(MISTRAL[version]))
+    pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+    ids = {piece: i for i, piece in enumerate(pieces)}
+    merges = []
+    for piece in sorted(pieces, key=lambda piece: -processor.get_score(ids[piece])):
+        cuts = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
+        merges += sorted(
+            (p for p in cuts if p[0] in ids and p[1] in ids), key=lambda pair: (ids[pair[0]], ids[pair[1]])
+        )
+    tokenizer = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens(["<unk>", *(p for i, p in enumerate(pieces) if processor.is_control(i))])
+    return tokenizer.to_str()
+
+
+@cache
 def _real_tekken():
     return json.loads((DATA / "tekken_240911.json").read_text(encoding="utf-8"))
 

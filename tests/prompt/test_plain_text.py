@@ -4,10 +4,14 @@ import json
 import random
 
 import pytest
+import sentencepiece
 from helpers.tokenizer_files import (
+    CHATML,
     CORPUS,
+    MISTRAL,
     byte_level_folder,
     byte_level_json,
+    metaspace_json,
     mistral_folder,
     piece_json,
     tekken,
@@ -106,3 +110,25 @@ def test_tekken_export_with_a_wrong_pattern_equals_mistral_common(tmp_path):
         differ += wrong.encode(text, add_special_tokens=False).ids != ids
     assert differ > 2
     assert (tokenizer.version, tokenizer.control["[INST]"]) == ("v3", 3)
+
+
+@pytest.mark.parametrize("version", ["v1", "v3"])
+def test_an_exported_sentencepiece_model_equals_the_original(version, tmp_path):
+    """Texts that begin with a space, or with its sign, lost the dummy space before them."""
+    (tmp_path / "tokenizer.json").write_text(metaspace_json(version), encoding="utf-8")
+    write_json(tmp_path, "tokenizer_config.json", {"bos_token": "<s>", "eos_token": "</s>"})
+    tokenizer = load_tokenizer(tmp_path)
+    truth = sentencepiece.SentencePieceProcessor(model_file=str(MISTRAL[version]))
+    for text in [*CORPUS, " a", "  a", "▁a", " ", "\n a", "a"]:
+        assert tokenizer.encode(text) == truth.encode(text), text
+    assert tokenizer.version == version
+
+
+def test_an_added_line_feed_in_a_template_is_text(tmp_path):
+    """It became a control token, so that no text could have a line feed."""
+    document = json.loads(byte_level_json())
+    document["added_tokens"].append(document["added_tokens"][0] | {"id": 700, "content": "\n", "special": False})
+    write_json(tmp_path, "tokenizer.json", document)
+    tokenizer = load_tokenizer(write_json(tmp_path, "tokenizer_config.json", {"chat_template": CHATML}))
+    assert "\n" not in tokenizer.control and tokenizer.decode(tokenizer.encode("a\nb")) == "a\nb"
+    assert 700 in tokenizer.encode("a\nb")

@@ -107,3 +107,39 @@ def test_a_tokenizer_needs_neither_mlx_nor_transformers(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+DEEPSEEK = (
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"""
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def with_pattern(path, regex):
+    step = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+    document = json.loads(byte_level_json()) | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [step]}}
+    return write_json(path, "tokenizer.json", document)
+
+
+@pytest.mark.parametrize("regex", [DEEPSEEK, r"\)*|a", r"[)*]+", r"[^)]*", r"(?:a|b)", r"[\])*]"])
+def test_a_parenthesis_in_a_class_repeats_no_group(regex, tmp_path):
+    """The file of deepseek_v3 was refused."""
+    tokenizer = load_tokenizer(with_pattern(tmp_path, regex))
+    assert tokenizer.decode(tokenizer.encode("a)*b")) == "a)*b"
+
+
+@pytest.mark.parametrize(
+    "regex",
+    [
+        r"(a+)+", r"(a+)*$", r"(a+){2,}", r"(a+\\)+", r"[b](a+)+", r"[]b](a+)+", r"(?#[)(a+)+(?#])", r"(?x)(a+)+#]",
+        r"\c[(a+)+]",
+    ],
+)  # fmt: skip
+def test_a_repeated_group_is_refused_wherever_it_hides(regex, tmp_path):
+    with pytest.raises(TokenizerError, match="which can take forever"):
+        load_tokenizer(with_pattern(tmp_path, regex))
+
+
+def test_a_pattern_of_no_tokenizers_length_is_refused_at_once(tmp_path):
+    with pytest.raises(TokenizerError, match="pattern of 100000 characters"):
+        load_tokenizer(with_pattern(tmp_path, "[" * 100_000))
