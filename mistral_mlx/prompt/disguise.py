@@ -25,6 +25,10 @@ def encode_by_template(tokenizer: Tokenizer, turns: list[ChatMessage]) -> list[i
     """
     disguise = _Disguise(tokenizer, turns)
     text = _render(tokenizer, turns, disguise)
+    if disguise.asked not in text and any(turn.role == "user" and turn.text.strip() for turn in turns):
+        raise TokenizerError(
+            "the chat template leaves out what the user says; correct it, or name a chat format with --template"
+        )
     ids: list[int] = []
     for plain, cut in disguise.split(text):
         if plain:
@@ -38,7 +42,7 @@ def encode_by_template(tokenizer: Tokenizer, turns: list[ChatMessage]) -> list[i
 
 class _Disguise:
     """Private characters that stand for the edges of control tokens and for generated ids, and that mark what was
-    seen of the system prompt and where an open answer ends.
+    seen of the system prompt and of the users, and where an open answer ends.
     """
 
     def __init__(self, tokenizer: Tokenizer, turns: Sequence[ChatMessage]) -> None:
@@ -46,8 +50,9 @@ class _Disguise:
         control = [text for text in tokenizer.control if text.strip()]  # blank ones cannot be told from plain text
         edges = sorted({edge for text in control for edge in (text.strip()[0], text.strip()[-1])})
         self._on = {ord(edge): next(free) for edge in edges}
-        self.seen, self.end = next(free), next(free)
-        self._off = {ord(character): chr(edge) for edge, character in self._on.items()} | {ord(self.seen): ""}
+        self.seen, self.asked, self.end = next(free), next(free), next(free)
+        self._off = {ord(character): chr(edge) for edge, character in self._on.items()}
+        self._off |= {ord(self.seen): "", ord(self.asked): ""}
         self._slot_of = {turn.ids: next(free) for turn in turns if turn.ids}
         self.slots = {slot: ids for ids, slot in self._slot_of.items()}
         longest_first = sorted(control, key=len, reverse=True)
@@ -57,10 +62,10 @@ class _Disguise:
         if turn.ids:
             return self._slot_of[turn.ids]
         content = turn.text.translate(self._on)
-        if turn.role != "system" or not content.strip():
+        if turn.role == "assistant" or not content.strip():
             return content
         inside = len(content.rstrip()) - 1  # where no trimming gets at the mark
-        return content[:inside] + self.seen + content[inside:]
+        return content[:inside] + (self.seen if turn.role == "system" else self.asked) + content[inside:]
 
     def split(self, text: str) -> Iterator[tuple[str, str]]:
         """Yield each plain text, taken out of its disguise, and the control token or slot behind it."""

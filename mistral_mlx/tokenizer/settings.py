@@ -11,6 +11,8 @@ from mistral_mlx.errors import ModelError, TokenizerError, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.files.json import MAX_JSON_BYTES, parse_json
 
+from .named_templates import template_named
+
 MAX_TEMPLATE_CHARS = 100_000  # of a hundred real ones none has more than 7,000
 MAX_ADDED_TOKENS = 100_000
 
@@ -126,6 +128,7 @@ def _chat_template(folder: ModelFolder, config: Mapping[str, object]) -> str | N
         name, template = "chat_template.json", read_object(folder, "chat_template.json").get("chat_template")
     if template == "":
         return None
+    template = template_named(template) if isinstance(template, str) else template
     if template is not None and not isinstance(template, str):
         raise TokenizerError(f"the chat template in {name} must be a text, not {shown(template)}")
     if template is not None and len(template) > MAX_TEMPLATE_CHARS:

@@ -13,8 +13,8 @@ ORDER = {
     "mistral_mlx.kernels": "native dtypes fallback weights ready __init__ memory",
     "mistral_mlx.kernels.fallback": "__init__ float_modes products search packing",
     "mistral_mlx.files": "__init__ json keys folder safetensors",
-    "mistral_mlx.tokenizer": "__init__ versions detokenizer settings base document sentencepiece tekken huggingface "
-    "choose",
+    "mistral_mlx.tokenizer": "__init__ versions named_templates detokenizer settings base document sentencepiece "
+    "tekken huggingface choose",
     "mistral_mlx.prompt": "__init__ schema content tools messages structure mistral_formats infill budget meter "
     "sandbox template disguise encode",
     "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args known cache layers mistral "

@@ -5,7 +5,16 @@ import sys
 
 import pytest
 from helpers.messages import CHATS, HOSTILE, assistant, system, user
-from helpers.tokenizer_files import CHATML, CHATML_TOKENS, byte_level_json, piece_json, write_json
+from helpers.tokenizer_files import (
+    CHATML,
+    CHATML_TOKENS,
+    byte_level_json,
+    mistral_folder,
+    piece_json,
+    special_names,
+    tekken,
+    write_json,
+)
 from tokenizers import Tokenizer as Backend
 
 from mistral_mlx import TokenizerError, encode_chat, load_tokenizer
@@ -174,3 +183,44 @@ def test_long_chats_stay_within_the_budget(tmp_path):
     assert encode_chat(tokenizer, chat).count(tokenizer.control[CHATML_TOKENS[1]]) == 42
     assert encode_chat(tokenizer, [user("a"), assistant("b")] * 1000 + [user("c")])[:1] == [1]
     assert sys.getrecursionlimit() < 2000
+
+
+@pytest.mark.parametrize("template", ["mistral-v9", "hello<|im_end|>", "{{ x }}", "{{ messages[0].role }}"])
+def test_a_template_that_ignores_its_messages_is_refused(template, tmp_path):
+    """Every chat was that constant text."""
+    with pytest.raises(TokenizerError, match="leaves out what the user says; correct it, or name a chat format"):
+        encode_chat(chatml(tmp_path, template), [user("a")])
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("mistral-v1", "v1"), ("mistral-v3", "v3"), ("mistral-v7", "v7"), (" mistral-v7\n", "v7")]
+)
+def test_the_name_of_a_mistral_template_means_its_format(name, version, tmp_path):
+    """A GGUF file may name a template of llama.cpp's, and the name was taken for jinja2."""
+    expected = encode_chat(load_tokenizer(mistral_folder(tmp_path, version)), CHATS["system"])
+    tokenizer = load_tokenizer(write_json(tmp_path, "tokenizer_config.json", {"chat_template": name}))
+    assert tokenizer.has_chat_format and encode_chat(tokenizer, CHATS["system"]) == expected
+
+
+@pytest.mark.parametrize(("name", "version"), [("mistral-v3-tekken", "v3"), ("mistral-v7-tekken", "v7")])
+def test_a_name_tells_versions_apart_that_name_the_same_tokens(name, version, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(tekken(300, "v3", tuple(special_names("v11")[:20]))[1])
+    config = {"chat_template": name, "bos_token": "<s>", "eos_token": "</s>"}
+    assert load_tokenizer(write_json(tmp_path, "tokenizer_config.json", config)).version == version
+
+
+@pytest.mark.parametrize("name", ["chatml", "zephyr", "llama3"])
+def test_the_name_of_another_familys_template_means_its_format(name, tmp_path):
+    chat = [system("s"), user("a"), assistant("b"), user("c")]
+    text = {
+        "chatml": "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
+        "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n",
+        "zephyr": "<|system|>\ns<|im_end|>\n<|user|>\na<|im_end|>\n<|assistant|>\nb<|im_end|>\n"
+        "<|user|>\nc<|im_end|>\n<|assistant|>\n",
+        "llama3": "<|start_header_id|>system<|end_header_id|>\n\ns<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\na<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+        "b<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nc<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    }[name]
+    ids = Backend.from_str(byte_level_json()).encode(text, add_special_tokens=False).ids
+    assert encode_chat(chatml(tmp_path, name), chat) == ids

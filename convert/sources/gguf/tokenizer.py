@@ -7,11 +7,12 @@ from typing import TypeVar
 
 from mistral_mlx.convert.sources.tokenizer_files import json_bytes
 from mistral_mlx.errors import TokenizerError, shown
+from mistral_mlx.tokenizer.named_templates import template_named
 from mistral_mlx.tokenizer.sentencepiece import load_processor
 from mistral_mlx.tokenizer.tekken import TEKKEN_PATTERN
 
 from .header import Value
-from .sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Piece, SpecialIds, sentencepiece_model
+from .sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Piece, SpecialIds, sentencepiece_model
 
 T = TypeVar("T")
 
@@ -110,7 +111,7 @@ def _vocabulary(metadata: Mapping[str, Value], model: str) -> _Vocabulary:
         kinds=[int(k) for k in kinds],
         special={name: i for name, i in special.items() if isinstance(i, int)},
         add_bos=bool(add_bos) and "bos" in special,
-        template=template,
+        template=None if template is None else template_named(template),
     )
 
 
@@ -126,14 +127,26 @@ def _sentencepiece(metadata: Mapping[str, Value], vocabulary: _Vocabulary) -> by
     is_list = isinstance(scores, list) and len(scores) == len(vocabulary.tokens)
     if not isinstance(scores, list) or not is_list or not all(map(_is_float32, scores)):
         raise TokenizerError(f"tokenizer.ggml.scores does not give a number to each of {len(vocabulary.tokens)} tokens")
-    pieces = [Piece(*entry) for entry in zip(vocabulary.tokens, map(float, scores), vocabulary.kinds, strict=True)]
-    ids = vocabulary.special
-    unk = ids.get("unk", next((i for i, kind in enumerate(vocabulary.kinds) if kind == UNKNOWN), None))
+    ids, unk = vocabulary.special, _unknown(vocabulary)
+    kinds = [UNKNOWN if i == unk else UNUSED if kind == UNKNOWN else kind for i, kind in enumerate(vocabulary.kinds)]
+    pieces = [Piece(*entry) for entry in zip(vocabulary.tokens, map(float, scores), kinds, strict=True)]
     special = SpecialIds(unk, ids.get("bos"), ids.get("eos"), ids.get("pad"))
     prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
     model = sentencepiece_model(pieces, special, dummy_prefix=prefix)
     _try(lambda: load_processor(model, name="tokenizer.ggml.tokens"), "the sentencepiece vocabulary")
     return model
+
+
+def _unknown(vocabulary: _Vocabulary) -> int | None:
+    """Return the id of the unknown piece, of which sentencepiece needs exactly one; None if there is none.
+
+    llama.cpp's converter may write it as a control token, or give its type to several.
+    """
+    by_type = (i for i, kind in enumerate(vocabulary.kinds) if kind == UNKNOWN)
+    by_text = (i for i, token in enumerate(vocabulary.tokens) if token == "<unk>")
+    known = vocabulary.special
+    candidates = [*([known["unk"]] if "unk" in known else []), *by_type, *by_text]
+    return next((i for i in candidates if i not in (known.get("bos"), known.get("eos"))), None)
 
 
 def _is_float32(value: object) -> bool:

@@ -26,6 +26,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from mistral_mlx.convert import convert
 from mistral_mlx.convert.sources.gguf.sentencepiece import Piece, SpecialIds, sentencepiece_model
 from mistral_mlx.errors import TokenizerError
+from mistral_mlx.tokenizer.named_templates import NAMED
 
 TEXTS = [
     "", " ", "  two  spaces ", "Once upon a time, in 1234 words", "it's HE'LL can't", "tabs\tand\n\nlines \n x  ",
@@ -99,6 +100,45 @@ def test_no_space_prefix_when_the_file_says_so(sentencepiece: SentencePieceProce
     convert(path, tmp_path / "target")
     rebuilt = SentencePieceProcessor(model_file=str(tmp_path / "target" / "tokenizer.model"))
     assert rebuilt.encode(" once") == sentencepiece.encode("once") != rebuilt.encode("once")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "keys"),
+    [
+        ({0: 3}, {"unknown_token_id": 0}),  # llama.cpp's converter, if added_tokens_decoder lists <unk>
+        ({0: 3}, {}),
+        ({300: 2, 301: 2}, {"unknown_token_id": 0}),
+        ({300: 2, 301: 2}, {}),
+        ({}, {"unknown_token_id": 1}),
+    ],
+)
+def test_the_unknown_piece_is_found_whatever_its_type(
+    tmp_path: Path, sentencepiece: SentencePieceProcessor, kinds: dict[int, int], keys: dict[str, int]
+) -> None:
+    """Such files were refused: sentencepiece wants exactly one unknown piece."""
+    pieces = pieces_of(sentencepiece)
+    pieces += [Piece("<extra0>", -1000.0, 1), Piece("<extra1>", -1000.0, 1)]
+    path = with_tokenizer(
+        tmp_path / "x.gguf", "llama", [p.text for p in pieces], [kinds.get(i, p.kind) for i, p in enumerate(pieces)],
+        scores=[p.score for p in pieces], bos_token_id=1, eos_token_id=2, **keys,
+    )  # fmt: skip
+    convert(path, tmp_path / "target")
+    rebuilt = SentencePieceProcessor(model_file=str(tmp_path / "target" / "tokenizer.model"))
+    assert (rebuilt.unk_id(), rebuilt.id_to_piece(0)) == (0, "<unk>")
+    assert [rebuilt.encode(text) for text in TEXTS] == [sentencepiece.encode(text) for text in TEXTS]
+
+
+def test_the_name_of_a_template_is_written_as_the_template(
+    tmp_path: Path, sentencepiece: SentencePieceProcessor
+) -> None:
+    pieces = pieces_of(sentencepiece)
+    path = with_tokenizer(
+        tmp_path / "x.gguf", "llama", [p.text for p in pieces], [p.kind for p in pieces],
+        scores=[p.score for p in pieces], chat_template="mistral-v3",
+    )  # fmt: skip
+    convert(path, tmp_path / "target")
+    config = json.loads((tmp_path / "target" / "tokenizer_config.json").read_text())
+    assert config["chat_template"] == NAMED["mistral-v3"] and "[INST]" in config["chat_template"]
 
 
 def trained() -> tokenizers.Tokenizer:
