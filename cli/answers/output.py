@@ -14,7 +14,7 @@ from mistral_mlx.tokenizer.detokenizer import join_stream
 
 from .code_block import FirstCodeBlock
 
-NOT_COUNTS = ("text", "token", "finish_reason", "logprobs")
+NOT_COUNTS = ("text", "reasoning", "token", "finish_reason", "logprobs")
 
 
 @dataclass

@@ -6,7 +6,10 @@ from mistral_mlx.tokenizer.detokenizer import StreamingDetokenizer
 
 
 class StoppedText:
-    """Text of ids, ending before the first stop string. What may be the beginning of one is held back."""
+    """Text of ids, ending before the first stop string. What may be the beginning of one is held back.
+
+    `add` is `decode` and `release`; a caller may take something out in between.
+    """
 
     def __init__(self, detokenizer: StreamingDetokenizer, stop: Sequence[str]) -> None:
         self.stopped = False
@@ -14,15 +17,24 @@ class StoppedText:
 
     def add(self, token: int) -> str:
         """Return the text that `token` releases."""
-        return self._release(self._detokenizer.add(token))
+        return self.release(self.decode(token))
 
     def finish(self, *, cut: bool) -> str:
         """Return the text still held back; nothing after a stop string, and no half character if it was `cut` off."""
         if self.stopped:
             return ""
-        return self._release(self._detokenizer.flush(cut=cut)) + ("" if self.stopped else self._held)
+        return self.release(self.decode_rest(cut=cut)) + ("" if self.stopped else self._held)
 
-    def _release(self, text: str) -> str:
+    def decode(self, token: int) -> str:
+        """Return the characters that `token` completes."""
+        return self._detokenizer.add(token)
+
+    def decode_rest(self, *, cut: bool) -> str:
+        """Return the last characters; no half one if the text was `cut` off."""
+        return self._detokenizer.flush(cut=cut)
+
+    def release(self, text: str) -> str:
+        """Return what of the text can be shown after `text` came."""
         self._held += text
         places = [place for place in map(self._held.find, self._stop) if place >= 0]
         self.stopped = bool(places)

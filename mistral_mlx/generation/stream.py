@@ -20,8 +20,8 @@ from mistral_mlx.sampling.logprobs import TokenLogprobs, token_logprobs
 from mistral_mlx.sampling.sampler import Sampler
 from mistral_mlx.tokenizer.choose import Tokenizer
 
+from .channels import AnswerChannels, Parts
 from .lazy import decode_ahead, runs_ahead
-from .stop import StoppedText
 from .timeline import READING, Timeline
 
 DEFAULT_MAX_TOKENS = 2048
@@ -38,6 +38,8 @@ class AnswerOptions:
     stop: Sequence[str] = ()  # the text ends before the first of these strings
     n_logprobs: int | None = None  # how many likely tokens are returned with each token; None: no probabilities at all
     continues: bool = False  # the prompt is a text that goes on: the leading space that joins the two is kept
+    splits: bool = True  # reasoning is told apart from the text; not for a text without a chat format
+    calls: bool = False  # tools are offered: what follows [TOOL_CALLS] is no text
     fork: bool = False  # decode on a fork, so that the timeline ends with the prompt and can be decoded again
     prefill_step_size: int | None = None  # tokens; None: as suits the device
     progress: Progress | None = None  # of reading the prompt
@@ -66,6 +68,8 @@ class GenerationResponse:
     ttft_s: float  # time to first token: from the call to the first choice
     peak_memory_gb: float  # 1e9 bytes
     logprobs: TokenLogprobs | None = None  # of `token`, if they were asked for
+    reasoning: str = ""  # a piece of the reasoning, which is no part of the text
+    reasoning_tokens: int = 0  # those of generation_tokens that are reasoning, its marks included
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def stream(
 
     `ids` are the whole text so far. What the timeline holds of them is not evaluated again. Stop ids are those of the
     config, the generation config and the tokenizer together; neither they nor the stop strings are part of the text,
-    nor is a character that a limit cuts in two.
+    nor is a character that a limit cuts in two. What the model thinks is apart from the text.
 
     Raises OptionError for invalid ids, ContextError if they do not fit.
     """
@@ -121,17 +125,25 @@ def _stream(
     meter = _read(timeline, ids, options)
     if options.fork:
         timeline = timeline.fork()
-    text = StoppedText(tokenizer.detokenizer(continues=options.continues), options.stop)
+    channels = AnswerChannels(
+        tokenizer,
+        options.stop,
+        before=ids,
+        continues=options.continues,
+        splits=options.splits,
+        calls=options.calls,
+    )
     stop_ids = timeline.model.args.eos_token_ids | tokenizer.eos_ids
     with closing(decode(timeline, sampler, options.max_tokens, options.n_logprobs)) as tokens:
         for decoded in tokens:
             meter.tick()
             is_stop_id = decoded.token in stop_ids
-            piece = "" if is_stop_id else text.add(decoded.token)
-            reason = "stop" if is_stop_id or text.stopped else decoded.finish_reason
+            piece = Parts() if is_stop_id else channels.add(decoded.token)
+            reason = "stop" if is_stop_id or channels.stopped else decoded.finish_reason
             if reason:
-                piece += text.finish(cut=reason != "stop")
-            yield meter.response(decoded, piece, reason)
+                last = channels.finish(cut=reason != "stop")
+                piece = Parts(piece.text + last.text, piece.reasoning + last.reasoning)
+            yield meter.response(decoded, piece, reason, channels.reasoning_tokens)
             if reason:
                 return
 
@@ -201,7 +213,7 @@ def stream_generate(
         ids = tokenizer.encode(prompt, bos=tokenizer.add_bos and timeline.position == 0)
     else:
         ids = [int(token) for token in prompt]
-    options = AnswerOptions(sampler=sampler, max_tokens=max_tokens, stop=stop, continues=is_text)
+    options = AnswerOptions(sampler=sampler, max_tokens=max_tokens, stop=stop, continues=is_text, splits=not is_text)
     yield from stream(timeline, tokenizer, ids, options)
 
 
@@ -248,10 +260,12 @@ class _Meter:
         self.first = self.first or self.last
         self.generation_tokens += 1
 
-    def response(self, decoded: Decoded, text: str, finish_reason: str | None) -> GenerationResponse:
+    def response(
+        self, decoded: Decoded, piece: Parts, finish_reason: str | None, reasoning_tokens: int
+    ) -> GenerationResponse:
         ttft_s = self.first - self.started
         return GenerationResponse(
-            text=text,
+            text=piece.text,
             token=decoded.token,
             finish_reason=finish_reason,
             prompt_tokens=self.prompt_tokens,
@@ -263,4 +277,6 @@ class _Meter:
             ttft_s=ttft_s,
             peak_memory_gb=peak_memory() / 1e9,
             logprobs=decoded.logprobs,
+            reasoning=piece.reasoning,
+            reasoning_tokens=reasoning_tokens,
         )

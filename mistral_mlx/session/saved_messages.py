@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from mistral_mlx.errors import SessionError, shown
+from mistral_mlx.generation.channels import Parts, split_answer
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .turns import Message
 
 ROLES = ("system", "user", "assistant")
-KEYS = {"role", "content", "ids", "interrupted"}
+KEYS = {"role", "content", "ids", "reasoning", "interrupted"}
 
 
 def damaged(path: Path, what: str) -> SessionError:
@@ -51,6 +52,14 @@ def _checked(message: object, number: int, path: Path, vocab_size: int, tokenize
         raise damaged(path, f"message {number} is no answer and has {shown(sorted(message))}")
     if "interrupted" in message and message["interrupted"] is not True:
         raise damaged(path, f"message {number} has interrupted {shown(message['interrupted'])}")
-    if "ids" in message and tokenizer.decode(checked_ids(message["ids"], path, vocab_size)) != content:
-        raise damaged(path, f"the ids of message {number} are not those of its content")
+    reasoning = message.get("reasoning", "")
+    if not isinstance(reasoning, str) or ("reasoning" in message and not reasoning):
+        raise damaged(path, f"message {number} has the reasoning {shown(reasoning)}")
+    if "ids" in message:
+        ids = checked_ids(message["ids"], path, vocab_size)
+        # Earlier versions saved the reasoning in the content.
+        if split_answer(tokenizer, ids) != Parts(content, reasoning) and (
+            reasoning or tokenizer.decode(ids) != content
+        ):
+            raise damaged(path, f"the ids of message {number} are not those of its content")
     return message

@@ -10,12 +10,14 @@ from dataclasses import replace
 from functools import cached_property
 
 from mistral_mlx.errors import OptionError, TokenizerError, shown
+from mistral_mlx.generation.channels import Parts, split_answer
 from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
 from mistral_mlx.generation.timeline import Timeline, check_prompt
 from mistral_mlx.model.cache import RollingBufferCache
 from mistral_mlx.model.mistral import Mistral
-from mistral_mlx.prompt.encode import encode_chat
+from mistral_mlx.prompt.encode import chat_format, effort_of, encode_chat
 from mistral_mlx.tokenizer.choose import Tokenizer
+from mistral_mlx.tokenizer.versions import number
 
 from .context_use import ContextUse, context_use, without_overflow
 from .fingerprint import Fingerprints, fingerprints
@@ -43,6 +45,7 @@ class Session:
         *,
         system: str | None = None,
         template: str | None = None,
+        reasoning_effort: str | None = None,
         on_overflow: str = "stop",
         max_snapshot_bytes: int = MAX_SNAPSHOT_BYTES,
     ) -> None:
@@ -51,6 +54,8 @@ class Session:
         self.model, self.tokenizer, self.template = model, tokenizer, template
         self.messages: list[Message] = []
         self.system = system
+        self.reasoning_effort: str | None = None
+        self.set_effort(reasoning_effort)
         self.on_overflow = on_overflow
         self.dropped_turns = 0
         self.timeline = Timeline(model, max_snapshot_bytes=max_snapshot_bytes)
@@ -109,6 +114,15 @@ class Session:
         self._turn = None
         self.system = text or None
 
+    def set_effort(self, effort: str | None) -> None:
+        """Set the effort of reasoning for all further answers; None for the model's own.
+
+        Raises OptionError if the model has no such setting, or not this one.
+        """
+        if effort is not None:
+            effort_of(self.tokenizer, chat_format(self.tokenizer, self.template), effort)
+        self.reasoning_effort = effort
+
     def undo(self, n: int = 1) -> list[str]:
         """Drop the last `n` turns and return what the user said in them, in order.
 
@@ -151,7 +165,7 @@ class Session:
         """
         if not self.messages or not is_answer(self.messages[-1]):
             raise OptionError("there is no answer to go on with; ask something first")
-        has_begun = self.messages[-1]["content"] or self.messages[-1].get("ids")
+        has_begun = any(self.messages[-1].get(key) for key in ("content", "ids", "reasoning"))
         yield from self._answer(self.messages if has_begun else self.messages[:-1], options)
 
     def _answer(self, messages: Sequence[Message], options: AnswerOptions) -> Answer:
@@ -186,11 +200,16 @@ class Session:
 
     def _encode(self, messages: Sequence[Message]) -> list[int]:
         system = [{"role": "system", "content": self.system}] if self.system else []
-        return encode_chat(self.tokenizer, [*system, *messages], template=self.template)
+        version = chat_format(self.tokenizer, self.template)
+        if version is None or number(version) < 13:  # these read thinking only as the ids that were generated
+            messages = [{key: m[key] for key in m if key != "reasoning"} for m in messages]
+        return encode_chat(
+            self.tokenizer, [*system, *messages], template=self.template, reasoning_effort=self.reasoning_effort
+        )
 
     def _count(self) -> int:
         """Return the tokens of the conversation, which is encoded once after each change."""
-        key = (self.system, self.messages[:])
+        key = (self.system, self.reasoning_effort, self.messages[:])
         if self._counted[0] != key:
             try:
                 n = len(self._encode(self.messages)) if self.messages else 0
@@ -203,16 +222,22 @@ class Session:
         stop_ids = self.model.args.eos_token_ids | self.tokenizer.eos_ids
         ids = [response.token for response in answer if response.token not in stop_ids]
         text = "".join(response.text for response in answer)
+        reasoning = "".join(response.reasoning for response in answer)
         if continued is not None:
-            before = str(continued["content"])
             ids = [*self._ids_of(continued), *ids]
-            text = before + text
+            text = str(continued["content"]) + text
+            reasoning = str(continued.get("reasoning", "")) + reasoning
         message: Message = {"role": "assistant", "content": text}
+        if reasoning:
+            message = {**message, "reasoning": reasoning}
         if answer[-1].finish_reason is None:
             message = {**message, "interrupted": True}
         # Cut at a stop string or inside a character, the ids say more than the user has seen.
-        return {**message, "ids": ids} if ids and self.tokenizer.decode(ids) == text else message
+        is_whole = ids and split_answer(self.tokenizer, ids) == Parts(text, reasoning)
+        return {**message, "ids": ids} if is_whole else message
 
     def _ids_of(self, message: Message) -> list[int]:
         ids = message.get("ids")
-        return list(ids) if isinstance(ids, Sequence) else self.tokenizer.encode(str(message["content"]))
+        if isinstance(ids, Sequence) or message.get("reasoning"):
+            return list(ids) if isinstance(ids, Sequence) else []  # the ids of reasoning are not known
+        return self.tokenizer.encode(str(message["content"]))

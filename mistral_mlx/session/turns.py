@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from mistral_mlx.errors import OptionError
 
-Message = Mapping[str, object]  # "role", "content"; a generated answer also has "ids", an interrupted one "interrupted"
+# "role", "content"; a generated answer also has "ids" and, if it has any, "reasoning"; an interrupted one "interrupted"
+Message = Mapping[str, object]
 
 
 def user_message(text: str) -> Message:

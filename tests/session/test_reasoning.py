@@ -1,0 +1,106 @@
+"""Reasoning in a session: apart from the content, kept as ids, saved, and the effort of v15."""
+
+import json
+
+import pytest
+from helpers.models import Scripted, tiny_model
+from helpers.tokenizer_files import tekken_folder
+
+from mistral_mlx import OptionError, Session, SessionError, encode_chat, load_tokenizer
+from mistral_mlx.generation.stream import AnswerOptions
+from mistral_mlx.session.saved import load, save
+
+EOS, THINK, END = 2, 34, 35
+
+
+@pytest.fixture(params=["v11", "v13", "v15"])
+def session(request, tmp_path):
+    tokenizer = load_tokenizer(tekken_folder(tmp_path, 300, request.param))
+    return Session(tiny_model(vocab_size=1300, sliding_window=None)[0], tokenizer)
+
+
+def thinking(session, reasoning, *, closed=True):
+    """Return the ids of reasoning as the model of this session writes it."""
+    encode = session.tokenizer.encode
+    if session.tokenizer.version == "v11":
+        return encode(f"<think>\n{reasoning}" + ("\n</think>\n" if closed else ""))
+    return [THINK, *encode(reasoning), *([END] if closed else [])]
+
+
+def answer(session, ids, question="a", **options):
+    stream = session.ask(question, AnswerOptions(sampler=Scripted(ids), **options))
+    return list(stream)
+
+
+def test_reasoning_is_beside_the_content_and_stays_in_the_history_as_ids(session):
+    ids = [*thinking(session, "so"), *session.tokenizer.encode("yes")]
+    responses = answer(session, [*ids, EOS])
+    assert session.messages[-1] == {"role": "assistant", "content": "yes", "reasoning": "so", "ids": ids}
+    assert "".join(r.text for r in responses) == "yes"
+    answer(session, [EOS], "b")
+    whole = encode_chat(session.tokenizer, session.messages)
+    assert ",".join(map(str, ids)) in ",".join(map(str, whole))
+
+
+def test_an_answer_goes_on_where_its_reasoning_was_interrupted(session):
+    answer(session, thinking(session, "so", closed=False), max_tokens=len(thinking(session, "so", closed=False)))
+    assert (session.messages[-1]["content"], session.messages[-1]["reasoning"]) == ("", "so")
+    rest = [*session.tokenizer.encode(" it"), *thinking(session, "", closed=True)[-1:]]
+    if session.tokenizer.version == "v11":
+        rest = session.tokenizer.encode(" it\n</think>\n")
+    options = AnswerOptions(sampler=Scripted([*rest, *session.tokenizer.encode("yes"), EOS]))
+    responses = list(session.continue_answer(options))
+    assert "".join(r.text for r in responses) == "yes"
+    assert (session.messages[-1]["content"], session.messages[-1]["reasoning"]) == ("yes", "so it")
+
+
+def test_reasoning_before_a_stop_string_is_a_chunk_in_the_history(session):
+    """Then the ids say more than what was shown, and are not kept."""
+    answer(session, [*thinking(session, "so"), *session.tokenizer.encode("yes. No"), EOS], stop=["."])
+    assert session.messages[-1] == {"role": "assistant", "content": "yes", "reasoning": "so"}
+    answer(session, [EOS], "b")
+    assert (THINK in session.ids) == (session.tokenizer.version != "v11")
+
+
+def test_a_saved_session_has_its_reasoning(session, tmp_path):
+    answer(session, [*thinking(session, "so"), *session.tokenizer.encode("yes"), EOS])
+    path = tmp_path / "talk.json"
+    save(session, path, {})
+    loaded, _ = load(path, session.model, session.tokenizer)
+    assert loaded.messages == session.messages and loaded.ids == session.ids
+    document = json.loads(path.read_text())
+    for reasoning in ("no", "", 7):
+        document["messages"][-1]["reasoning"] = reasoning
+        path.write_text(json.dumps(document))
+        with pytest.raises(SessionError, match="is damaged"):
+            load(path, session.model, session.tokenizer)
+
+
+def test_a_session_saved_with_reasoning_in_its_content_can_be_read(session, tmp_path):
+    """As earlier versions did."""
+    ids = [*thinking(session, "so"), *session.tokenizer.encode("yes")]
+    answer(session, [*ids, EOS])
+    path = tmp_path / "talk.json"
+    save(session, path, {})
+    document = json.loads(path.read_text())
+    document["messages"][-1] = {"role": "assistant", "content": session.tokenizer.decode(ids), "ids": ids}
+    path.write_text(json.dumps(document))
+    loaded, _ = load(path, session.model, session.tokenizer)
+    assert loaded.messages[-1]["ids"] == ids
+
+
+def test_the_effort_holds_for_all_further_answers(session):
+    if session.tokenizer.version != "v15":
+        with pytest.raises(OptionError, match="this model has no such setting"):
+            session.set_effort("high")
+        return
+    answer(session, [EOS])
+    session.set_effort("high")
+    answer(session, [EOS], "b")
+    assert (
+        session.ids
+        == encode_chat(session.tokenizer, session.messages[:-1], reasoning_effort="high")[: len(session.ids)]
+    )
+    with pytest.raises(OptionError, match="this model knows none, high"):
+        session.set_effort("low")
+    assert session.reasoning_effort == "high"
