@@ -24,10 +24,11 @@ from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .batch_files import Results, Task, read_tasks
 from .prompt import Prompt
+from .said import Said
 
 __all__ = ["Defaults", "Results", "leave", "read_tasks", "run"]
 
-OWN_KEYS = ("id", "prompt", "messages", "system", "prefill")
+OWN_KEYS = ("id", "prompt", "messages", "system", "prefill", "tools")
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,25 @@ class Decoder:
         self._timeline = Timeline(model, max_snapshot_bytes=MAX_SNAPSHOT_BYTES)
         self._tokenizer = tokenizer
 
-    def answer(self, request: Request) -> tuple[str, GenerationResponse]:
-        """Return the text, which its prefill begins, and the last response."""
+    def answer(self, request: Request) -> tuple[dict[str, object], GenerationResponse]:
+        """Return the answer as JSON has it, its text with the prefill, and the last response."""
         prompt = request.prompt
         options = AnswerOptions(
             sampler=request.sampler,
             max_tokens=request.max_tokens,
             stop=request.stop,
             continues=prompt.continues(self._tokenizer) or bool(prompt.prefill),
+            splits=not prompt.continues(self._tokenizer),
+            calls=bool(prompt.tools),
         )
         responses = list(stream(self._timeline, self._tokenizer, prompt.encode(self._tokenizer), options))
-        return prompt.prefill + "".join(response.text for response in responses), responses[-1]
+        said = Said(prompt.prefill)
+        for response in responses:
+            said.add(response)
+        said.text += said.end(prompt, self._tokenizer)
+        reason = responses[-1].finish_reason
+        reason = "tool_calls" if said.calls and reason == "stop" else reason
+        return {"text": said.text, **said.more(), "finish_reason": reason}, responses[-1]
 
 
 def run(results: Results, defaults: Defaults, model: Mistral, tokenizer: Tokenizer, notes: Notes) -> None:
@@ -104,15 +113,15 @@ def leave(results: Results, notes: Notes) -> None:
 def _result(decoder: Decoder, task: Task, defaults: Defaults) -> dict[str, object]:
     try:
         request = request_of(task, defaults)
-        text, last = decoder.answer(request)
+        answer, last = decoder.answer(request)
     except (OptionError, ContextError, TokenizerError) as error:
         return {"error": str(error)}
     return {
-        "text": text,
-        "finish_reason": last.finish_reason,
+        **answer,
         "prompt_tokens": last.prompt_tokens,
         "cached_tokens": last.cached_tokens,
         "generation_tokens": last.generation_tokens,
+        "reasoning_tokens": last.reasoning_tokens,
         "seed": request.sampler.seed,
         "temperature": request.sampler.options.temperature,
     }
@@ -131,25 +140,24 @@ def request_of(task: Task, defaults: Defaults) -> Request:
     seed = defaults.options.seed
     own = ({} if seed is None else {"seed": (seed + task.index) % (MAX_SEED + 1)}) | own
     options = replace(defaults.options, **own)
-    return Request(_prompt(value, defaults), Sampler(options), options.max_tokens, options.stop)
+    prompt = replace(_prompt(value, defaults), reasoning_effort=options.reasoning_effort or None)
+    return Request(prompt, Sampler(options), options.max_tokens, options.stop)
 
 
 def _prompt(value: Mapping[str, object], defaults: Defaults) -> Prompt:
     for key in ("prompt", "system", "prefill"):
         if not isinstance(value.get(key, ""), str):
             raise OptionError(f"{key} of the line is not a text")
-    text, messages = value.get("prompt", ""), value.get("messages", [])
+    text, messages, tools = value.get("prompt", ""), value.get("messages", []), value.get("tools", [])
     if bool(text) == bool(messages) or not isinstance(messages, list):
         raise OptionError("the line needs a prompt, which is a text, or messages, which are a list, and not both")
-    prompt = Prompt(
+    if not isinstance(tools, list):
+        raise OptionError("tools of the line is not a list")
+    return Prompt(
         text=str(text),
-        messages=messages,
         system=str(value["system"]) if "system" in value else defaults.system,
         prefill=str(value.get("prefill", "")).rstrip(" "),
         template=defaults.template,
         raw=defaults.raw,
-    )
-    last = messages[-1] if messages else None
-    if not isinstance(last, dict) or last.get("role") != "assistant" or not isinstance(last.get("content"), str):
-        return prompt
-    return replace(prompt, messages=messages[:-1], prefill=(last["content"] + prompt.prefill).rstrip(" "))
+        tools=tools or (),
+    ).answering(messages)

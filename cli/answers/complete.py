@@ -1,5 +1,6 @@
 """``complete``: one prompt in, one answer or several out on stdout, for pipes and scripts."""
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,8 @@ from mistral_mlx.cli.statuses import Status
 from mistral_mlx.cli.terminal.bar import Bar
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted
-from mistral_mlx.errors import OptionError, counted
+from mistral_mlx.cli.terminal.thoughts import SHOW, Thoughts
+from mistral_mlx.errors import OptionError, counted, shown
 from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
 from mistral_mlx.generation.timeline import Timeline, check_prompt
 from mistral_mlx.model.mistral import Mistral
@@ -48,6 +50,7 @@ class Job:
     stream: bool = True
     stats: bool = False
     fail_on_length: bool = False
+    reasoning: str | None = None  # show or hide; None: as stderr is a terminal or not
 
     def __post_init__(self) -> None:
         if self.as_json and self.as_jsonl:
@@ -57,11 +60,17 @@ class Job:
         if self.n_logprobs is not None and not (self.as_json or self.as_jsonl):
             raise OptionError("--logprobs needs --json or --jsonl to appear in")
 
-    def output(self) -> Output:
-        """Return what writes the answers."""
+        if self.reasoning not in (None, *SHOW):
+            raise OptionError(f"--reasoning is {shown(self.reasoning)}; it must be {' or '.join(SHOW)}")
+
+    def output(self, *, quiet: bool) -> Output:
+        """Return what writes the answers; `quiet` writes no reasoning."""
         if self.as_json:
             return JsonOutput(self.name, as_array=len(self.samplers) > 1)
-        return JsonlOutput(self.name) if self.as_jsonl else TextOutput(stream=self.stream)
+        if self.as_jsonl:
+            return JsonlOutput(self.name)
+        is_shown = sys.stderr.isatty() if self.reasoning is None else self.reasoning == "show"
+        return TextOutput(stream=self.stream, thoughts=Thoughts(hidden=quiet or not is_shown))
 
 
 def make_samplers(options: SamplingOptions, n: int) -> list[Sampler]:
@@ -79,7 +88,7 @@ def run(job: Job, model: Mistral, tokenizer: Tokenizer, notes: Notes) -> None:
     Raises typer.Exit with the documented status after an interrupt, when nobody reads the output, and for an answer
     that is not what was asked for.
     """
-    output, answers = job.output(), list[Answer]()
+    output, answers = job.output(quiet=notes.quiet), list[Answer]()
     interrupted: Interrupted | None = None
     with notes.progress("tokens") as bar:
         for stream in _streams(job, model, tokenizer, notes, bar):
@@ -89,7 +98,7 @@ def run(job: Job, model: Mistral, tokenizer: Tokenizer, notes: Notes) -> None:
             except Interrupted as signal:
                 interrupted, answers[-1].finish_reason = signal, "interrupt"
                 bar.hide()
-            _end(job, answers[-1], output)
+            _end(job, answers[-1], output, tokenizer)
             _remark(job, answers[-1], model.args.max_position_embeddings, notes)
             if interrupted:
                 break
@@ -111,6 +120,8 @@ def _streams(
         stop=job.stop,
         progress=bar,
         continues=continues or bool(job.prompt.prefill),
+        splits=not continues,
+        calls=bool(job.prompt.tools),
         n_logprobs=job.n_logprobs,
         fork=len(job.samplers) > 1,
     )
@@ -139,7 +150,7 @@ def _follow(
         answer.finish_reason = response.finish_reason or "interrupt"
         if answer.logprobs is not None and response.logprobs is not None:
             answer.logprobs.append(spelled_logprobs(response.logprobs, response.token, tokenizer))
-        output.piece(answer, answer.add(response.text), response)
+        output.piece(answer, answer.take(response), response)
         if answer.block is not None and answer.block.closed:
             answer.finish_reason = "stop"
             return
@@ -151,9 +162,13 @@ def _begin(job: Job, answer: Answer, output: Output) -> None:
         output.piece(answer, answer.add(job.prompt.prefill), None)
 
 
-def _end(job: Job, answer: Answer, output: Output) -> None:
+def _end(job: Job, answer: Answer, output: Output, tokenizer: Tokenizer) -> None:
     if answer.last is None:  # interrupted before the first token
         _begin(job, answer, output)
+    if unread := answer.said.end(job.prompt, tokenizer):
+        output.piece(answer, answer.add(unread), replace(answer.last, text=unread) if answer.last else None)
+    elif answer.said.calls and answer.finish_reason == "stop":
+        answer.finish_reason = "tool_calls"
     output.end(answer)
 
 

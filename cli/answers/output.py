@@ -6,6 +6,7 @@ from typing import Protocol
 
 from mistral_mlx.cli.terminal.streams import write_text
 from mistral_mlx.cli.terminal.table import print_json
+from mistral_mlx.cli.terminal.thoughts import Thoughts
 from mistral_mlx.generation.stream import GenerationResponse
 from mistral_mlx.sampling.logprobs import TokenLogprobs
 from mistral_mlx.sampling.sampler import Sampler
@@ -13,6 +14,7 @@ from mistral_mlx.tokenizer.choose import Tokenizer
 from mistral_mlx.tokenizer.detokenizer import join_stream
 
 from .code_block import FirstCodeBlock
+from .said import Said
 
 NOT_COUNTS = ("text", "reasoning", "token", "finish_reason", "logprobs")
 
@@ -23,7 +25,7 @@ class Answer:
 
     sampler: Sampler
     index: int = 0
-    pieces: list[str] = field(default_factory=list)
+    said: Said = field(default_factory=Said)
     logprobs: list[Mapping[str, object]] | None = None  # None if not asked for
     block: FirstCodeBlock | None = None
     code: str = ""
@@ -33,17 +35,25 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The pieces joined."""
-        return "".join(self.pieces)
+        """The text so far."""
+        return self.said.text
 
     def add(self, text: str) -> str:
-        """Take up a piece, and return what of it is to be shown: itself, or what it adds to the code block."""
-        self.pieces.append(text)
-        return text if self.block is None else self._add_code(self.block.add(text))
+        """Take up a text, and return what of it is to be shown: itself, or what it adds to the code block."""
+        self.said.text += text
+        return self._shown(text)
+
+    def take(self, response: GenerationResponse) -> str:
+        """Take up a response, and return what of its text is to be shown."""
+        self.said.add(response)
+        return self._shown(response.text)
 
     def end(self) -> str:
         """Return what is still to be shown once no more comes."""
         return "" if self.block is None else self._add_code(self.block.flush())
+
+    def _shown(self, text: str) -> str:
+        return text if self.block is None else self._add_code(self.block.add(text))
 
     def _add_code(self, code: str) -> str:
         self.code += code
@@ -60,10 +70,13 @@ class Output(Protocol):
 
 
 class TextOutput:
-    """The text itself and a line feed at its end; a blank line between two answers."""
+    """The text itself and a line feed at its end, then a line for each call; a blank line between two answers.
 
-    def __init__(self, *, stream: bool) -> None:
-        self._stream = stream
+    Reasoning goes to `thoughts`.
+    """
+
+    def __init__(self, *, stream: bool, thoughts: Thoughts) -> None:
+        self._stream, self._thoughts = stream, thoughts
         self._held = ""
         self._ends_line = False
 
@@ -73,6 +86,10 @@ class TextOutput:
         self._ends_line = answer.block is not None  # no block, no line
 
     def piece(self, answer: Answer, shown: str, response: GenerationResponse | None) -> None:
+        if response is not None:
+            self._thoughts.write(response.reasoning)
+        if shown:
+            self._thoughts.end()
         if not self._stream:
             self._held += shown
         elif shown:
@@ -80,9 +97,13 @@ class TextOutput:
             self._ends_line = shown.endswith("\n")
 
     def end(self, answer: Answer) -> None:
+        self._thoughts.end()
         rest = self._held + answer.end()
         self._ends_line = rest.endswith("\n") if rest else self._ends_line
-        write_text(rest + ("" if self._ends_line else "\n"))
+        is_only_calls = bool(answer.said.calls) and not answer.text
+        write_text(rest + ("" if self._ends_line or is_only_calls else "\n"))
+        for call in answer.said.calls or ():
+            print_json(call)
         self._held = ""
 
     def close(self) -> None:
@@ -104,7 +125,8 @@ class JsonOutput:
 
     def end(self, answer: Answer) -> None:
         answer.end()
-        texts = {"text": answer.text} | ({} if answer.block is None else {"code": code_of(answer)})
+        texts = {"text": answer.text, **answer.said.more()}
+        texts |= {} if answer.block is None else {"code": code_of(answer)}
         self._records.append(texts | record(answer, self._name))
         if answer.logprobs is not None:
             self._records[-1]["logprobs"] = answer.logprobs
@@ -128,12 +150,14 @@ class JsonlOutput:
             print_json({"event": "prefill", "index": answer.index, "text": answer.text})
             return
         event = {"event": "token", "index": answer.index, "text": response.text, "token": response.token}
+        event |= {"reasoning": response.reasoning} if response.reasoning else {}
         print_json(event | (dict(answer.logprobs[-1]) if answer.logprobs else {}))
 
     def end(self, answer: Answer) -> None:
         answer.end()
         code = {} if answer.block is None else {"code": code_of(answer)}
-        print_json({"event": "end", "index": answer.index, **code, **record(answer, self._name)})
+        calls = {} if answer.said.calls is None else {"tool_calls": answer.said.calls}
+        print_json({"event": "end", "index": answer.index, **calls, **code, **record(answer, self._name)})
 
     def close(self) -> None:
         pass

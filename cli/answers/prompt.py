@@ -1,12 +1,15 @@
 """Joins a prompt from its sources, and encodes it."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mistral_mlx.cli.terminal.reading import STDIN, decode, read_file, read_stdin
 from mistral_mlx.errors import OptionError, shown
-from mistral_mlx.prompt.encode import encode_chat
+from mistral_mlx.prompt.calls import read_calls
+from mistral_mlx.prompt.encode import chat_format, encode_chat
 from mistral_mlx.prompt.infill import encode_infill
 from mistral_mlx.tokenizer.choose import Tokenizer
 
@@ -24,6 +27,8 @@ class Prompt:
     prefill: str = ""  # the beginning of the answer
     suffix: str | None = None
     messages: Sequence[Mapping[str, object]] = ()  # instead of a text
+    tools: Sequence[Mapping[str, object]] = ()
+    reasoning_effort: str | None = None
 
     def __post_init__(self) -> None:
         """Raise OptionError for values that exclude each other."""
@@ -33,8 +38,16 @@ class Prompt:
             raise OptionError("--raw continues a text, and these are messages; leave out --raw")
         if self.prefill and self.raw:
             raise OptionError("--prefill begins an answer, and --raw has none; put the text at the end of the prompt")
-        if self.suffix is not None and (self.system or self.template or self.prefill or self.messages):
-            raise OptionError("filling in the middle takes no --system, --template, --prefill or messages")
+        if self.suffix is not None and (self.system or self.template or self.prefill or self.messages or self.tools):
+            raise OptionError("filling in the middle takes no --system, --template, --prefill, --tools or messages")
+
+    def answering(self, messages: Sequence[Mapping[str, object]]) -> "Prompt":
+        """Return this prompt with `messages`; a text of the model at their end is the beginning of the answer."""
+        last = messages[-1] if messages else None
+        is_begun = isinstance(last, dict) and last.get("role") == "assistant" and isinstance(last.get("content"), str)
+        if not isinstance(last, dict) or not is_begun or any(last.get(key) for key in ("tool_calls", "reasoning")):
+            return replace(self, messages=messages)
+        return replace(self, messages=messages[:-1], prefill=(last["content"] + self.prefill).rstrip(" "))
 
     def continues(self, tokenizer: Tokenizer) -> bool:
         """Return whether the model continues the text as it is: by option, or without a chat format."""
@@ -45,14 +58,32 @@ class Prompt:
         if self.suffix is not None:
             return encode_infill(tokenizer, self.text, self.suffix)
         if self.continues(tokenizer):
-            if self.system or self.prefill or self.messages:
-                needy = "--system" if self.system else "--prefill" if self.prefill else "a list of messages"
+            needs = {
+                "--system": self.system,
+                "--prefill": self.prefill,
+                "--tools": self.tools,
+                "--reasoning-effort": self.reasoning_effort,
+                "a list of messages": self.messages,
+            }
+            for needy in (name for name, value in needs.items() if value):
                 raise OptionError(f"{needy} needs a chat format; this prompt is continued as plain text")
             return tokenizer.encode(self.text, bos=tokenizer.add_bos)
         system = [{"role": "system", "content": self.system}] if self.system else []
         asked = self.messages or [{"role": "user", "content": self.text}]
         answer = [{"role": "assistant", "content": self.prefill}] if self.prefill else []
-        return encode_chat(tokenizer, [*system, *asked, *answer], template=self.template)
+        return encode_chat(
+            tokenizer,
+            [*system, *asked, *answer],
+            template=self.template,
+            tools=self.tools,
+            reasoning_effort=self.reasoning_effort,
+        )
+
+    def calls_in(self, tokenizer: Tokenizer, ids: Sequence[int]) -> list[dict[str, object]] | None:
+        """Return the tool calls in the ids of an answer, as JSON has them; None if there are none that can be read."""
+        version = chat_format(tokenizer, self.template) if self.tools else None
+        calls = None if version is None else read_calls(tokenizer, version, ids)
+        return [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in calls] if calls else None
 
 
 def join_prompt(
@@ -71,6 +102,17 @@ def join_prompt(
     if prompt_file is not None and str(prompt_file) != "-":  # standard input is read anyway
         parts.append(_text(read_file(prompt_file, "prompt file"), str(prompt_file)))
     return JOINED.join(part for part in [*parts, argument or ""] if part)
+
+
+def read_list(source: str, option: str) -> list[Any]:
+    """Return the JSON list in the file `source` (``-`` is stdin) of an option. Raises OptionError if it is none."""
+    try:
+        value = json.loads(read_text(source, f"file of {option}"))
+    except (ValueError, RecursionError) as error:
+        raise OptionError(f"{shown(source, limit=200)} ({option}) is not JSON: {shown(str(error))}") from error
+    if not isinstance(value, list) or not value:
+        raise OptionError(f"{shown(source, limit=200)} ({option}) is {shown(value)}; a list in JSON is expected")
+    return value
 
 
 def read_text(source: str, what: str) -> str:

@@ -18,6 +18,7 @@ from .input import is_terminal
 
 if TYPE_CHECKING:
     from mistral_mlx.cli.terminal.notes import Notes
+    from mistral_mlx.cli.terminal.thoughts import Thoughts
     from mistral_mlx.generation.stream import GenerationResponse
     from mistral_mlx.progress import Progress
     from mistral_mlx.session.session import Answer
@@ -53,12 +54,15 @@ def writer(*, plain: bool) -> Writer:
 def show_answer(
     start: Callable[[Progress], Answer],
     writer: Writer,
+    thoughts: Thoughts,
     *,
     entered: float,
     on_start: Callable[[], None],
     notes: Notes,
 ) -> GenerationResponse | None:
-    """Write the answer; return its last piece, with ttft_s counted from `entered`, or None if no text came.
+    """Write the answer, and its reasoning to `thoughts`; return the last piece, or None if none came.
+
+    Its ttft_s counts from `entered`.
 
     Ctrl-C ends it at once while the prompt is read, later after the current token. `on_start` is called before the
     prompt is read.
@@ -77,6 +81,9 @@ def show_answer(
         try:
             for last in stream:
                 ttft_s = ttft_s or time.perf_counter() - entered
+                thoughts.write(last.reasoning)
+                if last.text:
+                    thoughts.end()
                 writer.write(last.text)
                 if is_interrupted():
                     break
@@ -85,6 +92,7 @@ def show_answer(
                 raise
         finally:
             stream.close()  # the session keeps what was yielded
+            thoughts.end()
             if last is not None:
                 writer.finish()
     return replace(last, ttft_s=ttft_s) if last else None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mistral_mlx.cli.answers.remarks import statistics
 from mistral_mlx.cli.terminal.notes import Notes
+from mistral_mlx.cli.terminal.thoughts import Thoughts
 from mistral_mlx.errors import MistralMLXError, shown
 
 from .answering import show_answer, writer
@@ -94,6 +95,7 @@ class Chat:
                     )
                 ),
                 writer(plain=self.settings.plain),
+                Thoughts(hidden=self.settings.reasoning == "hide" or self.notes.quiet),
                 entered=self.entered,
                 on_start=self._begun,
                 notes=self.notes,
@@ -135,6 +137,7 @@ class Chat:
 
     def apply(self, settings: ChatOptions) -> None:
         """Use `settings` for all further answers. Raises OptionError if one is out of range."""
+        self.session.set_effort(settings.reasoning_effort or None)
         self.sampler = settings.sampler()
         self.settings = settings
         self.session.on_overflow = settings.on_overflow
@@ -156,7 +159,12 @@ class Chat:
 
     def switch(self, name: str) -> None:
         """Continue with another model, which reads the conversation again. Raises ModelError if it cannot be opened."""
-        self._take(switch_model(self.setup.opener, self.session, name))
+        opened = switch_model(self.setup.opener, self.session, name)
+        efforts, effort = opened.session.tokenizer.efforts, self.settings.reasoning_effort
+        if effort and (efforts is None or effort not in efforts.values):
+            self.settings = replace(self.settings, reasoning_effort="")
+            self.say(f"{shown(name)} has no reasoning_effort {shown(effort)}; it is set back")
+        self._take(opened)
         self.say(f"{shown(name)} goes on with the conversation")
         self.save()
 

@@ -83,7 +83,8 @@ def open_session(setup: ChatSetup) -> Opened:
 
     model, tokenizer = opener.open(opener.model or "")
     _check_chats(tokenizer, setup.template)
-    session = Session(model, tokenizer, system=setup.system, template=setup.template)
+    effort = setup.settings.reasoning_effort or None
+    session = Session(model, tokenizer, system=setup.system, template=setup.template, reasoning_effort=effort)
     return Opened(session, opener.model or "", {})
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mistral_mlx.cli.options.answer import AnswerKnobs, from_plain
+from mistral_mlx.cli.terminal.thoughts import SHOW
 from mistral_mlx.errors import OptionError, shown
 from mistral_mlx.sampling.knobs import Knob, knob, knobs
 
@@ -20,6 +21,7 @@ class ChatOptions(AnswerKnobs):
     on_overflow: str = knob("drop-turns", choices=("drop-turns", "stop"))
     stats: bool = knob(False)
     plain: bool = knob(False)
+    reasoning: str = knob("show", choices=SHOW)
 
     def sampler(self) -> "Sampler":
         """Return a new sampler of these settings."""

@@ -35,6 +35,7 @@ def batch(
     ] = False,
     system: shared.System = None,
     template: shared.Template = None,
+    reasoning_effort: shared.ReasoningEffort = None,
     max_tokens: shared.MaxTokens = shared.MAX_TOKENS,
     stop: shared.Stop = None,
     quiet: shared.Quiet = False,
@@ -47,7 +48,7 @@ def batch(
     """Answer many prompts, one after the other, as JSON lines in their order.
 
     A line of the input is a text, a list of messages, or an object with prompt or messages, and with id, system,
-    prefill or any option of sampling of its own.
+    prefill, tools or any option of sampling of its own.
     """
     from mistral_mlx.cli.answers import batch as command
     from mistral_mlx.cli.models.opening import open_model, use_machine

@@ -24,6 +24,10 @@ def chat(
     model: shared.Model = None,
     system: shared.System = None,
     template: shared.Template = None,
+    reasoning_effort: shared.ReasoningEffort = None,
+    reasoning: Annotated[
+        str, shared.output_option(metavar="show|hide", help="Show the reasoning of the model, or not.")
+    ] = "show",
     max_tokens: shared.MaxTokens = shared.MAX_TOKENS,
     stop: shared.Stop = None,
     stats: shared.Stats = False,
@@ -59,8 +63,9 @@ def chat(
     resumes = store.existing(name) if resume or last else None
     if model or not resumes:
         registry.resolve(model)  # a wrong name need not wait for the prompt
-    shown_how = {"on_overflow": on_overflow, "stats": stats, "plain": plain}
-    plain_values = {**sampling, "max_tokens": max_tokens, "stop": stop, **shown_how}
+    shown_how = {"on_overflow": on_overflow, "stats": stats, "plain": plain, "reasoning": reasoning}
+    ends = {"max_tokens": max_tokens, "stop": stop, "reasoning_effort": reasoning_effort or ""}
+    plain_values = {**sampling, **ends, **shown_how}
     settings = ChatOptions(**from_plain(ChatOptions, plain_values))
     failed = start.run(
         opening.ChatSetup(

@@ -61,6 +61,15 @@ def complete(
     prefill: Annotated[str, shared.prompt_option(metavar="TEXT", help="Begin the answer with this text.")] = "",
     system: shared.System = None,
     template: shared.Template = None,
+    messages: Annotated[
+        str | None,
+        shared.prompt_option(metavar="FILE", help="Answer the messages in this JSON file instead of a prompt."),
+    ] = None,
+    tools: Annotated[
+        str | None,
+        shared.prompt_option(metavar="FILE", help="Offer the tools in this JSON file; calls are written, not made."),
+    ] = None,
+    reasoning_effort: shared.ReasoningEffort = None,
     max_tokens: shared.MaxTokens = shared.MAX_TOKENS,
     samples: Annotated[int, shared.output_option(metavar="K", help="Write K answers, with consecutive seeds.")] = 1,
     stop: shared.Stop = None,
@@ -80,6 +89,12 @@ def complete(
             metavar="K", help="Add the log probabilities of each token and of the K likeliest to the JSON."
         ),
     ] = None,
+    reasoning: Annotated[
+        str | None,
+        shared.output_option(
+            metavar="show|hide", help="Write the reasoning to stderr, or not; by default if that is a terminal."
+        ),
+    ] = None,
     fail_on_length: Annotated[
         bool, shared.output_option("--fail-on-length", help="Exit with status 6 if a limit ended the answer.")
     ] = False,
@@ -97,7 +112,7 @@ def complete(
     between them.
     """
     from mistral_mlx.cli.answers import complete as command
-    from mistral_mlx.cli.answers.prompt import Prompt, join_prompt
+    from mistral_mlx.cli.answers.prompt import Prompt, join_prompt, read_list
     from mistral_mlx.cli.answers.prompt_templates import load_template, parse_variables
     from mistral_mlx.cli.models.opening import open_model, use_machine
 
@@ -106,8 +121,11 @@ def complete(
         raise OptionError("--var is for the variables of a template; name one with --prompt-template")
     asked_for = answer_options(context, sampling, {} if chosen is None else chosen.options)
     is_infill = fim_prefix is not None or fim_suffix is not None
+    given = [] if messages is None else read_list(messages, "--messages")
     alone = not (prompt or prompt_file or file or fim_prefix is not None or (chosen and not chosen.takes_input))
-    text = join_prompt(prompt, prompt_file, file or (), alone=alone)
+    if messages is not None and (not alone or chosen or is_infill):
+        raise OptionError("--messages is the whole prompt; leave out the other, or --messages")
+    text = "" if messages is not None else join_prompt(prompt, prompt_file, file or (), alone=alone)
     if fim_prefix is not None and text:
         raise OptionError("--fim-prefix is the prompt; leave out the other, or --fim-prefix")
     asked = Prompt(
@@ -117,10 +135,12 @@ def complete(
         raw=raw,
         prefill=prefill.rstrip(" "),  # models write a space before a word, not after it
         suffix=(fim_suffix or "") if is_infill else None,
-    )
+        tools=[] if tools is None else read_list(tools, "--tools"),
+        reasoning_effort=asked_for.reasoning_effort or None,
+    ).answering(given)
     if chosen is not None:
         asked = chosen.filled(asked, parse_variables(var or ()))
-    if not asked.text and not is_infill:
+    if not asked.text and not is_infill and messages is None:
         raise OptionError("there is no prompt: give it as an argument, by --prompt-file, or on standard input")
     job = command.Job(
         prompt=asked,
@@ -136,6 +156,7 @@ def complete(
         stream=stream,
         stats=stats,
         fail_on_length=fail_on_length,
+        reasoning=reasoning,
     )
     notes = Notes(quiet=quiet)
     use_machine(device, threads, notes, exact=exact)
@@ -147,5 +168,6 @@ def answer_options(
 ) -> AnswerKnobs:
     """Return the options of an answer: what was typed, then what a template sets, then the defaults."""
     plain = {**sampling, **{key: context.params[key] for key in ("max_tokens", "stop")}}
+    plain["reasoning_effort"] = context.params["reasoning_effort"] or ""
     plain |= {key: value for key, value in template.items() if not shared.is_given(context, key)}
     return AnswerKnobs(**from_plain(AnswerKnobs, plain))

@@ -15,6 +15,7 @@ class AnswerKnobs(SamplingOptions):
 
     max_tokens: int = knob(2048, least=1)
     stop: Sequence[str] = knob(())
+    reasoning_effort: str = knob("")  # the model's own
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -44,6 +44,10 @@ Template = Annotated[
     str | None,
     prompt_option(metavar="VERSION", help="Chat format instead of the model's own: v1, v2, v3, v7, v11, v13 or v15."),
 ]
+ReasoningEffort = Annotated[
+    str | None,
+    prompt_option(metavar="none|high", help="How much the model reasons, if it has a setting for that (v15)."),
+]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", metavar="N", help="Stop after this many tokens.")]
 Stop = Annotated[
     list[str] | None, prompt_option(metavar="TEXT", help="End the answer before this text; may be repeated.")

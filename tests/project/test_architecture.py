@@ -15,7 +15,7 @@ ORDER = {
     "mistral_mlx.files": "__init__ json keys folder safetensors",
     "mistral_mlx.tokenizer": "__init__ versions named_templates detokenizer settings base document sentencepiece "
     "tekken huggingface choose",
-    "mistral_mlx.prompt": "__init__ schema content tools messages structure mistral_formats infill budget meter "
+    "mistral_mlx.prompt": "__init__ schema content tools messages structure calls mistral_formats infill budget meter "
     "sandbox template disguise encode",
     "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args known cache layers mistral "
     "loading",
@@ -36,11 +36,12 @@ ORDER = {
     "mistral_mlx.convert.verify": "__init__ sample_text verify",
     "mistral_mlx.convert.export": "__init__ gguf_pack gguf_rope gguf_vocab gguf_writer gguf_export",
     "mistral_mlx.cli": "__init__ statuses terminal models options answers chat reports commands app main",
-    "mistral_mlx.cli.terminal": "__init__ sanitize row highlight markdown signals streams table bar notes editor "
-    "reading",
+    "mistral_mlx.cli.terminal": "__init__ sanitize row thoughts highlight markdown signals streams table bar notes "
+    "editor reading",
     "mistral_mlx.cli.models": "__init__ folder_lock registry opening pull",
     "mistral_mlx.cli.options": "__init__ sources answer shared sampling help",
-    "mistral_mlx.cli.answers": "__init__ remarks code_block prompt prompt_templates batch_files batch output complete",
+    "mistral_mlx.cli.answers": "__init__ remarks code_block prompt said prompt_templates batch_files batch "
+    "output complete",
     "mistral_mlx.cli.chat": "__init__ background remarks store input toolbar settings words attachments clipboard "
     "answering opening chat command commands file_commands loop start",
     "mistral_mlx.cli.reports": "__init__ config models tokens info bench evaluate convert export",

@@ -62,3 +62,19 @@ def test_a_full_context_is_an_error_of_the_turn_and_not_of_the_chat(tmp_path):
     result = chat(repeat_forever(short), f"Hello\n{'x ' * 40}\nHello\n", "--quiet")
     assert (result.returncode, result.stdout) == (4, b"the the the the the the\n" * 2)
     assert "the model's context 40" in one_line(result.stderr)
+
+
+def test_what_only_begins_like_a_mark_is_the_answer_and_the_setting_is_checked(tmp_path):
+    folder = repeat_forever(write_tiny_folder(tmp_path / "thinker"), piece="<0x3C>")  # "<", which may begin a mark
+    result = chat(folder, "Hello\n/set reasoning hide\n/set reasoning maybe\n", "--quiet")
+    assert result.stdout == b"<<<<<<\n"
+    assert "reasoning is maybe; it must be show or hide" in result.stderr.decode()
+
+
+def test_an_effort_that_the_model_lacks_is_refused_at_once_and_by_set(endless):
+    assert (
+        "reasoning_effort is high; this model has no such setting"
+        in said(chat(endless, "Hello\n", "--reasoning-effort", "high"))[-1]
+    )
+    lines = said(chat(endless, "/set reasoning_effort high\n/set reasoning_effort\n"))
+    assert any("this model has no such setting" in line for line in lines)

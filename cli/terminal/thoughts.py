@@ -1,0 +1,46 @@
+"""Shows the reasoning of a model on stderr while it comes: dim on a terminal, and apart from the answer."""
+
+import os
+import sys
+
+from .row import sgr
+from .sanitize import inert
+
+DIM = "2"
+SHOW = ("show", "hide")
+
+
+class Thoughts:
+    """Writes the reasoning of one answer; `hidden` writes nothing."""
+
+    def __init__(self, *, hidden: bool = False) -> None:
+        self._hidden = hidden
+        self._is_terminal = sys.stderr.isatty()
+        self._is_dim = self._is_terminal and os.environ.get("TERM") != "dumb"
+        self._begun = False
+        self._held = ""  # line feeds, which are written only before more text
+
+    def write(self, text: str) -> None:
+        """Write a piece of reasoning."""
+        if self._hidden or not text:
+            return
+        text = self._held + text
+        written = (text if self._begun else text.lstrip("\n")).rstrip("\n")
+        self._held = text[len(text.rstrip("\n")) :] if self._begun or written else ""
+        if written:
+            self._begun = True
+            self._put(written)
+
+    def end(self) -> None:
+        """End the reasoning, if there was any: a blank line on a terminal, where the answer follows."""
+        if self._begun:
+            self._put("\n\n" if self._is_terminal and sys.stdout.isatty() else "\n")
+        self._begun, self._held = False, ""
+
+    def _put(self, text: str) -> None:
+        shown = inert(text) if self._is_terminal else text
+        try:
+            sys.stderr.write(sgr(shown, DIM) if self._is_dim and text.strip() else shown)
+            sys.stderr.flush()
+        except OSError:  # that nobody can read it is no reason to fail
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
