@@ -17,6 +17,7 @@ from mistral_mlx.errors import ContextError, OptionError, TokenizerError, counte
 from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
 from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.model.mistral import Mistral
+from mistral_mlx.prompt.official import SystemContent
 from mistral_mlx.sampling.options import MAX_SEED
 from mistral_mlx.sampling.sampler import Sampler
 from mistral_mlx.session.session import MAX_SNAPSHOT_BYTES
@@ -36,7 +37,7 @@ class Defaults:
     """What holds for every line that does not say otherwise."""
 
     options: AnswerKnobs
-    system: str | None = None
+    system: SystemContent | None = None
     template: str | None = None
     raw: bool = False
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import typer
@@ -16,6 +16,7 @@ from mistral_mlx.errors import OptionError, counted, shown
 from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
 from mistral_mlx.generation.timeline import Timeline, check_prompt
 from mistral_mlx.model.mistral import Mistral
+from mistral_mlx.prompt.official import SystemContent
 from mistral_mlx.sampling.options import MAX_SEED, SamplingOptions
 from mistral_mlx.sampling.sampler import Sampler
 from mistral_mlx.tokenizer.choose import Tokenizer
@@ -62,6 +63,11 @@ class Job:
 
         if self.reasoning not in (None, *SHOW):
             raise OptionError(f"--reasoning is {shown(self.reasoning)}; it must be {' or '.join(SHOW)}")
+
+    def with_system(self, meaning: Callable[[str], SystemContent | None]) -> "Job":
+        """Return this job with the system prompt that `meaning` makes of its text."""
+        system = self.prompt.system
+        return replace(self, prompt=replace(self.prompt, system=meaning(system))) if isinstance(system, str) else self
 
     def output(self, *, quiet: bool) -> Output:
         """Return what writes the answers; `quiet` writes no reasoning."""

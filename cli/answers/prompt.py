@@ -11,6 +11,7 @@ from mistral_mlx.errors import OptionError, shown
 from mistral_mlx.prompt.calls import read_calls
 from mistral_mlx.prompt.encode import chat_format, encode_chat
 from mistral_mlx.prompt.infill import encode_infill
+from mistral_mlx.prompt.official import SystemContent
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 JOINED = "\n\n"  # between the parts of a prompt
@@ -21,7 +22,7 @@ class Prompt:
     """A prompt and how to encode it; with `suffix`, the texts before and after a gap."""
 
     text: str = ""
-    system: str | None = None
+    system: SystemContent | None = None
     template: str | None = None  # the chat format
     raw: bool = False
     prefill: str = ""  # the beginning of the answer

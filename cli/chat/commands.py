@@ -1,6 +1,7 @@
 """The commands of the chat that change or show the conversation."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from mistral_mlx.cli.answers.remarks import statistics
 from mistral_mlx.cli.models import registry
@@ -8,6 +9,17 @@ from mistral_mlx.errors import OptionError, shown
 
 from .chat import Chat
 from .command import Command, Leave, position, show
+from .opening import system_of
+
+if TYPE_CHECKING:
+    from mistral_mlx.prompt.official import SystemContent
+
+
+def spelled(system: "SystemContent | None") -> str:
+    """Return a system prompt as a text; the engine is imported when the model is."""
+    from mistral_mlx.prompt.official import spelled as spell
+
+    return spell(system)
 
 
 def _exit(chat: Chat, rest: str) -> None:
@@ -22,9 +34,9 @@ def _clear(chat: Chat, rest: str) -> None:
 
 def _system(chat: Chat, rest: str) -> None:
     if rest:
-        chat.session.set_system(None if rest == "-" else rest)
+        chat.session.set_system(None if rest == "-" else system_of(rest, chat.model, chat.session))
         chat.save()
-    system = chat.session.system
+    system = spelled(chat.session.system)
     chat.say(f"system prompt: {system}" if system else "there is no system prompt")
 
 
@@ -69,7 +81,7 @@ def _show(chat: Chat, rest: str) -> None:
         "model": chat.model,
         "chat format": session.template or session.tokenizer.version or "the model's template",
         "trained for": f"{args.max_position_embeddings:,} tokens",
-        "system prompt": session.system or "none",
+        "system prompt": spelled(session.system) or "none",
         "session": (chat.store.name or "not saved yet") + ("" if chat.store.autosave else " (--no-save)"),
     }
     show("\n".join(f"  {name:<16}{shown(value, limit=500)}" for name, value in rows.items()))
@@ -122,7 +134,7 @@ def _plain(chat: Chat, rest: str) -> None:
 CONVERSATION = {
     "exit": Command("", "leave; so does Ctrl-D", _exit),
     "clear": Command("", "begin a new conversation; the system prompt stays", _clear),
-    "system": Command("[TEXT]", "set the system prompt, '-' for none; without TEXT show it", _system),
+    "system": Command("[TEXT]", "set the system prompt, '-' for none, @model for the model's", _system),
     "undo": Command("[N]", "remove the last turn, or the last N", _undo),
     "retry": Command("", "answer the last message again", _retry),
     "edit": Command("[N]", "change your last message, or the N-th from the end", _edit),

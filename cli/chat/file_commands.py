@@ -11,6 +11,7 @@ from mistral_mlx.errors import OptionError, shown
 from . import attachments, clipboard
 from .chat import Chat
 from .command import Command, position, show
+from .commands import spelled
 
 SPEAKERS = {"user": "You", "assistant": "Model", "system": "System"}
 
@@ -101,7 +102,8 @@ def _export(chat: Chat, rest: str) -> None:
     if not rest:
         raise OptionError("to which file? /export FILE.md writes the conversation")
     path = Path(rest).expanduser()
-    messages = [*([{"role": "system", "content": chat.session.system}] if chat.session.system else [])]
+    system = spelled(chat.session.system)
+    messages = [{"role": "system", "content": system}] if system else []
     parts = [f"# A chat with {chat.model}"]
     for message in [*messages, *chat.session.messages]:
         mark = " (interrupted)" if message.get("interrupted") else ""

@@ -14,6 +14,7 @@ from .store import Store
 if TYPE_CHECKING:
     from mistral_mlx.cli.terminal.notes import Notes
     from mistral_mlx.model.mistral import Mistral
+    from mistral_mlx.prompt.official import SystemContent
     from mistral_mlx.session.session import Session
     from mistral_mlx.tokenizer.choose import Tokenizer
 
@@ -77,15 +78,33 @@ def open_session(setup: ChatSetup) -> Opened:
         name = opener.model or setup.store.model_of(setup.resumes)
         opened = load_session(setup.store, setup.resumes, name, opener.open(name), template=setup.template)
         if setup.system is not None:
-            opened.session.set_system(setup.system)
+            opened.session.set_system(system_of(setup.system, name, opened.session))
         return opened
     from mistral_mlx.session.session import Session
 
     model, tokenizer = opener.open(opener.model or "")
     _check_chats(tokenizer, setup.template)
     effort = setup.settings.reasoning_effort or None
-    session = Session(model, tokenizer, system=setup.system, template=setup.template, reasoning_effort=effort)
+    session = Session(model, tokenizer, template=setup.template, reasoning_effort=effort)
+    session.set_system(system_of(setup.system, opener.model or "", session))
     return Opened(session, opener.model or "", {})
+
+
+def system_of(text: str | None, model: str, session: Session) -> SystemContent | None:
+    """Return the system prompt that `text` means, which may be the one of the model. Raises OptionError."""
+    from mistral_mlx.prompt.official import system_of as meaning
+
+    return meaning(text, registry.resolve(model), session.tokenizer, session.template)
+
+
+def offer(opened: Opened) -> str | None:
+    """Return the remark that the model comes with a system prompt, if it does and there is none."""
+    from mistral_mlx.files.folder import ModelFolder
+    from mistral_mlx.prompt.official import NAME, OFFICIAL, has_official_prompt
+
+    if opened.session.system or not has_official_prompt(ModelFolder(registry.resolve(opened.model))):
+        return None
+    return f"the model comes with a system prompt ({NAME}), which is not used; /system {OFFICIAL} uses it"
 
 
 def load_session(
@@ -98,11 +117,14 @@ def load_session(
 
 def switch_model(opener: Opener, session: Session, name: str) -> Opened:
     """Return `session` with the model `name`; its answers keep their text, but not the ids of the other model."""
+    from mistral_mlx.prompt.encode import chat_format
+    from mistral_mlx.prompt.official import spelled
     from mistral_mlx.session.session import Session
 
     model, tokenizer = opener.open(name)
     _check_chats(tokenizer, None)
-    switched = Session(model, tokenizer, system=session.system)
+    is_understood = chat_format(tokenizer) == "v13"  # chunks of thinking, if the system prompt has any
+    switched = Session(model, tokenizer, system=session.system if is_understood else spelled(session.system) or None)
     switched.messages = [
         {key: m[key] for key in ("role", "content", "interrupted") if key in m} for m in session.messages
     ]

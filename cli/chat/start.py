@@ -9,7 +9,7 @@ from . import loop, toolbar
 from .background import Background
 from .chat import Chat
 from .input import PlainReader, Reader, TerminalReader, is_terminal
-from .opening import ChatSetup, open_session, recap
+from .opening import ChatSetup, offer, open_session, recap
 from .settings import NAMES
 
 
@@ -24,9 +24,17 @@ def run(setup: ChatSetup, *, history: Path | None) -> MistralMLXError | None:
         _ = chat.session  # nobody waits at a prompt
     chat.is_interactive = reader.is_interactive
     chat.say(f"chatting with {setup.opener.name}; /help lists the commands, Ctrl-D leaves")
-    if setup.resumes and not is_terminal():
-        chat.say(recap(chat.opened))
+    if not is_terminal():
+        _introduce(chat)
     return loop.run(chat, reader)
+
+
+def _introduce(chat: Chat) -> None:
+    """Say what session goes on, and that the model comes with a system prompt."""
+    if chat.setup.resumes:
+        chat.say(recap(chat.opened))
+    if remark := offer(chat.opened):
+        chat.say(remark)
 
 
 def _terminal_reader(chat: Chat, history: Path | None) -> Reader:
@@ -49,8 +57,8 @@ def _terminal_reader(chat: Chat, history: Path | None) -> Reader:
         if chat.loading.error:
             reader.fail(chat.loading.error)
             return
-        if chat.setup.resumes:
-            reader.print_above(lambda: chat.say(recap(chat.opened)))
+        if chat.setup.resumes or offer(chat.loading.result()):
+            reader.print_above(lambda: _introduce(chat))
         reader.refresh()
 
     chat.loading.on_end = on_end

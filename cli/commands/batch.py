@@ -1,5 +1,6 @@
 """The options of ``batch``; heavy imports are inside."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +53,7 @@ def batch(
     """
     from mistral_mlx.cli.answers import batch as command
     from mistral_mlx.cli.models.opening import open_model, use_machine
+    from mistral_mlx.prompt.official import system_of
 
     notes = Notes(quiet=quiet)
     defaults = command.Defaults(answer_options(context, sampling, {}), system=system, template=template, raw=raw)
@@ -59,6 +61,8 @@ def batch(
     with command.Results(output, tasks, model or "") as results:
         if results.remaining:
             use_machine(device, threads, notes, exact=exact)
-            opened = open_model(registry.resolve(model), notes, ignore_memory=ignore_memory)
-            command.run(results, defaults, *opened, notes)
+            path = registry.resolve(model)
+            opened, tokenizer = open_model(path, notes, ignore_memory=ignore_memory)
+            defaults = replace(defaults, system=system_of(system, path, tokenizer, template))
+            command.run(results, defaults, opened, tokenizer, notes)
         command.leave(results, notes)

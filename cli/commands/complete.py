@@ -115,6 +115,7 @@ def complete(
     from mistral_mlx.cli.answers.prompt import Prompt, join_prompt, read_list
     from mistral_mlx.cli.answers.prompt_templates import load_template, parse_variables
     from mistral_mlx.cli.models.opening import open_model, use_machine
+    from mistral_mlx.prompt.official import system_of
 
     chosen = load_template(prompt_template) if prompt_template is not None else None
     if var and chosen is None:
@@ -160,7 +161,9 @@ def complete(
     )
     notes = Notes(quiet=quiet)
     use_machine(device, threads, notes, exact=exact)
-    command.run(job, *open_model(registry.resolve(model), notes, ignore_memory=ignore_memory), notes)
+    path = registry.resolve(model)
+    opened, tokenizer = open_model(path, notes, ignore_memory=ignore_memory)
+    command.run(job.with_system(lambda text: system_of(text, path, tokenizer, template)), opened, tokenizer, notes)
 
 
 def answer_options(

@@ -27,11 +27,14 @@ def tokens(
 ) -> None:
     """Show the ids and pieces of a text or of a chat, as they are sent to the model."""
     from mistral_mlx.cli.reports import tokens as command
+    from mistral_mlx.prompt.official import system_of
     from mistral_mlx.tokenizer.choose import load_tokenizer
 
     if (system is not None or template is not None) and not chat:
         raise OptionError("--system and --template need --chat")
-    tokenizer = load_tokenizer(registry.resolve(model))
+    path = registry.resolve(model)
+    tokenizer = load_tokenizer(path)
     text = decode(read_stdin(), STDIN).removesuffix("\n") if text is None else text
-    ids = command.encode(tokenizer, text, chat=chat, system=system, template=template)
+    content = system_of(system, path, tokenizer, template)
+    ids = command.encode(tokenizer, text, chat=chat, system=content, template=template)
     command.show(command.describe(tokenizer, ids), as_json=as_json)

@@ -39,7 +39,12 @@ TypedModel = Annotated[
         help="The model, instead of the first argument.",
     ),
 ]
-System = Annotated[str | None, prompt_option(metavar="TEXT", help="The system prompt: how the model is to behave.")]
+System = Annotated[
+    str | None,
+    prompt_option(
+        metavar="TEXT", help="The system prompt: how the model is to behave; @model is the one that comes with it."
+    ),
+]
 Template = Annotated[
     str | None,
     prompt_option(metavar="VERSION", help="Chat format instead of the model's own: v1, v2, v3, v7, v11, v13 or v15."),

@@ -8,14 +8,17 @@ from mistral_mlx.cli.terminal.streams import write_text
 from mistral_mlx.cli.terminal.table import print_json
 from mistral_mlx.errors import counted
 from mistral_mlx.prompt.encode import encode_chat
+from mistral_mlx.prompt.official import SystemContent
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 
-def encode(tokenizer: Tokenizer, text: str, *, chat: bool, system: str | None, template: str | None) -> list[int]:
+def encode(
+    tokenizer: Tokenizer, text: str, *, chat: bool, system: SystemContent | None, template: str | None
+) -> list[int]:
     """Return the ids of a text, or with `chat` of a user's message in the model's chat format."""
     if not chat:
         return tokenizer.encode(text, bos=tokenizer.add_bos)
-    messages = [{"role": "system", "content": system}] if system else []
+    messages: list[dict[str, object]] = [{"role": "system", "content": system}] if system else []
     return encode_chat(tokenizer, [*messages, {"role": "user", "content": text}], template=template)
 
 

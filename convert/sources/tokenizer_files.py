@@ -13,7 +13,7 @@ from mistral_mlx.tokenizer.tekken import MAX_BYTES, parse_tekken
 # Anything else stays behind: above all *.py, which other programs would run.
 KNOWN_FILES = re.compile(
     r"tokenizer\.model(\.v\w+)?|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|"
-    r"vocab\.json|merges\.txt|chat_template\.(jinja|json)|generation_config\.json|tekken\.json|LICENSE[\w.-]*"
+    r"vocab\.json|merges\.txt|chat_template\.(jinja|json)|generation_config\.json|tekken\.json|SYSTEM_PROMPT\.txt|LICENSE[\w.-]*"
 )
 VOCABULARIES = re.compile(r"tokenizer\.model(\.v\w+)?|tokenizer\.json|tekken\.json|vocab\.json")
 CONFIGS = ("tokenizer_config.json", "generation_config.json")  # where other programs look for auto_map

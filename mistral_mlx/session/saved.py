@@ -24,7 +24,7 @@ from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .fingerprint import Fingerprints
 from .saved_cache import computed_by, read_cache, saved_nbytes, write_cache
-from .saved_messages import checked_ids, checked_messages, checked_text, damaged
+from .saved_messages import checked_ids, checked_messages, checked_system, checked_text, damaged
 from .session import Session
 from .turns import count_turns
 
@@ -104,7 +104,7 @@ def load(
     session = Session(
         model,
         tokenizer,
-        system=checked_text(document.get("system"), path, "system"),
+        system=checked_system(document.get("system"), path),
         template=checked_text(saved_template, path, "template") if template is None else template,
         on_overflow=on_overflow,
     )

@@ -16,6 +16,7 @@ from mistral_mlx.generation.timeline import Timeline, check_prompt
 from mistral_mlx.model.cache import RollingBufferCache
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.prompt.encode import chat_format, effort_of, encode_chat
+from mistral_mlx.prompt.official import SystemContent
 from mistral_mlx.tokenizer.choose import Tokenizer
 from mistral_mlx.tokenizer.versions import number
 
@@ -43,7 +44,7 @@ class Session:
         model: Mistral,
         tokenizer: Tokenizer,
         *,
-        system: str | None = None,
+        system: SystemContent | None = None,
         template: str | None = None,
         reasoning_effort: str | None = None,
         on_overflow: str = "stop",
@@ -109,10 +110,10 @@ class Session:
         self.messages = []
         self.timeline.clear()
 
-    def set_system(self, text: str | None) -> None:
-        """Set the system prompt for all further answers; None or an empty text for none."""
+    def set_system(self, content: SystemContent | None) -> None:
+        """Set the system prompt, a text or chunks, for all further answers; None or an empty text for none."""
         self._turn = None
-        self.system = text or None
+        self.system = content or None
 
     def set_effort(self, effort: str | None) -> None:
         """Set the effort of reasoning for all further answers; None for the model's own.

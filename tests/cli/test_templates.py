@@ -23,7 +23,7 @@ def filled(*args, input=""):
     jobs = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(complete, "run", lambda job, *opened: jobs.append(job))
-        patch.setattr("mistral_mlx.cli.models.opening.open_model", lambda *args, **options: ())
+        patch.setattr("mistral_mlx.cli.models.opening.open_model", lambda *args, **options: (None, None))
         patch.setattr("mistral_mlx.cli.models.registry.resolve", lambda model: None)
         invoke("complete", *args, input=input)
     return jobs[0]

@@ -16,7 +16,7 @@ ORDER = {
     "mistral_mlx.tokenizer": "__init__ versions named_templates detokenizer settings base document sentencepiece "
     "tekken huggingface choose",
     "mistral_mlx.prompt": "__init__ schema content tools messages structure calls mistral_formats infill budget meter "
-    "sandbox template disguise encode",
+    "sandbox template disguise encode official",
     "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args known cache layers mistral "
     "loading",
     "mistral_mlx.sampling": "__init__ knobs options filters penalties dry logprobs device sampler",

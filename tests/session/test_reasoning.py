@@ -104,3 +104,18 @@ def test_the_effort_holds_for_all_further_answers(session):
     with pytest.raises(OptionError, match="this model knows none, high"):
         session.set_effort("low")
     assert session.reasoning_effort == "high"
+
+
+def test_a_system_prompt_of_chunks_is_saved(session, tmp_path):
+    chunks = [{"type": "text", "text": "Think: "}, {"type": "thinking", "thinking": "so", "closed": True}]
+    if session.tokenizer.version != "v13":
+        return
+    session.set_system(chunks)
+    answer(session, [EOS])
+    path = tmp_path / "talk.json"
+    save(session, path, {})
+    assert load(path, session.model, session.tokenizer)[0].system == chunks
+    document = json.loads(path.read_text()) | {"system": [{"type": "image"}]}
+    path.write_text(json.dumps(document))
+    with pytest.raises(SessionError, match="is damaged: the content of the system prompt"):
+        load(path, session.model, session.tokenizer)

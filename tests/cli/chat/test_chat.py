@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from helpers.chat import chat, said
+from helpers.chat import chat, said, saved
 from helpers.cli import one_line
 from helpers.tiny_folder import repeat_forever, write_tiny_folder
 
@@ -78,3 +78,17 @@ def test_an_effort_that_the_model_lacks_is_refused_at_once_and_by_set(endless):
     )
     lines = said(chat(endless, "/set reasoning_effort high\n/set reasoning_effort\n"))
     assert any("this model has no such setting" in line for line in lines)
+
+
+def test_the_system_prompt_of_a_model_is_offered_and_never_used_unasked(tmp_path, home):
+    folder = repeat_forever(write_tiny_folder(tmp_path / "official"))
+    (folder / "SYSTEM_PROMPT.txt").write_text("Be kind.\n")
+    result = chat(folder, "/system\nHello\n/system @model\nHello\n")
+    lines = said(result)
+    assert (
+        "the model comes with a system prompt (SYSTEM_PROMPT.txt), which is not used; /system @model uses it" in lines
+    )
+    assert lines.index("there is no system prompt") < lines.index("system prompt: Be kind.")
+    assert saved(home)["system"] == "Be kind."
+    result = chat(folder, "/system\n", "--system", "@model")
+    assert "system prompt: Be kind." in said(result) and "comes with" not in result.stderr.decode()
