@@ -1,16 +1,18 @@
-// How fast all threads together read memory: the limit of decoding, measured as `products` reads its weights.
+// How fast all threads together read memory: the limit of decoding, measured as `products` reads its weights, in large
+// pages.
 #include <chrono>
 #include <memory>
 
+#include "panels.h"
 #include "pool.h"
-#include "products.h"
 
 namespace kernels {
 
 double read_bandwidth(int64_t bytes, int repeats) {
   constexpr int64_t PIECE = 64 * 1024 / sizeof(uint64_t);
   const int64_t pieces = bytes / static_cast<int64_t>(sizeof(uint64_t)) / PIECE;
-  const std::unique_ptr<uint64_t[]> data(new uint64_t[pieces * PIECE]);
+  const std::shared_ptr<uint8_t> memory = large_memory(pieces * PIECE * static_cast<int64_t>(sizeof(uint64_t)));
+  uint64_t* const data = reinterpret_cast<uint64_t*>(memory.get());
   const std::unique_ptr<uint64_t[]> sums(new uint64_t[pieces]);
   parallel(pieces, [&](int64_t i) {
     for (int64_t k = 0; k < PIECE; ++k) data[i * PIECE + k] = static_cast<uint64_t>(k);

@@ -95,18 +95,6 @@ Matrix copy(const Matrix& w, uint8_t* to) {
   return dense;
 }
 
-std::shared_ptr<uint8_t> map_large_pages(int64_t bytes) {
-  const size_t size = static_cast<size_t>(bytes + LARGE_PAGE);
-  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc();
-  const uintptr_t start = (reinterpret_cast<uintptr_t>(memory) + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE;
-  uint8_t* aligned = reinterpret_cast<uint8_t*>(start);
-#ifdef MADV_HUGEPAGE
-  madvise(aligned, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // where the system has none, pages stay small
-#endif
-  return {aligned, [memory, size](uint8_t*) { munmap(memory, size); }};
-}
-
 // Memory in large pages. What is small shares a chunk with others, or much of a page would be left over; it is freed
 // with the last of them.
 std::shared_ptr<uint8_t> allocate(int64_t bytes) {
@@ -117,8 +105,8 @@ std::shared_ptr<uint8_t> allocate(int64_t bytes) {
   const std::lock_guard lock(mutex);
   std::shared_ptr<uint8_t> memory = chunk.lock();
   if (memory == nullptr || used + bytes > CHUNK) {
-    if (bytes > CHUNK / 2) return map_large_pages(round_up(bytes, LARGE_PAGE));
-    chunk = memory = map_large_pages(CHUNK);
+    if (bytes > CHUNK / 2) return large_memory(round_up(bytes, LARGE_PAGE));
+    chunk = memory = large_memory(CHUNK);
     used = 0;
   }
   const std::shared_ptr<uint8_t> part(memory, memory.get() + used);
@@ -127,6 +115,18 @@ std::shared_ptr<uint8_t> allocate(int64_t bytes) {
 }
 
 }  // namespace
+
+std::shared_ptr<uint8_t> large_memory(int64_t bytes) {
+  const size_t size = static_cast<size_t>(bytes + LARGE_PAGE);
+  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  const uintptr_t start = (reinterpret_cast<uintptr_t>(memory) + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE;
+  uint8_t* aligned = reinterpret_cast<uint8_t*>(start);
+#ifdef MADV_HUGEPAGE
+  madvise(aligned, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // where the system has none, pages stay small
+#endif
+  return {aligned, [memory, size](uint8_t*) { munmap(memory, size); }};
+}
 
 void make_panels(const Packed& w, int64_t n0, int64_t n1, uint8_t* out) {
   const Panels shape = shape_of(w);

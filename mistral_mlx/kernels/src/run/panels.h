@@ -10,6 +10,9 @@ namespace kernels {
 // Panels of the outputs [n0, n1) of packed weights, n0 a multiple of PANEL, into `out`.
 void make_panels(const Packed& w, int64_t n0, int64_t n1, uint8_t* out);
 
+// Memory in pages of 2 MB where the system has them, aligned to one. Throws std::bad_alloc.
+std::shared_ptr<uint8_t> large_memory(int64_t bytes);
+
 // The shape of weights without their data.
 inline Panels shape_of(const Packed& w) { return {nullptr, w.type, w.bits, w.group, w.n_out, w.n_in}; }
 
