@@ -6,7 +6,6 @@ import pytest
 from helpers.models import tiny_model
 from reference import forward
 
-from mistral_mlx import kernels
 from mistral_mlx.kernels import native
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.cache import make_cache
@@ -39,15 +38,6 @@ GRAPHS = {
         },
     },
 }
-
-
-@pytest.fixture(params=["native", "numpy", "mlx"])
-def _every_path(request, monkeypatch):
-    if request.param == "native" and not native.available:
-        pytest.skip(f"no native kernels: {native.missing}")
-    monkeypatch.setattr(native, "available", request.param == "native")
-    if request.param == "mlx":
-        monkeypatch.setattr(kernels, "on_cpu", lambda: False)
 
 
 def scaled_model(graph, **changes):

@@ -8,23 +8,12 @@ import numpy as np
 import pytest
 from oracles.graphs import CONFIGS, POSITIONS, random_ids, random_weights
 
-from mistral_mlx import kernels
-from mistral_mlx.kernels import native
 from mistral_mlx.model.args import ModelArgs, expected_shapes
 from mistral_mlx.model.cache import make_cache
 from mistral_mlx.model.mistral import Mistral
 
 MADE = json.loads((Path(__file__).parents[1] / "oracles" / "transformers_logits.json").read_text())
 EPS = 2e-4  # of logits up to 8; transformers rounds frequencies to float32
-
-
-@pytest.fixture(params=["native", "numpy", "mlx"])
-def _every_path(request, monkeypatch):
-    if request.param == "native" and not native.available:
-        pytest.skip(f"no native kernels: {native.missing}")
-    monkeypatch.setattr(native, "available", request.param == "native")
-    if request.param == "mlx":
-        monkeypatch.setattr(kernels, "on_cpu", lambda: False)
 
 
 def oracle_weights(args):
