@@ -36,9 +36,7 @@ void rows_times_block(const Block& block, int64_t first, const Panels& w, const 
         for (int j = 0; j < J; ++j) words[j] = ints_at(b + 4 * j * WIDTH);
 #pragma GCC unroll 12
         for (int m = 0; m < M; ++m) {
-          int32_t word;
-          std::memcpy(&word, code + m * stride, 4);
-          const Ints a = Ints{} + word;
+          const Ints a = all_words(code + m * stride);
 #pragma GCC unroll 4
           for (int j = 0; j < J; ++j) add_products(acc[m][j], a, words[j]);
         }

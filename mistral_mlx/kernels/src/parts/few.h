@@ -35,12 +35,6 @@ using SumsOf = ByteSums<PARTS_OF<BITS>>;
 template <int BITS, int S>
 void add_run(const Bytes (&codes)[RUN_BYTES], const uint8_t* const (&x)[S], SumsOf<BITS> (&sums)[S]);
 
-inline Ints all_words(const uint8_t* p) {
-  int32_t word;
-  std::memcpy(&word, p, 4);
-  return Ints{} + word;
-}
-
 // Asks for the line that comes this far behind the one in use, early into the L2 and then into the L1 cache: contiguous
 // lines the hardware asks for itself, but not across pages, and not soon enough.
 constexpr int64_t AHEAD_L1 = 1024, AHEAD_L2 = 4096;

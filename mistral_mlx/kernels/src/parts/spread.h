@@ -58,6 +58,13 @@ template <int BITS, bool MOVED = true>
   }
 }
 
+// The word at p in each lane.
+inline Ints all_words(const uint8_t* p) {
+  int32_t word;
+  std::memcpy(&word, p, 4);
+  return Ints{} + word;
+}
+
 // The scales or biases of WIDTH outputs.
 inline Vector floats_at(const uint8_t* p, Float type) {
   if (type == Float::bf16) return load_vector<Float::bf16>(p, 0);
