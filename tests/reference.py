@@ -14,8 +14,7 @@ def forward(args, weights, ids):
         p = f"model.layers.{layer}."
         x = x + attend(args, w, p + "self_attn.", norm(x, w[p + "input_layernorm.weight"], args.norm_eps), layer)
         h = norm(x, w[p + "post_attention_layernorm.weight"], args.norm_eps)
-        gate, up = h @ w[p + "mlp.gate_proj.weight"].T, h @ w[p + "mlp.up_proj.weight"].T
-        x = x + (gate / (1 + np.exp(-gate)) * up) @ w[p + "mlp.down_proj.weight"].T
+        x = x + (mixture(args, w, p + "block_sparse_moe.", h) if args.n_experts else swiglu(w, p + "mlp.", h))
     head = w.get("lm_head.weight", w["model.embed_tokens.weight"])
     return norm(x, w["model.norm.weight"], args.norm_eps) @ head.T
 
@@ -32,6 +31,25 @@ def attend(args, w, prefix, x, layer):
         p = np.exp(scores - scores.max(axis=1, keepdims=True))
         heads.append(p / p.sum(axis=1, keepdims=True) @ head(v, kv, args))
     return np.concatenate(heads, axis=1) @ w[prefix + "o_proj.weight"].T
+
+
+def swiglu(w, prefix, x, which=...):
+    """Return the feed-forward of ``[S, D]``; of stacked ones, the one called `which`."""
+    gate, up, down = (w[f"{prefix}{name}_proj.weight"][which] for name in ("gate", "up", "down"))
+    raised = x @ gate.T
+    return (raised / (1 + np.exp(-raised)) * (x @ up.T)) @ down.T
+
+
+def mixture(args, w, prefix, x):
+    """Jiang et al., 2024, section 2.1, token by token: experts share a softmax over the largest logits."""
+    rows = []
+    for token in x:
+        logits = w[prefix + "gate.weight"] @ token
+        chosen = sorted(range(args.n_experts), key=lambda e: -logits[e])[: args.n_experts_per_token]
+        p = np.exp(logits[chosen] - logits[chosen].max())
+        outputs = [swiglu(w, prefix + "switch_mlp.", token[None], e)[0] for e in chosen]
+        rows.append(p / p.sum() @ outputs)
+    return np.array(rows)
 
 
 def visible(n, window):

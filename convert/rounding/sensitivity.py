@@ -15,7 +15,7 @@ from mistral_mlx.convert.sources.source import Source
 from mistral_mlx.kernels.fallback.packing import decode, host
 from mistral_mlx.measure.evaluation import Window
 from mistral_mlx.model.args import ModelArgs
-from mistral_mlx.model.blocks import MATRICES
+from mistral_mlx.model.blocks import matrices
 from mistral_mlx.model.packing import Packing
 
 from .inputs import BlocksDone, Floats
@@ -23,7 +23,7 @@ from .streamed import EMBEDDING, Change, States, Streamed
 
 PROBE = Packing(4, 32)  # every group size that a weight may have is a multiple of it
 N_WINDOWS = 2
-KINDS = tuple(module.path for module in MATRICES)
+KINDS = tuple(module.path for module in matrices(n_experts=0))
 # In hundredths of a nat and rounded, what PROBE costs SmolLM2-135M and stories15M on WikiText-2, all blocks together.
 # Both have one table for embedding and head; that it counts for both in other models is a guess.
 USUAL = dict(zip(KINDS, (1, 1.5, 10, 4, 4, 6, 8), strict=True)) | {"model.embed_tokens": 15, "lm_head": 15}

@@ -15,11 +15,11 @@ from mistral_mlx.convert.sources.weights import HEAD
 from mistral_mlx.measure.evaluation import Logits, Window
 from mistral_mlx.model import blocks
 from mistral_mlx.model.cache import make_cache
+from mistral_mlx.model.feed_forward import Observe
 from mistral_mlx.model.layers import RMSNorm
-from mistral_mlx.model.mistral import Observe, TransformerBlock
+from mistral_mlx.model.mistral import TransformerBlock
 
 EMBEDDING = f"{blocks.EMBEDDING}.weight"
-WEIGHTS = {f"{module.path}.weight" for module in blocks.BLOCK}
 
 States = list[mx.array]  # of every window
 Change = Callable[[str, mx.array], mx.array]  # (name of a weight, the weight) to the weight that is used
@@ -48,11 +48,11 @@ class Streamed:
         """Return the transformer block `layer` with its weights, `change` having been applied to the matrices."""
         block = TransformerBlock(self.args)
         prefix, loaded = f"model.layers.{layer}.", []
-        for name, tensor in self.tensors.items():
-            if name.startswith(prefix) and name.removeprefix(prefix) in WEIGHTS:
-                weight = whole(tensor)
-                weight = change(name, weight) if change and weight.ndim == 2 else weight
-                loaded.append((name.removeprefix(prefix), weight))
+        for module in blocks.block(self.args.n_experts):
+            name = f"{module.path}.weight"
+            weight = whole(self.tensors[prefix + name])
+            weight = change(prefix + name, weight) if change and weight.ndim > 1 else weight
+            loaded.append((name, weight))
         block.load_weights(loaded)
         return block
 

@@ -160,8 +160,12 @@ def swiglu(x: mx.array, gate: Weight, up: Weight, norm: Norm | None = None) -> m
     """Return ``silu(h @ gate.T) * (h @ up.T)`` of ``h = norm(x)``."""
     if uses_native():
         return native.ext.swiglu(x, gate, up, norm)
-    gated, raised = products(x, [gate, up], norm)
-    return _gated(gated, raised) if on_cpu() else _fused_gated(gated, raised)
+    return gated(*products(x, [gate, up], norm))
+
+
+def gated(gate: mx.array, up: mx.array) -> mx.array:
+    """Return ``silu(gate) * up``."""
+    return _gated(gate, up) if on_cpu() else _fused_gated(gate, up)
 
 
 def attention(

@@ -25,6 +25,7 @@ class ReadyBlock(Ready):
         query_scale: QueryScale | None,
         scale: float,
         n_kv_heads: int,
+        n_used: int,
         copy: bool,
     ) -> None: ...
     def run(

@@ -13,7 +13,10 @@ from .weights import Norm, QueryScale, Rotation, Weight
 
 
 class ReadyBlock:
-    """A transformer block made ready: the weights of q, k, v, o, gate, up and down, the norms before q and gate."""
+    """A transformer block made ready: the weights of q, k, v, o, gate, up and down, the norms before q and gate.
+
+    Of a mixture of experts it is q, k, v, o, the router, and gate, up and down of all experts, ``[E, N, K]`` each.
+    """
 
     def __init__(
         self,
@@ -24,10 +27,14 @@ class ReadyBlock:
         scale: float,
         n_kv_heads: int,
         *,
+        n_used: int = 0,
         copy: bool,
     ) -> None:
-        """Make ready, with a copy of the weights or without one; `scale` is that of the scores."""
-        self.native = native.ext.ReadyBlock(weights, norms, rotation, query_scale, scale, n_kv_heads, copy)
+        """Make ready, with a copy of the weights or without one; `scale` is that of the scores.
+
+        A token uses `n_used` experts of a mixture; 0: there is no mixture.
+        """
+        self.native = native.ext.ReadyBlock(weights, norms, rotation, query_scale, scale, n_kv_heads, n_used, copy)
 
     def holds(self, arrays: list[mx.array]) -> bool:
         """Whether it was made of these arrays: the weights with scales and biases, then the norms."""

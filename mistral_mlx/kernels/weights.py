@@ -17,6 +17,11 @@ class Weight(NamedTuple):
     bits: int = 0
     mode: str = "affine"
 
+    def expert(self, e: int) -> "Weight":
+        """Return the weight of one expert, where this is that of all, ``[experts, N, K]``."""
+        scales, biases = (None if part is None else part[e] for part in (self.scales, self.biases))
+        return self._replace(weight=self.weight[e], scales=scales, biases=biases)
+
 
 class Norm(NamedTuple):
     """Root mean square normalization of the input of a product."""

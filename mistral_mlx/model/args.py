@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from mistral_mlx.errors import ConfigError, shown
 from mistral_mlx.kernels import QueryScale
 
-from .blocks import BLOCK, EMBEDDING, FINAL_NORM, HEAD, module_path
-from .families import FAMILY_DEFAULTS, MINISTRAL3_ROPE, QUERY_SCALES, family_of
+from .blocks import EMBEDDING, FINAL_NORM, HEAD, block, module_path
+from .families import FAMILY_DEFAULTS, MINISTRAL3_ROPE, MIXTURES, QUERY_SCALES, THETAS, family_of
 from .packing import Config, QuantizationArgs
 from .rope import Llama3, Yarn
-from .rope_config import SPELLINGS, read_rope
+from .rope_config import SPELLINGS, THETA, read_rope
 from .wrappers import text_part
 
-LIMITS = {"num_hidden_layers": 1024, "vocab_size": 1 << 22}
+LIMITS = {"num_hidden_layers": 1024, "vocab_size": 1 << 22, "num_local_experts": 256}
 MAX_SIZE = 1 << 20  # of any other dimension: far above every real model, far below what overflows
 MAX_POSITIONS = (1 << 31) - 1  # what an int of the kernels holds
 
@@ -28,6 +28,7 @@ _READ = frozenset(
     """num_attention_heads num_key_value_heads head_dim rms_norm_eps rope_theta rope_parameters rope_scaling
     sliding_window layer_types hidden_act attention_dropout attn_implementation use_flash_attention_2""".split()
 )
+_READ_OF_MIXTURES = frozenset({"num_local_experts", "num_experts_per_tok"})
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class ModelArgs:
     quantization: QuantizationArgs | None = None
     rope_scaling: Yarn | Llama3 | None = None
     query_scale: QueryScale | None = None
+    n_experts: int = 0  # of the feed-forward; 0: it is a single one
+    n_experts_per_token: int = 0
 
     @classmethod
     def from_config(cls, config: Config) -> "ModelArgs":
@@ -62,7 +65,7 @@ class ModelArgs:
         """
         outer, config = config, text_part(config)
         model_type = family_of(config, outer)
-        _refuse_unknown(config)
+        _refuse_unknown(config, _READ | _READ_OF_MIXTURES if model_type in MIXTURES else _READ)
         known = {**FAMILY_DEFAULTS[model_type], **config}
         dim, n_heads = _size(known, "hidden_size"), _size(known, "num_attention_heads")
         n_kv_heads = _size(known, "num_key_value_heads", default=n_heads)
@@ -75,7 +78,13 @@ class ModelArgs:
         positions = _count(known["max_position_embeddings"], "max_position_embeddings", MAX_POSITIONS)
         if model_type == "ministral3" and all(known.get(key) is None for key in SPELLINGS):
             known["rope_parameters"] = MINISTRAL3_ROPE
-        rope = read_rope(known, positions=positions, has_query_scale=model_type in QUERY_SCALES)
+        rope = read_rope(
+            known,
+            positions=positions,
+            has_query_scale=model_type in QUERY_SCALES,
+            usual_theta=THETAS.get(model_type, THETA),
+        )
+        n_experts, n_used = _experts(known) if model_type in MIXTURES else (0, 0)
         _count(n_heads * head_dim, "num_attention_heads times head_dim", MAX_SIZE)
         return cls(
             dim=dim,
@@ -97,6 +106,8 @@ class ModelArgs:
             quantization=QuantizationArgs.from_config(config) or QuantizationArgs.from_config(outer),
             rope_scaling=rope.scaling,
             query_scale=rope.query_scale,
+            n_experts=n_experts,
+            n_experts_per_token=n_used,
         )
 
     @property
@@ -110,20 +121,21 @@ def expected_shapes(args: ModelArgs) -> dict[str, tuple[int, ...]]:
     sizes = {
         "dim": args.dim,
         "hidden": args.hidden_dim,
+        "experts": args.n_experts,
         "queries": args.n_heads * args.head_dim,
         "keys": args.n_kv_heads * args.head_dim,
     }
-    block = [(m, (sizes[m.rows],) if m.columns is None else (sizes[m.rows], sizes[m.columns])) for m in BLOCK]
+    modules = [(module, tuple(sizes[word] for word in module.shape)) for module in block(args.n_experts)]
     shapes: dict[str, tuple[int, ...]] = {f"{EMBEDDING}.weight": (args.vocab_size, args.dim)}
     for layer in range(args.n_layers):
-        shapes |= {f"{module_path(layer, module)}.weight": shape for module, shape in block}
+        shapes |= {f"{module_path(layer, module)}.weight": shape for module, shape in modules}
     return shapes | {f"{FINAL_NORM}.weight": (args.dim,), f"{HEAD}.weight": (args.vocab_size, args.dim)}
 
 
-def _refuse_unknown(config: Config) -> None:
+def _refuse_unknown(config: Config, read: frozenset[str]) -> None:
     for key, value in config.items():
         # A leading underscore is how transformers writes what only concerns itself.
-        if _MATTERS.search(key) and key not in _READ and not key.startswith("_") and not _is_neutral(value):
+        if _MATTERS.search(key) and key not in read and not key.startswith("_") and not _is_neutral(value):
             raise ConfigError(f"config.json: {shown(key)} is {shown(value)}, which this program does not implement")
     if (act := config.get("hidden_act", "silu")) != "silu":
         raise ConfigError(f"config.json: hidden_act {shown(act)} is not supported; only 'silu' is")
@@ -171,6 +183,14 @@ def _head_dim(config: Config, dim: int, n_heads: int) -> int:
     if head_dim % 2:
         raise ConfigError(f"config.json: head_dim {head_dim} is odd; rotary embeddings need an even one")
     return head_dim
+
+
+def _experts(config: Config) -> tuple[int, int]:
+    """Return how many experts there are, and how many of them each token uses."""
+    n_experts, n_used = _size(config, "num_local_experts"), _size(config, "num_experts_per_tok")
+    if n_used > n_experts:
+        raise ConfigError(f"config.json: num_experts_per_tok {n_used} is more than num_local_experts {n_experts}")
+    return n_experts, n_used
 
 
 def _windows(config: Config, model_type: str, n_layers: int) -> tuple[int | None, ...]:

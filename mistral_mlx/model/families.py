@@ -16,7 +16,16 @@ FAMILY_DEFAULTS: dict[str, dict[str, object]] = {
         "head_dim": 128,
         "rms_norm_eps": 1e-5,
     },
+    "mixtral": {
+        "max_position_embeddings": 131_072,
+        "sliding_window": None,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+    },
 }
+THETAS = {"mixtral": 1_000_000.0}  # of rotary positions, where that is not transformers' usual 10,000
 MINISTRAL3_ROPE = {  # where a config of that family has neither spelling
     "rope_type": "yarn",
     "rope_theta": 1_000_000.0,
@@ -27,11 +36,13 @@ MINISTRAL3_ROPE = {  # where a config of that family has neither spelling
     "llama_4_scaling_beta": 0.1,
 }
 QUERY_SCALES = ("ministral3",)  # families that scale queries by their position
+MIXTURES = ("mixtral",)  # families whose feed-forward is a mixture of experts
 CLASSES = {
     "mistral": "MistralForCausalLM",
     "ministral": "MinistralForCausalLM",
     "llama": "LlamaForCausalLM",
     "ministral3": "Ministral3ForCausalLM",
+    "mixtral": "MixtralForCausalLM",
 }  # of transformers
 
 LATENT = "keys and values from a latent vector, and experts"

@@ -22,6 +22,11 @@ def remarks(args: ModelArgs) -> Iterator[str]:
             f"Ministral 8B with one window for all layers is exact up to {MINISTRAL_8B_WINDOW:,} tokens only; for "
             "longer texts convert Mistral's own files (params.json), which give each layer its window"
         )
+    if args.model_type == "mixtral" and set(args.sliding_window) != {None}:
+        yield (
+            "Mixtral has no sliding window, but this copy's config.json has one: behind it answers become much worse. "
+            "Set sliding_window to null there"
+        )
 
 
 def _is_short_medium(args: ModelArgs) -> bool:

@@ -48,6 +48,24 @@ class Linear(nn.Module):
         return QuantizedLinear(n_in, n_out, packing)
 
 
+class SwitchLinear(nn.Module):
+    """A product with one of the weights of several experts, ``[n_experts, n_out, n_in]``, without bias."""
+
+    def __init__(self, n_experts: int, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight = mx.zeros((n_experts, n_out, n_in))
+
+    @property
+    def parts(self) -> kernels.Weight:
+        """What a product needs; `kernels.Weight.expert` is that of one expert."""
+        return kernels.Weight(self["weight"])
+
+    def quantized(self, packing: Packing) -> "QuantizedSwitchLinear":
+        """Return the layer of the same shape whose weight is packed."""
+        n_experts, n_out, n_in = self.weight.shape
+        return QuantizedSwitchLinear(n_in, n_out, packing, n_experts)
+
+
 class Embedding(nn.Module):
     """A table ``[n_rows, dim]`` looked up by id; as a tied output head, its own transpose."""
 
@@ -78,13 +96,13 @@ class QuantizedLinear(nn.Module):
     ``[n_out, n_in / group_size]``. The float modes have scales of a byte, and no biases.
     """
 
-    def __init__(self, n_in: int, n_out: int, packing: Packing) -> None:
+    def __init__(self, n_in: int, n_out: int, packing: Packing, *experts: int) -> None:
         super().__init__()
         self.bits, self.group_size, self.mode = bits, group_size, mode = packing
-        self.weight = mx.zeros((n_out, n_in * bits // 32), mx.uint32)
-        self.scales = mx.zeros((n_out, n_in // group_size), mx.float32 if mode == "affine" else mx.uint8)
+        self.weight = mx.zeros((*experts, n_out, n_in * bits // 32), mx.uint32)
+        self.scales = mx.zeros((*experts, n_out, n_in // group_size), mx.float32 if mode == "affine" else mx.uint8)
         if mode == "affine":
-            self.biases = mx.zeros((n_out, n_in // group_size))
+            self.biases = mx.zeros((*experts, n_out, n_in // group_size))
 
     @property
     def parts(self) -> kernels.Weight:
@@ -96,6 +114,10 @@ class QuantizedLinear(nn.Module):
         """The dtype in which the layer's scales are stored, or that MLX gives the weights of float modes."""
         scales: mx.array = self["scales"]
         return scales.dtype if self.mode == "affine" else mx.bfloat16
+
+
+class QuantizedSwitchLinear(QuantizedLinear):
+    """A product with one of the packed weights of several experts, ``[n_experts, n_out, n_in]``."""
 
 
 class QuantizedEmbedding(QuantizedLinear):

@@ -136,8 +136,9 @@ def _expected_entries(
             _check_tied(args)
         elif f"{path}.scales" in entries:
             packing = _packing(args.quantization, path, shape)
-            grouped = (shape[0], shape[1] // packing.group_size)
-            expected[name] = ((shape[0], shape[1] * packing.bits // 32), ("U32",))
+            *lines, columns = shape
+            grouped = (*lines, columns // packing.group_size)
+            expected[name] = ((*lines, columns * packing.bits // 32), ("U32",))
             if packing.mode == "affine":
                 dtype = entries[f"{path}.scales"].dtype
                 expected[f"{path}.scales"] = (grouped, FLOAT_DTYPES)
@@ -158,7 +159,7 @@ def _packing(quantization: QuantizationArgs | None, path: str, shape: tuple[int,
     if quantization is None:
         raise CheckpointError(f"{shown(path)} has scales, but config.json has no quantization")
     packing = quantization.of(path)
-    if len(shape) != 2 or shape[1] % packing.group_size:
+    if len(shape) < 2 or shape[-1] % packing.group_size:
         raise CheckpointError(
             f"{shown(path)} of shape {list(shape)} cannot be packed in groups of {packing.group_size}"
         )

@@ -4,7 +4,7 @@ Module and weight names are those of HF transformers, so that folders interchang
 B batch, S new tokens, T keys, H and Hkv heads, Dh head_dim, D dim, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,15 +15,11 @@ from mistral_mlx.kernels.memory import copies_fit
 from . import blocks
 from .args import ModelArgs
 from .cache import RollingBufferCache, make_cache
+from .feed_forward import FeedForward, Mixture, Observe
 from .layers import Embedding, Linear, RMSNorm
 from .rope import rotation
 
-MATRICES = [tuple(module.path.split(".")) for module in blocks.MATRICES]
-NORMS = [module.path for module in blocks.NORMS]
-INPUTS = blocks.inputs()
 FEW_TOKENS = 16  # that go through all blocks at once; more are heard between blocks
-
-Observe = Callable[[tuple[str, ...], mx.array], None]  # (paths of modules, their inputs [B, S, K])
 
 
 class Attention(nn.Module):
@@ -62,29 +58,19 @@ class Attention(nn.Module):
         return x.reshape(*x.shape[:2], n_heads, self.head_dim).transpose(0, 2, 1, 3)  # [B, S, H*Dh] -> [B, H, S, Dh]
 
 
-class FeedForward(nn.Module):
-    """SwiGLU (Shazeer, 2020)."""
-
-    def __init__(self, args: ModelArgs) -> None:
-        super().__init__()
-        self.gate_proj = Linear(args.dim, args.hidden_dim)
-        self.up_proj = Linear(args.dim, args.hidden_dim)
-        self.down_proj = Linear(args.hidden_dim, args.dim)
-
-    def __call__(self, x: mx.array, norm: RMSNorm) -> mx.array:
-        """Return ``x`` plus the feed-forward of ``norm(x)``, ``[B, S, D]``."""
-        h = kernels.swiglu(x, self.gate_proj.parts, self.up_proj.parts, norm.parts)
-        return kernels.add_product(x, h, self.down_proj.parts)
-
-
 class TransformerBlock(nn.Module):
     """Attention and feed-forward, each normalized before and added to the residual stream after."""
 
     def __init__(self, args: ModelArgs) -> None:
         super().__init__()
         self._ready: kernels.ReadyBlock | None = None
+        self._leaves = [module.path.split(".") for module in blocks.block(args.n_experts)]
+        self._n_used = args.n_experts_per_token
         self.self_attn = Attention(args)
-        self.mlp = FeedForward(args)
+        if args.n_experts:
+            self.block_sparse_moe = Mixture(args)
+        else:
+            self.mlp = FeedForward(args)
         self.input_layernorm = RMSNorm(args.dim, args.norm_eps)
         self.post_attention_layernorm = RMSNorm(args.dim, args.norm_eps)
 
@@ -95,22 +81,24 @@ class TransformerBlock(nn.Module):
     def in_steps(self, x: mx.array, cache: RollingBufferCache) -> mx.array:
         """Return the same by attention and feed-forward, one after the other."""
         x = self.self_attn(x, self.input_layernorm, cache)
-        return self.mlp(x, self.post_attention_layernorm)
+        return self._feed_forward(x, self.post_attention_layernorm)
 
     def observed(self, x: mx.array, cache: RollingBufferCache, observe: Observe) -> mx.array:
         """Return the same product by product; `observe` sees the inputs of the matrices in the order of the table."""
-        attention, mlp = self.self_attn, self.mlp
+        attention = self.self_attn
+        before, after, *_ = blocks.inputs(n_experts=0)
         h = self.input_layernorm(x)
-        observe(INPUTS[0], h)
+        observe(before, h)
         q, k, v = kernels.products(h, [attention.q_proj.parts, attention.k_proj.parts, attention.v_proj.parts])
         h = attention.attend(q, k, v, cache)
-        observe(INPUTS[1], h)
+        observe(after, h)
         x = kernels.add_product(x, h, attention.o_proj.parts)
-        h = self.post_attention_layernorm(x)
-        observe(INPUTS[2], h)
-        h = kernels.swiglu(h, mlp.gate_proj.parts, mlp.up_proj.parts)
-        observe(INPUTS[3], h)
-        return kernels.add_product(x, h, mlp.down_proj.parts)
+        return self._feed_forward.observed(x, self.post_attention_layernorm, observe)
+
+    @property
+    def _feed_forward(self) -> FeedForward | Mixture:
+        found: FeedForward | Mixture = self["mlp"] if "mlp" in self else self["block_sparse_moe"]
+        return found
 
     def _at_once(self, x: mx.array, cache: RollingBufferCache) -> mx.array:
         """Return the same in one step of the native kernels."""
@@ -125,15 +113,14 @@ class TransformerBlock(nn.Module):
 
     def leaves(self) -> list[nn.Module]:
         """Return the layers that hold arrays: the matrices, then the norms."""
-        # An attribute would take ten times as long as an item, 300 times a token.
-        return [*(self[part][leaf] for part, leaf in MATRICES), *(self[name] for name in NORMS)]
+        return [_item(self, path) for path in self._leaves]
 
     def ready(self) -> kernels.ReadyBlock:
         """Return the block as the native kernels take it, made anew if one of its arrays was replaced."""
         leaves = self.leaves()
         arrays = [array for leaf in leaves for array in leaf.values()]
         if self._ready is None or not self._ready.holds(arrays):
-            attention, n = self["self_attn"], len(MATRICES)
+            attention, n = self["self_attn"], len(leaves) - len(blocks.NORMS)
             weights, norms = [leaf.parts for leaf in leaves[:n]], [leaf.parts for leaf in leaves[n:]]
             self._ready = kernels.ReadyBlock(
                 weights,
@@ -142,9 +129,17 @@ class TransformerBlock(nn.Module):
                 attention.query_scale,
                 attention.head_dim**-0.5,
                 attention.n_kv_heads,
+                n_used=self._n_used,
                 copy=copies_fit(weights),
             )
         return self._ready
+
+
+def _item(module: nn.Module, path: Sequence[str]) -> nn.Module:
+    """Return the part of `module` at `path`; by items, as attributes take ten times as long, 300 times a token."""
+    for name in path:
+        module = module[name]
+    return module
 
 
 class Decoder(nn.Module):

@@ -11,7 +11,7 @@ from .packing import Config
 from .rope import Llama3, Yarn, attention_factor
 
 SPELLINGS = ("rope_parameters", "rope_scaling")  # of transformers 5 and 4
-THETA = 10_000.0
+THETA = 10_000.0  # where neither a config nor its family says it
 
 TYPE_KEYS = ("rope_type", "type")
 COMMON = frozenset({*TYPE_KEYS, "rope_theta", "max_position_embeddings", "finetuned", "partial_rotary_factor"})
@@ -36,7 +36,7 @@ class Rope:
     query_scale: QueryScale | None = None
 
 
-def read_rope(config: Config, *, positions: int, has_query_scale: bool) -> Rope:
+def read_rope(config: Config, *, positions: int, has_query_scale: bool, usual_theta: float = THETA) -> Rope:
     """Return what `config` says, which is for so many `positions`.
 
     Raises ConfigError naming a key that is unknown, out of range, or disagrees with another one.
@@ -47,7 +47,7 @@ def read_rope(config: Config, *, positions: int, has_query_scale: bool) -> Rope:
     thetas += [part.theta for part in parts if part.theta is not None]
     if len(set(thetas)) > 1:
         raise ConfigError(f"config.json: rope_theta {thetas[0]} and rope_parameters.rope_theta {thetas[1]} disagree")
-    theta = thetas[0] if thetas else THETA
+    theta = thetas[0] if thetas else usual_theta
     found = [(part.scaling(theta), part.query_scale(allowed=has_query_scale)) for part in parts]
     if any(other != found[0] for other in found):
         raise ConfigError("config.json: rope_parameters and rope_scaling disagree; leave one of them out")

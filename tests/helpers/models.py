@@ -50,7 +50,7 @@ def tiny_weights(args, *, seed=0, dtype=np.float32):
     for name, shape in expected_shapes(args).items():
         if name == "lm_head.weight" and args.tie_word_embeddings:
             continue
-        scale = 1.0 if len(shape) == 1 else 2.0 / np.sqrt(shape[1])
+        scale = 1.0 if len(shape) == 1 else 2.0 / np.sqrt(shape[-1])
         weights[name] = (rng.normal(size=shape) * scale + (len(shape) == 1)).astype(dtype)
     return weights
 

@@ -10,15 +10,15 @@ import pytest
 ORDER = {
     "mistral_mlx": "version errors progress kernels files tokenizer prompt model sampling generation session measure "
     "__init__ convert cli",
-    "mistral_mlx.kernels": "native dtypes fallback weights ready __init__ memory",
+    "mistral_mlx.kernels": "native dtypes fallback weights ready __init__ experts memory",
     "mistral_mlx.kernels.fallback": "__init__ float_modes products search packing",
     "mistral_mlx.files": "__init__ json keys folder safetensors",
     "mistral_mlx.tokenizer": "__init__ versions named_templates detokenizer settings base document sentencepiece "
     "tekken huggingface choose",
     "mistral_mlx.prompt": "__init__ schema content tools messages structure calls mistral_formats infill budget meter "
     "sandbox template disguise encode official",
-    "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args known cache layers mistral "
-    "loading",
+    "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args known cache layers "
+    "feed_forward mistral loading",
     "mistral_mlx.sampling": "__init__ knobs options filters penalties dry logprobs device sampler",
     "mistral_mlx.generation": "__init__ snapshots stop channels timeline lazy stream",
     "mistral_mlx.session": "__init__ turns context_use fingerprint session saved_cache saved_messages saved",

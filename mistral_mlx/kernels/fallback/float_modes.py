@@ -25,19 +25,20 @@ Table = NDArray[np.uint16 | np.uint32]
 
 
 def unpack(mode: str, weight: mx.array, scales: mx.array) -> tuple[mx.array, ...]:
-    """Return the same weights: for mxfp4 affine (codes, scales, biases), else bfloat16."""
+    """Return the same weights, ``[..., K]``: for mxfp4 affine (codes, scales, biases), else bfloat16."""
     codes, exponents = np.asarray(weight).view(np.uint8), np.asarray(scales)
     if mode == "mxfp4":
         unpacked = mx.array(_affine_codes()[codes].view(np.uint32))
         held = mx.array(_affine_scales()[exponents]).view(mx.bfloat16)
         return unpacked, held, held * -AFFINE_ZERO
     table, per_scale = _values(mode), GROUP_SIZES[mode] * CODE_BITS[mode] // 8  # bytes of codes
-    out = np.empty(codes.shape, table.dtype)
-    step = max(1, BLOCK_BYTES // codes.shape[1])
-    for i in range(0, len(codes), step):
-        high = np.repeat(exponents[i : i + step].astype(np.uint16) << np.uint16(8), per_scale, axis=1)
-        out[i : i + step] = table[high | codes[i : i + step]]
-    return (mx.array(out.view(np.uint16)).view(mx.bfloat16),)
+    rows, row_exponents = (part.reshape(-1, part.shape[-1]) for part in (codes, exponents))
+    out = np.empty(rows.shape, table.dtype)
+    step = max(1, BLOCK_BYTES // rows.shape[1])
+    for i in range(0, len(rows), step):
+        high = np.repeat(row_exponents[i : i + step].astype(np.uint16) << np.uint16(8), per_scale, axis=1)
+        out[i : i + step] = table[high | rows[i : i + step]]
+    return (mx.array(out.reshape(codes.shape).view(np.uint16)).view(mx.bfloat16),)
 
 
 @cache

@@ -147,12 +147,13 @@ NB_MODULE(_ext, m) {
       .def(
           "__init__",
           [](kernels::ReadyBlock* self, const nb::sequence& weights, const std::vector<Norm>& norms,
-             const nb::tuple& rotation, const GivenScale& query_scale, float scale, int kv_heads, bool copy) {
-            new (self) kernels::ReadyBlock(
-                {weights_of(weights), norms, rotation_of(rotation), query_scale_of(query_scale), scale, kv_heads},
-                copy);
+             const nb::tuple& rotation, const GivenScale& query_scale, float scale, int kv_heads, int experts_used,
+             bool copy) {
+            new (self) kernels::ReadyBlock({weights_of(weights), norms, rotation_of(rotation),
+                                            query_scale_of(query_scale), scale, kv_heads, experts_used},
+                                           copy);
           },
-          "weights"_a, "norms"_a, "rotation"_a, "query_scale"_a.none(), "scale"_a, "n_kv_heads"_a, "copy"_a)
+          "weights"_a, "norms"_a, "rotation"_a, "query_scale"_a.none(), "scale"_a, "n_kv_heads"_a, "n_used"_a, "copy"_a)
       .def("run", &kernels::ReadyBlock::run, "x"_a, "keys"_a, "values"_a, nb::kw_only(), "position"_a, "window"_a,
            "slots"_a);
   nb::class_<kernels::ReadyModel, kernels::Ready>(m, "ReadyModel", "All blocks of a model, its last norm and its head.")

@@ -41,18 +41,47 @@ void make_own(mx::array& array) {
   array.overwrite_descriptor(own);
 }
 
-// The weights and norms of a block, checked as they are added.
-void add_block(Inputs& in, const std::vector<Weight>& weights, const std::vector<NormWeight>& norms, int dim,
-               int n_kv) {
-  require(weights.size() == 7 && norms.size() == 2 && norms[0] && norms[1], "a block has 7 weights and 2 norms");
-  const int n_q = weights[0].weight.shape(0), hidden = weights[4].weight.shape(0);
-  const int n_out[] = {n_q, n_kv, n_kv, dim, hidden, hidden, dim}, n_in[] = {dim, dim, dim, n_q, dim, dim, hidden};
-  for (int i = 0; i < 7; ++i) {
-    require(weights[i].weight.ndim() == 2 && weights[i].weight.shape(0) == n_out[i],
-            "the weights of a block do not fit together");
-    in.add(weights[i], n_in[i]);
+void add_attention(Inputs& in, const std::vector<Weight>& weights, int dim, int n_kv) {
+  const int n_q = weights[0].weight.shape(0), n_out[] = {n_q, n_kv, n_kv, dim};
+  for (int i = 0; i < 4; ++i) {
+    require(weights[i].weight.shape(0) == n_out[i], "the weights of a block do not fit together");
+    in.add(weights[i], i == 3 ? n_q : dim);
   }
   require(n_q % n_kv == 0, "the heads are no multiple of those of the keys");
+}
+
+void add_mlp(Inputs& in, const std::vector<Weight>& weights, int dim) {
+  const int hidden = weights[4].weight.shape(0), n_out[] = {hidden, hidden, dim};
+  for (int i = 0; i < 3; ++i) {
+    require(weights[4 + i].weight.shape(0) == n_out[i], "the weights of a block do not fit together");
+    in.add(weights[4 + i], i == 2 ? hidden : dim);
+  }
+}
+
+void add_mixture(Inputs& in, const std::vector<Weight>& weights, int dim, int used) {
+  const int n = weights[4].weight.shape(0);
+  require(used <= n, "a token cannot use more experts than there are");
+  in.add(weights[4], dim);
+  require(weights[5].weight.ndim() == 3, "weights of experts must be [experts, n_out, n_in]");
+  const int hidden = weights[5].weight.shape(1), n_out[] = {hidden, hidden, dim};
+  for (int i = 0; i < 3; ++i) {
+    const mx::array& w = weights[5 + i].weight;
+    require(w.ndim() == 3 && w.shape(0) == n && w.shape(1) == n_out[i], "the experts do not fit together");
+    in.add_experts(weights[5 + i], i == 2 ? hidden : dim);
+  }
+}
+
+// The weights and norms of a block, checked as they are added.
+void add_block(Inputs& in, const BlockWeights& given, int dim) {
+  const auto& [weights, norms] = std::tie(given.weights, given.norms);
+  require(weights.size() == (given.experts_used > 0 ? 8 : 7) && norms.size() == 2 && norms[0] && norms[1],
+          "a block has 7 weights, or 8 with a mixture of experts, and 2 norms");
+  for (size_t i = 0; i < 5; ++i) require(weights[i].weight.ndim() == 2, "a weight must be [n_out, n_in]");
+  add_attention(in, weights, dim, given.kv_heads * static_cast<int>(given.rotation.head_dim()));
+  if (given.experts_used > 0)
+    add_mixture(in, weights, dim, given.experts_used);
+  else
+    add_mlp(in, weights, dim);
   for (const NormWeight& norm : norms) in.add(*norm, dim);
 }
 
@@ -73,23 +102,51 @@ std::shared_ptr<void> copied_in_place(const std::vector<Matrix*>& matrices, cons
   return copies.memory;
 }
 
+Mixture mixture_at(const Form* forms, const std::vector<mx::array>& in, size_t& at, int64_t dim, int used) {
+  Mixture mixture{matrix_at(forms[0], in, at, dim), {}, used};
+  const int64_t n = outputs_of(mixture.router);
+  const Matrix gate = matrix_at(forms[1], in, at, dim), up = matrix_at(forms[2], in, at, dim),
+               down = matrix_at(forms[3], in, at, outputs_of(gate) / n);
+  const std::vector<Matrix> gates = experts_of(gate, n), ups = experts_of(up, n), downs = experts_of(down, n);
+  for (int64_t e = 0; e < n; ++e) mixture.experts.push_back({gates[e], ups[e], downs[e]});
+  return mixture;
+}
+
 // What add_block added, read back.
 Block block_at(const Form* forms, const std::vector<mx::array>& in, size_t& at, int64_t dim,
                const BlockWeights& given) {
-  const int64_t size = given.rotation.head_dim();
-  std::vector<Matrix> w;
-  for (int i = 0; i < 7; ++i)
-    w.push_back(matrix_at(forms[i], in, at, i == 3 ? outputs_of(w[0]) : i == 6 ? outputs_of(w[4]) : dim));
-  const Norm attention_norm = norm_at(in, at, given.norms[0]->second),
-             mlp_norm = norm_at(in, at, given.norms[1]->second);
-  return {attention_norm, mlp_norm,
-          w[0],           w[1],
-          w[2],           w[3],
-          w[4],           w[5],
-          w[6],           outputs_of(w[0]) / size,
-          given.kv_heads, size,
-          given.rotation, given.query_scale,
-          given.scale};
+  Block b{};
+  b.q = matrix_at(forms[0], in, at, dim);
+  b.k = matrix_at(forms[1], in, at, dim);
+  b.v = matrix_at(forms[2], in, at, dim);
+  b.o = matrix_at(forms[3], in, at, outputs_of(b.q));
+  if (given.experts_used > 0) {
+    b.mixture = mixture_at(forms + 4, in, at, dim, given.experts_used);
+  } else {
+    b.mlp.gate = matrix_at(forms[4], in, at, dim);
+    b.mlp.up = matrix_at(forms[5], in, at, dim);
+    b.mlp.down = matrix_at(forms[6], in, at, outputs_of(b.mlp.gate));
+  }
+  b.attention_norm = norm_at(in, at, given.norms[0]->second);
+  b.mlp_norm = norm_at(in, at, given.norms[1]->second);
+  b.kv_heads = given.kv_heads;
+  b.head_dim = given.rotation.head_dim();
+  b.heads = outputs_of(b.q) / b.head_dim;
+  b.rotation = given.rotation;
+  b.query_scale = given.query_scale;
+  b.scale = given.scale;
+  return b;
+}
+
+std::vector<Matrix*> matrices_of(Block& b) {
+  std::vector<Matrix*> all{&b.q, &b.k, &b.v, &b.o};
+  if (b.mixture) {
+    all.push_back(&b.mixture->router);
+    for (FeedForward& expert : b.mixture->experts) all.insert(all.end(), {&expert.gate, &expert.up, &expert.down});
+  } else {
+    all.insert(all.end(), {&b.mlp.gate, &b.mlp.up, &b.mlp.down});
+  }
+  return all;
 }
 
 // Keys and values of a block that the operation writes into, and what must be copied there first.
@@ -131,14 +188,13 @@ ReadyBlock::ReadyBlock(const BlockWeights& given, bool copy) {
   const int dim = given.norms.empty() || !given.norms[0] ? 0 : given.norms[0]->first.size();
   auto state = std::make_shared<State>();
   Inputs in(mx::array(0.0f));  // in place of x, which is given later
-  add_block(in, given.weights, given.norms, dim, given.kv_heads * static_cast<int>(given.rotation.head_dim()));
+  add_block(in, given, dim);
   for (const Weight& weight : given.weights) keep(originals_, weight);
   for (const NormWeight& norm : given.norms) originals_.push_back(norm->first);
   mx::eval(in.arrays);
   size_t at = 1;
   state->block = block_at(in.forms.data(), in.arrays, at, dim, given);
-  Block& b = state->block;
-  if (copy) state->copies = copied_in_place({&b.q, &b.k, &b.v, &b.o, &b.gate, &b.up, &b.down}, in.arrays);
+  if (copy) state->copies = copied_in_place(matrices_of(state->block), in.arrays);
   state->arrays = std::move(in.arrays);
   state_ = std::move(state);
 }

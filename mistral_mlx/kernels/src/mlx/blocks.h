@@ -6,12 +6,14 @@
 namespace kernels {
 
 struct BlockWeights {
-  std::vector<Weight> weights;    // of q, k, v, o, gate, up and down
+  // Of q, k, v, o, gate, up and down; of a mixture q, k, v, o, router, and gate, up and down of all experts.
+  std::vector<Weight> weights;
   std::vector<NormWeight> norms;  // before q and before gate
   Rotation rotation;
   QueryScale query_scale;
   float scale;
   int kv_heads;
+  int experts_used;  // by a token; 0: it is no mixture
 };
 
 // Weights made ready once for many calls: whole, and with `copy` copied as the kernels read them fastest.

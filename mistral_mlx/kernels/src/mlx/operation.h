@@ -116,25 +116,14 @@ struct Inputs {
   explicit Inputs(const mx::array& x) : arrays{as_float(x)} {}
 
   void add(const Weight& w, int64_t n_in) {
-    require(w.weight.ndim() == 2 && w.weight.size() > 0, "a weight must be [n_out, n_in], and not empty");
-    arrays.push_back(whole(w.weight));
-    forms.push_back(w.scales ? Form{w.bits, w.group_size} : Form{0, 0});
-    if (!w.scales) {
-      float_type(w.weight);
-      return require(w.weight.shape(1) == n_in, "x and weight do not fit together");
-    }
-    require(w.group_size == 32 || w.group_size == 64 || w.group_size == 128, "group_size must be 32, 64 or 128");
-    require((w.bits >= 2 && w.bits <= 6) || w.bits == 8, "bits must be 2, 3, 4, 5, 6 or 8");
-    require(w.weight.dtype() == mx::uint32, "a packed weight must be uint32");
-    require(n_in % w.group_size == 0 && int64_t{w.weight.shape(1)} * 32 == n_in * w.bits,
-            "x and weight do not fit together");
-    require(
-        w.scales->ndim() == 2 && w.scales->shape(0) == w.weight.shape(0) && w.scales->shape(1) == n_in / w.group_size,
-        "weight and scales do not fit together");
-    require(w.biases && w.scales->shape() == w.biases->shape() && w.scales->dtype() == w.biases->dtype(),
-            "scales and biases do not fit together");
-    float_type(*w.scales);
-    arrays.insert(arrays.end(), {whole(*w.scales), whole(*w.biases)});
+    require(w.weight.ndim() == 2, "a weight must be [n_out, n_in]");
+    add_lines(w, n_in);
+  }
+
+  // A weight of each expert, [experts, n_out, n_in], whose rows are read back as those of one weight.
+  void add_experts(const Weight& w, int64_t n_in) {
+    require(w.weight.ndim() == 3, "weights of experts must be [experts, n_out, n_in]");
+    add_lines(w, n_in);
   }
 
   void add(const std::pair<mx::array, float>& norm, int64_t n_in) {
@@ -145,21 +134,67 @@ struct Inputs {
 
   std::vector<mx::array> arrays;
   std::vector<Form> forms;
+
+ private:
+  void add_lines(const Weight& w, int64_t n_in) {
+    require(w.weight.size() > 0, "a weight must not be empty");
+    arrays.push_back(whole(w.weight));
+    forms.push_back(w.scales ? Form{w.bits, w.group_size} : Form{0, 0});
+    if (!w.scales) {
+      float_type(w.weight);
+      return require(w.weight.shape(-1) == n_in, "x and weight do not fit together");
+    }
+    require(w.group_size == 32 || w.group_size == 64 || w.group_size == 128, "group_size must be 32, 64 or 128");
+    require((w.bits >= 2 && w.bits <= 6) || w.bits == 8, "bits must be 2, 3, 4, 5, 6 or 8");
+    require(w.weight.dtype() == mx::uint32, "a packed weight must be uint32");
+    require(n_in % w.group_size == 0 && int64_t{w.weight.shape(-1)} * 32 == n_in * w.bits,
+            "x and weight do not fit together");
+    mx::Shape groups = w.weight.shape();
+    groups.back() = static_cast<int>(n_in / w.group_size);
+    require(w.scales->shape() == groups, "weight and scales do not fit together");
+    require(w.biases && w.scales->shape() == w.biases->shape() && w.scales->dtype() == w.biases->dtype(),
+            "scales and biases do not fit together");
+    float_type(*w.scales);
+    arrays.insert(arrays.end(), {whole(*w.scales), whole(*w.biases)});
+  }
 };
+
+inline int64_t rows_of(const mx::array& a) { return static_cast<int64_t>(a.size()) / a.shape(-1); }
 
 // What was added, read back in the same order; `at` moves on.
 inline Matrix matrix_at(const Form& form, const std::vector<mx::array>& in, size_t& at, int64_t n_in) {
   const mx::array* w = &in[at];
   at += form.bits ? 3 : 1;
-  if (form.bits == 0) return Dense{w->data<void>(), float_type(*w), w->shape(0), n_in};
+  if (form.bits == 0) return Dense{w->data<void>(), float_type(*w), rows_of(*w), n_in};
   return Packed{w[0].data<uint8_t>(),
                 w[1].data<void>(),
                 w[2].data<void>(),
                 float_type(w[1]),
                 form.bits,
                 form.group_size,
-                w[0].shape(0),
+                rows_of(w[0]),
                 n_in};
+}
+
+// The weights of n experts that were added together, one after the other.
+inline std::vector<Matrix> experts_of(const Matrix& all, int64_t n) {
+  std::vector<Matrix> experts;
+  for (int64_t e = 0; e < n; ++e) {
+    Matrix one = all;
+    if (Packed* w = std::get_if<Packed>(&one)) {
+      w->n_out /= n;
+      const int64_t row = e * w->n_out, line = row * w->groups() * float_bytes(w->type);
+      w->codes += row * w->row_bytes();
+      w->scales = static_cast<const char*>(w->scales) + line;
+      w->biases = static_cast<const char*>(w->biases) + line;
+    } else {
+      Dense& dense = std::get<Dense>(one);
+      dense.n_out /= n;
+      dense.weights = static_cast<const char*>(dense.weights) + e * dense.n_out * dense.n_in * float_bytes(dense.type);
+    }
+    experts.push_back(one);
+  }
+  return experts;
 }
 
 inline Norm norm_at(const std::vector<mx::array>& in, size_t& at, float eps) {

@@ -81,7 +81,7 @@ void store_and_attend(const Block& b, const Ring& ring, const Heads& x) {
 
 void run_block(const Block& b, const Ring& ring, const float* x, int64_t batch, int64_t tokens, float* out) {
   const int64_t n_q = b.heads * b.head_dim, n_kv = b.kv_heads * b.head_dim, dim = inputs_of(b.q),
-                hidden = outputs_of(b.gate), rows = batch * tokens;
+                hidden = b.mixture ? 0 : outputs_of(b.mlp.gate), rows = batch * tokens;
   float* q = reinterpret_cast<float*>(
       workspace<Slot::block>(rows * (2 * n_q + 2 * n_kv + dim + hidden) * static_cast<int64_t>(sizeof(float))));
   float *k = q + rows * n_q, *v = k + rows * n_kv, *h = v + rows * n_kv, *sum = h + rows * n_q,
@@ -92,8 +92,9 @@ void run_block(const Block& b, const Ring& ring, const float* x, int64_t batch, 
   rotate_in_place(b, {}, ring.position, b.kv_heads, heads, k);
   store_and_attend(b, ring, heads);
   compute({{b.o}, h, rows, {}, Products::ADD, x, {sum}});
-  compute({{b.gate, b.up}, sum, rows, b.mlp_norm, Products::SWIGLU, nullptr, {gated}});
-  compute({{b.down}, gated, rows, {}, Products::ADD, sum, {out}});
+  if (b.mixture) return add_mixture(*b.mixture, b.mlp_norm, sum, rows, out);
+  compute({{b.mlp.gate, b.mlp.up}, sum, rows, b.mlp_norm, Products::SWIGLU, nullptr, {gated}});
+  compute({{b.mlp.down}, gated, rows, {}, Products::ADD, sum, {out}});
 }
 
 void run_model(const Model& model, const std::vector<Ring>& rings, const float* x, int64_t batch, int64_t tokens,

@@ -1,12 +1,16 @@
 // A whole transformer block: what costs more to schedule than to compute goes into one operation.
 #pragma once
+#include "mixture.h"
 #include "steps.h"
 
 namespace kernels {
 
+// The products of a block by the names of its layers.
 struct Block {
   Norm attention_norm, mlp_norm;
-  Matrix q, k, v, o, gate, up, down;  // the products of a block by the names of its layers
+  Matrix q, k, v, o;
+  FeedForward mlp;                 // or, in its place:
+  std::optional<Mixture> mixture;  // of experts
   int64_t heads, kv_heads, head_dim;
   Rotation rotation;
   QueryScale query_scale;

@@ -14,7 +14,7 @@ namespace {
 
 std::atomic<bool> exact_codes{false};
 
-// The shape of packed weights, also of those that are not in panels; false: of none.
+// The shape of packed weights, also of those that are not in panels; nothing: of plain ones.
 std::optional<Panels> packed_shape(const Matrix& w) {
   if (const Panels* panels = std::get_if<Panels>(&w)) return *panels;
   if (const Packed* packed = std::get_if<Packed>(&w)) return shape_of(*packed);
@@ -37,7 +37,8 @@ void multiply_packed(decltype(Kernels::few) product, const Packed& w, const Roun
 // The rows of a product as its matrices want them: rounded once for those of the same bits and group.
 class Inputs {
  public:
-  Inputs(const Products& p, const float* x) : x_(x), rows_(p.rows), few_(p.rows <= active().few_rows) {
+  Inputs(const Products& p, const float* x)
+      : x_(x), rows_(p.rows), few_(p.rows <= active().few_rows), exact_(p.exact || exact()) {
     int64_t bytes = 0;
     for (const Matrix& w : p.weights) {
       const auto packed = packed_shape(w);
@@ -108,7 +109,7 @@ class Inputs {
 
   const float* x_;
   int64_t rows_;
-  bool few_, exact_ = exact();
+  bool few_, exact_;
   std::vector<int> sources_;   // per matrix: which of the rows below
   std::vector<Panels> kinds_;  // the first matrix of each width and group
   std::vector<Rounded> rounded_;

@@ -27,6 +27,7 @@ struct Products {
   Then then;                 // ADD: y[0] = residual + x W[0]^T.  SWIGLU: y[0] = silu(x W[0]^T) * x W[1]^T
   const float* residual;     // [rows, n_out]
   std::vector<float*> y;     // [rows, n_out] each
+  bool exact = false;        // round as after set_exact(true)
 };
 void compute(const Products& p);
 

@@ -11,7 +11,7 @@
 
 namespace kernels {
 
-enum class Slot { normalized, rounded, scratch, panels, second, angles, block, model };
+enum class Slot { normalized, rounded, scratch, panels, second, angles, block, mixture, model };
 
 template <Slot SLOT>
 char* workspace(int64_t bytes) {
