@@ -1,5 +1,5 @@
-// Whole models of two blocks, from their own weights and from copies, against token by token on the portable kernels;
-// and packing against the steps of the codes.
+// Whole models of two blocks, one with a mixture of experts, from their own weights and from copies, against token by
+// token on the portable kernels; and packing against the steps of the codes.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -15,36 +15,34 @@
 namespace kernels::check {
 namespace {
 
-constexpr int64_t DIM = 96, HIDDEN = 160, HEADS = 6, KV_HEADS = 2, HEAD_DIM = 20, VOCABULARY = 45, TOKENS = 150;
+constexpr int64_t DIM = 96, HIDDEN = 160, HEADS = 6, KV_HEADS = 2, HEAD_DIM = 20, VOCABULARY = 45, TOKENS = 150,
+                  EXPERTS = 3;
 
 // Weights of a model, packed ones of 4 bits and plain ones, and the same in copies.
 class Weights {
  public:
   explicit Weights(bool copy) {
-    for (int i = 0; i < 2; ++i) {
-      Copies block =
-          whole({packed(HEADS * HEAD_DIM, DIM), packed(KV_HEADS * HEAD_DIM, DIM), packed(KV_HEADS * HEAD_DIM, DIM),
-                 plain(DIM, HEADS * HEAD_DIM), packed(HIDDEN, DIM), packed(HIDDEN, DIM), packed(DIM, HIDDEN)},
-                copy);
-      const auto& m = block.matrices;
-      model.blocks.push_back({norm(),
-                              norm(),
-                              m[0],
-                              m[1],
-                              m[2],
-                              m[3],
-                              m[4],
-                              m[5],
-                              m[6],
-                              HEADS,
-                              KV_HEADS,
-                              HEAD_DIM,
-                              {std::vector<double>(HEAD_DIM / 2, 0.3), 1},
-                              {0.1, 40},
-                              0.2f});
+    for (const bool mixture : {false, true}) {
+      Block& b = model.blocks.emplace_back();
+      b.q = whole(packed(HEADS * HEAD_DIM, DIM), copy);
+      b.k = whole(packed(KV_HEADS * HEAD_DIM, DIM), copy);
+      b.v = whole(packed(KV_HEADS * HEAD_DIM, DIM), copy);
+      b.o = whole(plain(DIM, HEADS * HEAD_DIM), copy);
+      if (mixture) {
+        b.mixture = Mixture{whole(packed(EXPERTS, DIM), copy), {}, 2};
+        for (int i = 0; i < EXPERTS; ++i) b.mixture->experts.push_back(feed_forward(copy));
+      } else {
+        b.mlp = feed_forward(copy);
+      }
+      b.attention_norm = norm();
+      b.mlp_norm = norm();
+      b.heads = HEADS, b.kv_heads = KV_HEADS, b.head_dim = HEAD_DIM;
+      b.rotation = {std::vector<double>(HEAD_DIM / 2, 0.3), 1};
+      b.query_scale = {0.1, 40};
+      b.scale = 0.2f;
     }
     model.norm = norm();
-    model.head = whole({packed(VOCABULARY, DIM)}, copy).matrices[0];
+    model.head = whole(packed(VOCABULARY, DIM), copy);
   }
 
   Model model;
@@ -60,11 +58,15 @@ class Weights {
   Matrix plain(int64_t n_out, int64_t n_in) {
     return Dense{add(Data::floats(Float::f16, n_out * n_in)), Float::f16, n_out, n_in};
   }
-  Copies whole(const std::vector<Matrix>& matrices, bool copy) {
-    if (!copy) return {matrices, nullptr};
-    const Copies copies = copied(matrices);
+  FeedForward feed_forward(bool copy) {
+    Matrix gate = whole(packed(HIDDEN, DIM), copy), up = whole(packed(HIDDEN, DIM), copy);
+    return {gate, up, whole(packed(DIM, HIDDEN), copy)};
+  }
+  Matrix whole(const Matrix& matrix, bool copy) {
+    if (!copy) return matrix;
+    const Copies copies = copied({matrix});
     memory_.push_back(copies.memory);
-    return copies;
+    return copies.matrices[0];
   }
 
   std::vector<Data> data_;
