@@ -1,8 +1,6 @@
 // Weights in panels, see panels.h.
 #include "panels.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstring>
 #include <mutex>
@@ -10,12 +8,12 @@
 #include <stdexcept>
 
 #include "../parts/scalars.h"
+#include "large_pages.h"
 #include "pool.h"
 
 namespace kernels {
 namespace {
 
-constexpr int64_t LARGE_PAGE = 2 << 20;
 constexpr int64_t COPIED_BYTES = 1 << 18;  // of plain weights in one piece of work
 
 typedef uint32_t Four __attribute__((vector_size(16)));
@@ -122,9 +120,7 @@ std::shared_ptr<uint8_t> large_memory(int64_t bytes) {
   if (memory == MAP_FAILED) throw std::bad_alloc();
   const uintptr_t start = (reinterpret_cast<uintptr_t>(memory) + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE;
   uint8_t* aligned = reinterpret_cast<uint8_t*>(start);
-#ifdef MADV_HUGEPAGE
-  madvise(aligned, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // where the system has none, pages stay small
-#endif
+  ask_for_large_pages(aligned, bytes);
   return {aligned, [memory, size](uint8_t*) { munmap(memory, size); }};
 }
 

@@ -26,28 +26,17 @@ constexpr int LARGEST_BITS_AS_BYTES = 6, CODE_BYTES = 2, START = 0;
 #include "../../parts/few.h"
 #include "../../parts/many.h"
 #include "../../parts/passes.h"
+#ifdef __AVXVNNI__
+#include "../../parts/vnni.h"
+#endif
 
 namespace kernels {
 namespace {
 
 #ifdef __AVXVNNI__
-// sum += four products of an unsigned and a signed byte, in each lane.
-inline void add_dot(Ints& sum, Bytes unsigned_bytes, Ints signed_bytes) {
+void add_dot(Ints& sum, Bytes unsigned_bytes, Ints signed_bytes) {
   sum = (Ints)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)unsigned_bytes, (__m256i)signed_bytes);
 }
-
-template <int BITS, int S>
-void add_run(const Bytes (&codes)[RUN_BYTES], const uint8_t* const (&x)[S], SumsOf<BITS> (&sums)[S]) {
-#pragma GCC unroll 8
-  for (int v = 0; v < RUN_BYTES; ++v)
-#pragma GCC unroll 4
-    for (int s = 0; s < S; ++s) {
-      add_dot(sums[s].high[0], codes[v], all_words(x[s] + 8 * v));
-      add_dot(sums[s].low[0], codes[v], all_words(x[s] + 8 * v + 4));
-    }
-}
-
-void add_products(Ints& sum, Ints activations, Ints codes) { add_dot(sum, (Bytes)activations, codes); }
 #else
 // Two products of 16 bits, in each lane.
 inline Ints dot_words(Ints a, Ints b) { return (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b); }

@@ -6,8 +6,9 @@
 namespace kernels {
 namespace {
 
-constexpr int64_t TILE_ROWS = 16;       // rows, and outputs, of a tile
-constexpr int64_t GROUPS_TOGETHER = 4;  // whose integers are kept, 16 KB
+constexpr int64_t TILE_ROWS = 16;                // rows, and outputs, of a tile
+constexpr int64_t GROUPS_TOGETHER = 4;           // whose integers are kept, 16 KB
+constexpr int64_t PLANE = 2 * TILE_ROWS * TILE;  // sums of one plane of a group
 
 // Shapes of the tiles 0 to 3, the sums of two times two tiles; 4 and 5, activations; 6 and 7, weights.
 struct alignas(64) TileShapes {
@@ -55,7 +56,6 @@ void sums_of_group(const uint8_t* x, int64_t stride, const uint8_t* codes, int64
 template <int M, int PLANES>
 void add_sums(const Block& block, const int32_t* sums, int64_t g0, int64_t g1, const float* x_scales,
               const float* x_sums, int64_t group_stride, bool first, float* y, int64_t y_stride, int64_t n_left) {
-  constexpr int64_t PLANE = 2 * TILE_ROWS * TILE;
   Vector sum[M][2];
 #pragma GCC unroll 4
   for (int m = 0; m < M; ++m)
@@ -86,8 +86,8 @@ void add_sums(const Block& block, const int32_t* sums, int64_t g0, int64_t g1, c
 template <int PLANES, int TILES>
 void rows_meet_block(const Block& block, const Panels& w, const Rounded& x, int64_t row, int64_t k0, int64_t k1,
                      float* y, int64_t y_stride, int64_t n_left) {
-  alignas(64) int32_t sums[GROUPS_TOGETHER * 2 * TILE_ROWS * TILE];
-  constexpr int64_t STEP = GROUPS_TOGETHER / PLANES, PLANE = 2 * TILE_ROWS * TILE;
+  alignas(64) int32_t sums[GROUPS_TOGETHER * PLANE];
+  constexpr int64_t STEP = GROUPS_TOGETHER / PLANES;
   const int64_t n_groups = (k1 - k0) / w.group,
                 rows = x.rows - row < TILES * TILE_ROWS ? x.rows - row : TILES * TILE_ROWS;
   for (int64_t g0 = 0; g0 < n_groups; g0 += STEP) {

@@ -20,11 +20,6 @@ constexpr int CODE_BYTES = 1, START = 128;
 #endif
 constexpr int ROWS_ABREAST = 6, VECTORS_ABREAST = 2;  // 12 integer and 12 float sums stay in registers
 
-// sum += four products of an unsigned and a signed byte, in each lane.
-inline void add_dot(Ints& sum, __m512i unsigned_bytes, __m512i signed_bytes) {
-  sum = (Ints)_mm512_dpbusd_epi32((__m512i)sum, unsigned_bytes, signed_bytes);
-}
-
 }  // namespace
 }  // namespace kernels
 
@@ -35,25 +30,15 @@ inline void add_dot(Ints& sum, __m512i unsigned_bytes, __m512i signed_bytes) {
 #include "../../parts/dots.h"
 #include "../../parts/passes.h"
 #endif
-
 #include "../../parts/many.h"
+#include "../../parts/vnni.h"
 
 namespace kernels {
 namespace {
 
-template <int BITS, int S>
-void add_run(const Bytes (&codes)[RUN_BYTES], const uint8_t* const (&x)[S], SumsOf<BITS> (&sums)[S]) {
-#pragma GCC unroll 8
-  for (int v = 0; v < RUN_BYTES; ++v)
-#pragma GCC unroll 4
-    for (int s = 0; s < S; ++s) {
-      constexpr int PARTS = PARTS_OF<BITS>;
-      add_dot(sums[s].high[v % PARTS], (__m512i)codes[v], (__m512i)all_words(x[s] + 8 * v));
-      add_dot(sums[s].low[v % PARTS], (__m512i)codes[v], (__m512i)all_words(x[s] + 8 * v + 4));
-    }
+void add_dot(Ints& sum, Bytes unsigned_bytes, Ints signed_bytes) {
+  sum = (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)unsigned_bytes, (__m512i)signed_bytes);
 }
-
-void add_products(Ints& sum, Ints activations, Ints codes) { add_dot(sum, (__m512i)activations, (__m512i)codes); }
 
 }  // namespace
 }  // namespace kernels
