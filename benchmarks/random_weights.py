@@ -8,7 +8,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from models import BenchmarkModel, Shape
+from models import ROUTER, BenchmarkModel, Shape
 from numpy.typing import NDArray
 
 from mistral_mlx.convert.sources.gguf.sentencepiece import (
@@ -23,6 +23,10 @@ from mistral_mlx.convert.sources.gguf.sentencepiece import (
 from mistral_mlx.convert.sources.gguf.source import BLOCK_NAMES
 
 Array = NDArray[np.generic]
+EXPERTS = {
+    ROUTER: "block_sparse_moe.gate",
+    **{f"ffn_{name}_exps": f"block_sparse_moe.switch_mlp.{name}_proj" for name in ("gate", "up", "down")},
+}
 GROUP_SIZE = 64
 DEVIATION = 0.02  # of a weight
 MAX_POSITIONS = 32768
@@ -59,6 +63,9 @@ def write_gguf(shape: Shape, path: Path, kind: str) -> None:
     writer.add_rope_dimension_count(shape.head_dim)
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(shape.vocab_size)
+    if shape.n_experts:
+        writer.add_expert_count(shape.n_experts)
+        writer.add_expert_used_count(shape.experts_per_token)
     pieces = _pieces(shape)
     writer.add_tokenizer_model("llama")
     writer.add_token_list([piece.text for piece in pieces])
@@ -66,7 +73,9 @@ def write_gguf(shape: Shape, path: Path, kind: str) -> None:
     writer.add_token_types([piece.kind for piece in pieces])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
-    kinds = {name: gguf.GGMLQuantizationType["F32" if len(rows) == 1 else kind] for name, rows in _gguf_tensors(shape)}
+    kinds = {
+        name: gguf.GGMLQuantizationType["F32" if _is_plain(name, rows) else kind] for name, rows in _gguf_tensors(shape)
+    }
     for name, rows in _gguf_tensors(shape):
         n_bytes = gguf.quant_shape_to_byte_shape(rows, kinds[name])
         writer.add_tensor_info(name, n_bytes, np.dtype(np.uint8), int(np.prod(n_bytes)), raw_dtype=kinds[name])
@@ -80,10 +89,11 @@ def write_gguf(shape: Shape, path: Path, kind: str) -> None:
 
 
 def _config(shape: Shape, bits: int | None) -> dict[str, object]:
-    """Return Mistral 7B v0.1's config.json with the numbers of `shape`."""
-    return {
-        "architectures": ["MistralForCausalLM"],
-        "model_type": "mistral",
+    """Return config.json of Mistral 7B v0.1, or of a mixture, with the numbers of `shape`."""
+    family = "mixtral" if shape.n_experts else "mistral"
+    config: dict[str, object] = {
+        "architectures": [f"{family.capitalize()}ForCausalLM"],
+        "model_type": family,
         "hidden_act": "silu",
         "hidden_size": shape.dim,
         "num_hidden_layers": shape.n_layers,
@@ -99,7 +109,15 @@ def _config(shape: Shape, bits: int | None) -> dict[str, object]:
         "torch_dtype": "bfloat16",
         "bos_token_id": 1,
         "eos_token_id": 2,
-    } | ({"quantization": {"group_size": GROUP_SIZE, "bits": bits}} if bits else {})
+    }
+    if shape.n_experts:
+        config |= {"num_local_experts": shape.n_experts, "num_experts_per_tok": shape.experts_per_token}
+    return config | ({"quantization": {"group_size": GROUP_SIZE, "bits": bits}} if bits else {})
+
+
+def _is_plain(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is never packed: a norm, or the router of a mixture."""
+    return len(shape) == 1 or ROUTER in name or EXPERTS[ROUTER] in name
 
 
 def _pieces(shape: Shape) -> list[Piece]:
@@ -123,17 +141,18 @@ def _hf_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     for name, rows in _gguf_tensors(shape):
         stem = name.removesuffix(".weight")
         _, n, kind = stem.split(".") if "." in stem else ("", "", "")
-        yield f"{ends[stem] if stem in ends else f'model.layers.{n}.{BLOCK_NAMES[kind]}'}.weight", rows
+        yield f"{ends[stem] if stem in ends else f'model.layers.{n}.{(BLOCK_NAMES | EXPERTS)[kind]}'}.weight", rows
 
 
 def _parts(name: str, rows: tuple[int, ...], bits: int | None) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Yield name, dtype and shape of what a tensor is stored as."""
-    if bits is None or len(rows) == 1:
+    if bits is None or _is_plain(name, rows):
         yield name, "BF16", rows
         return
-    yield name, "U32", (rows[0], rows[1] * bits // 32)
+    *lines, columns = rows
+    yield name, "U32", (*lines, columns * bits // 32)
     for part in ("scales", "biases"):
-        yield f"{name.removesuffix('weight')}{part}", "BF16", (rows[0], rows[1] // GROUP_SIZE)
+        yield f"{name.removesuffix('weight')}{part}", "BF16", (*lines, columns // GROUP_SIZE)
 
 
 def _safetensors_header(entries: dict[str, tuple[str, tuple[int, ...]]]) -> bytes:
@@ -153,7 +172,7 @@ def _values(rng: np.random.Generator, name: str, dtype: str, shape: tuple[int, .
         return np.frombuffer(rng.bytes(int(np.prod(shape)) * 4), np.uint8)
     if len(shape) == 1:
         return _bfloat16(np.ones(shape, np.float32))
-    if bits is None:
+    if bits is None or _is_plain(name, shape):
         return _normal(shape)
     # Codes are uniform over 0 .. 2^bits - 1: this step gives them the deviation, this offset takes their mean away.
     step = DEVIATION * 12**0.5 / (1 << bits)
@@ -164,7 +183,8 @@ def _values(rng: np.random.Generator, name: str, dtype: str, shape: tuple[int, .
 def _blocks(rng: np.random.Generator, kind: str, rows: tuple[int, ...]) -> Array:
     """Return the bytes of a GGUF tensor, ``[rows, bytes]``: blocks of scales and codes, whose deviation is ours."""
     if kind == "F32":
-        return np.ones(rows, np.float32)
+        bits = _normal(rows).astype(np.uint32) << 16
+        return np.ones(rows, np.float32) if len(rows) == 1 else bits.view(np.float32)
     if kind == "BF16":
         return _normal(rows)
     scales = _scales(kind)
@@ -175,7 +195,7 @@ def _blocks(rng: np.random.Generator, kind: str, rows: tuple[int, ...]) -> Array
     blocks[:, len(scales) :] = np.frombuffer(rng.bytes(n_blocks * (nbytes - len(scales))), np.uint8).reshape(
         n_blocks, -1
     )
-    return blocks.reshape(rows[0], -1)
+    return blocks.reshape(*rows[:-1], -1)
 
 
 def _scales(kind: str) -> NDArray[np.uint8]:
