@@ -48,6 +48,7 @@ LLAMA3 = {
 }
 OLD_YARN = {"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16, "finetuned": True}
 LLAMA = {key: value for key, value in SIZES.items() if key != "sliding_window"} | {"model_type": "llama"}
+MIXTRAL = SIZES | {"model_type": "mixtral", "rope_theta": 1e6, "num_local_experts": 4, "num_experts_per_tok": 2}
 CONFIGS: dict[str, dict[str, object]] = {
     "ministral3": MINISTRAL3,
     "ministral3, tied": MINISTRAL3 | {"tie_word_embeddings": True},
@@ -57,6 +58,8 @@ CONFIGS: dict[str, dict[str, object]] = {
     | {"model_type": "mistral", "sliding_window": 8, "rope_theta": 1e4, "rope_scaling": OLD_YARN},
     "llama, llama3": LLAMA | {"rope_theta": 5e5, "rope_scaling": LLAMA3},
     "llama, llama3, tied": LLAMA | {"rope_parameters": LLAMA3 | {"rope_theta": 1e4}, "tie_word_embeddings": True},
+    "mixtral": MIXTRAL,
+    "mixtral, window, three of five": MIXTRAL | {"sliding_window": 8, "num_local_experts": 5, "num_experts_per_tok": 3},
 }
 WRAPPED = ("mistral3", "ministral3")  # a text model in a wrapper, and the case above that it is
 

@@ -17,7 +17,9 @@ CLASSES = {
     "ministral3": (transformers.Ministral3Config, transformers.Ministral3ForCausalLM),
     "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM),
     "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+    "mixtral": (transformers.MixtralConfig, transformers.MixtralForCausalLM),
 }
+EXPERTS = ".block_sparse_moe.switch_mlp."
 VISION = {
     "model_type": "pixtral",
     "hidden_size": 16,
@@ -42,10 +44,28 @@ def weighted(model: torch.nn.Module) -> torch.nn.Module:
     state = model.state_dict()
     if model.config.tie_word_embeddings:
         del state["lm_head.weight"]
-    weights = random_weights({name: tuple(value.shape) for name, value in state.items()})
-    model.load_state_dict({name: torch.tensor(w) for name, w in weights.items()}, strict=False)
+    shapes = {ours: shape for name, value in state.items() for ours, shape in renamed(name, tuple(value.shape))}
+    weights = {name: torch.tensor(w) for name, w in random_weights(shapes).items()}
+    for name in [name for name in weights if name.endswith(f"{EXPERTS}gate_proj.weight")]:
+        block = name.partition(EXPERTS)[0]
+        parts = [weights.pop(f"{block}{EXPERTS}{part}_proj.weight") for part in ("gate", "up", "down")]
+        weights[f"{block}.mlp.experts.gate_up_proj"] = torch.cat(parts[:2], dim=1)
+        weights[f"{block}.mlp.experts.down_proj"] = parts[2]
+        weights[f"{block}.mlp.gate.weight"] = weights.pop(f"{block}.block_sparse_moe.gate.weight")
+    model.load_state_dict(weights, strict=model.config.model_type == "mixtral")
     model.tie_weights()
     return model
+
+
+def renamed(name: str, shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the tensors that one of transformers is in this program: experts have gate and up apart."""
+    block, found, last = name.partition(".mlp.experts.")
+    if found and last == "gate_up_proj":
+        one = (shape[0], shape[1] // 2, shape[2])
+        return [(f"{block}{EXPERTS}{part}_proj.weight", one) for part in ("gate", "up")]
+    if found:
+        return [(f"{block}{EXPERTS}{last}.weight", shape)]
+    return [(name.replace(".mlp.gate.", ".block_sparse_moe.gate."), shape)]
 
 
 def plain(config: dict[str, object]) -> torch.nn.Module:
