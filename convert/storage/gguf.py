@@ -12,7 +12,8 @@ Both cut a row into groups of 32 weights. GGUF's blocks lie one after another, M
 
 Byte j of a block of 32 holds weight j in its low nibble and weight j + 16 in its high one. A block of Q4_K or Q5_K is 8
 groups, each with s and t of 6 bits; 32 bytes hold the nibbles of two groups, the first one's low. The products d s and
-m t are exact in float32 alone. An MLX word of 32 bits holds consecutive weights, low bits first.
+m t are exact in float32 alone. An MLX word of 32 bits holds consecutive weights, low bits first. `gguf_grids` has the
+formats whose weights are those of a grid.
 """
 
 from collections.abc import Iterator
@@ -24,20 +25,24 @@ from mistral_mlx.errors import CheckpointError, shown
 from mistral_mlx.model.packing import Packing
 
 from . import bits as bits_of
+from .gguf_grids import GRIDS, grid_affine
+from .gguf_grids import HALVES as GRIDS_IN_HALVES
 from .rows import Bytes, Floats, OneArray, Packed, Rows, Weights, read
 
 GROUP = 32
-PRODUCT_KINDS = ("Q4_K", "Q5_K")  # float16 holds their scales only after rounding: to 11 bits, by 2^-11 at most
+PRODUCT_KINDS = ("Q4_K", "Q5_K")
+# Float16 holds their scales only after rounding: to 11 bits, by 2^-11 at most.
+ROUNDED_KINDS = (*PRODUCT_KINDS, *(kind for kind in GRIDS if kind not in GRIDS_IN_HALVES))
 BITS = {"Q4_0": 4, "Q4_1": 4, "Q5_0": 5, "Q5_1": 5, "Q8_0": 8, "Q4_K": 4, "Q5_K": 5}
-PACKINGS = {kind: Packing(bits, GROUP) for kind, bits in BITS.items()}
+PACKINGS = {kind: Packing(bits, GROUP) for kind, bits in BITS.items()} | {kind: g.packing for kind, g in GRIDS.items()}
 BLOCK_NBYTES = {"Q4_0": 18, "Q4_1": 20, "Q5_0": 22, "Q5_1": 24, "Q8_0": 34, "Q4_K": 144, "Q5_K": 176}
-# For the formats with groups of 16 or without whole numbers: the fewest bits whose error is small next to that of the
-# format. They add 4 % of the weights' norm at 5 bits, 2 % at 6, 0.6 % at 8.
+# For the formats with groups of 16 or other numbers: the fewest bits whose error is small next to that of the format.
+# They add 4 % of the weights' norm at 5 bits, 2 % at 6, 0.6 % at 8.
 NEAREST = {
     kind: packing
     for packing, kinds in {
-        Packing(5, 32): "Q2_K IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S TQ1_0 TQ2_0",
-        Packing(6, 64): "Q3_K IQ3_XXS IQ3_S IQ4_NL IQ4_XS MXFP4 NVFP4",
+        Packing(5, 32): "Q2_K IQ2_XS IQ2_S",
+        Packing(6, 64): "Q3_K MXFP4 NVFP4",
         Packing(8, 64): "Q6_K",
     }.items()
     for kind in kinds.split()
@@ -56,6 +61,8 @@ class Gguf(OneArray):
 
     @property
     def exact_dtypes(self) -> tuple[str, ...]:
+        if self.kind in GRIDS and self.kind not in GRIDS_IN_HALVES:
+            return ("F32", "F16")  # few bits a weight were lost with much more than the bits of these scales
         return ("F16", "F32") if self.exact else ()
 
     @property
@@ -66,7 +73,7 @@ class Gguf(OneArray):
         return (GgufRows(raw, self.kind, self.array.tensor) for raw in read(self.array, step))
 
     def loss(self, dtype: str) -> str:
-        if self.kind not in PRODUCT_KINDS or dtype == "F32":
+        if self.kind not in ROUNDED_KINDS or dtype == "F32":
             return ""
         return ", their scales rounded to float16 (--dtype float32 keeps them to the bit)"
 
@@ -91,14 +98,15 @@ class GgufRows(Rows):
 
     def affine(self, dtype: str) -> Packed:
         with np.errstate(over="ignore", invalid="ignore"):
-            codes, *numbers = affine(self.raw, self.kind)  # in float32, where they are exact
+            parts = grid_affine if self.kind in GRIDS else affine
+            codes, *numbers = parts(self.raw, self.kind)  # in float32, where they are exact
             scales, biases = (part.astype(DTYPES[dtype]) for part in numbers)
         if not (np.isfinite(scales).all() and np.isfinite(biases).all()):
             raise CheckpointError(
                 f"tensor {shown(self.tensor)} has a {self.kind} block whose scale is not finite or too large for "
                 f"{scales.dtype.name}; the file may be damaged, otherwise --dtype float32 holds it"
             )
-        return Packed(bits_of.pack(codes, BITS[self.kind]).view("<u4"), scales, biases)
+        return Packed(bits_of.pack(codes, PACKINGS[self.kind].bits).view("<u4"), scales, biases)
 
 
 def affine(raw: Bytes, kind: str) -> tuple[Bytes, Floats, Floats]:

@@ -122,7 +122,7 @@ KINDS_CASES = [
     *(Case(f"{kind} of signalling NaN", "k-quants", of_kind(kind, 0x7D), CONVERT, "NaN|not finite")
       for kind in ("Q8_0", "Q5_1", "Q4_K", "Q6_K")),
     *(Case(f"{kind} of the largest", "k-quants", of_kind(kind, 0x7B), CONVERT, "more than F16")
-      for kind in ("Q6_K", "IQ3_S")),
+      for kind in ("Q6_K", "IQ2_S")),
     *(Case(f"{kind} of zeros", "k-quants", of_kind(kind, 0), NOTHING) for kind in ("Q4_K", "IQ1_M", "MXFP4", "TQ2_0")),
     Case("k-quants cut", "k-quants", cut("model.gguf", 200), CONVERT, "cut short"),
 ]  # fmt: skip

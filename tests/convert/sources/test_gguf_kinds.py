@@ -13,7 +13,7 @@ from helpers.gguf_files import HEAD, WIDE, with_head, write_parts
 
 from mistral_mlx.convert import convert
 from mistral_mlx.convert.export.gguf_export import export_gguf
-from mistral_mlx.convert.storage.gguf import NEAREST, PACKINGS
+from mistral_mlx.convert.storage.gguf import NEAREST, PACKINGS, ROUNDED_KINDS
 from mistral_mlx.errors import CheckpointError
 
 
@@ -34,6 +34,37 @@ def test_kinds_with_a_form_in_mlx_are_carried_over_to_the_bit(tmp_path: Path, ki
     packing, found = head_of(tmp_path / "target")
     assert (packing["bits"], packing["group_size"]) == PACKINGS[kind][:2]
     np.testing.assert_array_equal(found, stored)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits_per_weight"),
+    [
+        ("IQ4_NL", 9), ("IQ4_XS", 10), ("IQ3_S", 6), ("IQ3_XXS", 8), ("IQ2_XXS", 10), ("IQ1_S", 4), ("IQ1_M", 8.5),
+        ("TQ1_0", 2.25), ("TQ2_0", 2.25),
+    ],
+)  # fmt: skip
+def test_kinds_with_a_grid_are_carried_over_to_the_bit_unless_another_dtype_is_asked_for(
+    tmp_path: Path, kind: str, bits_per_weight: float
+) -> None:
+    """Their scales are float32 where float16 cannot hold them: these formats used to be packed anew, with a loss."""
+    path, stored = with_head(tmp_path / "x.gguf", kind)
+    report = convert(path, tmp_path / "target")
+    _, found = head_of(tmp_path / "target")
+    np.testing.assert_array_equal(found, stored)
+    tensors = mx.load(str(tmp_path / "target" / "model.safetensors"))
+    nbytes = sum(tensors[f"lm_head.{part}"].nbytes for part in ("weight", "scales", "biases"))
+    assert nbytes * 8 / stored.size == bits_per_weight
+    assert report.errors == []
+    assert f"{', '.join(sorted([kind, 'Q8_0']))} weights are carried over without loss" in report.notes[0]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ROUNDED_KINDS if kind.startswith("IQ")])
+def test_scales_of_grids_may_be_float16_with_little_loss(tmp_path: Path, kind: str) -> None:
+    path, stored = with_head(tmp_path / "x.gguf", kind)
+    report = convert(path, tmp_path / "target", dtype="float16")
+    _, found = head_of(tmp_path / "target")
+    assert 0 < np.linalg.norm(found - stored) / np.linalg.norm(stored) < 6e-4
+    assert "their scales rounded to float16 (--dtype float32 keeps them to the bit)" in report.notes[1]
 
 
 @pytest.mark.parametrize("kind", ["Q4_K", "Q5_K"])
