@@ -42,7 +42,7 @@ NEAREST = {
     kind: packing
     for packing, kinds in {
         Packing(5, 32): "Q2_K IQ2_XS IQ2_S",
-        Packing(6, 64): "Q3_K MXFP4 NVFP4",
+        Packing(6, 64): "MXFP4 NVFP4",
         Packing(8, 64): "Q6_K",
     }.items()
     for kind in kinds.split()

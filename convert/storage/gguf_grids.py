@@ -10,10 +10,11 @@ small grid, so that codes of a few bits can hold it, and `scale * code + bias` i
     IQ2_XXS        d f v / 8    f = 2 s + 1, |v| one of 8, 25, 43           8 bits: code v + 128
     IQ1_S          d f (v + t)  f = 2 s + 1, v -1 to 1, t -1/8 or 1/8       2 bits: code v + 1
     IQ1_M          d v / 8      v odd, |v| <= 135: the products of groups   8 bits: code (v + 135) / 2
+    Q3_K           d v          v -124 to 128: the products of groups       8 bits: code 128 - v
     TQ1_0, TQ2_0   d v          v -1 to 2                                   2 bits: code v + 1
 
-IQ1_M has sub-scales of 16 weights, for which MLX has no group; but their products with the grid are small numbers. The
-gguf library unpacks the grids: of blocks whose d and sub-scales were read and then made 1.
+IQ1_M and Q3_K have sub-scales of 16 weights, for which MLX has no group; but their products with the grid are small
+numbers. The gguf library unpacks the grids: of blocks whose d and sub-scales were read and then made 1.
 """
 
 from collections.abc import Callable
@@ -117,8 +118,9 @@ GRIDS = {
     "IQ2_XXS": Grid(Packing(8, 32), 0.125, 128, _top_nibbles(9, 8)),
     "IQ1_S": Grid(Packing(2, 32), 1, 0.875, _top_nibbles(35, 2)),
     "IQ1_M": Grid(Packing(8, 128), 0.25, 67.5, _iq1_m),
+    "Q3_K": Grid(Packing(8, 128), -1, 128, partial(_d, start=108)),
     "TQ1_0": Grid(Packing(2, 128), 1, 1, partial(_d, start=52)),
     "TQ2_0": Grid(Packing(2, 128), 1, 1, partial(_d, start=64)),
 }
 # Whose scales and biases float16 holds: d, and d times a power of two.
-HALVES = ("IQ4_NL", "TQ1_0", "TQ2_0")
+HALVES = ("IQ4_NL", "Q3_K", "TQ1_0", "TQ2_0")

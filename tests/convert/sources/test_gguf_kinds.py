@@ -40,7 +40,7 @@ def test_kinds_with_a_form_in_mlx_are_carried_over_to_the_bit(tmp_path: Path, ki
     ("kind", "bits_per_weight"),
     [
         ("IQ4_NL", 9), ("IQ4_XS", 10), ("IQ3_S", 6), ("IQ3_XXS", 8), ("IQ2_XXS", 10), ("IQ1_S", 4), ("IQ1_M", 8.5),
-        ("TQ1_0", 2.25), ("TQ2_0", 2.25),
+        ("Q3_K", 8.25), ("TQ1_0", 2.25), ("TQ2_0", 2.25),
     ],
 )  # fmt: skip
 def test_kinds_with_a_grid_are_carried_over_to_the_bit_unless_another_dtype_is_asked_for(
