@@ -76,7 +76,7 @@ class Job:
         if self.as_jsonl:
             return JsonlOutput(self.name)
         is_shown = sys.stderr.isatty() if self.reasoning is None else self.reasoning == "show"
-        return TextOutput(stream=self.stream, thoughts=Thoughts(hidden=quiet or not is_shown))
+        return TextOutput(stream=self.stream, thoughts=Thoughts(hidden=quiet or not is_shown, sign=not quiet))
 
 
 def make_samplers(options: SamplingOptions, n: int) -> list[Sampler]:

@@ -95,7 +95,10 @@ class Chat:
                     )
                 ),
                 writer(plain=self.settings.plain),
-                Thoughts(hidden=self.settings.reasoning == "hide" or self.notes.quiet),
+                Thoughts(
+                    hidden=self.settings.reasoning == "hide" or self.notes.quiet,
+                    sign=not self.notes.quiet,
+                ),
                 entered=self.entered,
                 on_start=self._begun,
                 notes=self.notes,
@@ -106,7 +109,7 @@ class Chat:
             self.notes.always("interrupted before the answer began; the message was not kept")
             return False
         self.last = last
-        for remark in self.remarks.after(self.session, last.finish_reason, max_tokens=self.settings.max_tokens):
+        for remark in self.remarks.after(self.session, last, max_tokens=self.settings.max_tokens):
             self.say(remark)
         if self.settings.stats:
             self.notes.always(statistics(last, self.sampler.seed, last.finish_reason or "interrupt"))

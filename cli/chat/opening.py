@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mistral_mlx.model.mistral import Mistral
     from mistral_mlx.prompt.official import SystemContent
     from mistral_mlx.session.session import Session
+    from mistral_mlx.session.turns import Message
     from mistral_mlx.tokenizer.choose import Tokenizer
 
 
@@ -135,8 +136,14 @@ def recap(opened: Opened) -> str:
     """Return one line about the session that is resumed."""
     messages = opened.session.messages
     n_turns = sum(message["role"] == "user" for message in messages)
-    last = f"; last: {shown(messages[-1]['content'])}" if messages else ""
+    last = f"; last: {_beginning(messages[-1])}" if messages else ""
     return f"resumed, {n_turns} turn{'s'[: n_turns != 1]} with {shown(opened.model)}{last}"
+
+
+def _beginning(message: Message) -> str:
+    """Return the beginning of a message on one line: of what was thought, if nothing else was written."""
+    content, reasoning = (" ".join(str(message.get(key, "")).split()) for key in ("content", "reasoning"))
+    return shown(content) if content or not reasoning else f"(thinking) {shown(reasoning)}"
 
 
 def _check_chats(tokenizer: Tokenizer, template: str | None) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mistral_mlx.cli.answers.remarks import untrained_position
 
 if TYPE_CHECKING:
+    from mistral_mlx.generation.stream import GenerationResponse
     from mistral_mlx.session.session import Session
 
 
@@ -25,10 +26,12 @@ class Remarks:
         self.n_dropped += n
         return f"the context is full: the oldest {'turn was' if n == 1 else f'{n} turns were'} dropped"
 
-    def after(self, session: Session, reason: str | None, *, max_tokens: int) -> Iterator[str]:
-        """Yield the remarks on the last answer of `session`, which ended for `reason`; None is Ctrl-C."""
-        args = session.model.args
-        if reason is None:
+    def after(self, session: Session, last: GenerationResponse, *, max_tokens: int) -> Iterator[str]:
+        """Yield the remarks on the last answer of `session`, whose `last` piece says how it ended."""
+        args, reason = session.model.args, last.finish_reason
+        if reason == "stop" and last.generation_tokens == 1 and not (last.text or last.reasoning):
+            yield "the model wrote nothing"
+        elif reason is None:
             yield "interrupted; the part above stays in the conversation, and /continue goes on with it"
         elif reason == "length":
             yield f"stopped at {max_tokens} tokens (--max-tokens); /continue goes on"

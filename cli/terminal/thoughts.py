@@ -10,18 +10,26 @@ DIM = "2"
 SHOW = ("show", "hide")
 
 
-class Thoughts:
-    """Writes the reasoning of one answer; `hidden` writes nothing."""
+SIGN = "thinking …"
+WIPE = "\r\x1b[K"
 
-    def __init__(self, *, hidden: bool = False) -> None:
+
+class Thoughts:
+    """Writes the reasoning of one answer; `hidden` writes nothing, but a `sign` on a terminal before the answer."""
+
+    def __init__(self, *, hidden: bool = False, sign: bool = False) -> None:
         self._hidden = hidden
         self._is_terminal = sys.stderr.isatty()
         self._is_dim = self._is_terminal and os.environ.get("TERM") != "dumb"
+        self._has_sign = hidden and sign and self._is_dim  # later it would wipe what the answer has in its row
         self._begun = False
         self._held = ""  # line feeds, which are written only before more text
 
     def write(self, text: str) -> None:
         """Write a piece of reasoning."""
+        if self._has_sign and text and not self._begun:
+            self._begun = True
+            self._put(SIGN)
         if self._hidden or not text:
             return
         text = self._held + text
@@ -33,14 +41,19 @@ class Thoughts:
 
     def end(self) -> None:
         """End the reasoning, if there was any: a blank line on a terminal, where the answer follows."""
-        if self._begun:
+        if self._begun and self._hidden:
+            self._write(WIPE)
+        elif self._begun:
             self._put("\n\n" if self._is_terminal and sys.stdout.isatty() else "\n")
-        self._begun, self._held = False, ""
+        self._begun, self._has_sign, self._held = False, False, ""
 
     def _put(self, text: str) -> None:
         shown = inert(text) if self._is_terminal else text
+        self._write(sgr(shown, DIM) if self._is_dim and text.strip() else shown)
+
+    def _write(self, text: str) -> None:
         try:
-            sys.stderr.write(sgr(shown, DIM) if self._is_dim and text.strip() else shown)
+            sys.stderr.write(text)
             sys.stderr.flush()
         except OSError:  # that nobody can read it is no reason to fail
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
