@@ -59,17 +59,17 @@ def beside(name: str) -> str | None:
     return part if part in BESIDE else None
 
 
-def text_names(names: Iterable[str]) -> dict[str, str]:
+def text_names(names: Iterable[str], owner: str = "checkpoint") -> dict[str, str]:
     """Return the names that a text model's tensors have where it stands alone, and those that they have in the files.
 
-    Raises CheckpointError if two of them become the same.
+    Raises CheckpointError if two of them become the same; `owner` is what has the files.
     """
     named: dict[str, str] = {}
     for name in names:
         plain = text_name(name)
         if plain in named:
             raise CheckpointError(
-                f"the checkpoint has tensor {shown(plain)} twice, as {shown(named[plain])} and {shown(name)}"
+                f"the {owner} has tensor {shown(plain)} twice, as {shown(named[plain])} and {shown(name)}"
             )
         if plain is not None:
             named[plain] = name

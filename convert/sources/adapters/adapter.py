@@ -3,6 +3,7 @@
 The folder is as untrusted as a model's. Whatever would change the result and is not done is refused by its name.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from os import PathLike
 
@@ -32,7 +33,7 @@ def with_adapter(source: Source, path: str | PathLike[str]) -> Source:
     try:
         folder = ModelFolder(path)
         changes = _read(folder, source)
-        notes = [_summary(changes), *_check_tokenizer(folder, source)]
+        notes = [_summary(changes), *_left_out(changes), *_check_tokenizer(folder, source)]
     except OSError as error:
         raise ModelError(f"{shown(str(path))} cannot be read ({error.strerror or error})") from error
     _check_tied(changes, source)
@@ -63,7 +64,17 @@ def _read(folder: ModelFolder, source: Source) -> Changes:
     if (longest := max(entries, key=len)) and len(longest) > MAX_NAME:
         raise CheckpointError(f"the adapter's tensor {shown(longest)} has a name that no model's has")
     read = peft.read if present[0] == PEFT_NAME else mlx.read
-    return read(config, entries, source)
+    changes = read(config, entries, source)
+    if not (changes.updates or changes.whole):
+        raise CheckpointError(
+            f"the adapter changes only {' and '.join(sorted(changes.beside))}, and the text model is converted alone"
+        )
+    return changes
+
+
+def _left_out(changes: Changes) -> Iterator[str]:
+    if names := " and ".join(sorted(changes.beside)):
+        yield f"what the adapter changes in {names} is left out: the text model is converted alone"
 
 
 def _target(source: Source, name: str, what: str) -> SourceTensor:

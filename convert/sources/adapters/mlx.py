@@ -12,8 +12,9 @@ from mistral_mlx.convert.storage.low_rank import Factor, LowRank
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
 from mistral_mlx.files.keys import Keys
 from mistral_mlx.files.safetensors import TensorEntry
+from mistral_mlx.model.wrappers import text_name, text_names
 
-from .changes import CONFIG_NAME, EMBEDDING, Changes, check_rank, keys_of, number, rank
+from .changes import CONFIG_NAME, EMBEDDING, Changes, check_rank, keys_of, number, parts_beside, rank
 
 TENSOR = re.compile(r"(.+)\.(lora_a|lora_b|m)")
 LAYER = re.compile(r"model\.layers\.(\d{1,9})\.(.+)", re.ASCII)
@@ -29,7 +30,8 @@ def read(config: Mapping[str, object], entries: Mapping[str, TensorEntry], sourc
     base, keys = config.get("model"), keys_of(config)
     kind = keys.one_of("fine_tune_type", (*PARTS, "full"), default="lora")
     if kind == "full":
-        return Changes({}, entries, base)
+        whole = {plain: entries[name] for plain, name in text_names(entries, "adapter").items()}
+        return Changes({}, whole, base, beside=parts_beside(entries))
     parameters = keys.entries("lora_parameters")
     if parameters is None:
         raise keys.bad("lora_parameters", None, "an object")
@@ -42,9 +44,11 @@ def read(config: Mapping[str, object], entries: Mapping[str, TensorEntry], sourc
             raise CheckpointError(f"the adapter's tensor {shown(name)} is none of lora_a, lora_b and m")
         parts[match[1]][match[2]] = entry
     first, names = _first_layer(config, source), _keys(parameters)
-    for path, found in parts.items():
-        _check_place(path, set(found) ^ PARTS[kind], found, names, first)
-    return Changes({f"{path}.weight": _update(path, found, parameters) for path, found in parts.items()}, {}, base)
+    placed = {plain: parts[path] for plain, path in text_names(parts, "adapter").items()}
+    for plain, found in placed.items():
+        _check_place(plain, set(found) ^ PARTS[kind], found, names, first)
+    updates = {f"{plain}.weight": _update(plain, found, parameters) for plain, found in placed.items()}
+    return Changes(updates, {}, base, beside=parts_beside(parts))
 
 
 def _first_layer(config: Mapping[str, object], source: Source) -> int:
@@ -59,7 +63,7 @@ def _first_layer(config: Mapping[str, object], source: Source) -> int:
 def _keys(parameters: Mapping[str, object]) -> frozenset[str] | None:
     """Return the names of the modules that have an adapter; None for the usual ones."""
     names = Keys(parameters, f"{CONFIG_NAME}: lora_parameters.", ConfigError).names("keys")
-    return None if names is None else frozenset(names)
+    return None if names is None else frozenset(text_name(name) or name for name in names)
 
 
 def _check_place(

@@ -15,8 +15,9 @@ from mistral_mlx.convert.storage.low_rank import Factor, LowRank
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
 from mistral_mlx.files.keys import Keys
 from mistral_mlx.files.safetensors import TensorEntry
+from mistral_mlx.model.wrappers import text_names
 
-from .changes import CONFIG_NAME, Changes, check_rank, keys_of, number, rank
+from .changes import CONFIG_NAME, Changes, check_rank, keys_of, number, parts_beside, rank
 
 PREFIX = "base_model.model."
 PARTS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
@@ -72,11 +73,17 @@ def read(config: Mapping[str, object], entries: Mapping[str, TensorEntry], sourc
     ranks, alphas = _patterns(config, "rank_pattern"), _patterns(config, "alpha_pattern")
     layers = _layers(config)
     updates = {}
-    for path, found in parts.items():
-        _check_layer(path, layers)
-        r, alpha = ranks.of(path, config.get("r")), alphas.of(path, config.get("lora_alpha"))
-        updates[f"{path}.weight"] = _update(path, found, config, rank(keys, r, "r"), number(keys, alpha, "lora_alpha"))
-    return Changes(updates, whole, config.get("base_model_name_or_path"), apart=True)
+    for plain, path in text_names(parts, "adapter").items():  # the config speaks of paths as the adapter has them
+        _check_layer(plain, layers)
+        r, alpha = rank(keys, ranks.of(path, config.get("r")), "r"), alphas.of(path, config.get("lora_alpha"))
+        updates[f"{plain}.weight"] = _update(path, parts[path], config, r, number(keys, alpha, "lora_alpha"))
+    return Changes(
+        updates,
+        {plain: whole[name] for plain, name in text_names(whole, "adapter").items()},
+        config.get("base_model_name_or_path"),
+        apart=True,
+        beside=parts_beside([*parts, *whole]),
+    )
 
 
 def _check_config(keys: Keys) -> None:

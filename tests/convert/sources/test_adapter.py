@@ -1,6 +1,7 @@
 """Adapters merged by `convert`, compared with their definition in float64; and refusals."""
 
 import json
+import re
 from pathlib import Path
 
 import mlx.core as mx
@@ -96,6 +97,48 @@ def test_embeddings_and_whole_modules_are_changed_too(tmp_path: Path, source: Pa
     adapter = write_mlx(tmp_path / "c", full, fine_tune_type="full")
     convert(source, tmp_path / "full", dequantize=True, adapter=adapter)
     assert_close(tmp_path / "full", WEIGHTS | full)
+
+
+PREFIXES = {"transformers 5": "model.language_model.", "transformers 4": "language_model.model."}
+TOWER = "vision_tower.transformer.layers.0.attention.q_proj"
+
+
+def inside(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Return an adapter of a text model as one of the wrapper's, with something for the vision tower."""
+    found = {re.sub(r"(^|model\.)model\.(?=layers)", rf"\1{prefix}", name): t for name, t in tensors.items()}
+    beside = next(name for name in tensors if f"{PATHS[0]}." in name)
+    return found | {beside.replace(PATHS[0], TOWER): tensors[beside]}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES.values(), ids=list(PREFIXES))
+def test_an_adapter_trained_on_a_model_with_a_vision_tower_changes_its_text_model(
+    tmp_path: Path, source: Path, prefix: str
+) -> None:
+    path = PATHS[1].replace("model.", prefix)
+    patterns = {"alpha_pattern": {f"^{path}": 12}, "rank_pattern": {f"^{PATHS[1]}": 9}, "layers_to_transform": [0, 1]}
+    peft = write_peft(tmp_path / "a", inside(peft_tensors(), prefix), **patterns)
+    keys = {"keys": ["self_attn.q_proj", "mlp.down_proj", path]}
+    mlx = write_mlx(tmp_path / "b", inside(mlx_tensors(), prefix), lora_parameters=LORA | {"dropout": 0.0} | keys)
+    whole = {name.replace("model.", prefix, 1): w + 1 for name, w in WEIGHTS.items() if "q_proj" in name}
+    full = write_mlx(tmp_path / "c", whole, fine_tune_type="full")
+    note = "what the adapter changes in vision_tower is left out: the text model is converted alone"
+    for adapter, expected in (
+        (peft, merged(WEIGHTS, 6 / RANK) | {f"{PATHS[1]}.weight": merged(WEIGHTS, 12 / RANK)[f"{PATHS[1]}.weight"]}),
+        (mlx, merged(WEIGHTS, 1.5)),
+        (full, {name: w + 1 if "q_proj" in name else w for name, w in WEIGHTS.items()}),
+    ):
+        report = convert(source, tmp_path / f"target {adapter.name}", dequantize=True, adapter=adapter)
+        assert_close(tmp_path / f"target {adapter.name}", expected)
+        assert (note in report.notes) == (adapter is not full)
+
+
+def test_an_adapter_that_changes_no_text_model_or_a_weight_twice_is_refused(tmp_path: Path, source: Path) -> None:
+    tower = {name: t for name, t in inside(peft_tensors(), "model.language_model.").items() if TOWER in name}
+    with pytest.raises(ModelError, match="changes only vision_tower, and the text model is converted alone"):
+        convert(source, tmp_path / "target", adapter=write_peft(tmp_path / "a", tower))
+    twice = peft_tensors() | inside(peft_tensors(), "language_model.model.")
+    with pytest.raises(ModelError, match=r"the adapter has tensor model\.layers\.0\.self_attn\.q_proj twice"):
+        convert(source, tmp_path / "target", adapter=write_peft(tmp_path / "b", twice))
 
 
 @pytest.mark.parametrize("kind", ["F32", "Q8_0", "Q4_0"])
