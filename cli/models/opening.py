@@ -9,8 +9,7 @@ from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import ModelError, OptionError
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.kernels.memory import available_memory
-from mistral_mlx.model.known import remarks
-from mistral_mlx.model.loading import load, load_model, memory_needed, read_args
+from mistral_mlx.model.loading import load, load_model, memory_needed, remarks
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.tokenizer.choose import Tokenizer
 
@@ -79,7 +78,7 @@ def _prepare(path: Path, notes: Notes, n_tokens: int, *, ignore_memory: bool) ->
         if needed > available and not ignore_memory:
             raise ModelError(f"{text}; convert it to fewer bits, or add --ignore-memory")
         notes.say(text)
-    for said in remarks(read_args(folder)):
+    for said in remarks(folder):
         notes.say(said)
     if (remark := kernels.note()) and not notes.quiet and first_time("slow-kernels"):
         notes.say(f"{remark} (shown once; 'mistral-mlx info' names the kernels)")

@@ -14,8 +14,7 @@ from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.kernels.memory import available_memory
 from mistral_mlx.model.args import ModelArgs, expected_shapes
 from mistral_mlx.model.cache import cache_nbytes
-from mistral_mlx.model.known import remarks
-from mistral_mlx.model.loading import cache_itemsize, inspect_model, memory_needed
+from mistral_mlx.model.loading import cache_itemsize, inspect_model, memory_needed, remarks
 from mistral_mlx.prompt.encode import chat_format
 from mistral_mlx.tokenizer.choose import Tokenizer, load_tokenizer
 
@@ -57,7 +56,7 @@ def describe(path: Path) -> dict[str, object]:
         "memory_available": available_memory(),
         "tokenizer": _tokenizer(folder),
         "kernels": kernels.names(),
-        "remarks": list(remarks(args)),
+        "remarks": remarks(folder),
     }
 
 

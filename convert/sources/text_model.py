@@ -8,7 +8,7 @@ from mistral_mlx.files.safetensors import TensorEntry
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.families import CLASSES, MINISTRAL3_ROPE
 from mistral_mlx.model.rope_config import SPELLINGS, TYPE_KEYS
-from mistral_mlx.model.wrappers import beside, text_names, text_part
+from mistral_mlx.model.wrappers import parts_beside, text_names, text_part
 
 OF_ALL = ("dtype", "torch_dtype", "bos_token_id", "pad_token_id")  # what a wrapper's config may say in its stead
 
@@ -20,7 +20,7 @@ def text_entries(entries: Mapping[str, TensorEntry], notes: list[str]) -> dict[s
 
     Raises CheckpointError if two of them become the same.
     """
-    notes.extend(left_out(part for name in entries if (part := beside(name)) is not None))
+    notes.extend(left_out(parts_beside(entries)))
     return {plain: replace(entries[name], name=plain) for plain, name in text_names(entries).items()}
 
 

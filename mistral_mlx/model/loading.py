@@ -20,11 +20,12 @@ from mistral_mlx.kernels.dtypes import MLX_DTYPES
 from mistral_mlx.kernels.fallback.float_modes import HELD_BITS, unpack
 from mistral_mlx.tokenizer.choose import Tokenizer, load_tokenizer
 
+from . import known
 from .args import ModelArgs, expected_shapes
 from .cache import cache_nbytes
 from .mistral import Mistral
 from .packing import Packing, QuantizationArgs
-from .wrappers import text_names
+from .wrappers import parts_beside, text_names
 
 FLOAT_DTYPES = tuple(MLX_DTYPES)
 STORED_DTYPES = {**MLX_DTYPES, "U32": mx.uint32, "U8": mx.uint8}  # and packed codes, and scales of the float modes
@@ -89,6 +90,14 @@ def memory_needed(folder: ModelFolder, n_tokens: int) -> int:
     args, entries = inspect_model(folder)
     weights = sum(_held_nbytes(name, entry, args) for name, entry in entries.items())
     return weights + cache_nbytes(args, n_tokens, itemsize=cache_itemsize(entries))
+
+
+def remarks(folder: ModelFolder) -> list[str]:
+    """Return what the user of the model in `folder` should know before it runs, in sentences without a full stop."""
+    said = list(known.remarks(read_args(folder)))
+    if parts := parts_beside(find_tensors(folder)):
+        said.append(f"{' and '.join(parts)} {'is' if len(parts) == 1 else 'are'} left out: the text model runs alone")
+    return said
 
 
 def read_args(folder: ModelFolder) -> ModelArgs:

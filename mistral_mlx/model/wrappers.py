@@ -59,6 +59,11 @@ def beside(name: str) -> str | None:
     return part if part in BESIDE else None
 
 
+def parts_beside(names: Iterable[str]) -> list[str]:
+    """Return what lies beside the text model and holds tensors (or modules) of these names, in order."""
+    return sorted({part for name in names if (part := beside(name)) is not None})
+
+
 def text_names(names: Iterable[str], owner: str = "checkpoint") -> dict[str, str]:
     """Return the names that a text model's tensors have where it stands alone, and those that they have in the files.
 

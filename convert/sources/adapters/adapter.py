@@ -67,13 +67,13 @@ def _read(folder: ModelFolder, source: Source) -> Changes:
     changes = read(config, entries, source)
     if not (changes.updates or changes.whole):
         raise CheckpointError(
-            f"the adapter changes only {' and '.join(sorted(changes.beside))}, and the text model is converted alone"
+            f"the adapter changes only {' and '.join(changes.beside)}, and the text model is converted alone"
         )
     return changes
 
 
 def _left_out(changes: Changes) -> Iterator[str]:
-    if names := " and ".join(sorted(changes.beside)):
+    if names := " and ".join(changes.beside):
         yield f"what the adapter changes in {names} is left out: the text model is converted alone"
 
 

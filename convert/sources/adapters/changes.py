@@ -1,13 +1,12 @@
 """What an adapter changes, and the checks that both formats of adapters share."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mistral_mlx.convert.storage.low_rank import LowRank
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
 from mistral_mlx.files.keys import Keys
 from mistral_mlx.files.safetensors import TensorEntry
-from mistral_mlx.model.wrappers import beside
 
 CONFIG_NAME = "adapter_config.json"
 MAX_RANK = 4096
@@ -23,17 +22,12 @@ class Changes:
     whole: Mapping[str, TensorEntry]  # weights it replaces
     base: object  # the model it was trained for, as its config says
     apart: bool = False  # a tied head keeps the embedding as it was: PEFT wraps the two modules one by one
-    beside: frozenset[str] = frozenset()  # what it changes beside a text model, which is not converted
+    beside: Sequence[str] = ()  # what it changes beside a text model, which is not converted
 
 
 def keys_of(config: Mapping[str, object]) -> Keys:
     """Return the keys of an adapter's config, whose refusals are ConfigErrors."""
     return Keys(config, f"{CONFIG_NAME}: ", ConfigError)
-
-
-def parts_beside(names: Iterable[str]) -> frozenset[str]:
-    """Return what lies beside the text model and is changed under these names of modules or weights."""
-    return frozenset(part for name in names if (part := beside(name)) is not None)
 
 
 def number(keys: Keys, value: object, key: str) -> float:

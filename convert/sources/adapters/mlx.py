@@ -12,9 +12,9 @@ from mistral_mlx.convert.storage.low_rank import Factor, LowRank
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
 from mistral_mlx.files.keys import Keys
 from mistral_mlx.files.safetensors import TensorEntry
-from mistral_mlx.model.wrappers import text_name, text_names
+from mistral_mlx.model.wrappers import parts_beside, text_name, text_names
 
-from .changes import CONFIG_NAME, EMBEDDING, Changes, check_rank, keys_of, number, parts_beside, rank
+from .changes import CONFIG_NAME, EMBEDDING, Changes, check_rank, keys_of, number, rank
 
 TENSOR = re.compile(r"(.+)\.(lora_a|lora_b|m)")
 LAYER = re.compile(r"model\.layers\.(\d{1,9})\.(.+)", re.ASCII)

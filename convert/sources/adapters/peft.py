@@ -15,9 +15,9 @@ from mistral_mlx.convert.storage.low_rank import Factor, LowRank
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
 from mistral_mlx.files.keys import Keys
 from mistral_mlx.files.safetensors import TensorEntry
-from mistral_mlx.model.wrappers import text_names
+from mistral_mlx.model.wrappers import parts_beside, text_names
 
-from .changes import CONFIG_NAME, Changes, check_rank, keys_of, number, parts_beside, rank
+from .changes import CONFIG_NAME, Changes, check_rank, keys_of, number, rank
 
 PREFIX = "base_model.model."
 PARTS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")

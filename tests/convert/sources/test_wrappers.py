@@ -6,16 +6,19 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers.cli import GREEDY, run
 from helpers.convert_sources import CONFIG, random_weights, write_folder, write_safetensors
 from helpers.fp8_folders import PER_TENSOR, encoded
+from helpers.tiny_folder import write_tiny_folder
 from oracles.graphs import CONFIGS, POSITIONS, WRAPPED, random_ids
 from oracles.graphs import random_weights as oracle_weights
 
 from mistral_mlx.convert import convert
 from mistral_mlx.convert.sources.open import open_source
 from mistral_mlx.errors import CheckpointError, ConfigError
+from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.model.args import ModelArgs, expected_shapes
-from mistral_mlx.model.loading import load_model
+from mistral_mlx.model.loading import load_model, remarks
 
 MADE = json.loads((Path(__file__).parents[2] / "oracles" / "transformers_logits.json").read_text())
 TEXT = {key: value for key, value in CONFIG.items() if key not in ("architectures", "torch_dtype")}
@@ -24,6 +27,7 @@ NAMES = {
     "transformers 4": ("language_model.model.", "language_model.lm_head.", ""),
     "transformers 5": ("model.language_model.", "lm_head.", "model."),
 }
+LEFT_OUT = "multi_modal_projector and vision_tower are left out: the text model runs alone"
 NOTE = "multi_modal_projector and vision_tower are left out: the text model is converted alone"
 
 
@@ -61,6 +65,25 @@ def test_the_folder_itself_is_the_same_model(tmp_path: Path, layout: str) -> Non
     ids = mx.array([[3, 1, 4, 1, 5]])
     expected = load_model(write_folder(tmp_path / "alone"))(ids)
     assert mx.array_equal(load_model(wrapped(tmp_path / "wrapped", layout))(ids), expected)
+
+
+@pytest.mark.parametrize("layout", NAMES)
+def test_what_is_left_out_when_the_folder_runs_is_named(tmp_path: Path, layout: str) -> None:
+    assert remarks(ModelFolder(wrapped(tmp_path / "wrapped", layout))) == [LEFT_OUT]
+    assert remarks(ModelFolder(write_folder(tmp_path / "alone"))) == []
+
+
+def test_commands_say_once_what_is_left_out(tmp_path: Path) -> None:
+    folder = write_tiny_folder(tmp_path / "model")
+    weights = mx.load(str(folder / "model.safetensors"))
+    weights = {f"language_model.{name}": w for name, w in weights.items()} | {"vision_tower.x.weight": mx.zeros((2, 2))}
+    mx.save_safetensors(str(folder / "model.safetensors"), weights)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(OUTER | {"text_config": config}))
+    said = b"mistral-mlx: vision_tower is left out: the text model runs alone\n"
+    assert run("complete", "-m", folder, *GREEDY, "the").stderr.count(said) == 1
+    assert run("chat", "-m", folder, *GREEDY, input=b"the\nking\n").stderr.count(said) == 1
+    assert b"vision_tower is left out" in run("info", folder).stdout
 
 
 @pytest.mark.parametrize("shapes", MADE["wrapped"]["shapes"], ids=["saved", "modules"])
