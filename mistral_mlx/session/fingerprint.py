@@ -16,7 +16,8 @@ from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.prompt.encode import chat_format
 from mistral_mlx.tokenizer.choose import Tokenizer
 
-LATER = {"rope_scaling", "query_scale"}  # fields that sessions of before do not have; None is what they were
+# Fields that sessions of before do not have, and what they were.
+LATER = {"rope_scaling": None, "query_scale": None, "n_experts": 0, "n_experts_per_token": 0}
 N_SAMPLED = 16  # first values of each tensor
 PROBE = (
     "Hello  world, 3.14 naïve 東京 🙂\n\tif (x<=10) return;"  # vocabularies with the same pieces merge this differently
@@ -50,7 +51,7 @@ def _model(model: Mistral) -> str:
     tensors: list[tuple[str, mx.array]] = sorted(dict(tree_flatten(model.parameters())).items())
     shapes = [(name, str(tensor.dtype), tensor.shape) for name, tensor in tensors]
     args = dataclasses.asdict(model.args)
-    args = {key: value for key, value in args.items() if value is not None or key not in LATER}
+    args = {key: value for key, value in args.items() if key not in LATER or value != LATER[key]}
     config = json.dumps([args, shapes], sort_keys=True, default=sorted)  # sets
     first = mx.concatenate([tensor.reshape(-1)[:N_SAMPLED].view(mx.uint8) for _, tensor in tensors])
     return _sha256(config.encode() + np.array(first).tobytes())
