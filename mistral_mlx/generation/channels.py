@@ -5,6 +5,7 @@ beginning of the answer and </think>. The marks belong to no part. An unclosed m
 Calls are all ids from the first [TOOL_CALLS] on; they have no text here.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from mistral_mlx.tokenizer.versions import THINK_TOKENS, TOOL_CALLS
 from .stop import StoppedText
 
 PLAIN_BEGIN, PLAIN_END = "<think>", "</think>"
+HEADER = re.compile(r"\s*assistant\n")  # of an answer in ChatML, behind its control token
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,9 @@ class Parts:
 class AnswerChannels:
     """Ids of one answer to its parts. The text ends before the first stop string; reasoning is not searched for any.
 
-    `before` are the ids of the prompt. An answer that `continues` may begin inside reasoning. With `calls`, tools are
-    offered. Without `splits`, everything is text, as for a text without a chat format.
+    `before` are the ids of the prompt. An answer that `continues` may begin inside reasoning, and so may one for which
+    the template has written the mark. With `calls`, tools are offered. Without `splits`, everything is text, as for a
+    text without a chat format.
     """
 
     def __init__(
@@ -106,16 +109,35 @@ class AnswerChannels:
         return Parts(self._text.release(parts.text), parts.reasoning)
 
     def _go_through(self, before: Sequence[int], *, continues: bool) -> None:
-        """Find out whether the prompt ends inside reasoning, from what follows its last other control token."""
-        control = set(self._tokenizer.control.values()).difference(self._marks)
-        start = next((i + 1 for i in reversed(range(len(before))) if before[i] in control), 0)
-        tail = before[start:]
+        """Find out whether the prompt ends inside reasoning."""
+        tail = _tail(self._tokenizer, before, self._marks)
         marks = [token for token in tail if token in self._marks]
         self.thinking = bool(marks) and marks[-1] == self._marks[0]
-        if self._plain is not None and continues:
-            self._plain.add(self._tokenizer.decode(tail))
+        if self._plain is None:
+            return
+        text = HEADER.sub("", self._tokenizer.decode(tail), count=1)
+        if continues or text.lstrip().startswith(PLAIN_BEGIN):
+            self._plain.add(text)
             self._plain.rest()
             self.thinking = self._plain.inside
+
+
+def begun_by_prompt(tokenizer: Tokenizer, before: Sequence[int]) -> list[int]:
+    """Return the ids at the end of the prompt `before` that begin the reasoning of its answer; none if none do."""
+    channels = AnswerChannels(tokenizer, before=before)
+    tail = _tail(tokenizer, before, channels._marks)
+    if not channels.thinking:
+        return []
+    if channels._marks:
+        return tail[tail.index(channels._marks[0]) :]
+    starts = (i for i in range(len(tail)) if tokenizer.decode(tail[i:]).startswith(PLAIN_BEGIN))
+    return tail[next(starts, len(tail)) :]
+
+
+def _tail(tokenizer: Tokenizer, before: Sequence[int], marks: Sequence[int]) -> list[int]:
+    """Return what follows the last control token of a prompt that is none of `marks`: the answer, or its beginning."""
+    control = set(tokenizer.control.values()).difference(marks)
+    return list(before[next((i + 1 for i in reversed(range(len(before))) if before[i] in control), 0) :])
 
 
 def split_answer(tokenizer: Tokenizer, ids: Sequence[int]) -> Parts:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from mistral_mlx.errors import OptionError, TokenizerError, shown
-from mistral_mlx.generation.channels import Parts, split_answer
+from mistral_mlx.generation.channels import Parts, begun_by_prompt, split_answer
 from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
 from mistral_mlx.generation.timeline import Timeline, check_prompt
 from mistral_mlx.model.cache import RollingBufferCache
@@ -186,7 +186,7 @@ class Session:
         finally:
             if self._turn is turn:
                 if answer:
-                    self.messages = [*(asked[:-1] if continued else asked), self._message(answer, continued)]
+                    self.messages = [*(asked[:-1] if continued else asked), self._message(answer, continued, ids)]
                 else:
                     self.dropped_turns = 0
                 self._turn = None
@@ -219,7 +219,9 @@ class Session:
             self._counted = (key, n)
         return self._counted[1]
 
-    def _message(self, answer: Sequence[GenerationResponse], continued: Message | None) -> Message:
+    def _message(
+        self, answer: Sequence[GenerationResponse], continued: Message | None, prompt: Sequence[int]
+    ) -> Message:
         stop_ids = self.model.args.eos_token_ids | self.tokenizer.eos_ids
         ids = [response.token for response in answer if response.token not in stop_ids]
         text = "".join(response.text for response in answer)
@@ -228,6 +230,8 @@ class Session:
             ids = [*self._ids_of(continued), *ids]
             text = str(continued["content"]) + text
             reasoning = str(continued.get("reasoning", "")) + reasoning
+        else:  # a history has no such beginning, which the template writes only for the answer that is asked for
+            ids = [*begun_by_prompt(self.tokenizer, prompt), *ids]
         message: Message = {"role": "assistant", "content": text}
         if reasoning:
             message = {**message, "reasoning": reasoning}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from helpers.models import Scripted, tiny_model
-from helpers.tokenizer_files import tekken_folder
+from helpers.tokenizer_files import CHATML, byte_level_json, tekken_folder, write_json
 
 from mistral_mlx import OptionError, Session, SessionError, encode_chat, load_tokenizer
 from mistral_mlx.generation.stream import AnswerOptions
@@ -52,6 +52,41 @@ def test_an_answer_goes_on_where_its_reasoning_was_interrupted(session):
     responses = list(session.continue_answer(options))
     assert "".join(r.text for r in responses) == "yes"
     assert (session.messages[-1]["content"], session.messages[-1]["reasoning"]) == ("yes", "so it")
+
+
+OPENS = CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}")
+
+
+def chatml_session(path, template):
+    write_json(path, "tokenizer.json", json.loads(byte_level_json()))
+    write_json(path, "tokenizer_config.json", {"chat_template": template, "eos_token": "<|im_end|>"})
+    tokenizer = load_tokenizer(path)
+    model, _ = tiny_model(vocab_size=tokenizer.rows_needed(), sliding_window=None, eos_token_id=tokenizer.eos_id)
+    return Session(model, tokenizer)
+
+
+@pytest.mark.parametrize(("template", "begins"), [(CHATML, "<think>\n"), (OPENS, "")])
+def test_an_answer_of_chatml_goes_on_inside_its_reasoning(tmp_path, template, begins):
+    """The header of the answer hid its <think>, and one that the template writes was not seen at all."""
+    session = chatml_session(tmp_path, template)
+    encode, eos = session.tokenizer.encode, session.tokenizer.eos_id
+    first, rest = encode(f"{begins}so"), [*encode(" it\n</think>\n\nyes"), eos]
+    said = answer(session, first, max_tokens=len(first))
+    assert ("".join(r.text for r in said), "".join(r.reasoning for r in said)) == ("", "so")
+    said = list(session.continue_answer(AnswerOptions(sampler=Scripted(rest))))
+    assert ("".join(r.text for r in said), "".join(r.reasoning for r in said)) == ("yes", " it")
+    message = session.messages[-1]
+    assert (message["content"], message["reasoning"]) == ("yes", "so it")
+    written = session.ids
+    answer(session, [eos], "b")
+    assert session.ids[: len(written)] == written  # the history has what the model read and wrote
+    assert session.tokenizer.decode(message["ids"]) == "<think>\nso it\n</think>\n\nyes"
+
+
+def test_a_template_that_ends_the_reasoning_itself_is_followed_by_text(tmp_path):
+    session = chatml_session(tmp_path, OPENS.replace("<think>\n", "<think>\n\n</think>\n\n"))
+    said = answer(session, [*session.tokenizer.encode("yes <think>"), session.tokenizer.eos_id])
+    assert ("".join(r.text for r in said), session.messages[-1].get("reasoning")) == ("yes <think>", None)
 
 
 def test_reasoning_before_a_stop_string_is_a_chunk_in_the_history(session):
