@@ -4,7 +4,7 @@ Prompts are decoded one by one, because all rows of a batch must have the same p
 lengths. The common beginning of the prompts is read only once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import typer
@@ -13,7 +13,7 @@ from mistral_mlx.cli.options.answer import AnswerKnobs, read_values
 from mistral_mlx.cli.statuses import Status
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted
-from mistral_mlx.errors import ContextError, OptionError, TokenizerError, counted
+from mistral_mlx.errors import ContextError, ModelError, OptionError, counted
 from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
 from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.model.mistral import Mistral
@@ -40,6 +40,7 @@ class Defaults:
     system: SystemContent | None = None
     template: str | None = None
     raw: bool = False
+    meaning: Callable[[str], SystemContent | None] = str  # of the text of a system prompt, such as @model
 
     def __post_init__(self) -> None:
         """Raise OptionError for what cannot go together before there is any work."""
@@ -115,7 +116,7 @@ def _result(decoder: Decoder, task: Task, defaults: Defaults) -> dict[str, objec
     try:
         request = request_of(task, defaults)
         answer, last = decoder.answer(request)
-    except (OptionError, ContextError, TokenizerError) as error:
+    except (OptionError, ContextError, ModelError) as error:
         return {"error": str(error)}
     return {
         **answer,
@@ -156,7 +157,7 @@ def _prompt(value: Mapping[str, object], defaults: Defaults) -> Prompt:
         raise OptionError("tools of the line is not a list")
     return Prompt(
         text=str(text),
-        system=str(value["system"]) if "system" in value else defaults.system,
+        system=defaults.meaning(str(value["system"])) if "system" in value else defaults.system,
         prefill=str(value.get("prefill", "")).rstrip(" "),
         template=defaults.template,
         raw=defaults.raw,

@@ -1,6 +1,7 @@
 """The options of ``batch``; heavy imports are inside."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,6 +64,7 @@ def batch(
             use_machine(device, threads, notes, exact=exact)
             path = registry.resolve(model)
             opened, tokenizer = open_model(path, notes, ignore_memory=ignore_memory)
-            defaults = replace(defaults, system=system_of(system, path, tokenizer, template))
+            meaning = partial(system_of, path=path, tokenizer=tokenizer, template=template)
+            defaults = replace(defaults, system=meaning(system), meaning=meaning)
             command.run(results, defaults, opened, tokenizer, notes)
         command.leave(results, notes)

@@ -157,6 +157,25 @@ def test_a_line_has_the_defaults_that_it_does_not_change():
     assert asked("a", system="d").prompt == Prompt(text="a", system="d", messages=[])
 
 
+def test_a_line_may_ask_for_the_system_prompt_of_the_model(tmp_path, files):
+    folder = write_tiny_folder(tmp_path / "model")
+    (folder / "SYSTEM_PROMPT.txt").write_text("the king")
+    lines = [{"prompt": "the", "system": system} for system in ("@model", "the king", "@models")]
+    files[0].write_text("\n".join(map(json.dumps, lines)))
+    status, records = run(folder, files)
+    n_tokens = [record["prompt_tokens"] for record in records]
+    assert status == 0 and n_tokens[0] == n_tokens[1] != n_tokens[2]
+    assert records[0]["text"] == records[1]["text"]
+    files[1].unlink()
+    for content, error in ((None, "has no SYSTEM_PROMPT.txt"), ("", "SYSTEM_PROMPT.txt is empty")):
+        (folder / "SYSTEM_PROMPT.txt").unlink(missing_ok=True)
+        if content is not None:
+            (folder / "SYSTEM_PROMPT.txt").write_text(content)
+        status, records = run(folder, files)
+        assert status == 8 and error in records[0]["error"] and "text" in records[1]
+        files[1].unlink()
+
+
 def test_an_open_answer_at_the_end_of_messages_is_its_prefill():
     user = {"role": "user", "content": "a"}
     request = asked([user, {"role": "assistant", "content": "b "}])
