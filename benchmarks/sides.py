@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from common import FOLDER, Side
 from models import BenchmarkModel
@@ -11,7 +12,12 @@ MARGIN = 256  # of llama.cpp's context beyond what is asked for
 
 def ours(options: argparse.Namespace, model: BenchmarkModel) -> Side:
     """Start our program with the MLX folder."""
-    return Side("ours", sys.executable, FOLDER / "side_ours.py", model.folder(options.work), options.threads)
+    return ours_in(model.folder(options.work), options.threads)
+
+
+def ours_in(folder: Path, threads: int) -> Side:
+    """Start our program with the model in `folder`."""
+    return Side("ours", sys.executable, FOLDER / "side_ours.py", folder, threads)
 
 
 def llama(options: argparse.Namespace, model: BenchmarkModel, n_ctx: int) -> Side:

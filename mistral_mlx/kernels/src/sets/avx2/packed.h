@@ -12,7 +12,7 @@ namespace {
 template <int>
 constexpr int PARTS_OF = 1;
 constexpr bool SIGNED_BYTES = false;
-constexpr int ROWS_ABREAST = 4, VECTORS_ABREAST = 2;
+constexpr int ROWS_ABREAST = 6, VECTORS_ABREAST = 2;
 #ifdef __AVXVNNI__
 constexpr int LARGEST_BITS_AS_BYTES = 8, CODE_BYTES = 1, START = 128;
 #else
