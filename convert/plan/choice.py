@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mistral_mlx.errors import OptionError, either, shown
+from mistral_mlx.model.blocks import ROUTER
 from mistral_mlx.model.packing import MODES, Packing
 
 AFFINE = "affine"
@@ -55,6 +56,8 @@ class Choice:
         rule = self.rule(path)
         if rule is not None and rule.packing is None:
             return None, f"--rule {rule.text} keeps it"
+        if rule is None and path.endswith(ROUTER):
+            return None, ""  # as a norm: it is small, and rounding it would choose other experts
         packing = rule.packing if rule is not None and rule.packing else self._usual(path, n_layers)
         if columns % packing.group_size == 0:
             return packing, ""

@@ -26,9 +26,9 @@ class Step:
         name, shape = self.tensor.name, self.tensor.shape
         if self.packing is None:
             return [OutputTensor(name, self.dtype, shape)]
-        rows, columns = shape
-        groups = (rows, columns // self.packing.group_size)
-        weight = OutputTensor(name, "U32", (rows, columns * self.packing.bits // 32))
+        *lines, columns = shape  # rows, or experts and rows
+        groups = (*lines, columns // self.packing.group_size)
+        weight = OutputTensor(name, "U32", (*lines, columns * self.packing.bits // 32))
         if self.packing.mode != "affine":
             return [weight, OutputTensor(f"{self.path}.scales", "U8", groups)]
         return [weight, *(OutputTensor(f"{self.path}.{part}", self.dtype, groups) for part in ("scales", "biases"))]

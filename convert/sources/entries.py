@@ -1,5 +1,7 @@
 """What a safetensors header lists, as tensors of a source; reads no weights."""
 
+import math
+
 from mistral_mlx.convert.storage.heads import PairedHeads
 from mistral_mlx.convert.storage.plain import Plain
 from mistral_mlx.convert.storage.rows import FLOAT_KINDS, Storage, Stored
@@ -23,13 +25,13 @@ def plain_tensor(entry: TensorEntry, name: str, head_dim: int | None = None) -> 
 
 
 def stored(entry: TensorEntry, tensor: str) -> Stored:
-    """Return where `entry`, which belongs to `tensor`, lies row by row; a vector is one row.
+    """Return where `entry`, which belongs to `tensor`, lies row by row; a vector is one row, experts follow each other.
 
     Raises CheckpointError if there is nothing in it.
     """
     if not entry.nbytes or not entry.shape:
         raise CheckpointError(f"tensor {shown(entry.name)} has the impossible shape {list(entry.shape)}")
-    rows = entry.shape[0] if len(entry.shape) == 2 else 1
+    rows = math.prod(entry.shape[:-1])
     return Stored(tensor, entry.file, entry.start, rows, entry.nbytes // rows, entry.dtype)
 
 

@@ -10,6 +10,7 @@ from mistral_mlx.model.wrappers import text_part
 
 from . import fp8, mlx
 from .entries import plain_tensor
+from .experts import apart, joined
 from .gptq import METHODS, grouped_tensors
 from .source import Source, SourceTensor
 from .text_model import text_config, text_entries
@@ -30,13 +31,15 @@ def open_folder(folder: ModelFolder) -> Source:
     notes = list(_notes(folder, whole))
     entries = text_entries(found, notes)
     config = text_config(_harmless(whole))
-    tensors = _tensors(whole if any(map(whole.get, RULE_KEYS)) else text_part(whole), entries, notes)
+    args = ModelArgs.from_config(config)
+    rules = whole if any(map(whole.get, RULE_KEYS)) else text_part(whole)
+    tensors = _tensors(rules, apart(entries, args.n_experts), notes)
     files = find_files(folder)
     return Source(
         path=folder.path,
         config=config,
-        args=ModelArgs.from_config(config),
-        tensors=tensors,
+        args=args,
+        tensors=joined(tensors, args),
         files=files,
         tokenizer_ids=largest_vocabulary(files),
         notes=tuple(notes),

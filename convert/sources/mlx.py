@@ -6,6 +6,7 @@ from mistral_mlx.convert.storage.mlx import Mlx
 from mistral_mlx.convert.storage.rows import FLOAT_KINDS
 from mistral_mlx.errors import CheckpointError, shown
 from mistral_mlx.files.safetensors import TensorEntry
+from mistral_mlx.model.blocks import stacked_path
 from mistral_mlx.model.packing import Packing, QuantizationArgs
 
 from .entries import plain_tensor, stored
@@ -37,21 +38,22 @@ def packed_tensors(config: Mapping[str, object], entries: Mapping[str, TensorEnt
         if path not in paths or part not in ("weight", *PARTS):
             tensors[name] = plain_tensor(entry, name)
         elif part == "weight":
-            tensors[name] = _packed(path, entries, quantization.of(path))
+            tensors[name] = _packed(path, entries, quantization.of(stacked_path(path)))
         elif f"{path}.weight" not in entries:
             raise CheckpointError(f"tensor {shown(name)} has no weight beside it")
     return tensors
 
 
 def _packed(path: str, entries: Mapping[str, TensorEntry], packing: Packing) -> SourceTensor:
-    entry = entries[f"{path}.weight"]
+    name = f"{path}.weight"
+    entry = entries[name]
     if entry.dtype != "U32" or len(entry.shape) != 2 or entry.shape[1] * 32 % packing.bits:
         raise CheckpointError(
             f"tensor {shown(entry.name)} is {entry.dtype} {list(entry.shape)}, which {packing.bits} bits cannot be"
         )
     rows, columns = entry.shape[0], entry.shape[1] * 32 // packing.bits
     grouped = (rows, columns // packing.group_size)
-    weight, parts = stored(entry, entry.name), []
+    weight, parts = stored(entry, name), []
     for part in PARTS if packing.mode == "affine" else PARTS[:1]:
         beside = entries.get(f"{path}.{part}")
         if beside is None:
@@ -62,6 +64,6 @@ def _packed(path: str, entries: Mapping[str, TensorEntry], packing: Packing) -> 
                 f"tensor {shown(beside.name)} is {beside.dtype} {list(beside.shape)}; {' or '.join(dtypes)} "
                 f"{list(grouped)} belong to {packing.bits} bits in groups of {packing.group_size}"
             )
-        parts.append(stored(beside, entry.name))
+        parts.append(stored(beside, name))
     storage = Mlx(weight, parts[0], parts[1] if parts[1:] else None, packing)
-    return SourceTensor(entry.name, (rows, columns), storage)
+    return SourceTensor(name, (rows, columns), storage)

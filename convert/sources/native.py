@@ -11,8 +11,10 @@ from mistral_mlx.errors import CheckpointError, ConfigError, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.files.safetensors import TensorEntry, consolidated_files, find_tensors
 from mistral_mlx.model.args import ModelArgs
+from mistral_mlx.model.blocks import EXPERTS, ROUTER, expert_path
 
 from . import fp8
+from .experts import NAMES, joined
 from .native_params import MULTIMODAL, to_config
 from .source import Source
 from .text_model import left_out
@@ -32,7 +34,10 @@ BLOCK_MODULES = {
     "feed_forward.w3": "mlp.up_proj",
     "attention_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
+    "feed_forward.gate": ROUTER,
 }
+MODULE = re.compile(r"layers\.(0|[1-9]\d*)\.(\w+(?:\.\w+)?)", re.ASCII)
+EXPERT = re.compile(r"layers\.(0|[1-9]\d*)\.feed_forward\.experts\.(0|[1-9]\d{0,2})\.(w[123])", re.ASCII)
 ROTARY = (".q_proj.weight", ".k_proj.weight")  # rows 2i and 2i + 1 of a head turn together
 BESIDE = ("vision_encoder", "vision_language_adapter", "patch_merger", "pre_mm_projector_norm")  # the text model
 # Embeddings of what is beside it, among which those of text lie, too.
@@ -68,11 +73,13 @@ def open_native(folder: ModelFolder) -> Source:
     if any(p.suffix == ".gguf" for p in folder.path.iterdir()):
         notes.append("the folder holds a GGUF file too: the safetensors are converted")
     files = find_files(folder)
+    args = ModelArgs.from_config(config)
+    tensors = fp8.scaled_tensors(named, block, notes, lambda name: head_dim if name.endswith(ROTARY) else None)
     return Source(
         path=folder.path,
         config=config,
-        args=ModelArgs.from_config(config),
-        tensors=fp8.scaled_tensors(named, block, notes, lambda name: head_dim if name.endswith(ROTARY) else None),
+        args=args,
+        tensors=joined(tensors, args),
         files=files,
         tokenizer_ids=largest_vocabulary(files),
         notes=tuple(notes),
@@ -106,7 +113,9 @@ def _alone(name: str) -> str | None:
 def _module(path: str, name: str) -> str:
     if path in GLOBAL_MODULES:
         return GLOBAL_MODULES[path]
-    match = re.fullmatch(r"layers\.(0|[1-9]\d*)\.(\w+(\.\w+)?)", path, re.ASCII)
+    if expert := EXPERT.fullmatch(path):
+        return f"model.layers.{expert[1]}.{expert_path(f'{EXPERTS}.{NAMES[expert[3]]}', int(expert[2]))}"
+    match = MODULE.fullmatch(path)
     if match is None or match[2] not in BLOCK_MODULES:
         raise CheckpointError(f"tensor {shown(name)} has no place in a Mistral model; the folder cannot be converted")
     return f"model.layers.{match[1]}.{BLOCK_MODULES[match[2]]}"

@@ -24,9 +24,10 @@ MULTIMODAL = ("vision_encoder", "multimodal")  # keys of what is beside a text m
 READ_KEYS = frozenset(
     """dim n_layers head_dim hidden_dim n_heads n_kv_heads norm_eps vocab_size rope_theta sliding_window
     _sliding_window max_seq_len max_position_embeddings model_max_length tied_embeddings tie_word_embeddings model_type
-    activation quantization causal yarn llama_4_scaling""".split()
+    activation quantization causal yarn llama_4_scaling moe""".split()
 ) | frozenset(MULTIMODAL)
 YARN_KEYS = frozenset({"factor", "beta", "alpha", "original_max_position_embeddings", "apply_scale"})
+MOE_KEYS = frozenset({"num_experts", "num_experts_per_tok"})
 QUERY_SCALE_KEYS = frozenset({"beta", "original_max_position_embeddings"})
 
 LATENT_MODELS = f"Mistral Large 3, Large 4, Small 4 and Leanstral have {LATENT}"
@@ -50,7 +51,10 @@ def to_config(params: Params, *, dtype: str, tied: bool) -> dict[str, object]:
         raise ConfigError(f"params.json: head_dim is absent and dim {dim} is not a multiple of n_heads {n_heads}")
     window = _either(params, "sliding_window", "_sliding_window")
     rope = _rope(keys)
-    family = "ministral3" if rope else "mistral"
+    experts = _experts(keys)
+    if rope and experts:
+        raise ConfigError("params.json: moe together with yarn or llama_4_scaling is not supported")
+    family = "mixtral" if experts else "ministral3" if rope else "mistral"
     config = {
         "architectures": [CLASSES[family]],
         "model_type": family,
@@ -71,6 +75,7 @@ def to_config(params: Params, *, dtype: str, tied: bool) -> dict[str, object]:
         "eos_token_id": EOS_ID,
         **_windows(keys, window, n_layers),
         **({"rope_parameters": rope} if rope else {}),
+        **experts,
     }
     return config | (rope_keys(config, ModelArgs.from_config(config)) if rope else {})
 
@@ -138,6 +143,16 @@ def _part(keys: Keys, key: str, known: frozenset[str]) -> Keys | None:
     part = Keys(found, f"params.json: {key}.", ConfigError)
     part.refuse_unknown(known)
     return part
+
+
+def _experts(keys: Keys) -> dict[str, object]:
+    """Return the keys of a mixture of experts; none if the model has a single feed-forward."""
+    moe = _part(keys, "moe", MOE_KEYS)
+    if moe is None:
+        return {}
+    n_experts = moe.whole("num_experts", high=LIMITS["num_local_experts"])
+    n_used = moe.whole("num_experts_per_tok", high=n_experts)
+    return {"num_local_experts": n_experts, "num_experts_per_tok": n_used}
 
 
 def _windows(keys: Keys, window: object, n_layers: int) -> dict[str, object]:

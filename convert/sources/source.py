@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mistral_mlx.convert.storage.joined import Joined
 from mistral_mlx.convert.storage.rows import Rows, Storage
 from mistral_mlx.model.args import ModelArgs
+from mistral_mlx.model.blocks import expert_path
 
 BLOCK_WEIGHTS = 1024 * 1024  # 2 MB in bfloat16: the few blocks that are held at a time stay in the processor's cache
 
@@ -31,8 +33,8 @@ class SourceTensor:
 
     @property
     def rows(self) -> int:
-        """How many rows are stored one after another; a vector is one row."""
-        return self.shape[0] if len(self.shape) == 2 else 1
+        """How many rows are stored one after another, those of all experts; a vector is one row."""
+        return math.prod(self.shape[:-1])
 
     @property
     def columns(self) -> int:
@@ -43,6 +45,13 @@ class SourceTensor:
     def size(self) -> int:
         """How many weights there are."""
         return self.rows * self.columns
+
+    def matrices(self) -> list["SourceTensor"]:
+        """Return the matrices of a tensor of all experts one by one; else the tensor alone."""
+        if not isinstance(self.storage, Joined):
+            return [self]
+        parts = enumerate(self.storage.parts)
+        return [SourceTensor(f"{expert_path(self.path, e)}.weight", self.shape[1:], part) for e, part in parts]
 
     def blocks(self, unit: int = 1) -> Iterator[Rows]:
         """Yield the rows in order, a multiple of `unit` at a time.

@@ -37,7 +37,8 @@ def run_step(
     """Write what becomes of the tensor of `step`, calling `on_block` with the bytes read so far from it.
 
     A search for scales weighs the error of each input channel by the squares of the `inputs` of its module, if they
-    are known. Errors make up for one another if the step asks for it and the inputs are known.
+    are known; of an expert's matrix, by those of this expert. Errors make up for one another if the step asks for it
+    and the inputs are known.
 
     Returns the relative error ``|w - unpacked| / |w|`` of a tensor that was quantized; None if it was not, or if it
     holds NaN or infinity.
@@ -45,27 +46,36 @@ def run_step(
     Raises CheckpointError if the tensor holds NaN or infinity, ConversionError if a value is too large for its dtype.
     """
     error, norm, done = 0.0, 0.0, 0
-    seen = (inputs or {}).get(step.path)
-    squares = None if seen is None else seen.squares
-    with closing(ahead(step.tensor.blocks())) as blocks:
-        while chunk := list(islice(blocks, TOGETHER if seen and step.compensate else 1)):
-            if step.carried:
-                _append(step, writer, chunk[0].affine(step.dtype).parts)
-            elif step.packing is None:
-                _append(step, writer, (_cast(chunk[0], step),))
-            else:
-                packed = _compensate(chunk, step, seen) if seen and step.compensate else _pack(chunk[0], step, squares)
-                _check(packed.largest, packed.finite, step)
-                biases = () if packed.biases is None else (packed.biases,)
-                _append(step, writer, (packed.weight, packed.scales, *biases))
-                error += packed.error
-                norm += packed.norm
-            done += sum(rows.n_rows for rows in chunk)
-            on_block(step.tensor.nbytes * done // step.tensor.rows)
+    for matrix in step.tensor.matrices():
+        seen = (inputs or {}).get(matrix.path)
+        with closing(ahead(matrix.blocks())) as blocks:
+            while chunk := list(islice(blocks, TOGETHER if seen and step.compensate else 1)):
+                packed = _write(step, writer, chunk, seen)
+                if packed is not None:
+                    error += packed.error
+                    norm += packed.norm
+                done += sum(rows.n_rows for rows in chunk)
+                on_block(step.tensor.nbytes * done // step.tensor.rows)
     if step.packing is None or step.carried:
         return None
     relative = math.sqrt(error / norm) if norm else 0.0
     return relative if math.isfinite(relative) else None
+
+
+def _write(step: Step, writer: ShardWriter, chunk: list[Rows], inputs: Inputs | None) -> Quantized | None:
+    """Write what becomes of some rows, and return it if they were quantized."""
+    if step.carried:
+        _append(step, writer, chunk[0].affine(step.dtype).parts)
+        return None
+    if step.packing is None:
+        _append(step, writer, (_cast(chunk[0], step),))
+        return None
+    squares = None if inputs is None else inputs.squares
+    packed = _compensate(chunk, step, inputs) if inputs and step.compensate else _pack(chunk[0], step, squares)
+    _check(packed.largest, packed.finite, step)
+    biases = () if packed.biases is None else (packed.biases,)
+    _append(step, writer, (packed.weight, packed.scales, *biases))
+    return packed
 
 
 def _pack(rows: Rows, step: Step, importance: Floats | None) -> Quantized:

@@ -4,6 +4,7 @@ Names are those of HF transformers, and of mlx-lm for the experts of a mixture, 
 "dim", "hidden", "queries" (all heads), "keys" (all key heads) or "experts".
 """
 
+import re
 from typing import NamedTuple
 
 
@@ -26,13 +27,14 @@ FEED_FORWARD = (
     Module("mlp.up_proj", ("hidden", "dim"), reads="feed-forward input"),
     Module("mlp.down_proj", ("dim", "hidden"), reads="gated hidden layer"),
 )
-EXPERTS = "block_sparse_moe.switch_mlp"
+ROUTER, EXPERTS = "block_sparse_moe.gate", "block_sparse_moe.switch_mlp"
 MIXTURE = (
-    Module("block_sparse_moe.gate", ("experts", "dim"), reads="feed-forward input"),
+    Module(ROUTER, ("experts", "dim"), reads="feed-forward input"),
     Module(f"{EXPERTS}.gate_proj", ("experts", "hidden", "dim"), reads="input of an expert"),
     Module(f"{EXPERTS}.up_proj", ("experts", "hidden", "dim"), reads="input of an expert"),
     Module(f"{EXPERTS}.down_proj", ("experts", "dim", "hidden"), reads="gated hidden layer of an expert"),
 )
+_EXPERT = re.compile(rf"(.*{re.escape(EXPERTS)}\.\w+)\.\d+", re.ASCII | re.DOTALL)
 NORMS = (Module("input_layernorm", ("dim",)), Module("post_attention_layernorm", ("dim",)))
 
 EMBEDDING, FINAL_NORM, HEAD = "model.embed_tokens", "model.norm", "lm_head"  # the modules outside the blocks
@@ -53,9 +55,15 @@ def module_path(layer: int, module: Module) -> str:
     return f"model.layers.{layer}.{module.path}"
 
 
-def expert_path(module: Module, e: int) -> str:
-    """Return the path below a block by which one expert's part of a module is told apart."""
-    return f"{module.path}.{e}"
+def expert_path(path: str, e: int) -> str:
+    """Return the path by which one expert's part of the module at `path` is told apart."""
+    return f"{path}.{e}"
+
+
+def stacked_path(path: str) -> str:
+    """Return the path of the module that `path` is an expert's part of, or `path` itself if it is none."""
+    match = _EXPERT.fullmatch(path)
+    return match[1] if match else path
 
 
 def inputs(n_experts: int) -> list[tuple[str, ...]]:

@@ -105,7 +105,7 @@ class Mixture(nn.Module):
     def _expert(self, e: int, h: mx.array, observe: Observe) -> mx.array:
         """Return what the expert `e` makes of its inputs ``[n, D]``, float32."""
         gate, up, down = (weight.expert(e) for weight in self.switch_mlp.parts)
-        _, first, second, last = (blocks.expert_path(module, e) for module in blocks.MIXTURE)
+        _, first, second, last = (blocks.expert_path(module.path, e) for module in blocks.MIXTURE)
         observe((first, second), h)
         h = kernels.swiglu(h, gate, up)
         observe((last,), h)

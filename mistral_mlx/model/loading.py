@@ -5,6 +5,8 @@ if its ``scales`` are in the files, and only then. On a CPU the float modes are 
 """
 
 import os
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +32,7 @@ from .wrappers import parts_beside, text_names
 FLOAT_DTYPES = tuple(MLX_DTYPES)
 STORED_DTYPES = {**MLX_DTYPES, "U32": mx.uint32, "U8": mx.uint8}  # and packed codes, and scales of the float modes
 IGNORED_SUFFIXES = (".rotary_emb.inv_freq",)  # old exports store what is computed from rope_theta
+_APART = re.compile(r"\.(block_sparse_moe|mlp)\.experts\.")  # as Hugging Face's files have them
 
 StrPath = str | os.PathLike[str]
 
@@ -70,6 +73,7 @@ def inspect_model(folder: ModelFolder) -> tuple[ModelArgs, dict[str, TensorEntry
     """Return the hyper-parameters and the tensors of a folder under the model's names, checked, nothing read yet."""
     args = read_args(folder)
     entries = _named(find_tensors(folder))
+    _refuse_apart(entries, args, folder)
     _check(entries, args)
     return args, entries
 
@@ -116,6 +120,16 @@ def _named(entries: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
     """Return the text model's tensors under the names they have when it stands alone."""
     names = text_names(name for name in entries if not name.endswith(IGNORED_SUFFIXES))
     return {plain: entries[name] for plain, name in names.items()}
+
+
+def _refuse_apart(entries: dict[str, TensorEntry], args: ModelArgs, folder: ModelFolder) -> None:
+    """Raise CheckpointError for experts that do not lie in one tensor: joining them would copy them all into memory."""
+    name = next((name for name in entries if args.n_experts and _APART.search(name)), None)
+    if name is not None:
+        raise CheckpointError(
+            f"the experts lie in other tensors ({shown(name)}) than this program runs; convert the folder first: "
+            f"mistral-mlx convert {shown(shlex.quote(str(folder.path)), limit=200)}"
+        )
 
 
 def _check(entries: dict[str, TensorEntry], args: ModelArgs) -> None:

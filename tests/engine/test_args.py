@@ -5,7 +5,7 @@ import math
 import pytest
 from helpers.models import tiny_config
 
-from mistral_mlx.convert.sources import native
+from mistral_mlx.convert.sources import experts, native
 from mistral_mlx.convert.sources.gguf import source as gguf_source
 from mistral_mlx.errors import ConfigError
 from mistral_mlx.model import blocks
@@ -220,6 +220,10 @@ def test_neutral_and_unrelated_keys_are_harmless():
     assert args == parse()
 
 
-@pytest.mark.parametrize("names", [gguf_source.BLOCK_NAMES, native.BLOCK_MODULES])
+OF_EXPERTS = {f"experts.0.{letter}": f"{blocks.EXPERTS}.{module}" for letter, module in experts.NAMES.items()}
+
+
+@pytest.mark.parametrize("names", [gguf_source.BLOCK_NAMES, native.BLOCK_MODULES | OF_EXPERTS])
 def test_every_format_names_the_modules_of_a_block(names):
-    assert sorted(names.values()) == sorted(module.path for module in blocks.block(n_experts=0))
+    both = {module.path for n_experts in (0, 8) for module in blocks.block(n_experts)}
+    assert sorted(names.values()) == sorted(both)

@@ -25,8 +25,8 @@ ORDER = {
     "mistral_mlx.measure": "__init__ benchmark scores evaluation",
     "mistral_mlx.convert": "files storage sources plan report rounding write verify export run __init__",
     "mistral_mlx.convert.files": "__init__ pipeline staging safetensors_writer",
-    "mistral_mlx.convert.storage": "__init__ rows bits plain mlx fp8 gptq gguf_grids gguf heads low_rank",
-    "mistral_mlx.convert.sources": "__init__ source tokenizer_files weights entries text_model mlx fp8 gptq "
+    "mistral_mlx.convert.storage": "__init__ rows bits plain mlx fp8 gptq gguf_grids gguf heads low_rank joined",
+    "mistral_mlx.convert.sources": "__init__ source tokenizer_files weights entries experts text_model mlx fp8 gptq "
     "native_params native hf gguf adapters open",
     "mistral_mlx.convert.sources.gguf": "__init__ header split sentencepiece tokenizer config source",
     "mistral_mlx.convert.sources.adapters": "__init__ changes peft mlx adapter",

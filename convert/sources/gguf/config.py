@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mistral_mlx.convert.sources.text_model import rope_keys
 from mistral_mlx.errors import CheckpointError, ConfigError, shown
 from mistral_mlx.files.keys import MAX_WHOLE, Keys
-from mistral_mlx.model.args import ModelArgs
+from mistral_mlx.model.args import LIMITS, ModelArgs
 from mistral_mlx.model.families import CLASSES, LATENT, STATE
 from mistral_mlx.model.rope import Llama3, attention_factor, inverse_frequencies
 
@@ -31,6 +31,7 @@ READ_KEYS = frozenset(
     attention.key_length attention.value_length attention.layer_norm_rms_epsilon attention.sliding_window
     rope.freq_base rope.dimension_count vocab_size tensor_data_layout rope.scaling.finetuned""".split()
 )
+EXPERT_KEYS = frozenset({"expert_count", "expert_used_count"})
 YARN_KEYS = frozenset(
     """rope.scaling.type rope.scaling.factor rope.scaling.original_context_length rope.scaling.attn_factor
     rope.scaling.yarn_beta_fast rope.scaling.yarn_beta_slow rope.scaling.yarn_log_multiplier""".split()
@@ -73,7 +74,8 @@ def config_of(
     window = keys.whole("attention.sliding_window", 0)
     theta = keys.number("rope.freq_base", 10_000.0)
     rope = keys.rope()
-    family = keys.family(rope, window)
+    experts = keys.experts()
+    family = "mixtral" if experts else keys.family(rope, window)
     if factors is not None:
         if rope:
             raise CheckpointError(f"tensor {ROPE_FACTORS} and {keys.where}rope.scaling both scale rotary positions")
@@ -96,6 +98,7 @@ def config_of(
         "torch_dtype": {"F32": "float32", "BF16": "bfloat16"}.get(embedding.kind, "float16"),
         **({} if family == "llama" else {"sliding_window": window or None}),
         **({"rope_scaling": rope} if rope else {}),
+        **experts,
     }
     return config | (rope_keys(config, ModelArgs.from_config(config)) if rope else {})
 
@@ -117,6 +120,7 @@ class Meta:
         self.keys = Keys(self.mapping, self.where, ConfigError)
         is_yarn = self.mapping.get("rope.scaling.type") == "yarn"
         read = READ_KEYS | (YARN_KEYS if is_yarn else set()) | (QUERY_SCALE_KEYS if self._scales_queries else set())
+        read |= EXPERT_KEYS if self.architecture == "llama" else set()
         for key, value in self.mapping.items():
             if key not in read and value not in NEUTRAL_VALUES.get(key, ()):
                 raise self.keys.refused(key, value)
@@ -152,6 +156,17 @@ class Meta:
         if self._scales_queries:
             rope["llama_4_scaling_beta"] = self.number("attention.temperature_scale")
         return rope | (self._yarn() if is_yarn else {})
+
+    def experts(self) -> dict[str, object]:
+        """Return the keys of a mixture of experts in config.json; none if the model has a single feed-forward."""
+        used = self.mapping.get("expert_used_count")
+        if not self.mapping.get("expert_count"):
+            if used:
+                raise self.keys.refused("expert_used_count", used)
+            return {}
+        n_experts = self.keys.whole("expert_count", high=LIMITS["num_local_experts"])
+        n_used = self.keys.whole("expert_used_count", high=n_experts)
+        return {"num_local_experts": n_experts, "num_experts_per_tok": n_used}
 
     def family(self, rope: object, window: int) -> str:
         """Return the family of Hugging Face's that has this graph."""

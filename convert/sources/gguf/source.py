@@ -2,17 +2,20 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mistral_mlx.convert.sources.entries import check_heads, ordered
+from mistral_mlx.convert.sources.experts import joined
 from mistral_mlx.convert.sources.source import Source, SourceTensor
 from mistral_mlx.convert.storage.gguf import KINDS, Gguf
 from mistral_mlx.convert.storage.plain import Plain
 from mistral_mlx.convert.storage.rows import FLOAT_KINDS, Storage, Stored
 from mistral_mlx.errors import CheckpointError, shown
 from mistral_mlx.model.args import ModelArgs
+from mistral_mlx.model.blocks import EXPERTS, ROUTER, expert_path
 
 from .config import ROPE_FACTORS, Floats, config_of
 from .header import GGUFHeader, GGUFTensor
@@ -34,7 +37,14 @@ BLOCK_NAMES = {
     "ffn_down": "mlp.down_proj",
     "attn_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
+    "ffn_gate_inp": ROUTER,
+    "ffn_gate_exps": f"{EXPERTS}.gate_proj",  # of all experts
+    "ffn_up_exps": f"{EXPERTS}.up_proj",
+    "ffn_down_exps": f"{EXPERTS}.down_proj",
 }
+# Files from before April 2024 have a tensor for each expert.
+EXPERT = re.compile(r"blk\.(0|[1-9]\d*)\.ffn_(gate|up|down)\.(0|[1-9]\d{0,2})\.weight", re.ASCII)
+STACKED = "_exps.weight"
 MAX_FACTORS_NBYTES = 1 << 20
 
 
@@ -48,11 +58,12 @@ def open_gguf(path: Path) -> Source:
     notes: list[str] = []
     found = {tensor.name: tensor for _, header in parts for tensor in header.tensors}
     config = config_of(metadata, found, _rope_factors(parts, notes))
+    args = ModelArgs.from_config(config)
     tensors: dict[str, SourceTensor] = {}
     for file, header in parts:
-        for name, tensor in _named(header):
+        for name, tensor in _named(header, args.n_experts):
             if name in tensors:
-                raise CheckpointError(f"tensor {shown(tensor.name)} is in two parts of the GGUF file")
+                raise CheckpointError(f"tensor {shown(tensor.name)} is in the GGUF file twice")
             tensors[name] = _tensor(name, tensor, file, config)
     tokenizer = rebuild_tokenizer(metadata, notes)
     config |= tokenizer.ids
@@ -60,7 +71,7 @@ def open_gguf(path: Path) -> Source:
         path=path,
         config=config,
         args=ModelArgs.from_config(config),
-        tensors=tensors,
+        tensors=joined(tensors, args),
         files=tokenizer.files,
         tokenizer_ids=tokenizer.size,
         keeps_dtypes=True,  # norms are stored in float32 beside packed or half matrices
@@ -68,7 +79,8 @@ def open_gguf(path: Path) -> Source:
     )
 
 
-def _named(header: GGUFHeader) -> Iterator[tuple[str, GGUFTensor]]:
+def _named(header: GGUFHeader, n_experts: int) -> Iterator[tuple[str, GGUFTensor]]:
+    """Yield the tensors under Hugging Face's names, the matrices of each expert apart."""
     for tensor in header.tensors:
         if tensor.name == ROPE_FACTORS:
             continue
@@ -77,12 +89,31 @@ def _named(header: GGUFHeader) -> Iterator[tuple[str, GGUFTensor]]:
             raise CheckpointError(
                 f"tensor {shown(tensor.name)} is stored as {tensor.kind}; only {known} can be converted"
             )
-        yield _hf_name(tensor.name), tensor
+        name = _hf_name(tensor.name)
+        if not tensor.name.endswith(STACKED):
+            yield name, tensor
+            continue
+        for e, part in enumerate(_divided(tensor, n_experts)):
+            yield f"{expert_path(name.removesuffix('.weight'), e)}.weight", part
+
+
+def _divided(tensor: GGUFTensor, n_experts: int) -> list[GGUFTensor]:
+    """Return the matrices of each expert."""
+    if len(tensor.shape) != 3 or tensor.shape[0] != n_experts:
+        raise CheckpointError(
+            f"tensor {shown(tensor.name)} of shape {list(tensor.shape)} does not hold a matrix for each of "
+            f"{n_experts} experts"
+        )
+    nbytes = tensor.nbytes // n_experts
+    shape = tensor.shape[1:]
+    return [replace(tensor, shape=shape, start=tensor.start + e * nbytes, nbytes=nbytes) for e in range(n_experts)]
 
 
 def _hf_name(name: str) -> str:
     if name in GLOBAL_NAMES:
         return GLOBAL_NAMES[name]
+    if one := EXPERT.fullmatch(name):
+        return f"model.layers.{one[1]}.{expert_path(f'{EXPERTS}.{one[2]}_proj', int(one[3]))}.weight"
     match = re.fullmatch(r"blk\.(0|[1-9]\d*)\.(\w+)\.weight", name, re.ASCII)
     if match is None or match[2] not in BLOCK_NAMES:
         raise CheckpointError(

@@ -153,8 +153,9 @@ def test_a_window_is_honoured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("rope__scaling__type", "linear"), ("rope__scaling__factor", 4.0), ("expert_count", 8), ("logit_scale", 0.5),
-        ("attention__clamp_kqv", 1.0), ("rope__dimension_count", 16), ("attention__value_length", 64),
+        ("rope__scaling__type", "linear"), ("rope__scaling__factor", 4.0), ("expert_used_count", 2),
+        ("logit_scale", 0.5), ("attention__clamp_kqv", 1.0), ("rope__dimension_count", 16),
+        ("attention__value_length", 64),
     ],
 )  # fmt: skip
 def test_a_key_that_changes_the_graph_is_refused_by_name(tmp_path: Path, key: str, value: object) -> None:

@@ -1,0 +1,111 @@
+"""The experts of a mixture: the layouts in which files hold them, and the tensor of all of them that a model has.
+
+On the way from one to the other each expert's matrices are tensors of their own, under `blocks.expert_path`, so that
+whatever is done with a stored matrix is done with these:
+
+    model.layers.L.block_sparse_moe.experts.E.w1 (gate), w3 (up), w2 (down)    Hugging Face
+    model.layers.L.mlp.experts.gate_up_proj [E, 2I, D], down_proj [E, D, I]    transformers 5
+    model.layers.L.block_sparse_moe.switch_mlp.gate_proj.weight [E, I, D]      MLX
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from mistral_mlx.convert.storage.joined import Joined
+from mistral_mlx.errors import CheckpointError, shown
+from mistral_mlx.files.safetensors import TensorEntry
+from mistral_mlx.model.args import ModelArgs
+from mistral_mlx.model.blocks import EXPERTS, ROUTER, expert_path, stacked_path
+
+from .source import SourceTensor
+
+MIXTURE = re.compile(r"(model\.layers\.\d{1,9}\.)(?:block_sparse_moe|mlp)\.(.+)", re.ASCII)
+ONE = re.compile(r"experts\.(0|[1-9]\d{0,2})\.(w[123])\.(\w+)", re.ASCII)
+STACKED = re.compile(r"switch_mlp\.(\w+)\.(\w+)", re.ASCII)
+FUSED = {"experts.gate_up_proj": ("gate_proj", "up_proj"), "experts.down_proj": ("down_proj",)}
+NAMES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}  # of Mistral's own, as in their paper
+
+
+def apart(entries: Mapping[str, TensorEntry], n_experts: int) -> dict[str, TensorEntry]:
+    """Return the tensors of a file with each expert's matrices apart; 0 experts: as they are.
+
+    Raises CheckpointError if a tensor of all experts cannot be divided, or a matrix is there twice.
+    """
+    if not n_experts:
+        return dict(entries)
+    found: dict[str, TensorEntry] = {}
+    for name, entry in entries.items():
+        for own_name, part in _apart(name, entry, n_experts):
+            if own_name in found:
+                raise CheckpointError(
+                    f"tensors {shown(found[own_name].name)} and {shown(entry.name)} hold the same expert's weights"
+                )
+            found[own_name] = part
+    return found
+
+
+def _apart(name: str, entry: TensorEntry, n_experts: int) -> Iterator[tuple[str, TensorEntry]]:
+    """Yield what becomes of a tensor: itself, renamed, or the matrices in it."""
+    match = MIXTURE.fullmatch(name)
+    layer, rest = match.groups() if match else ("", "")
+    if rest.startswith("gate."):
+        yield f"{layer}{ROUTER}.{rest.removeprefix('gate.')}", entry
+    elif one := ONE.fullmatch(rest):
+        yield f"{expert_path(f'{layer}{EXPERTS}.{NAMES[one[2]]}', int(one[1]))}.{one[3]}", entry
+    elif stacked := STACKED.fullmatch(rest):
+        for e, part in enumerate(_divided(entry, n_experts, 1)):
+            yield f"{expert_path(f'{layer}{EXPERTS}.{stacked[1]}', e)}.{stacked[2]}", part
+    elif modules := FUSED.get(rest):
+        for i, part in enumerate(_divided(entry, n_experts, len(modules))):
+            e, which = divmod(i, len(modules))
+            yield f"{expert_path(f'{layer}{EXPERTS}.{modules[which]}', e)}.weight", part
+    else:
+        yield name, entry
+
+
+def _divided(entry: TensorEntry, n_experts: int, n_modules: int) -> list[TensorEntry]:
+    """Return the matrices in a tensor of all experts, the rows of each expert being those of so many modules."""
+    if len(entry.shape) != 3 or entry.shape[0] != n_experts or entry.shape[1] % n_modules or not entry.nbytes:
+        of = f"{n_modules} matrices" if n_modules > 1 else "a matrix"
+        raise CheckpointError(
+            f"tensor {shown(entry.name)} of shape {list(entry.shape)} does not hold {of} for each of {n_experts} "
+            "experts"
+        )
+    count = n_experts * n_modules
+    shape, nbytes = (entry.shape[1] // n_modules, entry.shape[2]), entry.nbytes // count
+    return [replace(entry, shape=shape, start=entry.start + i * nbytes, nbytes=nbytes) for i in range(count)]
+
+
+def joined(tensors: Mapping[str, SourceTensor], args: ModelArgs) -> dict[str, SourceTensor]:
+    """Return `tensors` with the matrices of all experts of a module as one, ``[experts, out, in]``.
+
+    Raises CheckpointError if an expert is missing, one too many, or of another shape than the first.
+    """
+    found: dict[str, SourceTensor] = {}
+    stacks: dict[str, dict[str, SourceTensor]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        path = stacked_path(tensor.path)
+        if path != tensor.path and args.n_experts:
+            stacks[path][tensor.path] = tensor
+        else:
+            found[name] = tensor
+    return found | {f"{path}.weight": _joined(path, parts, args.n_experts) for path, parts in stacks.items()}
+
+
+def _joined(path: str, parts: Mapping[str, SourceTensor], n_experts: int) -> SourceTensor:
+    paths = [expert_path(path, e) for e in range(n_experts)]
+    if missing := [own for own in paths if own not in parts]:
+        more = f" and {len(missing) - 1} more are" if missing[1:] else " is"
+        raise CheckpointError(f"the weight of {missing[0]}{more} missing; there should be {n_experts} experts")
+    if extra := set(parts).difference(paths):
+        raise CheckpointError(f"{min(extra)} is one too many: config.json implies {n_experts} experts")
+    first = parts[paths[0]].shape
+    for own in paths:
+        if parts[own].shape != first or len(first) != 2:
+            raise CheckpointError(
+                f"the weight of {own} has shape {list(parts[own].shape)}, that of the first expert {list(first)}"
+            )
+    storages = tuple(parts[own].storage for own in paths)
+    return SourceTensor(f"{path}.weight", (n_experts, *first), Joined(storages))
