@@ -37,9 +37,7 @@ def write_folder(model: BenchmarkModel, path: Path) -> None:
     path.mkdir()
     bits = {4.5: 4, 8.5: 8}.get(model.bits)
     (path / "config.json").write_text(json.dumps(_config(model.shape, bits), indent=2))
-    special = SpecialIds(unk=0, bos=1, eos=2, pad=None)
-    (path / "tokenizer.model").write_bytes(sentencepiece_model(_pieces(model.shape), special, dummy_prefix=True))
-    (path / "tokenizer_config.json").write_text(json.dumps({"add_bos_token": True}))
+    write_tokenizer(model.shape, path)
     entries = {
         name: (dtype, shape) for hf, rows in _hf_tensors(model.shape) for name, dtype, shape in _parts(hf, rows, bits)
     }
@@ -48,6 +46,33 @@ def write_folder(model: BenchmarkModel, path: Path) -> None:
         file.write(_safetensors_header(entries))
         for name, (dtype, shape) in entries.items():
             file.write(_values(rng, name, dtype, shape, bits).data)
+
+
+def write_mixtral(shape: Shape, n_experts: int, n_used: int, path: Path) -> None:
+    """Write a bfloat16 Mixtral as Hugging Face has it: a tensor for each matrix of an expert, a file for each layer."""
+    path.mkdir()
+    mixture = {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "rope_theta": 1e6}
+    counts = {"num_local_experts": n_experts, "num_experts_per_tok": n_used}
+    (path / "config.json").write_text(json.dumps(_config(shape, None) | mixture | counts, indent=2))
+    write_tokenizer(shape, path)
+    files: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {}
+    for name, rows in _mixtral_tensors(shape, n_experts):
+        layer = name.split(".")[2] if ".layers." in name else "ends"
+        files.setdefault(f"model-{layer}.safetensors", {})[name] = ("BF16", rows)
+    index = {name: file for file, entries in files.items() for name in entries}
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    for name, entries in files.items():
+        with (path / name).open("wb") as file:
+            file.write(_safetensors_header(entries))
+            for _, rows in entries.values():
+                file.write((_normal(rows) if rows[1:] else _bfloat16(np.ones(rows, np.float32))).data)
+
+
+def write_tokenizer(shape: Shape, path: Path) -> None:
+    """Write a dummy vocabulary into the folder `path`."""
+    special = SpecialIds(unk=0, bos=1, eos=2, pad=None)
+    (path / "tokenizer.model").write_bytes(sentencepiece_model(_pieces(shape), special, dummy_prefix=True))
+    (path / "tokenizer_config.json").write_text(json.dumps({"add_bos_token": True}))
 
 
 def write_gguf(shape: Shape, path: Path, kind: str) -> None:
@@ -142,6 +167,19 @@ def _hf_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
         stem = name.removesuffix(".weight")
         _, n, kind = stem.split(".") if "." in stem else ("", "", "")
         yield f"{ends[stem] if stem in ends else f'model.layers.{n}.{(BLOCK_NAMES | EXPERTS)[kind]}'}.weight", rows
+
+
+def _mixtral_tensors(shape: Shape, n_experts: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    letters = {"mlp.gate_proj": "w1", "mlp.down_proj": "w2", "mlp.up_proj": "w3"}
+    for name, rows in _hf_tensors(shape):
+        layer, _, module = name.removesuffix(".weight").rpartition("mlp.")
+        if not layer:
+            yield name, rows
+            continue
+        for e in range(n_experts):
+            yield f"{layer}block_sparse_moe.experts.{e}.{letters[f'mlp.{module}']}.weight", rows
+        if module == "gate_proj":
+            yield f"{layer}block_sparse_moe.gate.weight", (n_experts, shape.dim)
 
 
 def _parts(name: str, rows: tuple[int, ...], bits: int | None) -> Iterator[tuple[str, str, tuple[int, ...]]]:

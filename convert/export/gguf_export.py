@@ -29,6 +29,7 @@ from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.files.safetensors import TensorEntry
 from mistral_mlx.kernels.fallback.packing import largest_finite
 from mistral_mlx.model.args import ModelArgs, expected_shapes
+from mistral_mlx.model.blocks import EXPERTS, ROUTER
 from mistral_mlx.model.loading import inspect_model
 from mistral_mlx.progress import Progress
 
@@ -164,8 +165,8 @@ def _step(tensor: SourceTensor, args: ModelArgs, outtype: str) -> _Step:
         kind = "Q8_0"
     if tensor.columns % BLOCK and kind not in FLOAT_KINDS:
         kind = "F16"
-    if len(tensor.shape) == 1:
-        kind = "F32"  # llama.cpp multiplies norms in float32 alone
+    if len(tensor.shape) == 1 or tensor.path.endswith(ROUTER):
+        kind = "F32"  # llama.cpp multiplies norms in float32 alone, and its converter writes a router so, too
     is_carried = isinstance(storage, Mlx) and kind in own
     return _Step(
         tensor,
@@ -184,18 +185,23 @@ def _gguf_name(name: str) -> str:
 
 
 def _metadata(folder: ModelFolder, args: ModelArgs, steps: list[_Step], notes: list[str]) -> dict[str, Value]:
-    kinds = Counter(step.output.kind for step in steps if len(step.output.shape) == 2)
-    parameters = sum(step.tensor.size for step in steps)
-    label = f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.0f}M"
+    kinds = Counter(step.output.kind for step in steps if len(step.output.shape) > 1)
     metadata: dict[str, Value] = {
         "general.architecture": architecture(args),
         "general.type": "model",
         "general.name": folder.path.resolve().name,
-        "general.size_label": label,
+        "general.size_label": _size_label([step.tensor for step in steps], args.n_experts),
         "general.file_type": FILE_TYPES[kinds.most_common(1)[0][0]],
         "general.quantization_version": 2,
     }
     return metadata | {f"{architecture(args)}.{key}": value for key, value in _shape(args, notes).items()}
+
+
+def _size_label(tensors: list[SourceTensor], n_experts: int) -> str:
+    """Return how large the model is: 7.2B, or 8x7.2B where a model with one of the experts has so many weights."""
+    parameters = sum(tensor.size // (n_experts if EXPERTS in tensor.path else 1) for tensor in tensors)
+    label = f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.0f}M"
+    return f"{n_experts}x{label}" if n_experts else label
 
 
 def _shape(args: ModelArgs, notes: list[str]) -> dict[str, Value]:
@@ -214,6 +220,7 @@ def _shape(args: ModelArgs, notes: list[str]) -> dict[str, Value]:
         "rope.freq_base": _single(args.rope_theta, "rope_theta"),
         "vocab_size": args.vocab_size,
         **rope_metadata(args),
+        **({"expert_count": args.n_experts, "expert_used_count": args.n_experts_per_token} if args.n_experts else {}),
     }
     windows = [window for window in args.sliding_window if window is not None]
     if windows:
@@ -236,7 +243,7 @@ def _single(value: float, key: str) -> float:
 
 
 def _notes(steps: list[_Step], outtype: str) -> Iterator[str]:
-    made = [step for step in steps if step.tensor.storage.exact and not step.carried]
+    made = [step for step in steps if step.tensor.storage.exact and not step.carried and step.output.kind != "F32"]
     if made and outtype == "auto":
         forms = sorted({f"{s.tensor.storage.exact.bits} bits" for s in made if s.tensor.storage.exact})
         yield (

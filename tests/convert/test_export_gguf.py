@@ -21,6 +21,7 @@ from helpers.convert_sources import (
     write_folder,
 )
 from helpers.gguf_contents import metadata, tensors
+from helpers.mixtures import MIXTRAL, weights_of, write_gguf
 
 from mistral_mlx.convert import convert
 from mistral_mlx.convert.export.gguf_export import export_gguf
@@ -171,3 +172,39 @@ def test_the_command_writes_what_its_report_says(tmp_path: Path, folder: Path) -
     assert report["nbytes"] == (tmp_path / "x.gguf").stat().st_size and report["kinds"] == {"Q8_0": 16, "F32": 5}
     again = subprocess.run([*program, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert (again.returncode, again.stdout) == (5, "") and again.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("change", [{}, {"num_experts_per_tok": 4, "num_local_experts": 5}])
+def test_experts_are_stacked_as_llama_cpp_does(tmp_path: Path, change: dict[str, int]) -> None:
+    config = MIXTRAL | change
+    weights = weights_of(config)
+    folder = write_folder(tmp_path / "folder", config, weights={name: mx.array(w) for name, w in weights.items()})
+    write_gguf(tmp_path / "theirs.gguf", weights, "F16", config=config)
+    export_gguf(folder, tmp_path / "ours.gguf", outtype="f16")
+    assert tensors(tmp_path / "ours.gguf") == tensors(tmp_path / "theirs.gguf")
+    found = metadata(tmp_path / "ours.gguf")
+    assert found["llama.expert_count"] == config["num_local_experts"]
+    assert found["llama.expert_used_count"] == config["num_experts_per_tok"]
+    assert found["general.size_label"] == f"{config['num_local_experts']}x0M"
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q5_1", "Q8_0", "F16"])
+def test_experts_come_back_to_the_byte(tmp_path: Path, kind: str) -> None:
+    write_gguf(tmp_path / "a.gguf", weights_of(), kind)
+    convert(tmp_path / "a.gguf", tmp_path / "folder", **({"dequantize": True} if kind == "F16" else {}))
+    export_gguf(tmp_path / "folder", tmp_path / "b.gguf")
+    assert tensors(tmp_path / "b.gguf") == tensors(tmp_path / "a.gguf")
+
+
+def test_a_packed_router_is_unpacked_into_float32(tmp_path: Path) -> None:
+    weights = weights_of()
+    source = write_folder(tmp_path / "source", MIXTRAL, weights={name: mx.array(w) for name, w in weights.items()})
+    convert(source, tmp_path / "packed", bits=4, dtype="float16", rules=["moe.gate$=8"])
+    report = export_gguf(tmp_path / "packed", tmp_path / "x.gguf")
+    assert report.notes == ["no tokenizer was found: the file works with token ids only"]
+    convert(tmp_path / "x.gguf", tmp_path / "again", dequantize=True, dtype="float32")
+    convert(tmp_path / "packed", tmp_path / "plain", dequantize=True, dtype="float32")
+    first, second = (mx.load(str(tmp_path / name / "model.safetensors")) for name in ("plain", "again"))
+    assert first.keys() == second.keys()
+    for name, array in first.items():
+        np.testing.assert_allclose(np.array(second[name]), np.array(array), atol=1e-5, err_msg=name)

@@ -29,17 +29,15 @@ ROPE_FACTORS = "rope_freqs.weight"
 READ_KEYS = frozenset(
     """block_count context_length embedding_length feed_forward_length attention.head_count attention.head_count_kv
     attention.key_length attention.value_length attention.layer_norm_rms_epsilon attention.sliding_window
-    rope.freq_base rope.dimension_count vocab_size tensor_data_layout rope.scaling.finetuned""".split()
+    rope.freq_base rope.dimension_count vocab_size tensor_data_layout rope.scaling.finetuned expert_count
+    expert_used_count""".split()
 )
-EXPERT_KEYS = frozenset({"expert_count", "expert_used_count"})
 YARN_KEYS = frozenset(
     """rope.scaling.type rope.scaling.factor rope.scaling.original_context_length rope.scaling.attn_factor
     rope.scaling.yarn_beta_fast rope.scaling.yarn_beta_slow rope.scaling.yarn_log_multiplier""".split()
 )
 QUERY_SCALE_KEYS = frozenset({"attention.temperature_scale", "rope.scaling.original_context_length"})
 NEUTRAL_VALUES: dict[str, tuple[Value, ...]] = {  # keys that change nothing as long as they hold one of these
-    "expert_count": (0,),
-    "expert_used_count": (0,),
     "rope.scaling.type": ("none",),
     "rope.scaling.factor": (0.0, 1.0),
     "rope.scaling.attn_factor": (1.0,),
@@ -120,7 +118,6 @@ class Meta:
         self.keys = Keys(self.mapping, self.where, ConfigError)
         is_yarn = self.mapping.get("rope.scaling.type") == "yarn"
         read = READ_KEYS | (YARN_KEYS if is_yarn else set()) | (QUERY_SCALE_KEYS if self._scales_queries else set())
-        read |= EXPERT_KEYS if self.architecture == "llama" else set()
         for key, value in self.mapping.items():
             if key not in read and value not in NEUTRAL_VALUES.get(key, ()):
                 raise self.keys.refused(key, value)
