@@ -65,7 +65,11 @@ def calibration_windows(source: Source, path: Path, limit: int = N_WINDOWS) -> l
 
 
 def block_inputs(source: Source, texts: Sequence[Window], progress: BlocksDone) -> Iterator[Mapping[str, Inputs]]:
-    """Yield the inputs of the modules of each block by their paths, and at last those of a head that is not tied."""
+    """Yield the inputs of the modules of each block by their paths, and at last those of a head that is not tied.
+
+    The experts of a mixture have their own, by `blocks.expert_path`: X of the tokens that chose them. One that none
+    chose is left out.
+    """
     model = Streamed(source)
     states = model.embed(texts)
     for layer in range(model.args.n_layers):
@@ -73,7 +77,7 @@ def block_inputs(source: Source, texts: Sequence[Window], progress: BlocksDone) 
 
         def observe(modules: tuple[str, ...], x: mx.array, seen: dict[tuple[str, ...], Inputs] = seen) -> None:
             inputs = seen.setdefault(modules, Inputs(x.shape[-1]))
-            inputs.add(np.asarray(x.astype(mx.float32))[0])
+            inputs.add(np.asarray(x.astype(mx.float32)).reshape(-1, x.shape[-1]))
 
         states = model.run(layer, model.block(layer), states, observe)
         if not all(np.isfinite(inputs.squares).all() for inputs in seen.values()):

@@ -10,6 +10,7 @@ from mistral_mlx.convert.plan.step import Step
 from mistral_mlx.convert.sources.source import Source
 from mistral_mlx.errors import OptionError, shown
 from mistral_mlx.measure.evaluation import Window
+from mistral_mlx.model.blocks import stacked_path
 
 from .inputs import BlocksDone, Inputs, block_inputs, calibration_windows
 from .learned import LEARNED
@@ -45,7 +46,7 @@ class Rounding:
         left = {step.path: step for step in plan.steps}
         if self.texts and any(step.search for step in plan.steps):
             for inputs in block_inputs(plan.source, self.texts, progress):
-                yield [left.pop(path) for path in inputs], inputs
+                yield [left.pop(path) for path in dict.fromkeys(map(stacked_path, inputs))], inputs
         yield list(left.values()), {}
 
 

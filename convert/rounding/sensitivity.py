@@ -6,6 +6,8 @@ blocks: each begins where its weights are.
 """
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import getitem
 
 import mlx.core as mx
 import numpy as np
@@ -15,7 +17,7 @@ from mistral_mlx.convert.sources.source import Source
 from mistral_mlx.kernels.fallback.packing import decode, host
 from mistral_mlx.measure.evaluation import Window
 from mistral_mlx.model.args import ModelArgs
-from mistral_mlx.model.blocks import matrices
+from mistral_mlx.model.blocks import ROUTER, matrices
 from mistral_mlx.model.packing import Packing
 
 from .inputs import BlocksDone, Floats
@@ -23,41 +25,49 @@ from .streamed import EMBEDDING, Change, States, Streamed
 
 PROBE = Packing(4, 32)  # every group size that a weight may have is a multiple of it
 N_WINDOWS = 2
-KINDS = tuple(module.path for module in matrices(n_experts=0))
-# In hundredths of a nat and rounded, what PROBE costs SmolLM2-135M and stories15M on WikiText-2, all blocks together.
-# Both have one table for embedding and head; that it counts for both in other models is a guess.
-USUAL = dict(zip(KINDS, (1, 1.5, 10, 4, 4, 6, 8), strict=True)) | {"model.embed_tokens": 15, "lm_head": 15}
+# In hundredths of a nat and rounded, what PROBE costs SmolLM2-135M and stories15M on WikiText-2, all blocks together:
+# query, key, value, output, gate, up and down. Both have one table for embedding and head; that it counts for both in
+# other models is a guess, as is that all experts together cost what one feed-forward does.
+USUAL = (1, 1.5, 10, 4, 4, 6, 8)
+USUAL_ENDS = {"model.embed_tokens": 15.0, "lm_head": 15.0}
+
+
+def kinds(args: ModelArgs) -> tuple[str, ...]:
+    """Return the paths, below a block, of the matrices that may be packed: all but a router."""
+    return tuple(module.path for module in matrices(args.n_experts) if module.path != ROUTER)
 
 
 def usual_sensitivities(args: ModelArgs) -> dict[str, float]:
     """Return what is usual, for want of a text: the same in every block."""
-    found = {f"model.layers.{i}.{kind}": USUAL[kind] / args.n_layers for i in range(args.n_layers) for kind in KINDS}
-    return found | {name: USUAL[name] for name in ("model.embed_tokens", "lm_head")}
+    usual = dict(zip(kinds(args), USUAL, strict=True))
+    found = {f"model.layers.{i}.{kind}": usual[kind] / args.n_layers for i in range(args.n_layers) for kind in usual}
+    return found | USUAL_ENDS
 
 
 def sensitivities(source: Source, texts: Sequence[Window], progress: BlocksDone) -> dict[str, float]:
     """Return the KL divergence, in nats, that packing each matrix like PROBE costs, by its module's path."""
     model = Streamed(source)
     base = model.embed(texts[:N_WINDOWS])
-    n_layers, embedding = model.args.n_layers, model.tensors[EMBEDDING]
+    n_layers, embedding, each = model.args.n_layers, model.tensors[EMBEDDING], kinds(model.args)
     trials: dict[str, States] = {embedding.path: model.embed(texts[:N_WINDOWS], _probe)}
     for layer in range(n_layers):
         block, probed = model.block(layer), model.block(layer, _probe)
         for name in trials:
-            if name not in KINDS:
+            if name not in each:
                 trials[name] = model.run(layer, block, trials[name])
         trials[f"model.layers.{layer}"] = model.run(layer, probed, base)
-        for kind in KINDS:
-            part, leaf = kind.split(".")
-            exact, block[part][leaf] = block[part][leaf], probed[part][leaf]
+        for kind in each:
+            *way, leaf = kind.split(".")
+            parent, other = reduce(getitem, way, block), reduce(getitem, way, probed)
+            exact, parent[leaf] = parent[leaf], other[leaf]
             trials[kind] = model.run(layer, block, trials.get(kind, base))
-            block[part][leaf] = exact
+            parent[leaf] = exact
         base = model.run(layer, block, base)
         progress(layer + 1, n_layers)
     costs = _costs(model, base, trials, texts)
     of_layers = [costs[f"model.layers.{layer}"] for layer in range(n_layers)]
     shares = np.array(of_layers) / (sum(of_layers) or 1.0)
-    found = {f"model.layers.{i}.{kind}": costs[kind] * float(shares[i]) for i in range(n_layers) for kind in KINDS}
+    found = {f"model.layers.{i}.{kind}": costs[kind] * float(shares[i]) for i in range(n_layers) for kind in each}
     return found | {path: costs[path] for path in (embedding.path, model.head.path)}
 
 
@@ -83,11 +93,13 @@ def _costs(model: Streamed, base: States, trials: dict[str, States], texts: Sequ
     return costs if tied else costs | {model.head.path: cost(base, _probe)}
 
 
-def _probe(_: str, weight: mx.array) -> mx.array:
-    """Return the weight as it is after packing; one that cannot be packed is left alone."""
+def _probe(name: str, weight: mx.array) -> mx.array:
+    """Return the weight as it is after packing; one that cannot be packed is left alone, and so is a router."""
     bits, group_size, _ = PROBE
-    if weight.shape[-1] % group_size:
+    if weight.shape[-1] % group_size or name.endswith(f"{ROUTER}.weight"):
         return weight
+    if weight.ndim > 2:  # one expert after the other, in the dtype of the weight: all of them in float32 are large
+        return mx.stack([_probe(name, matrix).astype(weight.dtype) for matrix in weight])
     exact = weight.astype(mx.float32)
     packed = kernels.quantize(host(exact), "F32", "F32", group_size=group_size, bits=bits)
     assert packed.biases is not None  # as in every affine packing

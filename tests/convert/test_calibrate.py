@@ -16,7 +16,7 @@ from mistral_mlx.convert.rounding import inputs as calibrate
 from mistral_mlx.convert.rounding import text as convert_text
 from mistral_mlx.convert.rounding.compensate import DAMPING, compensated
 from mistral_mlx.convert.rounding.inputs import Inputs
-from mistral_mlx.convert.rounding.sensitivity import KINDS, sensitivities
+from mistral_mlx.convert.rounding.sensitivity import kinds, sensitivities
 from mistral_mlx.convert.rounding.streamed import source_logits
 from mistral_mlx.convert.sources.open import open_source
 from mistral_mlx.errors import CheckpointError, OptionError, TokenizerError
@@ -167,7 +167,7 @@ def test_the_size_that_was_asked_for_is_met_from_below(source: Path, tmp_path: P
 def test_more_bits_go_where_the_text_says_they_count(source: Path, text: Path, tmp_path: Path) -> None:
     found = open_source(source)
     costs = sensitivities(found, calibrate.calibration_windows(found, text), lambda done, of: None)
-    assert set(costs) == {f"model.layers.{i}.{kind}" for i in (0, 1) for kind in KINDS} | {
+    assert set(costs) == {f"model.layers.{i}.{kind}" for i in (0, 1) for kind in kinds(found.args)} | {
         "model.embed_tokens",
         "lm_head",
     }
