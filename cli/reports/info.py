@@ -13,6 +13,7 @@ from mistral_mlx.errors import TokenizerError, counted
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.kernels.memory import available_memory
 from mistral_mlx.model.args import ModelArgs, expected_shapes
+from mistral_mlx.model.blocks import EXPERTS
 from mistral_mlx.model.cache import cache_nbytes
 from mistral_mlx.model.loading import cache_itemsize, inspect_model, memory_needed, remarks
 from mistral_mlx.prompt.encode import chat_format
@@ -24,7 +25,8 @@ def describe(path: Path) -> dict[str, object]:
     folder = ModelFolder(path)
     args, entries = inspect_model(folder)
     tied = "lm_head.weight" not in entries
-    parameters = sum(math.prod(shape) for name, shape in expected_shapes(args).items() if name in entries)
+    sizes = {name: math.prod(shape) for name, shape in expected_shapes(args).items() if name in entries}
+    parameters = sum(sizes.values())
     nbytes = sum(entry.nbytes for entry in entries.values())
     windows = [w for w in args.sliding_window if w is not None]
     at_limit = args.max_position_embeddings
@@ -42,8 +44,11 @@ def describe(path: Path) -> dict[str, object]:
         "rope_theta": args.rope_theta,
         "rope_scaling": _scaling(args),
         "query_scale": args.query_scale._asdict() if args.query_scale else None,
+        "experts": args.n_experts,
+        "experts_per_token": args.n_experts_per_token,
         "tied_head": tied,
         "parameters": parameters,
+        "active_parameters": _active(sizes, args),
         "weight_bytes": nbytes,
         "bits_per_weight": round(8 * nbytes / parameters, 3),
         "quantization": _quantization(args),
@@ -66,6 +71,13 @@ def show(found: dict[str, object], *, as_json: bool) -> None:
         print_json(found)
     else:
         write_text(facts(_rows(found)))
+
+
+def _active(sizes: dict[str, int], args: ModelArgs) -> int:
+    """Return how many weights a token uses: of the experts, those that it chooses."""
+    of_experts = sum(size for name, size in sizes.items() if EXPERTS in name)
+    unused = args.n_experts - args.n_experts_per_token
+    return sum(sizes.values()) - (of_experts // args.n_experts * unused if args.n_experts else 0)
 
 
 def _scaling(args: ModelArgs) -> dict[str, object] | None:
@@ -111,6 +123,7 @@ def _rows(found: dict[str, object]) -> list[tuple[str, str]]:
             f"{f['layers']}, dim {f['dim']}, feed-forward {f['hidden_dim']}, "
             f"{'tied' if f['tied_head'] else 'own'} head",
         ),
+        *_experts(f),
         ("attention", f"{f['heads']} query heads share {f['kv_heads']} key/value heads of {f['head_dim']}"),
         ("window", _window_text(f)),
         ("context", f"{f['context']:,} positions trained ({_rope_text(f)})"),
@@ -127,6 +140,14 @@ def _rows(found: dict[str, object]) -> list[tuple[str, str]]:
         ("kernels", str(f["kernels"])),
         *(("remark", str(remark)) for remark in _list(f["remarks"])),
     ]
+
+
+def _experts(found: dict[str, object]) -> list[tuple[str, str]]:
+    """Return the row of a mixture of experts; none if there is a single feed-forward."""
+    if not found["experts"]:
+        return []
+    used, total = found["experts_per_token"], found["experts"]
+    return [("experts", f"each token uses {used} of {total}, and {found['active_parameters']:,} of the weights")]
 
 
 def _list(value: object) -> list[object]:

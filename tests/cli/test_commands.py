@@ -6,6 +6,8 @@ import re
 
 from helpers.cli import GREEDY, one_line, run
 from helpers.invoke import invoke
+from helpers.mixtures import EXPERTS, MIXTRAL, weights_of
+from helpers.models import write_folder
 from helpers.tiny_folder import write_tiny_folder
 
 from mistral_mlx import kernels
@@ -45,6 +47,25 @@ def test_info_names_the_packing_mode(folder, tmp_path):
     """Every packing used to be called affine."""
     assert run("convert", folder, tmp_path / "out", "--mode", "mxfp4").returncode == 0
     assert "(mxfp4 4-bit, group 32" in run("info", tmp_path / "out").stdout.decode()
+
+
+def test_info_counts_the_weights_that_a_token_uses(tmp_path):
+    config = MIXTRAL | {"num_experts_per_tok": 1}
+    weights = weights_of(config)
+    folder = write_folder(tmp_path / "mixture", config, weights)
+    facts = json.loads(run("info", folder, "--json").stdout)
+    unused = sum(w[1:].size for name, w in weights.items() if EXPERTS in name)
+    assert facts["parameters"] == sum(w.size for w in weights.values())
+    assert facts["active_parameters"] == facts["parameters"] - unused
+    assert (facts["experts"], facts["experts_per_token"]) == (4, 1)
+    text = run("info", folder).stdout.decode()
+    assert f"each token uses 1 of 4, and {facts['active_parameters']:,} of the weights" in text
+
+
+def test_info_of_a_single_feed_forward_names_no_experts(folder):
+    facts = json.loads(run("info", folder, "--json").stdout)
+    assert facts["active_parameters"] == facts["parameters"] and facts["experts"] == 0
+    assert "experts" not in run("info", folder).stdout.decode()
 
 
 def test_info_describes_scaled_positions(tmp_path):
