@@ -61,6 +61,8 @@ def make_learned(plan: Plan, request: Request) -> Learned:
     """
     method, text, choice = request.method, request.calibrate, request.choice
     assert method is not None and text is not None
+    if method == AWQ and plan.source.args.n_experts:
+        raise OptionError("mlx-lm's awq knows no mixture of experts; leave out method, or choose gptq or dwq")
     group_size = _group_size(plan, method, choice.group_size)
     windows = calibration_windows(plan.source, text, limit=WINDOWS[method])
     return Learned(method, choice.bits or DEFAULT_BITS, group_size, [window.ids for window in windows])

@@ -3,6 +3,7 @@
 The folder is as untrusted as a model's. Whatever would change the result and is not done is refused by its name.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from os import PathLike
@@ -22,6 +23,7 @@ from .changes import CONFIG_NAME, EMBEDDING, Changes
 
 PEFT_NAME, MLX_NAME = "adapter_model.safetensors", "adapters.safetensors"
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapters.npz")
+OF_EXPERTS = re.compile(r"\.(experts|switch_mlp)\.")
 MAX_NAME = 200  # characters of a tensor's name; real ones have 80
 
 
@@ -63,6 +65,10 @@ def _read(folder: ModelFolder, source: Source) -> Changes:
         raise CheckpointError(f"{present[0]} holds no tensor")
     if (longest := max(entries, key=len)) and len(longest) > MAX_NAME:
         raise CheckpointError(f"the adapter's tensor {shown(longest)} has a name that no model's has")
+    if source.args.n_experts and (expert := next(filter(OF_EXPERTS.search, entries), None)):
+        raise ConversionError(
+            f"the adapter changes experts ({shown(expert)}), which cannot be merged; those of attention can"
+        )
     read = peft.read if present[0] == PEFT_NAME else mlx.read
     changes = read(config, entries, source)
     if not (changes.updates or changes.whole):

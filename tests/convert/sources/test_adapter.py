@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers.adapters import PATHS, RANK, factors, magnitudes, merged, mlx_tensors, peft_tensors, write_mlx, write_peft
 from helpers.convert_sources import CONFIG, add_weights, close, gguf_writer, random_weights, write_folder
+from helpers.mixtures import LAYOUTS, MIXTRAL, weights_of
 
 from mistral_mlx.convert import convert
 from mistral_mlx.errors import ConversionError, ModelError
@@ -283,3 +284,50 @@ def test_pickles_links_out_and_new_tokens_are_refused(tmp_path: Path, source: Pa
         convert(source, tmp_path / "t", adapter=adapter)
     with pytest.raises(ModelError, match="does not exist"):
         convert(source, tmp_path / "t", adapter=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_attention_of_a_mixture_is_merged(tmp_path: Path, layout: str) -> None:
+    """Both modules that change lie in attention, whose rows have another order in some layouts."""
+    weights, found = weights_of(), factors(PATHS[:2])
+    source = LAYOUTS[layout](tmp_path / "source", MIXTRAL, weights)
+    mlx = {f"{path}.{part}": f.T for path, (b, a) in found.items() for part, f in (("lora_a", a), ("lora_b", b))}
+    convert(source, tmp_path / "target", dequantize=True, adapter=write_mlx(tmp_path / "a", mlx))
+    changed = {f"{path}.weight": weights[f"{path}.weight"] + 1.5 * b @ a for path, (b, a) in found.items()}
+    assert_close(tmp_path / "target", weights | changed)
+
+
+def test_dora_of_a_mixture_is_merged_before_it_is_packed(tmp_path: Path) -> None:
+    weights, found, m = weights_of(), factors(PATHS[:2]), magnitudes()
+    peft = {
+        f"base_model.model.{path}.{part}": array
+        for path, (b, a) in found.items()
+        for part, array in (("lora_A.weight", a), ("lora_B.weight", b), ("lora_magnitude_vector", m[path]))
+    }
+    source = LAYOUTS["hugging face"](tmp_path / "source", MIXTRAL, weights)
+    adapter = write_peft(tmp_path / "a", peft, use_dora=True)
+    convert(source, tmp_path / "plain", dequantize=True, adapter=adapter)
+    for path, (b, a) in found.items():
+        weight = weights[f"{path}.weight"] + 6 / RANK * b @ a
+        weight *= (m[path] / np.linalg.norm(weight, axis=1))[:, None]
+        np.testing.assert_allclose(arrays(tmp_path / "plain")[f"{path}.weight"], weight, rtol=1e-4, atol=1e-5)
+    convert(source, tmp_path / "packed", bits=8, adapter=adapter)
+    load_model(tmp_path / "packed")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.0.block_sparse_moe.experts.0.w1",
+        "model.layers.0.block_sparse_moe.switch_mlp.up_proj",
+        "model.layers.0.mlp.experts.base_layer",
+    ],
+)
+@pytest.mark.parametrize("write", [write_peft, write_mlx])
+def test_experts_cannot_be_merged(tmp_path: Path, name: str, write) -> None:
+    source = LAYOUTS["mlx"](tmp_path / "source", MIXTRAL, weights_of())
+    parts = ("lora_a", "lora_b") if write is write_mlx else ("lora_A.weight", "lora_B.weight")
+    prefix = "" if write is write_mlx else "base_model.model."
+    tensors = {f"{prefix}{name}.{part}": np.ones((RANK, RANK), np.float32) for part in parts}
+    with pytest.raises(ConversionError, match=rf"changes experts \({prefix}{name}"):
+        convert(source, tmp_path / "target", adapter=write(tmp_path / "a", tensors))
