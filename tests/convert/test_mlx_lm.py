@@ -21,6 +21,7 @@ from helpers.convert_sources import (
     write_native,
 )
 from helpers.grouped_folders import AWQ, GPTQ, packed_folder
+from helpers.mixtures import LAYOUTS, MIXTRAL, weights_of
 from helpers.tokenizer_files import byte_level_json, write_json
 from mlx.utils import tree_flatten, tree_unflatten
 from oracles.graphs import CONFIGS, random_ids
@@ -240,3 +241,28 @@ def test_what_mlx_lm_learns_is_a_target_like_any_other(
     np.testing.assert_allclose(
         np.array(load_model(tmp_path / "ours")(IDS)), expected, atol=3e-3 * np.abs(expected).max()
     )
+
+
+@pytest.mark.usefixtures("exact_products")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("options", [{"bits": 4}, {"bits": 8, "group_size": 32}, {"dequantize": True}])
+def test_mlx_lm_computes_a_mixture_from_our_folder(tmp_path: Path, layout: str, options: dict[str, int]) -> None:
+    convert(LAYOUTS[layout](tmp_path / "source", MIXTRAL, weights_of()), tmp_path / "ours", **options)
+    expected = logits(tmp_path / "ours")
+    found = np.array(load_model(tmp_path / "ours")(IDS))
+    np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
+
+
+@pytest.mark.usefixtures("exact_products")
+def test_a_mixture_that_mlx_lm_packs_is_run_and_unpacked(tmp_path: Path) -> None:
+    """It packs the router, too."""
+    source = LAYOUTS["hugging face"](tmp_path / "source", MIXTRAL, weights_of())
+    model, config = mlx_lm.utils.quantize_model(*mlx_lm.utils.load_model(source), 64, 8)
+    mlx_lm.utils.save_model(tmp_path / "theirs", model)
+    mlx_lm.utils.save_config(config, tmp_path / "theirs" / "config.json")
+    assert "model.layers.0.block_sparse_moe.gate.scales" in mx.load(str(tmp_path / "theirs" / "model.safetensors"))
+    convert(tmp_path / "theirs", tmp_path / "plain", dequantize=True)
+    expected = logits(tmp_path / "theirs")
+    for name in ("theirs", "plain"):
+        found = np.array(load_model(tmp_path / name)(IDS))
+        np.testing.assert_allclose(found, expected, atol=5e-3 * np.abs(expected).max())

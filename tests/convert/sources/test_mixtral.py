@@ -43,6 +43,11 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
     return {name: np.array(array) for name, array in mx.load(str(folder / "model.safetensors")).items()}
 
 
+def dense_config() -> dict[str, object]:
+    """Of a model without experts."""
+    return {key: value for key, value in MIXTRAL.items() if "expert" not in key} | {"model_type": "mistral"}
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("change", CHANGES)
 def test_every_layout_has_the_same_weights_and_logits(tmp_path: Path, layout: str, change: str) -> None:
@@ -143,6 +148,18 @@ def test_experts_of_different_gguf_kinds_are_packed_by_the_finest(tmp_path: Path
     np.testing.assert_array_equal(tensors(tmp_path / "plain")[f"{name}.weight"], stored[f"{name}.weight"])
 
 
+def test_equal_experts_are_one_feed_forward(tmp_path: Path) -> None:
+    """Whichever are chosen: their shares add up to 1."""
+    config = MIXTRAL | {"num_experts_per_tok": 3}
+    weights = {name: np.stack([w[0]] * 4) if EXPERTS in name else w for name, w in weights_of(config).items()}
+    dense = {name.replace(EXPERTS, ".mlp."): w[0] if EXPERTS in name else w for name, w in weights.items()}
+    dense = {name: mx.array(w) for name, w in dense.items() if ROUTER not in name}
+    write_folder(tmp_path / "dense", dense_config(), weights=dense)
+    convert(LAYOUTS["hugging face"](tmp_path / "source", config, weights), tmp_path / "mixture", dequantize=True)
+    logits = [np.array(load_model(tmp_path / name)(mx.array([IDS]))) for name in ("mixture", "dense")]
+    np.testing.assert_allclose(*logits, atol=1e-4 * np.abs(logits[1]).max())
+
+
 @pytest.mark.parametrize("layout", ["hugging face", "mlx"])
 def test_permuting_experts_with_the_rows_of_the_router_changes_nothing(tmp_path: Path, layout: str) -> None:
     weights, order = weights_of(), [2, 0, 3, 1]
@@ -195,11 +212,9 @@ def test_experts_that_do_not_fit_are_refused(tmp_path: Path, layout, change, sai
 
 
 def test_a_dense_model_has_no_experts(tmp_path: Path) -> None:
-    config = {**MIXTRAL, "model_type": "mistral"}
-    del config["num_local_experts"], config["num_experts_per_tok"]
     own = {name: mx.array(w) for name, w in per_expert(weights_of()).items()}
     with pytest.raises(CheckpointError, match="unknown to a mistral model"):
-        convert(write_folder(tmp_path / "source", config, weights=own), tmp_path / "target")
+        convert(write_folder(tmp_path / "source", dense_config(), weights=own), tmp_path / "target")
 
 
 @pytest.mark.parametrize(
