@@ -110,7 +110,9 @@ def source_logits(
 
 def whole(tensor: SourceTensor) -> mx.array:
     """Return all plain weights of `tensor`, in its shape."""
-    return mx.concatenate([weight for _, weight in _weights(tensor)]).reshape(tensor.shape)
+    found = mx.concatenate([weight for _, weight in _weights(tensor)]).reshape(tensor.shape)
+    mx.eval(found)  # the parts can go: of a mixture, those of a whole block take gigabytes
+    return found
 
 
 def _weights(tensor: SourceTensor) -> Iterator[tuple[int, mx.array]]:
