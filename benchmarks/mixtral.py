@@ -14,10 +14,8 @@ from pathlib import Path
 
 import children
 from common import parser, progress
-from models import MISTRAL_7B
+from models import MIXTRAL_CUT
 from report import finish, machine
-
-N_EXPERTS, N_USED = 8, 2
 
 
 def main() -> None:
@@ -55,7 +53,7 @@ def _write(source: Path, n_layers: int) -> None:
 
     progress(f"making {source}")
     source.parent.mkdir(parents=True, exist_ok=True)
-    write_mixtral(replace(MISTRAL_7B, n_layers=n_layers, window=None), N_EXPERTS, N_USED, source)
+    write_mixtral(replace(MIXTRAL_CUT, n_layers=n_layers), source)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,6 @@ from mistral_mlx.convert.sources.gguf.sentencepiece import (
 from mistral_mlx.convert.sources.gguf.source import BLOCK_NAMES
 
 Array = NDArray[np.generic]
-EXPERTS = {
-    ROUTER: "block_sparse_moe.gate",
-    **{f"ffn_{name}_exps": f"block_sparse_moe.switch_mlp.{name}_proj" for name in ("gate", "up", "down")},
-}
 GROUP_SIZE = 64
 DEVIATION = 0.02  # of a weight
 MAX_POSITIONS = 32768
@@ -48,15 +44,13 @@ def write_folder(model: BenchmarkModel, path: Path) -> None:
             file.write(_values(rng, name, dtype, shape, bits).data)
 
 
-def write_mixtral(shape: Shape, n_experts: int, n_used: int, path: Path) -> None:
+def write_mixtral(shape: Shape, path: Path) -> None:
     """Write a bfloat16 Mixtral as Hugging Face has it: a tensor for each matrix of an expert, a file for each layer."""
     path.mkdir()
-    mixture = {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "rope_theta": 1e6}
-    counts = {"num_local_experts": n_experts, "num_experts_per_tok": n_used}
-    (path / "config.json").write_text(json.dumps(_config(shape, None) | mixture | counts, indent=2))
+    (path / "config.json").write_text(json.dumps(_config(shape, None), indent=2))
     write_tokenizer(shape, path)
     files: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {}
-    for name, rows in _mixtral_tensors(shape, n_experts):
+    for name, rows in _expert_tensors(shape):
         layer = name.split(".")[2] if ".layers." in name else "ends"
         files.setdefault(f"model-{layer}.safetensors", {})[name] = ("BF16", rows)
     index = {name: file for file, entries in files.items() for name in entries}
@@ -142,7 +136,7 @@ def _config(shape: Shape, bits: int | None) -> dict[str, object]:
 
 def _is_plain(name: str, shape: tuple[int, ...]) -> bool:
     """Whether a tensor is never packed: a norm, or the router of a mixture."""
-    return len(shape) == 1 or ROUTER in name or EXPERTS[ROUTER] in name
+    return len(shape) == 1 or ROUTER in name or BLOCK_NAMES[ROUTER] in name
 
 
 def _pieces(shape: Shape) -> list[Piece]:
@@ -166,20 +160,18 @@ def _hf_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     for name, rows in _gguf_tensors(shape):
         stem = name.removesuffix(".weight")
         _, n, kind = stem.split(".") if "." in stem else ("", "", "")
-        yield f"{ends[stem] if stem in ends else f'model.layers.{n}.{(BLOCK_NAMES | EXPERTS)[kind]}'}.weight", rows
+        yield f"{ends[stem] if stem in ends else f'model.layers.{n}.{BLOCK_NAMES[kind]}'}.weight", rows
 
 
-def _mixtral_tensors(shape: Shape, n_experts: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    letters = {"mlp.gate_proj": "w1", "mlp.down_proj": "w2", "mlp.up_proj": "w3"}
+def _expert_tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the tensors as Hugging Face has them, the matrices of each expert apart."""
+    letters = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
     for name, rows in _hf_tensors(shape):
-        layer, _, module = name.removesuffix(".weight").rpartition("mlp.")
-        if not layer:
+        layer, is_expert, module = name.removesuffix(".weight").partition("switch_mlp.")
+        if not is_expert:
             yield name, rows
-            continue
-        for e in range(n_experts):
-            yield f"{layer}block_sparse_moe.experts.{e}.{letters[f'mlp.{module}']}.weight", rows
-        if module == "gate_proj":
-            yield f"{layer}block_sparse_moe.gate.weight", (n_experts, shape.dim)
+        for e in range(rows[0] if is_expert else 0):
+            yield f"{layer}experts.{e}.{letters[module]}.weight", rows[1:]
 
 
 def _parts(name: str, rows: tuple[int, ...], bits: int | None) -> Iterator[tuple[str, str, tuple[int, ...]]]:
