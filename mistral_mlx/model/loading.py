@@ -5,8 +5,6 @@ if its ``scales`` are in the files, and only then. On a CPU the float modes are 
 """
 
 import os
-import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from mistral_mlx.tokenizer.choose import Tokenizer, load_tokenizer
 from . import known
 from .args import ModelArgs, expected_shapes
 from .cache import cache_nbytes
+from .expert_files import joined, parts
 from .mistral import Mistral
 from .packing import Packing, QuantizationArgs
 from .wrappers import parts_beside, text_names
@@ -32,7 +31,6 @@ from .wrappers import parts_beside, text_names
 FLOAT_DTYPES = tuple(MLX_DTYPES)
 STORED_DTYPES = {**MLX_DTYPES, "U32": mx.uint32, "U8": mx.uint8}  # and packed codes, and scales of the float modes
 IGNORED_SUFFIXES = (".rotary_emb.inv_freq",)  # old exports store what is computed from rope_theta
-_APART = re.compile(r"\.(block_sparse_moe|mlp)\.experts\.")  # as Hugging Face's files have them
 
 StrPath = str | os.PathLike[str]
 
@@ -61,7 +59,7 @@ def load_model(path: StrPath) -> Mistral:
     args, entries = inspect_model(folder)
     model = Mistral(args, tied="lm_head.weight" not in entries)
     _quantize(model, entries)
-    weights = _held(_read(entries), model.args)
+    weights = joined(_held(_read(entries), args), expected_shapes(args))
     model.load_weights(list(weights.items()), strict=True)
     if not kernels.on_cpu():
         model.set_dtype(MLX_DTYPES[stored_dtype(entries)])  # one foreign tensor would move all that follows to float32
@@ -73,7 +71,6 @@ def inspect_model(folder: ModelFolder) -> tuple[ModelArgs, dict[str, TensorEntry
     """Return the hyper-parameters and the tensors of a folder under the model's names, checked, nothing read yet."""
     args = read_args(folder)
     entries = _named(find_tensors(folder))
-    _refuse_apart(entries, args, folder)
     _check(entries, args)
     return args, entries
 
@@ -122,16 +119,6 @@ def _named(entries: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
     return {plain: entries[name] for plain, name in names.items()}
 
 
-def _refuse_apart(entries: dict[str, TensorEntry], args: ModelArgs, folder: ModelFolder) -> None:
-    """Raise CheckpointError for experts that do not lie in one tensor: joining them would copy them all into memory."""
-    name = next((name for name in entries if args.n_experts and _APART.search(name)), None)
-    if name is not None:
-        raise CheckpointError(
-            f"the experts lie in other tensors ({shown(name)}) than this program runs; convert the folder first: "
-            f"mistral-mlx convert {shown(shlex.quote(str(folder.path)), limit=200)}"
-        )
-
-
 def _check(entries: dict[str, TensorEntry], args: ModelArgs) -> None:
     """Raise CheckpointError unless `entries` are exactly the tensors `args` implies."""
     expected = _expected_entries(entries, args)
@@ -169,7 +156,7 @@ def _expected_entries(
             else:
                 expected[f"{path}.scales"] = (grouped, ("U8",))
         else:
-            expected[name] = (shape, FLOAT_DTYPES)
+            expected |= {part: (own, FLOAT_DTYPES) for part, own in parts(name, shape, entries).items()}
     return expected
 
 

@@ -18,7 +18,7 @@ ORDER = {
     "mistral_mlx.prompt": "__init__ schema content tools messages structure calls mistral_formats infill budget meter "
     "sandbox template disguise encode official",
     "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args known cache layers "
-    "feed_forward mistral loading",
+    "feed_forward mistral expert_files loading",
     "mistral_mlx.sampling": "__init__ knobs options filters penalties dry logprobs device sampler",
     "mistral_mlx.generation": "__init__ snapshots stop channels timeline lazy stream",
     "mistral_mlx.session": "__init__ turns context_use fingerprint session saved_cache saved_messages saved",

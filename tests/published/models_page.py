@@ -18,6 +18,7 @@ from mistral_mlx.errors import ConfigError
 from mistral_mlx.model.args import ModelArgs, expected_shapes
 from mistral_mlx.model.blocks import EXPERTS
 from mistral_mlx.model.cache import cache_nbytes
+from mistral_mlx.model.expert_files import parts
 from mistral_mlx.model.known import remarks
 from mistral_mlx.model.wrappers import text_names
 
@@ -74,7 +75,10 @@ def of_huggingface(config: dict[str, object], tensor: str, packed: dict[str, obj
         ModelArgs.from_config(config | packed)
     except ConfigError as error:
         return Found("convert" if "convert it first" in str(error) else "refused", str(error), args)
-    is_read = text_names([tensor]).keys() <= expected_shapes(args).keys()
+    names = text_names([tensor])
+    is_read = names.keys() <= {
+        part for name, shape in expected_shapes(args).items() for part in parts(name, shape, names)
+    }
     return Found("runs" if is_read else "convert", args=args)
 
 

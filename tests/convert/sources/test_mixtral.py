@@ -260,10 +260,28 @@ def test_params_of_experts_with_scaled_positions_are_refused(tmp_path: Path) -> 
         convert(tmp_path / "source", tmp_path / "target")
 
 
+@pytest.mark.parametrize("layout", ["hugging face", "transformers 5", "mlx"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_folder_runs_without_conversion(tmp_path: Path, layout: str, change: str) -> None:
+    config = MIXTRAL | CHANGES[change]
+    weights = weights_of(config)
+    model = load_model(LAYOUTS[layout](tmp_path / "source", config, weights))
+    logits = np.array(model(mx.array([IDS])))[0]
+    np.testing.assert_allclose(logits, reference.forward(model.args, weights, IDS), atol=1e-3)
+
+
 @pytest.mark.parametrize("layout", ["hugging face", "transformers 5"])
-def test_a_folder_with_experts_apart_is_not_run_but_says_how_to_convert_it(tmp_path: Path, layout: str) -> None:
-    source = LAYOUTS[layout](tmp_path / "source of it", MIXTRAL, weights_of())
-    with pytest.raises(CheckpointError, match=f"mistral-mlx convert '{source}'$"):
+@pytest.mark.parametrize(
+    ("n_experts", "said"),
+    [
+        (3, r"the checkpoint has the tensor .*|tensor .* implies"),
+        (5, r"the checkpoint has no tensor .*|tensor .* implies"),
+    ],
+)
+def test_a_folder_of_other_experts_does_not_run(tmp_path: Path, layout: str, n_experts: int, said: str) -> None:
+    source = LAYOUTS[layout](tmp_path / "source", MIXTRAL, weights_of())
+    (source / "config.json").write_text(json.dumps(MIXTRAL | {"num_local_experts": n_experts}))
+    with pytest.raises(CheckpointError, match=r"the checkpoint has (the|no) tensor .*|tensor .* implies"):
         load_model(source)
 
 
