@@ -28,8 +28,10 @@ from mistral_mlx.errors import CheckpointError, ConversionError, OptionError, co
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.files.safetensors import TensorEntry
 from mistral_mlx.kernels.fallback.packing import largest_finite
+from mistral_mlx.model import known
 from mistral_mlx.model.args import ModelArgs, expected_shapes
 from mistral_mlx.model.blocks import EXPERTS, ROUTER
+from mistral_mlx.model.families import MIXTURES
 from mistral_mlx.model.loading import inspect_model
 from mistral_mlx.progress import Progress
 
@@ -223,7 +225,9 @@ def _shape(args: ModelArgs, notes: list[str]) -> dict[str, Value]:
         **({"expert_count": args.n_experts, "expert_used_count": args.n_experts_per_token} if args.n_experts else {}),
     }
     windows = [window for window in args.sliding_window if window is not None]
-    if windows:
+    if args.model_type in MIXTURES:
+        notes.extend(known.remarks(args))
+    elif windows:
         notes.append(
             f"llama.cpp knows no sliding window in this architecture: behind {min(windows)} tokens it attends to more "
             "than the model was made for"

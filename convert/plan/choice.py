@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mistral_mlx.errors import OptionError, either, shown
-from mistral_mlx.model.blocks import ROUTER
+from mistral_mlx.model.blocks import EXPERTS, ROUTER
 from mistral_mlx.model.packing import MODES, Packing
 
 AFFINE = "affine"
@@ -46,8 +46,14 @@ class Choice:
         return self == Choice(rules=self.rules) and self.rule(path) is None
 
     def rule(self, path: str) -> Rule | None:
-        """Return the rule for the module at `path`: the last one that matches."""
-        return next((rule for rule in reversed(self.rules) if rule.pattern.search(path)), None)
+        """Return the rule for the module at `path`: the last one that matches.
+
+        For a router that is one that matches nothing else beside it: the rules for a layer, or for gate_proj, do not
+        mean the router.
+        """
+        others = path.replace(ROUTER, f"{EXPERTS}.gate_proj") if path.endswith(ROUTER) else None
+        matching = (rule for rule in reversed(self.rules) if rule.pattern.search(path))
+        return next((rule for rule in matching if others is None or not rule.pattern.search(others)), None)
 
     def of(self, path: str, columns: int, n_layers: int) -> tuple[Packing | None, str]:
         """Return how the module at `path` is packed whose rows have so many `columns`; if not, why."""
@@ -70,7 +76,8 @@ class Choice:
         """Raise OptionError if a rule matches none of the modules at `paths`."""
         for rule in self.rules:
             if not any(rule.pattern.search(path) for path in paths):
-                raise OptionError(f"rule {shown(rule.text)} matches no weight; they have names such as {paths[-1]}")
+                example = next((path for path in reversed(paths) if LAYER.match(path)), paths[-1])
+                raise OptionError(f"rule {shown(rule.text)} matches no weight; they have names such as {example}")
 
     def _usual(self, path: str, n_layers: int) -> Packing:
         mode = self.mode or AFFINE

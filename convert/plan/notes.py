@@ -51,7 +51,7 @@ def _packed_again(steps: Sequence[Step]) -> Iterator[str]:
                 {(s.tensor.storage.label, s.packing.bits, s.packing.group_size) for s in near if s.packing}
             )
         )
-        yield f"the source's weights that MLX has no form for are unpacked and quantized again: {forms}"
+        yield f"the source's weights that MLX has no single form for are unpacked and quantized again: {forms}"
     if merged:
         yield (
             f"{len(merged)} of the source's {_labels(merged)} weights are unpacked, merged with the adapter and "
@@ -70,7 +70,7 @@ def _packed_again(steps: Sequence[Step]) -> Iterator[str]:
 
 
 def _labels(steps: Sequence[Step]) -> str:
-    return ", ".join(sorted({step.tensor.storage.label for step in steps}))
+    return ", ".join(sorted({kind for step in steps for kind in step.tensor.storage.label.split(", ")}))
 
 
 def _group_sizes(steps: Sequence[Step]) -> str:

@@ -21,23 +21,25 @@ from mistral_mlx.model.blocks import EXPERTS, ROUTER, expert_path, stacked_path
 
 from .source import SourceTensor
 
-MIXTURE = re.compile(r"(model\.layers\.\d{1,9}\.)(?:block_sparse_moe|mlp)\.(.+)", re.ASCII)
+MIXTURE = re.compile(r"(model\.layers\.(0|[1-9]\d{0,8})\.)(?:block_sparse_moe|mlp)\.(.+)", re.ASCII)
 ONE = re.compile(r"experts\.(0|[1-9]\d{0,2})\.(w[123])\.(\w+)", re.ASCII)
-STACKED = re.compile(r"switch_mlp\.(\w+)\.(\w+)", re.ASCII)
+STACKED = re.compile(r"switch_mlp\.(gate_proj|up_proj|down_proj)\.(weight|scales|biases)", re.ASCII)
 FUSED = {"experts.gate_up_proj": ("gate_proj", "up_proj"), "experts.down_proj": ("down_proj",)}
 NAMES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}  # of Mistral's own, as in their paper
 
 
-def apart(entries: Mapping[str, TensorEntry], n_experts: int) -> dict[str, TensorEntry]:
-    """Return the tensors of a file with each expert's matrices apart; 0 experts: as they are.
+def apart(entries: Mapping[str, TensorEntry], args: ModelArgs) -> dict[str, TensorEntry]:
+    """Return the tensors of a file with each expert's matrices apart; as they are, if `args` has no experts.
+
+    Only the tensors of its layers are divided: a hostile file may name others, and each would become hundreds.
 
     Raises CheckpointError if a tensor of all experts cannot be divided, or a matrix is there twice.
     """
-    if not n_experts:
+    if not args.n_experts:
         return dict(entries)
     found: dict[str, TensorEntry] = {}
     for name, entry in entries.items():
-        for own_name, part in _apart(name, entry, n_experts):
+        for own_name, part in _apart(name, entry, args):
             if own_name in found:
                 raise CheckpointError(
                     f"tensors {shown(found[own_name].name)} and {shown(entry.name)} hold the same expert's weights"
@@ -46,10 +48,10 @@ def apart(entries: Mapping[str, TensorEntry], n_experts: int) -> dict[str, Tenso
     return found
 
 
-def _apart(name: str, entry: TensorEntry, n_experts: int) -> Iterator[tuple[str, TensorEntry]]:
+def _apart(name: str, entry: TensorEntry, args: ModelArgs) -> Iterator[tuple[str, TensorEntry]]:
     """Yield what becomes of a tensor: itself, renamed, or the matrices in it."""
-    match = MIXTURE.fullmatch(name)
-    layer, rest = match.groups() if match else ("", "")
+    match, n_experts = MIXTURE.fullmatch(name), args.n_experts
+    layer, rest = (match[1], match[3]) if match and int(match[2]) < args.n_layers else ("", "")
     if rest.startswith("gate."):
         yield f"{layer}{ROUTER}.{rest.removeprefix('gate.')}", entry
     elif one := ONE.fullmatch(rest):
@@ -97,15 +99,25 @@ def joined(tensors: Mapping[str, SourceTensor], args: ModelArgs) -> dict[str, So
 def _joined(path: str, parts: Mapping[str, SourceTensor], n_experts: int) -> SourceTensor:
     paths = [expert_path(path, e) for e in range(n_experts)]
     if missing := [own for own in paths if own not in parts]:
-        more = f" and {len(missing) - 1} more are" if missing[1:] else " is"
-        raise CheckpointError(f"the weight of {missing[0]}{more} missing; there should be {n_experts} experts")
+        more = f", and so are {len(missing) - 1} others" if missing[1:] else ""
+        raise CheckpointError(f"{_shown(missing[0])} is missing{more}; there should be {n_experts} experts")
     if extra := set(parts).difference(paths):
-        raise CheckpointError(f"{min(extra)} is one too many: config.json implies {n_experts} experts")
+        raise CheckpointError(f"{_shown(min(extra))} is one too many; there should be {n_experts} experts")
     first = parts[paths[0]].shape
     for own in paths:
-        if parts[own].shape != first or len(first) != 2:
+        shape = parts[own].shape
+        if len(shape) != 2 or shape != first:
             raise CheckpointError(
-                f"the weight of {own} has shape {list(parts[own].shape)}, that of the first expert {list(first)}"
+                f"{_shown(own)} has shape {list(shape)}, "
+                + ("which is no matrix" if len(shape) != 2 else f"and that of expert 0 has {list(first)}")
             )
     storages = tuple(parts[own].storage for own in paths)
     return SourceTensor(f"{path}.weight", (n_experts, *first), Joined(storages))
+
+
+def _shown(path: str) -> str:
+    """Return words for an expert's matrix: names of several layouts become one `path`."""
+    layer, _, rest = path.partition(f".{EXPERTS}.")
+    module, _, e = rest.partition(".")
+    own = next(name for name, of in NAMES.items() if of == module)
+    return f"{own} ({module}) of expert {e} in {layer}"

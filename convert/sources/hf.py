@@ -33,7 +33,7 @@ def open_folder(folder: ModelFolder) -> Source:
     config = text_config(_harmless(whole))
     args = ModelArgs.from_config(config)
     rules = whole if any(map(whole.get, RULE_KEYS)) else text_part(whole)
-    tensors = _tensors(rules, apart(entries, args.n_experts), notes)
+    tensors = _tensors(rules, apart(entries, args), notes)
     files = find_files(folder)
     return Source(
         path=folder.path,

@@ -24,7 +24,10 @@ class Joined(Storage):
 
     @property
     def dtype(self) -> str | None:
-        return self.parts[0].dtype
+        found = {part.dtype for part in self.parts}
+        if None in found:
+            return None
+        return found.pop() if len(found) == 1 else "F32"  # which holds all of them
 
     @property
     def is_plain(self) -> bool:

@@ -16,6 +16,7 @@ from .rope_config import SPELLINGS, THETA, read_rope
 from .wrappers import text_part
 
 LIMITS = {"num_hidden_layers": 1024, "vocab_size": 1 << 22, "num_local_experts": 256}
+MAX_EXPERTS = 1 << 14  # in all layers together: 36 times as many as Mixtral 8x22B has
 MAX_SIZE = 1 << 20  # of any other dimension: far above every real model, far below what overflows
 MAX_POSITIONS = (1 << 31) - 1  # what an int of the kernels holds
 
@@ -84,7 +85,7 @@ class ModelArgs:
             has_query_scale=model_type in QUERY_SCALES,
             usual_theta=THETAS.get(model_type, THETA),
         )
-        n_experts, n_used = _experts(known) if model_type in MIXTURES else (0, 0)
+        n_experts, n_used = _experts(known, n_layers) if model_type in MIXTURES else (0, 0)
         _count(n_heads * head_dim, "num_attention_heads times head_dim", MAX_SIZE)
         return cls(
             dim=dim,
@@ -135,15 +136,15 @@ def expected_shapes(args: ModelArgs) -> dict[str, tuple[int, ...]]:
 def _refuse_unknown(config: Config, read: frozenset[str]) -> None:
     for key, value in config.items():
         # A leading underscore is how transformers writes what only concerns itself.
-        if _MATTERS.search(key) and key not in read and not key.startswith("_") and not _is_neutral(value):
+        if _MATTERS.search(key) and key not in read and not key.startswith("_") and not _is_neutral(key, value):
             raise ConfigError(f"config.json: {shown(key)} is {shown(value)}, which this program does not implement")
     if (act := config.get("hidden_act", "silu")) != "silu":
         raise ConfigError(f"config.json: hidden_act {shown(act)} is not supported; only 'silu' is")
 
 
-def _is_neutral(value: object) -> bool:
+def _is_neutral(key: str, value: object) -> bool:
     """Whether a setting that this program does not know leaves the graph as it is: off, absent, or times one."""
-    return value is not True and (not value or value == 1)
+    return value is not True and (not value or (value == 1 and "expert" not in key))
 
 
 def _size(config: Config, key: str, *, default: int | None = None) -> int:
@@ -185,11 +186,16 @@ def _head_dim(config: Config, dim: int, n_heads: int) -> int:
     return head_dim
 
 
-def _experts(config: Config) -> tuple[int, int]:
-    """Return how many experts there are, and how many of them each token uses."""
+def _experts(config: Config, n_layers: int) -> tuple[int, int]:
+    """Return how many experts there are in a layer, and how many of them each token uses."""
     n_experts, n_used = _size(config, "num_local_experts"), _size(config, "num_experts_per_tok")
     if n_used > n_experts:
         raise ConfigError(f"config.json: num_experts_per_tok {n_used} is more than num_local_experts {n_experts}")
+    if n_layers * n_experts > MAX_EXPERTS:
+        raise ConfigError(
+            f"config.json: num_local_experts {n_experts} in num_hidden_layers {n_layers} are {n_layers * n_experts} "
+            f"experts; at most {MAX_EXPERTS} are expected"
+        )
     return n_experts, n_used
 
 

@@ -22,10 +22,10 @@ def remarks(args: ModelArgs) -> Iterator[str]:
             f"Ministral 8B with one window for all layers is exact up to {MINISTRAL_8B_WINDOW:,} tokens only; for "
             "longer texts convert Mistral's own files (params.json), which give each layer its window"
         )
-    if args.model_type == "mixtral" and set(args.sliding_window) != {None}:
+    if args.model_type == "mixtral" and any(w is not None for w in args.sliding_window):
         yield (
             "Mixtral has no sliding window, but this copy's config.json has one: behind it answers become much worse. "
-            "Set sliding_window to null there"
+            "Set sliding_window to null in that file"
         )
 
 

@@ -162,6 +162,8 @@ def test_a_logit_that_is_not_a_number_ends_as_one():
         ({"num_experts_per_tok": 1.5}, "num_experts_per_tok is 1.5"),
         ({"model_type": "mistral"}, "num_local_experts is 5, which this program does not implement"),
         ({"num_shared_experts": 2}, "num_shared_experts is 2, which this program does not implement"),
+        ({"num_shared_experts": 1}, "num_shared_experts is 1, which this program does not implement"),
+        ({"num_local_experts": 256, "num_hidden_layers": 65}, "are 16640 experts; at most 16384 are expected"),
     ],
 )
 def test_a_mixture_that_is_none_is_refused(changes, message):

@@ -67,7 +67,7 @@ def _read(folder: ModelFolder, source: Source) -> Changes:
         raise CheckpointError(f"the adapter's tensor {shown(longest)} has a name that no model's has")
     if source.args.n_experts and (expert := next(filter(OF_EXPERTS.search, entries), None)):
         raise ConversionError(
-            f"the adapter changes experts ({shown(expert)}), which cannot be merged; those of attention can"
+            f"the adapter changes experts ({shown(expert)}), which cannot be merged; attention and routers can be"
         )
     read = peft.read if present[0] == PEFT_NAME else mlx.read
     changes = read(config, entries, source)

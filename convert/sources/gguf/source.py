@@ -61,7 +61,7 @@ def open_gguf(path: Path) -> Source:
     args = ModelArgs.from_config(config)
     tensors: dict[str, SourceTensor] = {}
     for file, header in parts:
-        for name, tensor in _named(header, args.n_experts):
+        for name, tensor in _named(header, args):
             if name in tensors:
                 raise CheckpointError(f"tensor {shown(tensor.name)} is in the GGUF file twice")
             tensors[name] = _tensor(name, tensor, file, config)
@@ -79,8 +79,8 @@ def open_gguf(path: Path) -> Source:
     )
 
 
-def _named(header: GGUFHeader, n_experts: int) -> Iterator[tuple[str, GGUFTensor]]:
-    """Yield the tensors under Hugging Face's names, the matrices of each expert apart."""
+def _named(header: GGUFHeader, args: ModelArgs) -> Iterator[tuple[str, GGUFTensor]]:
+    """Yield the tensors under Hugging Face's names, the matrices of each expert in the model's layers apart."""
     for tensor in header.tensors:
         if tensor.name == ROPE_FACTORS:
             continue
@@ -90,10 +90,10 @@ def _named(header: GGUFHeader, n_experts: int) -> Iterator[tuple[str, GGUFTensor
                 f"tensor {shown(tensor.name)} is stored as {tensor.kind}; only {known} can be converted"
             )
         name = _hf_name(tensor.name)
-        if not tensor.name.endswith(STACKED):
+        if not tensor.name.endswith(STACKED) or int(name.split(".")[2]) >= args.n_layers:
             yield name, tensor
             continue
-        for e, part in enumerate(_divided(tensor, n_experts)):
+        for e, part in enumerate(_divided(tensor, args.n_experts)):
             yield f"{expert_path(name.removesuffix('.weight'), e)}.weight", part
 
 
@@ -114,7 +114,7 @@ def _hf_name(name: str) -> str:
         return GLOBAL_NAMES[name]
     if one := EXPERT.fullmatch(name):
         return f"model.layers.{one[1]}.{expert_path(f'{EXPERTS}.{one[2]}_proj', int(one[3]))}.weight"
-    match = re.fullmatch(r"blk\.(0|[1-9]\d*)\.(\w+)\.weight", name, re.ASCII)
+    match = re.fullmatch(r"blk\.(0|[1-9]\d{0,8})\.(\w+)\.weight", name, re.ASCII)
     if match is None or match[2] not in BLOCK_NAMES:
         raise CheckpointError(
             f"tensor {shown(name)} has no place in a llama or Mistral model; the file cannot be converted"

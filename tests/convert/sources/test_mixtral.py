@@ -27,7 +27,11 @@ from helpers.mixtures import (
 )
 
 from mistral_mlx.convert import convert
+from mistral_mlx.convert.sources import experts
 from mistral_mlx.convert.storage.gguf import NEAREST, PACKINGS
+from mistral_mlx.convert.storage.joined import Joined
+from mistral_mlx.convert.storage.plain import Plain
+from mistral_mlx.convert.storage.rows import Stored
 from mistral_mlx.errors import CheckpointError, ConfigError, MistralMLXError
 from mistral_mlx.model.loading import load_model
 
@@ -186,12 +190,20 @@ FUSED = "model.layers.0.mlp.experts"
 @pytest.mark.parametrize(
     ("layout", "change", "said"),
     [
-        (per_expert, _without("0.block_sparse_moe.experts.1.w1.weight"), "gate_proj.1 is missing; there should be 4"),
-        (per_expert, _without("experts.3.w2.weight"), "down_proj.3 is missing"),
-        (per_expert, _with(f"{ONE}.4.w1.weight", (256, 128)), "gate_proj.4 is one too many"),
+        (
+            per_expert,
+            _without("0.block_sparse_moe.experts.1.w1.weight"),
+            "expert 1 in model.layers.0 is missing; there should be 4",
+        ),
+        (per_expert, _without("experts.3.w2.weight"), r"w2 \(down_proj\) of expert 3 in model\.layers\.0 is missing"),
+        (
+            per_expert,
+            _with(f"{ONE}.4.w1.weight", (256, 128)),
+            "expert 4 in model.layers.0 is one too many",
+        ),
         (per_expert, _with(f"{ONE}.04.w1.weight", (256, 128)), "experts.04.w1.weight is unknown"),
-        (per_expert, _with(f"{ONE}.1.w1.weight", (128, 256)), "of the first expert"),
-        (per_expert, _with(f"{ONE}.1.w1.weight", (4, 256, 128)), "of the first expert"),
+        (per_expert, _with(f"{ONE}.1.w1.weight", (128, 256)), r"has shape \[128, 256\], and that of expert 0 has"),
+        (per_expert, _with(f"{ONE}.1.w1.weight", (4, 256, 128)), "which is no matrix"),
         (per_expert, _with("model.layers.0.block_sparse_moe.switch_mlp.up_proj.weight", (4, 256, 128)), "the same"),
         (per_expert, _without("0.block_sparse_moe.gate.weight"), "gate.weight is missing"),
         (per_expert, _with("model.layers.0.block_sparse_moe.gate.weight", (3, 128)), "has shape"),
@@ -209,6 +221,34 @@ def test_experts_that_do_not_fit_are_refused(tmp_path: Path, layout, change, sai
     with pytest.raises(CheckpointError, match=said) as error:
         convert(tmp_path / "source", tmp_path / "target")
     assert "\n" not in str(error.value) and not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("name", ["model.layers.2.mlp.experts.down_proj", "model.layers.0.mlp.experts.other"])
+def test_only_tensors_of_the_model_are_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A file may name thousands of layers, and each tensor would become hundreds."""
+    divided, divide = list[str](), experts._divided
+    monkeypatch.setattr(experts, "_divided", lambda entry, *n: divided.append(entry.name) or divide(entry, *n))
+    own = {key: mx.array(w) for key, w in (fused(weights_of()) | {name: np.ones((4, 8, 8), np.float32)}).items()}
+    with pytest.raises(CheckpointError, match="is unknown to a mixtral model"):
+        convert(write_folder(tmp_path / "source", MIXTRAL, weights=own), tmp_path / "target")
+    assert divided and name not in divided
+
+
+@pytest.mark.parametrize(
+    ("rule", "packed"), [(r"layers\.0\.=8", False), ("gate=8", False), ("moe.gate$=8", True), (r"gate\b=8", True)]
+)
+def test_only_a_rule_for_the_router_packs_it(tmp_path: Path, rule: str, packed: bool) -> None:
+    source = LAYOUTS["hugging face"](tmp_path / "source", MIXTRAL, weights_of())
+    convert(source, tmp_path / "target", rules=[rule])
+    assert (f"model.layers.0{ROUTER}scales" in tensors(tmp_path / "target")) == packed
+
+
+@pytest.mark.parametrize(
+    ("kinds", "dtype"), [(("F16", "F32"), "F32"), (("BF16", "F16"), "F32"), (("F16", "F16"), "F16")]
+)
+def test_experts_of_several_dtypes_are_held_in_one_that_holds_all(kinds: tuple[str, ...], dtype: str) -> None:
+    parts = tuple(Plain(Stored("experts", Path("file"), 0, 1, 4, kind), kind) for kind in kinds)
+    assert Joined(parts).dtype == dtype
 
 
 def test_a_dense_model_has_no_experts(tmp_path: Path) -> None:

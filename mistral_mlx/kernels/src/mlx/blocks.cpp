@@ -74,6 +74,7 @@ void add_mixture(Inputs& in, const std::vector<Weight>& weights, int dim, int us
 // The weights and norms of a block, checked as they are added.
 void add_block(Inputs& in, const BlockWeights& given, int dim) {
   const auto& [weights, norms] = std::tie(given.weights, given.norms);
+  require(given.experts_used >= 0, "a token cannot use fewer than no experts");
   require(weights.size() == (given.experts_used > 0 ? 8 : 7) && norms.size() == 2 && norms[0] && norms[1],
           "a block has 7 weights, or 8 with a mixture of experts, and 2 norms");
   for (size_t i = 0; i < 5; ++i) require(weights[i].weight.ndim() == 2, "a weight must be [n_out, n_in]");
