@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 from helpers.adapters import write_mlx, write_peft
 from helpers.convert_sources import CONFIG, with_tokenizer, write_native
 from helpers.convert_sources import write_folder as write_source
 from helpers.fp8_folders import BLOCKS, COMPRESSED, HF, NATIVE, fp8_folder
 from helpers.gguf_files import with_head, write_parts
 from helpers.grouped_folders import AWQ, GPTQ, packed_folder
+from helpers.mixtures import fused, per_expert
 from helpers.models import tiny_config, tiny_weights, write_folder
 from helpers.tiny_folder import write_tiny_folder
 from helpers.tokenizer_files import CHATML, byte_level_json
@@ -47,6 +49,8 @@ BASES = {
     "dora": ("merge",),
     "mlx adapter": ("merge",),
     "text": ("calibrate",),
+    "experts": ("convert", "info", "complete"),  # of a mixture, a tensor for each matrix
+    "fused": ("convert", "info", "complete"),  # all experts in one
 }
 
 
@@ -77,12 +81,23 @@ def write_bases(place: Path) -> None:
     write_parts(models["parts"])
     _adapters(models)
     _calibrated(models["text"])
+    _mixture(models["experts"], per_expert)
+    _mixture(models["fused"], fused)
 
 
 def _plain(folder: Path) -> None:
     write_tiny_folder(folder)
     (folder / "generation_config.json").write_text('{"eos_token_id": 2}')
     (folder / "tokenizer_config.json").write_text('{"add_bos_token": true}')
+
+
+def _mixture(folder: Path, layout: Callable[[dict], dict]) -> None:
+    counts = {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}
+    write_tiny_folder(folder, model_type="mixtral", **counts)
+    weights = mx.load(str(folder / "model.safetensors"))
+    (folder / "model.safetensors").unlink()
+    changed = {name: mx.array(w) for name, w in layout({name: np.array(w) for name, w in weights.items()}).items()}
+    mx.save_safetensors(str(folder / "model.safetensors"), changed)
 
 
 def _sharded(plain: Path, folder: Path) -> None:

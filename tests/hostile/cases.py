@@ -30,6 +30,7 @@ from hostile.case import (
     sparse,
 )
 from hostile.gguf import KINDS_CASES, PARTS_CASES
+from hostile.mixtures import MIXTURE_CASES
 from hostile.stored import STORED_CASES
 from hostile.tensors import header, raw_header, retyped
 from hostile.texts import GGUF_CASES, SESSION_CASES, TEKKEN_CASES, TEMPLATE_CASES, TOKENIZER_CASES
@@ -211,5 +212,5 @@ PACKED_CASES = [
 CASES = [
     *CODE_CASES, *PATH_CASES, *FILE_CASES, *NO_FILE_CASES, *SAFETENSORS_CASES, *CONFIG_CASES, *PACKED_CASES,
     *NATIVE_CASES, *TEMPLATE_CASES, *TOKENIZER_CASES, *GGUF_CASES, *TEKKEN_CASES, *SESSION_CASES, *STORED_CASES,
-    *PARTS_CASES, *KINDS_CASES, *ADAPTER_CASES, *TEXT_CASES,
+    *PARTS_CASES, *KINDS_CASES, *ADAPTER_CASES, *TEXT_CASES, *MIXTURE_CASES,
 ]  # fmt: skip
