@@ -225,13 +225,12 @@ def _shape(args: ModelArgs, notes: list[str]) -> dict[str, Value]:
         **({"expert_count": args.n_experts, "expert_used_count": args.n_experts_per_token} if args.n_experts else {}),
     }
     windows = [window for window in args.sliding_window if window is not None]
-    if args.model_type in MIXTURES:
-        notes.extend(known.remarks(args))
-    elif windows:
-        notes.append(
+    if windows:
+        more = (
             f"llama.cpp knows no sliding window in this architecture: behind {min(windows)} tokens it attends to more "
             "than the model was made for"
         )
+        notes.extend(known.remarks(args) if args.model_type in MIXTURES else [more])
         if len(set(args.sliding_window)) == 1:
             metadata["attention.sliding_window"] = windows[0]
     return metadata
