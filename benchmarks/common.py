@@ -81,6 +81,10 @@ class Side:
         """Return how long the side took for it, by its own clock."""
         return float(self.ask(what, **arguments)["seconds"])
 
+    def rate(self, what: str, n: int, **place: object) -> float:
+        """Return how many of `n` tokens it does per second."""
+        return n / self.seconds(what, n=n, **place)
+
     def read_bandwidth(self) -> float:
         """Return how many bytes per second its threads read; of our side alone."""
         return float(self.ask("read_bandwidth")["bytes_per_s"])

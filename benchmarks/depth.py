@@ -40,7 +40,7 @@ def main() -> None:
     with sides.ours(options, model) as ours:
         limits = Limits(options, ours.read_bandwidth)
         measures = _ours(ours, depths, n_prefill, n_decode)
-        measures |= {"ours far": partial(_rate, ours, "decode", n_decode, depth=far)}
+        measures |= {"ours far": partial(ours.rate, "decode", n_decode, depth=far)}
         measures |= _attention(ours, depths[-1], window)
         measures |= {peer.name: _peer(peer, depths, n_prefill, n_decode) for peer in others}
         ours.ask("decode", n=1)
@@ -82,10 +82,6 @@ def _options() -> argparse.Namespace:
     return options.parse_args()
 
 
-def _rate(side: Side, what: str, n: int, **place: object) -> float:
-    return n / side.seconds(what, n=n, **place)
-
-
 def _ours(ours: Side, depths: Sequence[int], n_prefill: int, n_decode: int) -> dict[str, Measure]:
     """Return what measures our tokens per second at each depth, with the window and, where it hides some, without."""
     measures: dict[str, Measure] = {}
@@ -93,7 +89,7 @@ def _ours(ours: Side, depths: Sequence[int], n_prefill: int, n_decode: int) -> d
         for full in (False, True) if depth else (False,):
             name = "full" if full else "ours"
             for what, n in (("prefill", n_prefill), ("decode", n_decode)):
-                measures[f"{name} {what} {depth}"] = partial(_rate, ours, what, n, depth=depth, full=full)
+                measures[f"{name} {what} {depth}"] = partial(ours.rate, what, n, depth=depth, full=full)
     return measures
 
 
