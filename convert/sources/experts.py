@@ -18,6 +18,7 @@ from mistral_mlx.errors import CheckpointError, shown
 from mistral_mlx.files.safetensors import TensorEntry
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.blocks import EXPERTS, ROUTER, expert_path, stacked_path
+from mistral_mlx.model.expert_files import OWN_NAMES
 
 from .source import SourceTensor
 
@@ -25,7 +26,7 @@ MIXTURE = re.compile(r"(model\.layers\.(0|[1-9]\d{0,8})\.)(?:block_sparse_moe|ml
 ONE = re.compile(r"experts\.(0|[1-9]\d{0,2})\.(w[123])\.(\w+)", re.ASCII)
 STACKED = re.compile(r"switch_mlp\.(gate_proj|up_proj|down_proj)\.(weight|scales|biases)", re.ASCII)
 FUSED = {"experts.gate_up_proj": ("gate_proj", "up_proj"), "experts.down_proj": ("down_proj",)}
-NAMES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}  # of Mistral's own, as in their paper
+NAMES = {own: module for module, own in OWN_NAMES.items()}
 
 
 def apart(entries: Mapping[str, TensorEntry], args: ModelArgs) -> dict[str, TensorEntry]:
@@ -68,7 +69,7 @@ def _apart(name: str, entry: TensorEntry, args: ModelArgs) -> Iterator[tuple[str
 
 
 def _divided(entry: TensorEntry, n_experts: int, n_modules: int) -> list[TensorEntry]:
-    """Return the matrices in a tensor of all experts, the rows of each expert being those of so many modules."""
+    """Return the matrices in a tensor of all experts. The rows of an expert are those of `n_modules` matrices."""
     if len(entry.shape) != 3 or entry.shape[0] != n_experts or entry.shape[1] % n_modules or not entry.nbytes:
         of = f"{n_modules} matrices" if n_modules > 1 else "a matrix"
         raise CheckpointError(
@@ -119,5 +120,4 @@ def _shown(path: str) -> str:
     """Return words for an expert's matrix: names of several layouts become one `path`."""
     layer, _, rest = path.partition(f".{EXPERTS}.")
     module, _, e = rest.partition(".")
-    own = next(name for name, of in NAMES.items() if of == module)
-    return f"{own} ({module}) of expert {e} in {layer}"
+    return f"{OWN_NAMES[module]} ({module}) of expert {e} in {layer}"
