@@ -4,6 +4,7 @@ import math
 
 import pytest
 from helpers.models import tiny_config
+from oracles.graphs import LLAMA3
 
 from mistral_mlx.convert.sources import experts, native
 from mistral_mlx.convert.sources.gguf import source as gguf_source
@@ -14,13 +15,6 @@ from mistral_mlx.model.packing import QuantizationArgs
 from mistral_mlx.model.rope import Llama3, Yarn
 
 YARN = {"rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 32, "rope_theta": 1e4}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
 
 
 def parse(**changes):

@@ -12,6 +12,7 @@ from helpers.convert_sources import CONFIG, write_native
 from helpers.models import TINY
 from helpers.tiny_folder import write_tiny_folder
 from hostile.tensors import join, split
+from oracles.graphs import LLAMA3
 
 from mistral_mlx.convert.plan.choice import Choice
 from mistral_mlx.convert.plan.plan import make_plan
@@ -75,13 +76,6 @@ YARN = {
     "mscale": 1.0,
     "mscale_all_dim": 1.0,
     "llama_4_scaling_beta": 0.1,
-}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
 }
 
 
