@@ -200,7 +200,7 @@ def _metadata(folder: ModelFolder, args: ModelArgs, steps: list[_Step], notes: l
 
 
 def _size_label(tensors: list[SourceTensor], n_experts: int) -> str:
-    """Return how large the model is: 7.2B, or 8x7.2B where a model with one of the experts has so many weights."""
+    """Return the size of the model, such as 7.2B; of 8 experts 8x7.2B, where 7.2B are the weights with a single one."""
     parameters = sum(tensor.size // (n_experts if EXPERTS in tensor.path else 1) for tensor in tensors)
     label = f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.0f}M"
     return f"{n_experts}x{label}" if n_experts else label

@@ -94,7 +94,7 @@ def _costs(model: Streamed, base: States, trials: dict[str, States], texts: Sequ
 
 
 def _probe(name: str, weight: mx.array) -> mx.array:
-    """Return the weight as it is after packing; one that cannot be packed is left alone, and so is a router."""
+    """Return the weight as it is after packing. A router, and a weight that cannot be packed, stay as they are."""
     bits, group_size, _ = PROBE
     if weight.shape[-1] % group_size or name.endswith(f"{ROUTER}.weight"):
         return weight
