@@ -20,6 +20,7 @@ from .fallback import packing
 from .fallback import products as cpu
 from .ready import ReadyBlock as ReadyBlock
 from .ready import ReadyModel as ReadyModel
+from .ready import Text as Text
 from .ready import run_block as run_block
 from .weights import Norm as Norm
 from .weights import QueryScale as QueryScale

@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from .ready import Text
 from .weights import Norm, QueryScale, Rotation, Weight
 
 def products(x: mx.array, weights: Sequence[Weight], norm: Norm | None = None) -> list[mx.array]: ...
@@ -35,15 +36,7 @@ class ReadyBlock(Ready):
 class ReadyModel(Ready):
     def __init__(self, blocks: Sequence[ReadyBlock], norm: Norm, head: Weight, copy: bool) -> None: ...
     def run(
-        self,
-        x: mx.array,
-        keys: list[mx.array],
-        values: list[mx.array],
-        *,
-        position: int,
-        windows: list[int],
-        slots: list[int],
-        head: bool,
+        self, x: mx.array, texts: Sequence[Text], *, windows: list[int], slots: list[int], head: bool
     ) -> mx.array: ...
 
 def embedded(ids: mx.array, weight: Weight) -> mx.array: ...

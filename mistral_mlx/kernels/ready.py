@@ -5,6 +5,7 @@ is read. `memory.copies_fit` says whether there is room for one.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -59,6 +60,15 @@ def run_block(
     return block.native.run(x, keys, values, position=position, window=window or 0, slots=slots or 0)
 
 
+class Text(NamedTuple):
+    """New tokens of a text that go on from the keys and values of each block, ``[B, Hkv, rows, Dh]``."""
+
+    keys: list[mx.array]
+    values: list[mx.array]
+    position: int  # of the first new token
+    n_tokens: int
+
+
 class ReadyModel:
     """All blocks of a model with its last norm and its head, made ready for the native kernels."""
 
@@ -70,20 +80,11 @@ class ReadyModel:
         """Whether it was made of these arrays: of each block its weights with scales and biases, then its norms."""
         return self._model.holds(arrays)
 
-    def run(
-        self,
-        x: mx.array,
-        keys: list[mx.array],
-        values: list[mx.array],
-        *,
-        position: int,
-        windows: list[int],
-        slots: list[int],
-        head: bool,
-    ) -> mx.array:
+    def run(self, x: mx.array, texts: Sequence[Text], *, windows: list[int], slots: list[int], head: bool) -> mx.array:
         """Return the logits ``[B, S, V]`` of ``[B, S, D]``, or without `head` ``[B, S, D]``, at once and not lazily.
 
-        It is `run_block` for each block. New keys and values are written into the arrays given, which become copies
-        first where somebody else holds them. Windows and slots are 0 for a block without a window.
+        It is `run_block` for each block. Several texts, each of batch 1, share a pass: the S rows are the tokens of the
+        first text, then those of the second, and so on. New keys and values are written into the arrays of the texts,
+        which become copies first where somebody else holds them. Windows and slots are 0 for a block without a window.
         """
-        return self._model.run(x, keys, values, position=position, windows=windows, slots=slots, head=head)
+        return self._model.run(x, texts, windows=windows, slots=slots, head=head)

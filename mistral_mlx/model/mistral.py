@@ -4,8 +4,9 @@ Module and weight names are those of HF transformers, so that folders interchang
 B batch, S new tokens, T keys, H and Hkv heads, Dh head_dim, D dim, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
+from itertools import accumulate
 from operator import getitem
 
 import mlx.core as mx
@@ -178,8 +179,21 @@ class Mistral(nn.Module):
         """
         cache = make_cache(self.args) if cache is None else cache
         if self._can_run_at_once(ids, cache):
-            return self._at_once(ids, cache, head=True)
+            return self._at_once(ids, [cache], [ids.shape[1]], head=True)
         return self.logits(self.hidden(ids, cache))
+
+    def together(self, texts: Sequence[tuple[Sequence[int], list[RollingBufferCache]]]) -> list[mx.array]:
+        """Return the float32 logits ``[S, V]`` of each text's new token ids, which continue its own cache.
+
+        The native kernels read the weights once for all of them, and give each the bits that it would get alone.
+        """
+        if not kernels.uses_native() or not all(_is_even(cache) for _, cache in texts):
+            return [self(mx.array([ids]), cache)[0] for ids, cache in texts]
+        counts = [len(ids) for ids, _ in texts]
+        ids = mx.array([token for ids, _ in texts for token in ids])
+        logits = self._at_once(ids[None], [cache for _, cache in texts], counts, head=True)[0]
+        ends = list(accumulate(counts))
+        return [logits[end - n : end] for n, end in zip(counts, ends, strict=True)]
 
     def hidden(
         self, ids: mx.array, cache: list[RollingBufferCache], on_block: Callable[[int], None] | None = None
@@ -189,7 +203,7 @@ class Mistral(nn.Module):
         On a CPU `on_block` is called with the number of blocks done, after each but the last.
         """
         if on_block is None and self._can_run_at_once(ids, cache):
-            return self._at_once(ids, cache, head=False)
+            return self._at_once(ids, [cache], [ids.shape[1]], head=False)
         return self.model(ids, cache, on_block)
 
     def logits(self, hidden: mx.array) -> mx.array:
@@ -197,26 +211,28 @@ class Mistral(nn.Module):
         return kernels.products(hidden, [self._head().parts])[0].astype(mx.float32)
 
     def _can_run_at_once(self, ids: mx.array, cache: list[RollingBufferCache]) -> bool:
-        is_even = all(layer.offset == cache[0].offset for layer in cache)
-        return ids.size <= FEW_TOKENS and is_even and kernels.uses_native()
+        return ids.size <= FEW_TOKENS and _is_even(cache) and kernels.uses_native()
 
-    def _at_once(self, ids: mx.array, cache: list[RollingBufferCache], *, head: bool) -> mx.array:
-        """Return the logits or the last hidden states in one step of the native kernels, the same bits."""
+    def _at_once(
+        self, ids: mx.array, caches: list[list[RollingBufferCache]], counts: list[int], *, head: bool
+    ) -> mx.array:
+        """Return the logits or the last hidden states in one step of the native kernels, the same bits.
+
+        The ids ``[B, S]`` are so many of each text as `counts` says, one text after the other.
+        """
         x = self.model.embed_tokens(ids)
-        ready, n_new, first = self._made_ready(), x.shape[1], self.model.layers[0].self_attn
+        ready, texts = self._made_ready(), list[kernels.Text]()
+        first = self.model.layers[0].self_attn
         shape = (x.shape[0], first.n_kv_heads, first.head_dim)
-        buffers = [layer.reserve(n_new, shape, dtype) for layer, dtype in zip(cache, self._cache_dtypes, strict=True)]
-        y = ready.run(
-            x,
-            [keys for keys, _ in buffers],
-            [values for _, values in buffers],
-            position=cache[0].offset,
-            windows=[layer.window or 0 for layer in cache],
-            slots=[layer.size or 0 for layer in cache],
-            head=head,
-        )
-        for layer, (keys, values) in zip(cache, buffers, strict=True):
-            layer.put(keys, values, n_new)
+        for cache, n in zip(caches, counts, strict=True):
+            buffers = [layer.reserve(n, shape, dtype) for layer, dtype in zip(cache, self._cache_dtypes, strict=True)]
+            keys, values = [keys for keys, _ in buffers], [values for _, values in buffers]
+            texts.append(kernels.Text(keys, values, cache[0].offset, n))
+        windows, slots = [layer.window or 0 for layer in caches[0]], [layer.size or 0 for layer in caches[0]]
+        y = ready.run(x, texts, windows=windows, slots=slots, head=head)
+        for cache, text in zip(caches, texts, strict=True):
+            for layer, layer_keys, layer_values in zip(cache, text.keys, text.values, strict=True):
+                layer.put(layer_keys, layer_values, text.n_tokens)
         return y
 
     def _made_ready(self) -> kernels.ReadyModel:
@@ -233,3 +249,8 @@ class Mistral(nn.Module):
     def _head(self) -> Linear | Embedding:
         head: Linear | Embedding = self["lm_head"] if "lm_head" in self else self.model["embed_tokens"]
         return head
+
+
+def _is_even(cache: list[RollingBufferCache]) -> bool:
+    """Whether all layers hold the same number of tokens."""
+    return all(layer.offset == cache[0].offset for layer in cache)

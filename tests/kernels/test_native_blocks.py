@@ -1,6 +1,7 @@
 """Native attention and whole blocks, against float64 and against single steps."""
 
 import random
+from itertools import chain
 
 import mlx.core as mx
 import numpy as np
@@ -196,3 +197,21 @@ def test_all_rings_are_written_in_place_where_nobody_holds_them(kernels):
     mx.eval(model(mx.array([[5]]), cache))
     assert all((np.array(copy.keys) == before).all() for copy, before in zip(copies, held, strict=True))
     assert all((np.array(layer.keys) != before).any() for layer, before in zip(cache, held, strict=True))
+
+
+@pytest.mark.parametrize("window", [None, 5, [5, 70]])
+def test_texts_in_one_pass_have_the_bits_that_they_have_alone(kernels, window):
+    model, _ = tiny_model(seed=1, sliding_window=window)
+    rng = np.random.default_rng(2)
+    texts = [rng.integers(0, 64, 400).tolist() for _ in range(3)]
+    together, alone = [make_cache(model.args) for _ in texts], [make_cache(model.args) for _ in texts]
+    for text, *caches in zip(texts, together, alone, strict=True):  # each at its own place
+        for cache in caches:
+            mx.eval(model.hidden(mx.array([text[: 60 + text[0]]]), cache))
+    for _ in range(60):
+        parts = [text[cache[0].offset :][: rng.integers(1, 6)] for text, cache in zip(texts, together, strict=True)]
+        shared = model.together(list(zip(parts, together, strict=True)))
+        for part, cache, logits in zip(parts, alone, shared, strict=True):
+            assert np.array(logits).tobytes() == np.array(model(mx.array([part]), cache)[0]).tobytes()
+    for a, b in zip(chain(*together), chain(*alone), strict=True):
+        assert np.array(a.keys).tobytes() == np.array(b.keys).tobytes()

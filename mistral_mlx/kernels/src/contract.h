@@ -127,7 +127,7 @@ inline int64_t dense_scratch(int64_t n_in) { return TILE * (DENSE_ROWS * 64 + (n
 // Queries [batch, heads, queries, head_dim], keys and values [batch, kv_heads, keys or slots, head_dim], each with
 // strides in elements, the last of them 1. The query i stands at position + i; it sees the keys at its own position and
 // at window - 1 positions before it, but none before `first`; a window of 0 has no end. The result is
-// [batch, queries, heads, head_dim] in order.
+// [batch, queries, heads, head_dim], in order but for the stride of the batch.
 //
 // Where slots is 0, the key of position p lies in row p - first. Else it lies in slot p % slots, and slots is a
 // multiple of KEYS: a tile, which begins at a multiple of KEYS, never wraps. Slots that no query sees must hold finite
@@ -141,6 +141,7 @@ struct Attention {
   int64_t batch, heads, kv_heads, queries, head_dim;
   int64_t position, first, slots;
   int64_t q_strides[3], k_strides[3], v_strides[3];
+  int64_t out_stride;  // of a row of the batch
   int64_t window;
   float scale;
 };

@@ -73,20 +73,56 @@ class Weights {
   std::vector<std::shared_ptr<void>> memory_;
 };
 
-// The logits of all tokens, `step` of them at a time, with a ring for the first block and none for the second.
+// Keys and values of a text: a ring for the first block, none for the second.
+class Rings {
+ public:
+  Rings() {
+    for (int i = 0; i < 4; ++i) rings_[i].assign(KV_HEADS * (i < 2 ? SLOTS : TOKENS) * HEAD_DIM, 0);
+  }
+  // What goes on from them in each block.
+  Sequence sequence(int block, int64_t position, int64_t n) {
+    uint16_t *keys = rings_[2 * block].data(), *values = rings_[2 * block + 1].data();
+    if (block == 0) return {{keys, values, Float::f16, SLOTS, position, WINDOW, SLOTS}, 1, n};
+    return {{keys, values, Float::f16, TOKENS, position, 0, 0}, 1, n};
+  }
+
+ private:
+  static constexpr int64_t WINDOW = 50, SLOTS = 128;
+  std::vector<uint16_t> rings_[4];
+};
+
+// The logits of all tokens, `step` of them at a time.
 std::vector<float> logits(const Model& model, const std::vector<float>& x, int64_t step) {
-  constexpr int64_t WINDOW = 50, SLOTS = 128, ROWS = TOKENS;
-  std::vector<uint16_t> rings[4];
-  for (int i = 0; i < 4; ++i) rings[i].assign(KV_HEADS * (i < 2 ? SLOTS : ROWS) * HEAD_DIM, 0);
+  Rings rings;
   std::vector<float> out(TOKENS * VOCABULARY);
   for (int64_t t = 0; t < TOKENS; t += step) {
     const int64_t n = std::min(step, TOKENS - t);
-    run_model(model,
-              {{rings[0].data(), rings[1].data(), Float::f16, SLOTS, t, WINDOW, SLOTS},
-               {rings[2].data(), rings[3].data(), Float::f16, ROWS, t, 0, 0}},
-              x.data() + t * DIM, 1, n, true, &out[t * VOCABULARY]);
+    run_model(model, {{rings.sequence(0, t, n)}, {rings.sequence(1, t, n)}}, x.data() + t * DIM, true,
+              &out[t * VOCABULARY]);
   }
   return out;
+}
+
+// The same for a text that shares each pass with two others, which are `behind` tokens behind each other.
+bool shares(const Model& model, const std::vector<float>& x, const std::vector<float>& alone, int64_t step,
+            int64_t behind) {
+  Rings rings[3];
+  bool same = true;
+  for (int64_t t = 0; t < TOKENS + 2 * behind; t += step) {
+    std::vector<Sequences> blocks(2);
+    std::vector<float> rows, expected;
+    for (int i = 0; i < 3; ++i) {
+      const int64_t first = std::max<int64_t>(t - i * behind, 0), end = std::min(t + step - i * behind, TOKENS);
+      if (first >= end) continue;
+      for (int block = 0; block < 2; ++block) blocks[block].push_back(rings[i].sequence(block, first, end - first));
+      rows.insert(rows.end(), x.begin() + first * DIM, x.begin() + end * DIM);
+      expected.insert(expected.end(), alone.begin() + first * VOCABULARY, alone.begin() + end * VOCABULARY);
+    }
+    std::vector<float> out(expected.size());
+    run_model(model, blocks, rows.data(), true, out.data());
+    same = same && std::memcmp(out.data(), expected.data(), out.size() * sizeof(float)) == 0;
+  }
+  return same;
 }
 
 // Whether what is unpacked lies within half a step of the weights, and a search does not make the error larger.
@@ -135,9 +171,10 @@ bool blocks() {
         if (first.empty()) first = result;
         same = same && std::memcmp(first.data(), result.data(), first.size() * sizeof(float)) == 0;
       }
+      same = same && shares(weights.model, x, first, 1, 7) && shares(weights.model, x, first, 30, 31);
     }
     std::printf("blocks       %-12s %s\n", set.c_str(),
-                same ? "the same bits in steps of any size, with and without copies" : "other bits in other steps");
+                same ? "the same bits in steps of any size, with and without copies and other texts" : "other bits");
     right = right && same;
   }
   return right;

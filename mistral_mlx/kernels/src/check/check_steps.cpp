@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "../run/attend.h"
 #include "../run/steps.h"
@@ -71,7 +72,7 @@ void attend_one_by_one(const Attention& all) {
       a.k = static_cast<const char*>(a.k) + b * a.k_strides[0] * (a.type == Float::f32 ? 4 : 2);
       a.v = static_cast<const char*>(a.v) + b * a.v_strides[0] * (a.type == Float::f32 ? 4 : 2);
       a.out += (b * all.queries + i) * a.heads * a.head_dim;
-      attend_all(a);
+      attend_all({a});
     }
 }
 
@@ -82,6 +83,7 @@ void attend_and_compare(Comparison* comparison, const Shape& s, Float type, Orde
   Attention a{};
   a.q = q.data(), a.type = type, a.scale = 0.3f, a.window = window;
   a.batch = s.batch, a.heads = s.heads, a.kv_heads = s.kv_heads, a.queries = queries, a.head_dim = s.head_dim;
+  a.out_stride = queries * s.heads * s.head_dim;
   a.position = first + keys - queries, a.first = order == Order::ring ? 0 : first;
   a.slots = order == Order::ring ? SLOTS : 0;
   const int64_t room = order == Order::ring ? SLOTS : keys;
@@ -93,7 +95,7 @@ void attend_and_compare(Comparison* comparison, const Shape& s, Float type, Orde
   std::vector<float> together(s.batch * s.heads * queries * s.head_dim);
   comparison->run(attention_of(a, k, v), [&](float* out) {
     a.out = together.data();
-    attend_all(a);
+    attend_all({a});
     a.out = out;
     attend_one_by_one(a);
     // Other bits are no result at all.
@@ -135,7 +137,9 @@ void rotations(Comparison* comparison, int64_t n, int64_t head_dim, int64_t offs
     }
   const int64_t in_order[] = {strides[0], n * head_dim, head_dim};
   comparison->run(expected, [&](float* out) {
-    rotate(x.data(), strides, BATCH, HEADS, n, rotation, scale, offset, out, in_order);
+    std::vector<int64_t> positions(n);
+    std::iota(positions.begin(), positions.end(), offset);
+    rotate(x.data(), strides, BATCH, HEADS, positions, rotation, scale, out, in_order);
   });
 }
 

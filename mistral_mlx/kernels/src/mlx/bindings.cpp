@@ -65,6 +65,14 @@ std::vector<array*> pointers_to(const nb::list& arrays) {
   return given;
 }
 
+// From a tuple (keys, values, position, tokens).
+kernels::Text text_of(nb::handle given) {
+  const nb::tuple parts = nb::cast<nb::tuple>(given);
+  if (nb::len(parts) != 4) throw std::invalid_argument("a text must be (keys, values, position, tokens)");
+  return {pointers_to(nb::cast<nb::list>(parts[0])), pointers_to(nb::cast<nb::list>(parts[1])),
+          nb::cast<int>(parts[2]), nb::cast<int>(parts[3])};
+}
+
 using Norm = std::optional<std::pair<array, float>>;
 using kernels::Products;
 
@@ -164,13 +172,15 @@ NB_MODULE(_ext, m) {
           "blocks"_a, "norm"_a, "head"_a, "copy"_a)
       .def(
           "run",
-          [](const kernels::ReadyModel& self, const array& x, const nb::list& keys, const nb::list& values,
-             int position, const std::vector<int>& windows, const std::vector<int>& slots, bool head) {
-            const auto given_keys = pointers_to(keys), given_values = pointers_to(values);
+          [](const kernels::ReadyModel& self, const array& x, const nb::sequence& texts,
+             const std::vector<int>& windows, const std::vector<int>& slots, bool head) {
+            std::vector<kernels::Text> given;
+            for (const nb::handle text : texts) given.push_back(text_of(text));
             nb::gil_scoped_release release;
-            return self.run(x, given_keys, given_values, position, windows, slots, head);
+            return self.run(x, given, windows, slots, head);
           },
-          "x"_a, "keys"_a, "values"_a, nb::kw_only(), "position"_a, "windows"_a, "slots"_a, "head"_a);
+          "x"_a, "texts"_a, nb::kw_only(), "windows"_a, "slots"_a, "head"_a,
+          "texts are (keys, values, position, tokens), keys and values a list with an array for each block.");
   m.def(
       "embedded", [](const array& ids, const nb::tuple& weight) { return kernels::embedded(ids, weight_of(weight)); },
       "ids"_a, "weight"_a, "Rows of a weight as float32.");

@@ -12,15 +12,16 @@
 namespace kernels {
 namespace {
 
-void require_ring(const mx::array& x, const mx::array& keys, const mx::array& values, const Block& block, int position,
+// x is the shape of the rows that go on from the ring.
+void require_ring(const mx::Shape& x, const mx::array& keys, const mx::array& values, const Block& block, int position,
                   int window, int slots) {
-  require(x.ndim() == 3 && x.size() > 0 && x.shape(2) == inputs_of(block.q), "x must be [batch, tokens, dim]");
+  require(x.size() == 3 && x[0] > 0 && x[1] > 0 && x[2] == inputs_of(block.q), "x must be [batch, tokens, dim]");
   require(keys.ndim() == 4 && keys.shape() == values.shape() && keys.dtype() == values.dtype() &&
-              keys.shape(0) == x.shape(0) && keys.shape(1) == block.kv_heads && keys.shape(3) == block.head_dim,
+              keys.shape(0) == x[0] && keys.shape(1) == block.kv_heads && keys.shape(3) == block.head_dim,
           "keys and values do not fit together");
   require(slots == 0 ? window == 0 : window > 0 && slots > window && slots % KEYS == 0 && keys.shape(2) <= slots,
           "the slots do not fit the window");
-  require(position >= 0 && (position + x.shape(1) <= keys.shape(2) || (slots > 0 && keys.shape(2) == slots)),
+  require(position >= 0 && (position + x[1] <= keys.shape(2) || (slots > 0 && keys.shape(2) == slots)),
           "there is no slot for every token");
   float_type(keys);
 }
@@ -203,13 +204,13 @@ ReadyBlock::ReadyBlock(const BlockWeights& given, bool copy) {
 std::vector<mx::array> ReadyBlock::run(const mx::array& x, const mx::array& keys, const mx::array& values, int position,
                                        int window, int slots) const {
   const Block& block = state_->block;
-  require_ring(x, keys, values, block, position, window, slots);
+  require_ring(x.shape(), keys, values, block, position, window, slots);
   const auto start = [=, state = state_](const Operation::Arrays& in, Operation::Arrays& out) {
     const Taken ring = taken(in[1], in[2], out[1], out[2], out.size(), position, window, slots);
     return [=, x = Floats(in[0]), batch = in[0].shape(0), tokens = in[0].shape(1), y = allocate(out[0])] {
       ring.copy();
       std::vector<float> copy;
-      run_block(state->block, ring.ring, x.read(copy), batch, tokens, y);
+      run_block(state->block, {{ring.ring, batch, tokens}}, x.read(copy), y);
     };
   };
   return mx::array::make_arrays({x.shape(), keys.shape(), values.shape()}, {mx::float32, keys.dtype(), values.dtype()},
@@ -247,29 +248,42 @@ ReadyModel::ReadyModel(const std::vector<const ReadyBlock*>& blocks, const NormW
   state_ = std::move(state);
 }
 
-mx::array ReadyModel::run(const mx::array& x, const std::vector<mx::array*>& keys,
-                          const std::vector<mx::array*>& values, int position, const std::vector<int>& windows,
+mx::array ReadyModel::run(const mx::array& x, const std::vector<Text>& texts, const std::vector<int>& windows,
                           const std::vector<int>& slots, bool head) const {
   const Model& model = state_->model;
   const size_t n = model.blocks.size();
-  require(keys.size() == n && values.size() == n && windows.size() == n && slots.size() == n,
-          "every block needs keys, values, a window and slots");
-  for (size_t i = 0; i < n; ++i) require_ring(x, *keys[i], *values[i], model.blocks[i], position, windows[i], slots[i]);
+  require(windows.size() == n && slots.size() == n, "every block needs a window and slots");
+  require(x.ndim() == 3 && !texts.empty() && (x.shape(0) == 1 || texts.size() == 1), "the rows of x do not fit");
+  int rows = 0;
+  for (const Text& text : texts) {
+    require(text.keys.size() == n && text.values.size() == n, "every block needs keys and values");
+    for (size_t i = 0; i < n; ++i) {
+      mx::Shape shape{x.shape(0), text.tokens, x.shape(2)};
+      require_ring(shape, *text.keys[i], *text.values[i], model.blocks[i], text.position, windows[i], slots[i]);
+    }
+    rows += text.tokens;
+  }
+  require(rows == x.shape(1), "the texts have other tokens than x");
   const mx::array input = evaluated(as_float(x));
-  wait_for(keys);
-  wait_for(values);
-  std::vector<Ring> rings;
-  for (size_t i = 0; i < n; ++i) {
-    make_own(*keys[i]);
-    make_own(*values[i]);
-    rings.push_back({keys[i]->data<void>(), values[i]->data<void>(), float_type(*keys[i]), keys[i]->shape(2), position,
-                     windows[i], slots[i]});
+  std::vector<Sequences> blocks(n);
+  for (const Text& text : texts) {
+    wait_for(text.keys);
+    wait_for(text.values);
+    for (size_t i = 0; i < n; ++i) {
+      mx::array &keys = *text.keys[i], &values = *text.values[i];
+      make_own(keys);
+      make_own(values);
+      blocks[i].push_back({{keys.data<void>(), values.data<void>(), float_type(keys), keys.shape(2), text.position,
+                            windows[i], slots[i]},
+                           x.shape(0),
+                           text.tokens});
+    }
   }
   mx::Shape shape = x.shape();
   if (head) shape.back() = static_cast<int>(outputs_of(model.head));
   mx::array y = new_array(shape, mx::float32);
   std::vector<float> copy;
-  run_model(model, rings, Floats(input).read(copy), x.shape(0), x.shape(1), head, y.data<float>());
+  run_model(model, blocks, Floats(input).read(copy), head, y.data<float>());
   return y;
 }
 

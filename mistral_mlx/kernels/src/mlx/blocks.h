@@ -43,6 +43,13 @@ class ReadyBlock : public Ready {
   std::shared_ptr<const State> state_;
 };
 
+// New tokens that go on from keys and values of each block, see ReadyBlock::run. Where somebody else holds one of these,
+// it becomes a copy before it is written.
+struct Text {
+  std::vector<mlx::core::array*> keys, values;
+  int position, tokens;
+};
+
 // All blocks of a model, its last norm and its head made ready. Its arrays are those of the blocks, then the last norm
 // and the head.
 class ReadyModel : public Ready {
@@ -50,11 +57,9 @@ class ReadyModel : public Ready {
   ReadyModel(const std::vector<const ReadyBlock*>& blocks, const NormWeight& norm, const Weight& head, bool copy);
 
   // x [batch, tokens, dim] through all of it, at once and not as an operation: a small model's token costs no more than
-  // to schedule one. Returns the logits [batch, tokens, n_out], or without the head the normalized x. Keys and values
-  // are those of each block, see ReadyBlock::run; where somebody else holds one, it becomes a copy before it is
-  // written.
-  mlx::core::array run(const mlx::core::array& x, const std::vector<mlx::core::array*>& keys,
-                       const std::vector<mlx::core::array*>& values, int position, const std::vector<int>& windows,
+  // to schedule one. Several texts with a batch of 1 share a pass, the tokens of the first before those of the second.
+  // Returns the logits [batch, tokens, n_out], or without the head the normalized x.
+  mlx::core::array run(const mlx::core::array& x, const std::vector<Text>& texts, const std::vector<int>& windows,
                        const std::vector<int>& slots, bool head) const;
 
  private:

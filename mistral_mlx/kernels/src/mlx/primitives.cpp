@@ -1,6 +1,8 @@
 // The kernels as lazy MLX operations, see primitives.h.
 #include "primitives.h"
 
+#include <numeric>
+
 #include <mlx/transforms.h>
 
 #include "../run/attend.h"
@@ -82,11 +84,12 @@ mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, 
                 {},
                 {},
                 {},
+                int64_t{q.shape(1)} * q.shape(2) * q.shape(3),
                 window,
                 scale};
     for (int axis = 0; axis < 3; ++axis)
       a.q_strides[axis] = q.strides(axis), a.k_strides[axis] = k.strides(axis), a.v_strides[axis] = v.strides(axis);
-    return [a] { attend_all(a); };
+    return [a] { attend_all({a}); };
   };
   return mx::array({q.shape(0), q.shape(2), q.shape(1) * q.shape(3)}, mx::float32, operation("Attention", start),
                    {as_float(q), k, v});
@@ -114,7 +117,9 @@ mx::array rope(const mx::array& x, const Rotation& rotation, const QueryScale& s
     require(a.strides(3) == 1, "the elements of a head must lie in order");
     return [=, x = a.data<float>(), batch = int64_t{a.shape(0)}, heads = int64_t{a.shape(1)}, n = int64_t{a.shape(2)},
             size = int64_t{a.shape(3)}, y = allocate(out[0]), s0 = a.strides(0), s1 = a.strides(1), s2 = a.strides(2)] {
-      rotate(x, {s0, s1, s2}, batch, heads, n, rotation, scale, offset, y, {heads * n * size, n * size, size});
+      std::vector<int64_t> positions(n);
+      std::iota(positions.begin(), positions.end(), offset);
+      rotate(x, {s0, s1, s2}, batch, heads, positions, rotation, scale, y, {heads * n * size, n * size, size});
     };
   };
   return mx::array(x.shape(), mx::float32, operation("Rope", start), {as_float(x)});

@@ -208,7 +208,7 @@ static void attend(const Attention& a, int64_t batch, int64_t kv_head, int64_t p
   }
   for (int64_t row = 0; row < n_rows; ++row) {
     const int64_t head = kv_head * repeats + row / n_positions, p = position + row % n_positions;
-    float* to = a.out + ((batch * a.queries + p) * a.heads + head) * a.head_dim;
+    float* to = a.out + batch * a.out_stride + (p * a.heads + head) * a.head_dim;
     for (int64_t d = 0; d < a.head_dim; ++d) to[d] = out[row * width + d] / rows.seen[row].sum;
   }
 }

@@ -26,9 +26,17 @@ struct Ring {
   int64_t rows, position, window, slots;
 };
 
-// x [batch, tokens, dim] through the block, where the tokens of each batch row stand at `position` and after it, into
-// out; x may not be out.
-void run_block(const Block& block, const Ring& ring, const float* x, int64_t batch, int64_t tokens, float* out);
+// Rows of a pass that go on from one ring: `tokens` for each row of its batch, at `position` and after it.
+struct Sequence {
+  Ring ring;
+  int64_t batch, tokens;
+
+  int64_t rows() const { return batch * tokens; }
+};
+using Sequences = std::vector<Sequence>;
+
+// x [rows, dim] through the block into out, where the rows of the first sequence come first; x may not be out.
+void run_block(const Block& block, const Sequences& sequences, const float* x, float* out);
 
 struct Model {
   std::vector<Block> blocks;
@@ -36,8 +44,8 @@ struct Model {
   Matrix head;
 };
 
-// The same through all blocks, a ring for each, and the last norm; with `head`, out gets the logits.
-void run_model(const Model& model, const std::vector<Ring>& rings, const float* x, int64_t batch, int64_t tokens,
-               bool head, float* out);
+// The same through all blocks, each with its rings of the same sequences, and the last norm; with `head`, out gets the
+// logits.
+void run_model(const Model& model, const std::vector<Sequences>& blocks, const float* x, bool head, float* out);
 
 }  // namespace kernels

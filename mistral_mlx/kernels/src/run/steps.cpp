@@ -32,20 +32,20 @@ void angles_of(int64_t position, const Rotation& rotation, float* out) {
   }
 }
 
-// The angles of n positions, kept from one call to the next: the layers of a model ask for the same ones.
-const float* angles(int64_t offset, int64_t n, const Rotation& rotation) {
+// The angles of some positions, kept from one call to the next: the layers of a model ask for the same ones.
+const float* angles(const std::vector<int64_t>& positions, const Rotation& rotation) {
   struct Known {
-    int64_t offset, n;
+    std::vector<int64_t> positions;
     Rotation rotation;
   };
-  thread_local Known known{0, 0, {}};
-  const int64_t head_dim = rotation.head_dim();
+  thread_local Known known;
+  const int64_t head_dim = rotation.head_dim(), n = static_cast<int64_t>(positions.size());
   float* table = reinterpret_cast<float*>(workspace<Slot::angles>(n * head_dim * static_cast<int64_t>(sizeof(float))));
-  if (known.offset == offset && known.n == n && known.rotation == rotation) return table;
-  known.n = 0;  // until the table is whole
-  each_row(n, head_dim * 16, [&](int64_t p) { angles_of(offset + p, rotation, table + p * head_dim); });
-  known.offset = offset, known.n = n;
+  if (known.positions == positions && known.rotation == rotation) return table;
+  known.positions.clear();  // until the table is whole
+  each_row(n, head_dim * 16, [&](int64_t i) { angles_of(positions[i], rotation, table + i * head_dim); });
   if (!(known.rotation == rotation)) known.rotation = rotation;
+  known.positions = positions;
   return table;
 }
 
@@ -70,24 +70,24 @@ float QueryScale::at(int64_t position) const {
   return static_cast<float>(1 + beta * std::log(1 + static_cast<double>(position / original)));
 }
 
-void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t heads, int64_t n,
-            const Rotation& rotation, const QueryScale& scale, int64_t offset, float* out,
+void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t heads,
+            const std::vector<int64_t>& positions, const Rotation& rotation, const QueryScale& scale, float* out,
             const int64_t (&out_strides)[3]) {
-  const int64_t head_dim = rotation.head_dim(), half = head_dim / 2;
-  const float* table = angles(offset, n, rotation);
+  const int64_t head_dim = rotation.head_dim(), half = head_dim / 2, n = static_cast<int64_t>(positions.size());
+  const float* table = angles(positions, rotation);
   each_row(batch * heads * n, head_dim, [&](int64_t row) {
-    const int64_t p = row % n, head = row / n % heads, b = row / n / heads;
-    const float* from = x + b * strides[0] + head * strides[1] + p * strides[2];
-    const float *cosine = table + p * head_dim, *sine = cosine + half;
-    float* to = out + b * out_strides[0] + head * out_strides[1] + p * out_strides[2];
-    for (int64_t i = 0; i < half; ++i) {
-      const float first = from[i], second = from[i + half];
-      to[i] = first * cosine[i] - second * sine[i];
-      to[i + half] = first * sine[i] + second * cosine[i];
+    const int64_t i = row % n, head = row / n % heads, b = row / n / heads;
+    const float* from = x + b * strides[0] + head * strides[1] + i * strides[2];
+    const float *cosine = table + i * head_dim, *sine = cosine + half;
+    float* to = out + b * out_strides[0] + head * out_strides[1] + i * out_strides[2];
+    for (int64_t j = 0; j < half; ++j) {
+      const float first = from[j], second = from[j + half];
+      to[j] = first * cosine[j] - second * sine[j];
+      to[j + half] = first * sine[j] + second * cosine[j];
     }
-    const float factor = scale.at(offset + p);
+    const float factor = scale.at(positions[i]);
     if (factor != 1.0f)
-      for (int64_t i = 0; i < head_dim; ++i) to[i] *= factor;
+      for (int64_t j = 0; j < head_dim; ++j) to[j] *= factor;
   });
 }
 

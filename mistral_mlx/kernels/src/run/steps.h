@@ -26,10 +26,10 @@ struct QueryScale {
   float at(int64_t position) const;
 };
 
-// Rotary positions offset, offset + 1, ... on [batch, heads, n, head_dim]; strides in elements, the last 1. The result
-// may be x where its strides are the same.
-void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t heads, int64_t n,
-            const Rotation& rotation, const QueryScale& scale, int64_t offset, float* out,
+// Rotary positions on [batch, heads, n, head_dim], n of them; strides in elements, the last 1. The result may be x
+// where its strides are the same.
+void rotate(const float* x, const int64_t (&strides)[3], int64_t batch, int64_t heads,
+            const std::vector<int64_t>& positions, const Rotation& rotation, const QueryScale& scale, float* out,
             const int64_t (&out_strides)[3]);
 
 // As `type`, to nearest even.
