@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from .version import __version__
 
 if TYPE_CHECKING:
-    from mistral_mlx.generation.stream import GenerationResponse, generate, generate_step, prefill, stream_generate
+    from mistral_mlx.generation.response import GenerationResponse
+    from mistral_mlx.generation.stream import generate, generate_step, prefill, stream_generate
     from mistral_mlx.model.args import ModelArgs
     from mistral_mlx.model.cache import RollingBufferCache, make_cache
     from mistral_mlx.model.loading import load, load_model
@@ -54,7 +55,8 @@ _HOMES = {
         "SessionError",
         "TokenizerError",
     ),
-    "generation.stream": ("GenerationResponse", "generate", "generate_step", "prefill", "stream_generate"),
+    "generation.response": ("GenerationResponse",),
+    "generation.stream": ("generate", "generate_step", "prefill", "stream_generate"),
     "prompt.encode": ("encode_chat",),
     "model.loading": ("load", "load_model"),
     "model.mistral": ("Mistral",),

@@ -14,7 +14,9 @@ from mistral_mlx.cli.statuses import Status
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.errors import ContextError, ModelError, OptionError, counted
-from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
+from mistral_mlx.generation.answer import AnswerOptions
+from mistral_mlx.generation.response import GenerationResponse
+from mistral_mlx.generation.stream import stream
 from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.prompt.official import SystemContent

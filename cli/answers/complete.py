@@ -13,8 +13,11 @@ from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.cli.terminal.thoughts import SHOW, Thoughts
 from mistral_mlx.errors import OptionError, counted, shown
-from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
-from mistral_mlx.generation.timeline import Timeline, check_prompt
+from mistral_mlx.generation.answer import AnswerOptions
+from mistral_mlx.generation.limits import check_prompt
+from mistral_mlx.generation.response import GenerationResponse
+from mistral_mlx.generation.stream import stream
+from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.prompt.official import SystemContent
 from mistral_mlx.sampling.options import MAX_SEED, SamplingOptions

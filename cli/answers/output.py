@@ -7,7 +7,7 @@ from typing import Protocol
 from mistral_mlx.cli.terminal.streams import write_text
 from mistral_mlx.cli.terminal.table import print_json
 from mistral_mlx.cli.terminal.thoughts import Thoughts
-from mistral_mlx.generation.stream import GenerationResponse
+from mistral_mlx.generation.response import GenerationResponse
 from mistral_mlx.sampling.logprobs import TokenLogprobs
 from mistral_mlx.sampling.sampler import Sampler
 from mistral_mlx.tokenizer.choose import Tokenizer

@@ -1,7 +1,7 @@
 """Remarks about an answer that several commands print."""
 
 from mistral_mlx.errors import counted
-from mistral_mlx.generation.stream import GenerationResponse
+from mistral_mlx.generation.response import GenerationResponse
 
 
 def untrained_position(n_tokens: int, n_trained: int) -> str:

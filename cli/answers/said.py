@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mistral_mlx.generation.stream import GenerationResponse
+from mistral_mlx.generation.response import GenerationResponse
 from mistral_mlx.tokenizer.choose import Tokenizer
 from mistral_mlx.tokenizer.versions import TOOL_CALLS
 

@@ -19,7 +19,7 @@ from .input import is_terminal
 if TYPE_CHECKING:
     from mistral_mlx.cli.terminal.notes import Notes
     from mistral_mlx.cli.terminal.thoughts import Thoughts
-    from mistral_mlx.generation.stream import GenerationResponse
+    from mistral_mlx.generation.response import GenerationResponse
     from mistral_mlx.progress import Progress
     from mistral_mlx.session.session import Answer
 

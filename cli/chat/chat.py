@@ -20,7 +20,8 @@ from .settings import ChatOptions
 from .store import Store
 
 if TYPE_CHECKING:
-    from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse
+    from mistral_mlx.generation.answer import AnswerOptions
+    from mistral_mlx.generation.response import GenerationResponse
     from mistral_mlx.sampling.sampler import Sampler
     from mistral_mlx.session.session import Answer, Session
 
@@ -82,7 +83,7 @@ class Chat:
 
     def stream(self, start: Callable[[AnswerOptions], Answer]) -> bool:
         """Show the answer that `start` begins, and save the turn. Return whether any text came."""
-        from mistral_mlx.generation.stream import AnswerOptions
+        from mistral_mlx.generation.answer import AnswerOptions
 
         try:
             last = show_answer(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mistral_mlx.cli.answers.remarks import untrained_position
 
 if TYPE_CHECKING:
-    from mistral_mlx.generation.stream import GenerationResponse
+    from mistral_mlx.generation.response import GenerationResponse
     from mistral_mlx.session.session import Session
 
 

@@ -5,22 +5,21 @@ back a few tokens only, because older keys were overwritten; a snapshot from bef
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import mlx.core as mx
 
 from mistral_mlx import kernels
-from mistral_mlx.errors import ContextError, OptionError
-from mistral_mlx.model.args import ModelArgs
+from mistral_mlx.errors import OptionError
 from mistral_mlx.model.cache import RollingBufferCache, make_cache
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.progress import Progress, Report
 
+from .ahead import ReadAhead
+from .limits import CPU_PREFILL_STEP_SIZE, GPU_PREFILL_STEP_SIZE, check_prompt
 from .snapshots import Snapshots, n_reusable
 
-GPU_PREFILL_STEP_SIZE = 512  # bounds the memory of a step
-CPU_PREFILL_STEP_SIZE = 256  # as fast as any larger; a block of a 7B, which an interrupt waits for, takes half a second
 READING = "reading the prompt"  # as progress names it
 
 
@@ -32,8 +31,8 @@ class Timeline:
     An exception while tokens are evaluated leaves it usable: after an interrupt it holds the ids that every layer has,
     after an error it is empty, because arrays may never have been computed.
 
-    On a GPU one step can run ahead (`lazy.py`): the layers then hold a token that `ids` does not. Whoever asks for the
-    layers gets them without it.
+    The layers can hold tokens that `ids` does not: some that were read ahead (`ahead.py`), or on a GPU a step that runs
+    ahead (`lazy.py`). Whoever asks for the layers gets them without these.
     """
 
     def __init__(
@@ -48,13 +47,14 @@ class Timeline:
         self.shares_layers = layers is not None  # with somebody who counts on what they hold
         self.ids: list[int]  # in the layers
         self.logits: mx.array | None  # float32 [V] after the last id, if they are known
-        self.ahead: mx.array | None  # a token that the layers hold too
+        self.ahead: mx.array | None  # a token that the layers hold too, and whose step runs
+        self.read: ReadAhead | None  # tokens that they hold too
         self.snapshots = Snapshots(max_snapshot_bytes)
         self.restore(ids, make_cache(model.args) if layers is None else layers)
 
     @property
     def layers(self) -> list[RollingBufferCache]:
-        """The cache of each layer. A step that runs ahead is taken back first."""
+        """The cache of each layer. What they hold ahead of the ids is taken back first."""
         self.take_back()
         return self._layers
 
@@ -111,8 +111,16 @@ class Timeline:
         report(len(ids))
 
     def step(self, token: int) -> None:
-        """Evaluate one generated `token` and keep the logits after it."""
-        self.logits = self._evaluate([token], partial(self._logits_after, token))
+        """Go on with one generated `token` and keep the logits after it, which may have been read ahead."""
+        if self.read_logits(token) is None:
+            read_ahead([(self, [token])])
+        logits, self.logits = self.read_logits(token), None
+        self.ids.append(token)
+        self.logits = logits
+
+    def read_logits(self, token: int) -> mx.array | None:
+        """Return the logits ``[V]`` after `token` as the next one, if it was read ahead."""
+        return None if self.read is None else self.read.logits_after(token, self.position)
 
     def can_run_ahead(self) -> bool:
         """Whether the next token can be evaluated before it is noted, so that taking it back loses nothing.
@@ -138,11 +146,11 @@ class Timeline:
         self.logits, self.ahead = logits, None
 
     def take_back(self) -> None:
-        """Forget the step that runs ahead, if one does."""
-        if self.ahead is not None:
+        """Forget what the layers hold ahead of the ids."""
+        if self.ahead is not None or self.read is not None:
             for layer in self._layers:
                 layer.trim(layer.offset - self.position)
-            self.ahead = None
+            self.ahead = self.read = None
 
     def rewind(self, ids: Sequence[int]) -> int:
         """Keep the longest possible prefix of `ids`, forget the rest, and return the length of the prefix.
@@ -178,7 +186,7 @@ class Timeline:
 
     def restore(self, ids: Sequence[int], layers: list[RollingBufferCache]) -> None:
         """Go on from `layers`, which hold `ids`."""
-        self.ids, self.logits, self.ahead = list(ids), None, None
+        self.ids, self.logits, self.ahead, self.read = list(ids), None, None, None
         self._layers, self._n_unnamed = layers, layers[0].offset - len(ids)  # tokens that `ids` does not name
 
     def clear(self) -> None:
@@ -198,11 +206,6 @@ class Timeline:
     def _forget(self) -> None:
         """Begin with an empty cache. The snapshots stay valid."""
         self.restore([], make_cache(self.model.args))
-
-    def _logits_after(self, token: int) -> mx.array:
-        logits = self.model(mx.array([[token]]), self.layers)[0, -1]
-        mx.eval(logits)
-        return logits
 
     def _hidden_of(self, ids: Sequence[int], on_block: Callable[[int], None]) -> mx.array:
         hidden = self.model.hidden(mx.array([ids]), self.layers, on_block)
@@ -257,14 +260,19 @@ class Timeline:
         return n
 
 
-def check_prompt(ids: Sequence[int], args: ModelArgs, position: int = 0) -> None:
-    """Raise OptionError or ContextError unless the prompt `ids` can begin at `position` of a model's context."""
-    if len(ids) == 0:
-        raise OptionError("the prompt is empty; give at least one token")
-    if not 0 <= min(ids) <= max(ids) < args.vocab_size:
-        raise OptionError(f"a prompt id is outside the vocabulary of {args.vocab_size} tokens")
-    limit = args.context_limit
-    if limit is not None and position + len(ids) > limit:
-        raise ContextError(
-            f"the input has {position + len(ids)} tokens, the model's context {limit}; shorten the input"
-        )
+def read_ahead(parts: Sequence[tuple[Timeline, Sequence[int]]]) -> None:
+    """Evaluate, after what each timeline holds, tokens that may come next there; all in one pass of their model.
+
+    `Timeline.step` finds the logits after them. After an error every one of the timelines is empty, after an interrupt
+    each is as it was.
+    """
+    texts = [(tokens, timeline.layers) for timeline, tokens in parts]
+    with ExitStack() as stack:
+        for timeline, tokens in parts:
+            stack.enter_context(timeline.emptied_by_errors())
+            timeline.read = ReadAhead(timeline.position, tokens)  # now: what an interrupt leaves is taken back
+        logits = parts[0][0].model.together(texts)
+        mx.eval(logits)
+    for (timeline, _), rows in zip(parts, logits, strict=True):
+        assert timeline.read is not None, timeline.position
+        timeline.read.logits = rows

@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 
 from mistral_mlx import kernels
 from mistral_mlx.errors import ContextError, OptionError
-from mistral_mlx.generation.stream import decode
+from mistral_mlx.generation.decode import decode
 from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.kernels.memory import peak_memory, wired_memory
 from mistral_mlx.model.args import ModelArgs

@@ -10,9 +10,12 @@ from dataclasses import replace
 from functools import cached_property
 
 from mistral_mlx.errors import OptionError, TokenizerError, shown
+from mistral_mlx.generation.answer import AnswerOptions
 from mistral_mlx.generation.channels import Parts, begun_by_prompt, split_answer
-from mistral_mlx.generation.stream import AnswerOptions, GenerationResponse, stream
-from mistral_mlx.generation.timeline import Timeline, check_prompt
+from mistral_mlx.generation.limits import check_prompt
+from mistral_mlx.generation.response import GenerationResponse
+from mistral_mlx.generation.stream import stream
+from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.model.cache import RollingBufferCache
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.prompt.encode import chat_format, effort_of, encode_chat

@@ -19,7 +19,7 @@ from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.reports import bench
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import ContextError, OptionError
-from mistral_mlx.generation.stream import DEFAULT_MAX_TOKENS
+from mistral_mlx.generation.answer import DEFAULT_MAX_TOKENS
 from mistral_mlx.measure.benchmark import Measurement, Workload, bytes_per_token, measure
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.loading import load_model

@@ -7,8 +7,9 @@ from helpers.models import LetterTokenizer, Scripted, tiny_model
 from helpers.tokenizer_files import mistral_folder, tekken_folder
 
 from mistral_mlx import encode_chat, load_tokenizer
+from mistral_mlx.generation.answer import AnswerOptions
 from mistral_mlx.generation.channels import AnswerChannels, Parts, split_answer
-from mistral_mlx.generation.stream import AnswerOptions, stream
+from mistral_mlx.generation.stream import stream
 from mistral_mlx.generation.timeline import Timeline
 
 THINK, END, CALLS = 34, 35, 9

@@ -8,7 +8,8 @@ from helpers.models import LetterTokenizer, Scripted, tiny_model
 
 from mistral_mlx import Mistral, generate, generate_step, make_cache, prefill, stream_generate
 from mistral_mlx.errors import ContextError, OptionError
-from mistral_mlx.generation.stream import AnswerOptions, stream
+from mistral_mlx.generation.answer import AnswerOptions
+from mistral_mlx.generation.stream import stream
 from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.sampling.sampler import Sampler
 

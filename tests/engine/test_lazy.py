@@ -13,7 +13,9 @@ from helpers.models import LetterTokenizer, interrupting, tiny_model
 from mistral_mlx import kernels
 from mistral_mlx.errors import CheckpointError
 from mistral_mlx.generation import lazy
-from mistral_mlx.generation.stream import AnswerOptions, decode, generate_step, stream
+from mistral_mlx.generation.answer import AnswerOptions
+from mistral_mlx.generation.decode import decode
+from mistral_mlx.generation.stream import generate_step, stream
 from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.model import cache
 from mistral_mlx.model.cache import make_cache

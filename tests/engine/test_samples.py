@@ -10,7 +10,8 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 from mistral_mlx import load_tokenizer, stream_generate
 from mistral_mlx.errors import OptionError
-from mistral_mlx.generation.stream import AnswerOptions, stream
+from mistral_mlx.generation.answer import AnswerOptions
+from mistral_mlx.generation.stream import stream
 from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.prompt.infill import encode_infill
 from mistral_mlx.sampling.logprobs import token_logprobs

@@ -5,7 +5,9 @@ from helpers.models import LetterTokenizer, interrupting, tiny_model
 
 from mistral_mlx import kernels
 from mistral_mlx.errors import ContextError, OptionError
-from mistral_mlx.generation.stream import AnswerOptions, decode, stream
+from mistral_mlx.generation.answer import AnswerOptions
+from mistral_mlx.generation.decode import decode
+from mistral_mlx.generation.stream import stream
 from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.model.cache import RollingBufferCache
 from mistral_mlx.sampling.sampler import Sampler
@@ -25,7 +27,8 @@ def cold(model, ids, n=5):
 
 
 def read(timeline, ids):
-    timeline.extend(ids[timeline.rewind(ids) :])
+    if rest := ids[timeline.rewind(ids) :]:
+        timeline.extend(rest)
 
 
 @pytest.mark.parametrize("window", [None, 64, 4])

@@ -10,7 +10,7 @@ from helpers.tiny_folder import write_tiny_folder
 from helpers.tokenizer_files import CHATML
 
 from mistral_mlx.cli.chat.settings import ChatOptions
-from mistral_mlx.generation.stream import AnswerOptions
+from mistral_mlx.generation.answer import AnswerOptions
 from mistral_mlx.model.loading import load
 from mistral_mlx.prompt.template import render_chat
 from mistral_mlx.session import saved as saved_session

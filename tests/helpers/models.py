@@ -127,7 +127,7 @@ def on_evaluation(monkeypatch, see):
 
 def _seen(evaluate, see):
     def seen(self, ids, cache, *args, **options):
-        see(ids, cache)
+        see(ids, cache[0] if isinstance(cache[0], list) else cache)  # the caches of several texts, or of one
         return evaluate(self, ids, cache, *args, **options)
 
     return seen

@@ -3,7 +3,7 @@
 from helpers.models import LetterTokenizer, tiny_model
 
 from mistral_mlx import Session, encode_chat, generate_step
-from mistral_mlx.generation.stream import AnswerOptions
+from mistral_mlx.generation.answer import AnswerOptions
 from mistral_mlx.sampling.sampler import Sampler
 
 TEXTS = ["hello there", "and then", "why", "tell me more of it", "go on", "so"]

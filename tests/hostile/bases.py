@@ -20,7 +20,7 @@ from helpers.tokenizer_files import CHATML, byte_level_json
 from hostile.case import tiny_tekken
 
 from mistral_mlx.convert import convert
-from mistral_mlx.generation.stream import AnswerOptions
+from mistral_mlx.generation.answer import AnswerOptions
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.loading import load
 from mistral_mlx.session import saved as saved_session

@@ -10,7 +10,7 @@ from helpers.cli import run
 from reference import forward
 
 from mistral_mlx import Sampler, Session, encode_chat, generate, generate_step, kernels, load
-from mistral_mlx.generation.stream import AnswerOptions
+from mistral_mlx.generation.answer import AnswerOptions
 
 pytestmark = pytest.mark.real
 

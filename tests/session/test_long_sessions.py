@@ -35,7 +35,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from helpers.session_steps import GREEDY, TEXTS, new_session, perform
-from mistral_mlx.generation.stream import AnswerOptions
+from mistral_mlx.generation.answer import AnswerOptions
 from mistral_mlx.session.saved import save
 import mlx.core as mx
 mx.set_default_device(mx.cpu)

@@ -7,7 +7,7 @@ from helpers.models import Scripted, tiny_model
 from helpers.tokenizer_files import CHATML, byte_level_json, tekken_folder, write_json
 
 from mistral_mlx import OptionError, Session, SessionError, encode_chat, load_tokenizer
-from mistral_mlx.generation.stream import AnswerOptions
+from mistral_mlx.generation.answer import AnswerOptions
 from mistral_mlx.session.saved import load, save
 
 EOS, THINK, END = 2, 34, 35

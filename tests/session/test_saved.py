@@ -12,7 +12,7 @@ from helpers.saved_sessions import SETTINGS, caches, reload, talk
 from helpers.session_steps import GREEDY, TEXTS, check, new_session, perform
 
 from mistral_mlx.errors import SessionError
-from mistral_mlx.generation.stream import AnswerOptions
+from mistral_mlx.generation.answer import AnswerOptions
 from mistral_mlx.session import saved as saved_session
 from mistral_mlx.session import saved_cache
 from mistral_mlx.session.saved import list_sessions, load, save

@@ -7,7 +7,7 @@ from helpers.models import LetterTokenizer, Scripted, interrupting, tiny_model
 
 from mistral_mlx import Session, encode_chat, generate_step, kernels
 from mistral_mlx.errors import ContextError, OptionError
-from mistral_mlx.generation.stream import AnswerOptions
+from mistral_mlx.generation.answer import AnswerOptions
 from mistral_mlx.model import cache
 from mistral_mlx.model.cache import RollingBufferCache
 from mistral_mlx.sampling.sampler import Sampler

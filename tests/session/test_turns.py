@@ -9,7 +9,7 @@ from helpers.session_steps import GREEDY, TEXTS, WINDOWS, check, new_session, pe
 
 from mistral_mlx import Session, encode_chat, kernels
 from mistral_mlx.errors import ContextError, OptionError
-from mistral_mlx.generation.stream import AnswerOptions
+from mistral_mlx.generation.answer import AnswerOptions
 from mistral_mlx.model import cache
 from mistral_mlx.model.cache import RollingBufferCache
 

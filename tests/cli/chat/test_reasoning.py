@@ -10,7 +10,7 @@ from mistral_mlx.cli.chat.opening import Opened, recap
 from mistral_mlx.cli.chat.remarks import Remarks
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.thoughts import Thoughts
-from mistral_mlx.generation.stream import GenerationResponse
+from mistral_mlx.generation.response import GenerationResponse
 from mistral_mlx.session.session import Session
 
 PIECES = [("\n", ""), ("Hm", ""), (".\n", ""), ("\n", ""), ("So", ""), ("\n", ""), ("", "yes"), ("", "!")]

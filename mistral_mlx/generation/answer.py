@@ -1,0 +1,138 @@
+"""An answer as it is generated: what was asked for, and an iterator over its pieces."""
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from mistral_mlx.errors import OptionError
+from mistral_mlx.kernels.memory import wired_memory
+from mistral_mlx.progress import Progress
+from mistral_mlx.sampling.sampler import Sampler
+from mistral_mlx.tokenizer.choose import Tokenizer
+
+from .channels import AnswerChannels, Parts
+from .decode import Choose, decode, n_draftable, takes_drafts
+from .drafts import MAX_DRAFT, Drafter, Drafts, NGramDrafts
+from .response import GenerationResponse, Meter
+from .timeline import READING, Timeline
+
+DEFAULT_MAX_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """How an answer is generated. Raises OptionError for an invalid value."""
+
+    sampler: Choose | None = None  # None: a Sampler with its defaults
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    stop: Sequence[str] = ()  # the text ends before the first of these strings
+    n_logprobs: int | None = None  # how many likely tokens are returned with each token; None: no probabilities at all
+    continues: bool = False  # the prompt is a text that goes on: the leading space that joins the two is kept
+    splits: bool = True  # reasoning is told apart from the text; not for a text without a chat format
+    calls: bool = False  # tools are offered: what follows [TOOL_CALLS] is no text
+    fork: bool = False  # decode on a fork, so that the timeline ends with the prompt and can be decoded again
+    draft: int = MAX_DRAFT  # tokens guessed at most, to be read together; 0: none
+    drafter: Drafter | None = None  # what guesses; None: the text so far
+    prefill_step_size: int | None = None  # tokens; None: as suits the device
+    progress: Progress | None = None  # of reading the prompt
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise OptionError(f"max_tokens is {self.max_tokens}; it must be at least 1")
+        if "" in self.stop:
+            raise OptionError("a stop string is empty; give at least one character")
+        if self.n_logprobs is not None and self.n_logprobs < 0:
+            raise OptionError(f"logprobs is {self.n_logprobs}; it must be 0 or a positive number of tokens")
+        if not 0 <= self.draft <= MAX_DRAFT:
+            raise OptionError(f"draft is {self.draft}; it must be 0 to {MAX_DRAFT}")
+
+
+class AnswerStream(Iterator[GenerationResponse]):
+    """The text that follows `ids`, piece by piece; see `stream`."""
+
+    def __init__(self, timeline: Timeline, tokenizer: Tokenizer, ids: Sequence[int], options: AnswerOptions) -> None:
+        self._state = _State(timeline, options)
+        self._pieces = _pieces(self._state, tokenizer, ids)
+
+    def __next__(self) -> GenerationResponse:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """End the answer here."""
+        self._pieces.close()
+
+    def awaited(self) -> tuple[Timeline, list[int]] | None:
+        """Return the timeline and the tokens that the next piece has it read: the last one, and drafts after it.
+
+        None where nothing is to be read: before the first piece, after the last, and after what was read ahead.
+        """
+        state = self._state
+        if state.token is None or state.timeline.read_logits(state.token) is not None:
+            return None
+        limit = n_draftable(state.timeline, state.n_left)
+        return state.timeline, [state.token, *(state.drafts.propose(limit) if state.drafts else [])]
+
+
+@dataclass
+class _State:
+    """How far an answer is: the stream and what generates its pieces share it, and neither holds the other."""
+
+    timeline: Timeline
+    options: AnswerOptions
+    drafts: Drafts | None = None
+    token: int | None = None  # the last one, if another may follow
+    n_left: int = 0  # tokens that may follow
+
+
+def _pieces(state: _State, tokenizer: Tokenizer, ids: Sequence[int]) -> Generator[GenerationResponse]:
+    with wired_memory():
+        yield from _decoded_pieces(state, tokenizer, ids)
+
+
+def _decoded_pieces(state: _State, tokenizer: Tokenizer, ids: Sequence[int]) -> Generator[GenerationResponse]:
+    options = state.options
+    sampler = options.sampler or Sampler()
+    if isinstance(sampler, Sampler):
+        sampler = sampler.bound(tokenizer)
+    meter = _read(state.timeline, ids, options)
+    if options.fork:
+        state.timeline = state.timeline.fork()
+    timeline = state.timeline
+    if options.draft and takes_drafts(timeline):
+        meter.drafts = state.drafts = (options.drafter or NGramDrafts)(ids, options.draft)
+    channels = AnswerChannels(
+        tokenizer,
+        options.stop,
+        before=ids,
+        continues=options.continues,
+        splits=options.splits,
+        calls=options.calls,
+    )
+    stop_ids = timeline.model.args.eos_token_ids | tokenizer.eos_ids
+    with closing(decode(timeline, sampler, options.max_tokens, options.n_logprobs, state.drafts)) as tokens:
+        for decoded in tokens:
+            meter.tick()
+            is_stop_id = decoded.token in stop_ids
+            piece = Parts() if is_stop_id else channels.add(decoded.token)
+            reason = "stop" if is_stop_id or channels.stopped else decoded.finish_reason
+            if reason:
+                last = channels.finish(cut=reason != "stop")
+                piece = Parts(piece.text + last.text, piece.reasoning + last.reasoning)
+            state.token = None if reason else decoded.token
+            state.n_left = options.max_tokens - meter.generation_tokens
+            yield meter.response(decoded, piece, reason, channels.reasoning_tokens)
+            if reason:
+                return
+
+
+def _read(timeline: Timeline, ids: Sequence[int], options: AnswerOptions) -> Meter:
+    """Make the timeline hold `ids`, and return a meter that began before they were evaluated."""
+    rest = ids[timeline.rewind(ids) :]
+    if not options.continues:  # a text that goes on has the snapshot of its beginning
+        timeline.keep_snapshot(ids, len(ids) + options.max_tokens)
+    meter = Meter(prompt_tokens=timeline.position + len(rest), cached_tokens=timeline.position)
+    if rest:
+        timeline.extend(rest, options.progress, step_size=options.prefill_step_size)
+    elif options.progress is not None:
+        options.progress(READING, 0, 0)
+    return meter

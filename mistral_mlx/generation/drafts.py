@@ -1,0 +1,88 @@
+"""Drafts: tokens that may come next, guessed from what the text has said before.
+
+An answer that quotes, edits or repeats goes on as the text went on at an earlier place with the same last tokens
+(prompt lookup, Saxena, 2023). A pass of the model reads a few drafted tokens beside the one that was chosen
+(speculative decoding, Leviathan et al., 2023), and the ordinary sampler then chooses at each position. So a draft
+decides how soon a token is known, and never which one.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+MAX_DRAFT = 15  # tokens: with the one before them a pass of 16 rows
+SHORT_DRAFT = 3  # a pass of 4 rows costs hardly more than one of a single row, one of 5 or more the double
+N_GRAM = 4  # tokens that must be the same at the earlier place
+TRUSTED = 12  # drafted tokens in a row that were right: then drafts are long
+MAX_MISSES = 3  # drafts in a row of which no token was right: then there is none for PAUSE tokens
+PAUSE = 32
+
+
+class Drafts(Protocol):
+    """What guesses the next tokens of one text."""
+
+    n_drafted: int  # tokens proposed so far
+    n_accepted: int  # those of them that were chosen
+
+    def add(self, token: int) -> None:
+        """Note the next token of the text."""
+
+    def propose(self, limit: int) -> list[int]:
+        """Return up to `limit` tokens that may come next."""
+
+
+Drafter = Callable[[Sequence[int], int], Drafts]  # from the text so far, and the most tokens of a draft
+
+
+class NGramDrafts:
+    """Drafts what followed the same `N_GRAM` tokens at their latest place before."""
+
+    def __init__(self, ids: Sequence[int], most: int = MAX_DRAFT) -> None:
+        """Begin after the text `ids`; no draft is longer than `most` tokens."""
+        self.n_drafted = self.n_accepted = 0
+        self._most = most
+        self._ids = list[int]()
+        self._ends: dict[tuple[int, ...], int] = {}  # of the latest place of an n-gram
+        self._place: int | None = None  # what followed the last n-gram at its place before
+        self._expected: deque[int] = deque()  # the rest of the last draft
+        self._hits = 0  # tokens of the last draft that were right
+        self._right = 0  # tokens that were right since the last wrong one
+        self._misses = self._paused = 0
+        for token in ids:
+            self._append(token)
+
+    def add(self, token: int) -> None:
+        """Note the next token of the text."""
+        self._append(token)
+        self._paused = max(0, self._paused - 1)
+        if not self._expected:
+            return
+        if token == self._expected.popleft():
+            self.n_accepted += 1
+            self._hits, self._right = self._hits + 1, self._right + 1
+        else:
+            self._reject()
+
+    def propose(self, limit: int) -> list[int]:
+        """Return up to `limit` tokens that may come next."""
+        if self._place is None or self._paused:
+            return []
+        most = min(limit, self._most if self._right >= TRUSTED else min(self._most, SHORT_DRAFT))
+        found = self._ids[self._place : self._place + max(0, most)]
+        self._expected, self._hits = deque(found), 0
+        self.n_drafted += len(found)
+        return found
+
+    def _append(self, token: int) -> None:
+        self._ids.append(token)
+        last = tuple(self._ids[-N_GRAM:])
+        self._place = self._ends.get(last)
+        if len(last) == N_GRAM:
+            self._ends[last] = len(self._ids)
+
+    def _reject(self) -> None:
+        self._expected.clear()
+        self._right = 0
+        self._misses = 0 if self._hits else self._misses + 1
+        if self._misses == MAX_MISSES:
+            self._misses, self._paused = 0, PAUSE
