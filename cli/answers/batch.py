@@ -1,23 +1,28 @@
-"""``batch``: many prompts, one after the other, each result a line that is written once and whole.
+"""``batch``: many prompts, some at a time; each result is a line that is written once and whole, in its turn.
 
-Prompts are decoded one by one, because all rows of a batch must have the same position and prompts have different
-lengths. The common beginning of the prompts is read only once.
+A prompt is read on the timeline of the prompt before it, so that a common beginning is read only once, and answered on
+a fork.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import typer
 
 from mistral_mlx.cli.options.answer import AnswerKnobs, read_values
 from mistral_mlx.cli.statuses import Status
+from mistral_mlx.cli.terminal.bar import Bar
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.errors import ContextError, ModelError, OptionError, counted
-from mistral_mlx.generation.answer import AnswerOptions
+from mistral_mlx.generation.answer import AnswerOptions, AnswerStream
 from mistral_mlx.generation.response import GenerationResponse
 from mistral_mlx.generation.stream import stream
 from mistral_mlx.generation.timeline import Timeline
+from mistral_mlx.generation.together import Together
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.prompt.official import SystemContent
 from mistral_mlx.sampling.options import MAX_SEED
@@ -31,6 +36,7 @@ from .said import Said
 
 __all__ = ["Defaults", "Results", "leave", "read_tasks", "run"]
 
+SHOW_EVERY_S = 0.5
 OWN_KEYS = ("id", "prompt", "messages", "system", "prefill", "tools")
 
 
@@ -57,51 +63,116 @@ class Request:
     sampler: Sampler
     max_tokens: int
     stop: Sequence[str]
+    draft: int = AnswerKnobs.draft
 
 
-class Decoder:
-    """Answers one prompt after the other; what the next one has in common with the last is not evaluated again."""
+class Line:
+    """A line of the input, and its answer."""
 
-    def __init__(self, model: Mistral, tokenizer: Tokenizer) -> None:
-        self._timeline = Timeline(model, max_snapshot_bytes=MAX_SNAPSHOT_BYTES)
-        self._tokenizer = tokenizer
+    def __init__(self, task: Task, defaults: Defaults) -> None:
+        self.task, self._defaults = task, defaults
+        self._request: Request | None = None
 
-    def answer(self, request: Request) -> tuple[dict[str, object], GenerationResponse]:
-        """Return the answer as JSON has it, its text with the prefill, and the last response."""
-        prompt = request.prompt
-        options = AnswerOptions(
-            sampler=request.sampler,
-            max_tokens=request.max_tokens,
-            stop=request.stop,
-            continues=prompt.continues(self._tokenizer) or bool(prompt.prefill),
-            splits=not prompt.continues(self._tokenizer),
-            calls=bool(prompt.tools),
-        )
-        responses = list(stream(self._timeline, self._tokenizer, prompt.encode(self._tokenizer), options))
-        said = Said(prompt.prefill)
-        for response in responses:
-            said.add(response)
-        said.text += said.end(prompt, self._tokenizer)
-        reason = responses[-1].finish_reason
-        reason = "tool_calls" if said.calls and reason == "stop" else reason
-        return {"text": said.text, **said.more(), "finish_reason": reason}, responses[-1]
+    def open(self, timeline: Timeline, tokenizer: Tokenizer) -> AnswerStream:
+        """Begin the answer on a fork of `timeline`. Raises OptionError or ContextError if it cannot be asked."""
+        self._request = request_of(self.task, self._defaults)
+        return begin(self._request, timeline, tokenizer)
+
+    def result(self, pieces: Iterable[GenerationResponse], tokenizer: Tokenizer) -> dict[str, object]:
+        """Return what is to be written of the answer, or what is wrong with it."""
+        try:
+            responses = list(pieces)
+        except (OptionError, ContextError, ModelError) as error:
+            return {"error": str(error)}
+        assert self._request is not None
+        last, sampler = responses[-1], self._request.sampler
+        return {
+            **answer_of(self._request, responses, tokenizer),
+            "prompt_tokens": last.prompt_tokens,
+            "cached_tokens": last.cached_tokens,
+            "generation_tokens": last.generation_tokens,
+            "reasoning_tokens": last.reasoning_tokens,
+            "drafted_tokens": last.drafted_tokens,
+            "accepted_tokens": last.accepted_tokens,
+            "seed": sampler.seed,
+            "temperature": sampler.options.temperature,
+        }
 
 
-def run(results: Results, defaults: Defaults, model: Mistral, tokenizer: Tokenizer, notes: Notes) -> None:
-    """Answer what remains. What is wrong with a line becomes its result; typer.Exit is raised by an interrupt."""
-    decoder = Decoder(model, tokenizer)
+def begin(request: Request, timeline: Timeline, tokenizer: Tokenizer) -> AnswerStream:
+    """Begin an answer on a fork of `timeline`, which keeps the prompt for the next one."""
+    prompt = request.prompt
+    options = AnswerOptions(
+        sampler=request.sampler,
+        max_tokens=request.max_tokens,
+        stop=request.stop,
+        continues=prompt.continues(tokenizer) or bool(prompt.prefill),
+        splits=not prompt.continues(tokenizer),
+        calls=bool(prompt.tools),
+        draft=request.draft,
+        fork=True,
+    )
+    return stream(timeline, tokenizer, prompt.encode(tokenizer), options)
+
+
+def answer_of(request: Request, responses: Sequence[GenerationResponse], tokenizer: Tokenizer) -> dict[str, object]:
+    """Return a whole answer as JSON has it, its text with the prefill."""
+    said = Said(request.prompt.prefill)
+    for response in responses:
+        said.add(response)
+    said.text += said.end(request.prompt, tokenizer)
+    reason = responses[-1].finish_reason
+    reason = "tool_calls" if said.calls and reason == "stop" else reason
+    return {"text": said.text, **said.more(), "finish_reason": reason}
+
+
+def run(
+    results: Results, defaults: Defaults, model: Mistral, tokenizer: Tokenizer, notes: Notes, *, n_parallel: int = 1
+) -> None:
+    """Answer what remains, `n_parallel` lines at a time. What is wrong with a line becomes its result.
+
+    Raises typer.Exit after an interrupt.
+    """
+    timeline = Timeline(model, max_snapshot_bytes=MAX_SNAPSHOT_BYTES)
+    lines = [Line(task, defaults) for task in results.remaining]
+    together = Together((partial(line.open, timeline, tokenizer) for line in lines), n_parallel)
     try:
-        with notes.progress("lines") as bar:
-            bar("answering", results.n_done, results.n_tasks)
-            for task in results.remaining:
-                result = _result(decoder, task, defaults)
+        with notes.progress("lines") as bar, closing(together):
+            speed = Speed(together)
+            bar(speed.text(), results.n_done, results.n_tasks)
+            for line, pieces in zip(lines, together, strict=True):
+                result = line.result(_watched(pieces, bar, speed, results), tokenizer)
                 bar.hide()  # the results may go to the same terminal
-                results.write(task, result)
-                bar("answering", results.n_done, results.n_tasks)
+                results.write(line.task, result)
+                bar(speed.text(), results.n_done, results.n_tasks)
     except Interrupted as signal:
         going_on = "; the same command goes on from there" if results.can_resume else ""
         notes.say(f"interrupted after {results.n_done} of {counted(results.n_tasks, 'line')}{going_on}")
         raise typer.Exit(signal.status) from None
+
+
+class Speed:
+    """Tokens per second of all answers together."""
+
+    def __init__(self, together: Together) -> None:
+        self._together, self._started = together, time.perf_counter()
+        self.said = 0.0  # when it was asked for
+
+    def text(self) -> str:
+        """Return what is being done and how fast."""
+        self.said = time.perf_counter()
+        rate = self._together.n_tokens / max(self.said - self._started, 1e-9)
+        return f"answering, {rate:.0f} tok/s" if self._together.n_tokens else "answering"
+
+
+def _watched(
+    pieces: Iterable[GenerationResponse], bar: Bar, speed: Speed, results: Results
+) -> Iterator[GenerationResponse]:
+    """Yield the pieces, and show the speed now and then."""
+    for piece in pieces:
+        if time.perf_counter() - speed.said > SHOW_EVERY_S:
+            bar(speed.text(), results.n_done, results.n_tasks)
+        yield piece
 
 
 def leave(results: Results, notes: Notes) -> None:
@@ -112,23 +183,6 @@ def leave(results: Results, notes: Notes) -> None:
         raise typer.Exit(Status.SOME_FAILED)
     if results.can_resume:
         notes.say(f"{counted(results.n_tasks, 'line')} answered, {results.n_kept} of them by an earlier run")
-
-
-def _result(decoder: Decoder, task: Task, defaults: Defaults) -> dict[str, object]:
-    try:
-        request = request_of(task, defaults)
-        answer, last = decoder.answer(request)
-    except (OptionError, ContextError, ModelError) as error:
-        return {"error": str(error)}
-    return {
-        **answer,
-        "prompt_tokens": last.prompt_tokens,
-        "cached_tokens": last.cached_tokens,
-        "generation_tokens": last.generation_tokens,
-        "reasoning_tokens": last.reasoning_tokens,
-        "seed": request.sampler.seed,
-        "temperature": request.sampler.options.temperature,
-    }
 
 
 def request_of(task: Task, defaults: Defaults) -> Request:
@@ -145,7 +199,7 @@ def request_of(task: Task, defaults: Defaults) -> Request:
     own = ({} if seed is None else {"seed": (seed + task.index) % (MAX_SEED + 1)}) | own
     options = replace(defaults.options, **own)
     prompt = replace(_prompt(value, defaults), reasoning_effort=options.reasoning_effort or None)
-    return Request(prompt, Sampler(options), options.max_tokens, options.stop)
+    return Request(prompt, Sampler(options), options.max_tokens, options.stop, options.draft)
 
 
 def _prompt(value: Mapping[str, object], defaults: Defaults) -> Prompt:

@@ -4,9 +4,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import typer
 
+from mistral_mlx.cli.models.opening import n_parallel
 from mistral_mlx.cli.statuses import Status
 from mistral_mlx.cli.terminal.bar import Bar
 from mistral_mlx.cli.terminal.notes import Notes
@@ -14,10 +16,12 @@ from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.cli.terminal.thoughts import SHOW, Thoughts
 from mistral_mlx.errors import OptionError, counted, shown
 from mistral_mlx.generation.answer import AnswerOptions
+from mistral_mlx.generation.drafts import MAX_DRAFT
 from mistral_mlx.generation.limits import check_prompt
 from mistral_mlx.generation.response import GenerationResponse
 from mistral_mlx.generation.stream import stream
 from mistral_mlx.generation.timeline import Timeline
+from mistral_mlx.generation.together import Together
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.prompt.official import SystemContent
 from mistral_mlx.sampling.options import MAX_SEED, SamplingOptions
@@ -55,6 +59,8 @@ class Job:
     stats: bool = False
     fail_on_length: bool = False
     reasoning: str | None = None  # show or hide; None: as stderr is a terminal or not
+    draft: int = MAX_DRAFT
+    n_parallel: int = 0  # answers at a time; 0: as the memory has room
 
     def __post_init__(self) -> None:
         if self.as_json and self.as_jsonl:
@@ -133,9 +139,12 @@ def _streams(
         calls=bool(job.prompt.tools),
         n_logprobs=job.n_logprobs,
         fork=len(job.samplers) > 1,
+        draft=job.draft,
     )
     timeline = Timeline(model)
-    return (stream(timeline, tokenizer, ids, replace(options, sampler=sampler)) for sampler in job.samplers)
+    each = [replace(options, sampler=sampler) for sampler in job.samplers]
+    n = n_parallel(job.n_parallel, model, len(ids) + job.max_tokens)
+    return iter(Together((partial(stream, timeline, tokenizer, ids, one) for one in each), n))
 
 
 def _new_answer(job: Job, index: int) -> Answer:

@@ -92,6 +92,7 @@ class Chat:
                         sampler=self.sampler,
                         max_tokens=self.settings.max_tokens,
                         stop=self.settings.stop,
+                        draft=self.settings.draft,
                         progress=progress,
                     )
                 ),

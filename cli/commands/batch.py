@@ -43,17 +43,19 @@ def batch(
     quiet: shared.Quiet = False,
     device: shared.Device = "auto",
     threads: shared.Threads = 0,
+    draft: shared.Draft = shared.DRAFT,
+    parallel: shared.Parallel = 0,
     exact: shared.Exact = False,
     ignore_memory: shared.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
-    """Answer many prompts, one after the other, as JSON lines in their order.
+    """Answer many prompts, some at a time, as JSON lines in their order.
 
     A line of the input is a text, a list of messages, or an object with prompt or messages, and with id, system,
     prefill, tools or any option of sampling of its own.
     """
     from mistral_mlx.cli.answers import batch as command
-    from mistral_mlx.cli.models.opening import open_model, use_machine
+    from mistral_mlx.cli.models.opening import n_parallel, open_model, use_machine
     from mistral_mlx.prompt.official import system_of
 
     notes = Notes(quiet=quiet)
@@ -66,5 +68,5 @@ def batch(
             opened, tokenizer = open_model(path, notes, ignore_memory=ignore_memory)
             meaning = partial(system_of, path=path, tokenizer=tokenizer, template=template)
             defaults = replace(defaults, system=meaning(system), meaning=meaning)
-            command.run(results, defaults, opened, tokenizer, notes)
+            command.run(results, defaults, opened, tokenizer, notes, n_parallel=n_parallel(parallel, opened))
         command.leave(results, notes)

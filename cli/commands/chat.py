@@ -47,6 +47,7 @@ def chat(
     quiet: shared.Quiet = False,
     device: shared.Device = "auto",
     threads: shared.Threads = 0,
+    draft: shared.Draft = shared.DRAFT,
     exact: shared.Exact = False,
     ignore_memory: shared.IgnoreMemory = False,
     **sampling: Any,
@@ -64,7 +65,7 @@ def chat(
     if model or not resumes:
         registry.resolve(model)  # a wrong name need not wait for the prompt
     shown_how = {"on_overflow": on_overflow, "stats": stats, "plain": plain, "reasoning": reasoning}
-    ends = {"max_tokens": max_tokens, "stop": stop, "reasoning_effort": reasoning_effort or ""}
+    ends = {"max_tokens": max_tokens, "stop": stop, "reasoning_effort": reasoning_effort or "", "draft": draft}
     plain_values = {**sampling, **ends, **shown_how}
     settings = ChatOptions(**from_plain(ChatOptions, plain_values))
     failed = start.run(

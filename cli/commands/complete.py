@@ -102,6 +102,8 @@ def complete(
     quiet: shared.Quiet = False,
     device: shared.Device = "auto",
     threads: shared.Threads = 0,
+    draft: shared.Draft = shared.DRAFT,
+    parallel: shared.Parallel = 0,
     exact: shared.Exact = False,
     ignore_memory: shared.IgnoreMemory = False,
     **sampling: Any,
@@ -158,6 +160,8 @@ def complete(
         stats=stats,
         fail_on_length=fail_on_length,
         reasoning=reasoning,
+        draft=asked_for.draft,
+        n_parallel=parallel,
     )
     notes = Notes(quiet=quiet)
     use_machine(device, threads, notes, exact=exact)
@@ -170,7 +174,7 @@ def answer_options(
     context: typer.Context, sampling: Mapping[str, object], template: Mapping[str, object]
 ) -> AnswerKnobs:
     """Return the options of an answer: what was typed, then what a template sets, then the defaults."""
-    plain = {**sampling, **{key: context.params[key] for key in ("max_tokens", "stop")}}
+    plain = {**sampling, **{key: context.params[key] for key in ("max_tokens", "stop", "draft")}}
     plain["reasoning_effort"] = context.params["reasoning_effort"] or ""
     plain |= {key: value for key, value in template.items() if not shared.is_given(context, key)}
     return AnswerKnobs(**from_plain(AnswerKnobs, plain))

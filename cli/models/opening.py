@@ -9,6 +9,7 @@ from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import ModelError, OptionError
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.kernels.memory import available_memory
+from mistral_mlx.model.cache import cache_nbytes
 from mistral_mlx.model.loading import load, load_model, memory_needed, remarks
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.tokenizer.choose import Tokenizer
@@ -18,6 +19,7 @@ from .registry import first_time
 BUFFER_CACHE_BYTES = 512_000_000  # freed buffers that MLX may keep; without a limit a long chat keeps all of them
 CHAT_TOKENS = 4096  # the length of a conversation whose cache must fit into memory
 MAX_THREADS = 1024
+MAX_PARALLEL, DEFAULT_PARALLEL = 256, 16
 
 
 def use_machine(device: str, threads: int, notes: Notes, *, exact: bool = False) -> None:
@@ -47,6 +49,21 @@ def _use_threads(n: int, notes: Notes) -> None:
         raise OptionError(f"--threads is {n}, but the system cannot start so many; take fewer") from error
     if n and not effective:
         notes.say(f"--threads has no effect here; the kernels are {kernels.names()}")
+
+
+def n_parallel(n: int, model: Mistral, n_tokens: int = CHAT_TOKENS) -> int:
+    """Return how many answers of `n_tokens` are decoded together where `n` are asked for; 0: as many as there is room.
+
+    Raises OptionError if `n` is out of range.
+    """
+    if not 0 <= n <= MAX_PARALLEL:
+        raise OptionError(f"--parallel is {n}; it must be 1 to {MAX_PARALLEL}, or 0 for as many as there is room")
+    available = available_memory()
+    if n or available is None:
+        return n or DEFAULT_PARALLEL
+    itemsize = kernels.cache_dtype(model.model.layers[0].self_attn.k_proj.dtype).size
+    room = available // 2 // cache_nbytes(model.args, n_tokens, itemsize=itemsize)
+    return max(1, min(DEFAULT_PARALLEL, int(room)))
 
 
 def open_model(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.generation.drafts import MAX_DRAFT
 from mistral_mlx.sampling.knobs import knob, knobs
 from mistral_mlx.sampling.options import SamplingOptions
 
@@ -16,6 +17,7 @@ class AnswerKnobs(SamplingOptions):
     max_tokens: int = knob(2048, least=1)
     stop: Sequence[str] = knob(())
     reasoning_effort: str = knob("")  # the model's own
+    draft: int = knob(MAX_DRAFT, least=0, at_most=MAX_DRAFT)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,7 +15,7 @@ prompt_option, sampling_option, evaluation_option, output_option, weights_option
     partial(typer.Option, rich_help_panel=panel) for panel in PANELS
 )
 
-MAX_TOKENS = AnswerKnobs.max_tokens
+MAX_TOKENS, DRAFT = AnswerKnobs.max_tokens, AnswerKnobs.draft
 # Written again here, so that --help need not import the engine; a test holds them equal.
 N_PROMPT, N_GEN, DEPTH, REPEATS = 512, 128, 0, 5
 
@@ -61,6 +61,19 @@ Device = Annotated[str, machine_option(metavar="auto|cpu|gpu", help="The device 
 Threads = Annotated[
     int,
     machine_option(metavar="N", help="Threads on a CPU; 0 is one per fast physical core."),
+]
+Draft = Annotated[
+    int,
+    machine_option(
+        metavar="N",
+        help="On a CPU, guess up to N tokens from the text and read them in one pass; 0 is off. No answer changes.",
+    ),
+]
+Parallel = Annotated[
+    int,
+    machine_option(
+        metavar="N", help="Answers that are decoded together on a CPU; 0 is as many as the memory has room for."
+    ),
 ]
 Exact = Annotated[
     bool,

@@ -61,7 +61,7 @@ class AnswerStream(Iterator[GenerationResponse]):
         """End the answer here."""
         self._pieces.close()
 
-    def awaited(self) -> tuple[Timeline, list[int]] | None:
+    def awaited(self, n_drafts: int) -> tuple[Timeline, list[int]] | None:
         """Return the timeline and the tokens that the next piece has it read: the last one, and drafts after it.
 
         None where nothing is to be read: before the first piece, after the last, and after what was read ahead.
@@ -69,7 +69,7 @@ class AnswerStream(Iterator[GenerationResponse]):
         state = self._state
         if state.token is None or state.timeline.read_logits(state.token) is not None:
             return None
-        limit = n_draftable(state.timeline, state.n_left)
+        limit = min(n_drafts, n_draftable(state.timeline, state.n_left))
         return state.timeline, [state.token, *(state.drafts.propose(limit) if state.drafts else [])]
 
 

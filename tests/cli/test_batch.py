@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from functools import partialmethod
 
 import pytest
@@ -9,7 +10,7 @@ from helpers.invoke import invoke
 from helpers.tiny_folder import write_tiny_folder
 
 from mistral_mlx.cli.answers import batch, batch_files
-from mistral_mlx.cli.answers.batch import Decoder, Defaults, Request, request_of
+from mistral_mlx.cli.answers.batch import Defaults, Request, begin, request_of
 from mistral_mlx.cli.answers.batch_files import Task
 from mistral_mlx.cli.answers.prompt import Prompt
 from mistral_mlx.cli.options.answer import AnswerKnobs
@@ -17,6 +18,7 @@ from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.cli.terminal.streams import OutputError
 from mistral_mlx.errors import OptionError
+from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.model.loading import load
 from mistral_mlx.sampling.sampler import Sampler
 
@@ -66,8 +68,8 @@ def test_a_run_goes_on_where_it_ended_and_cuts_half_a_line_off(folder, files, n_
     lines = files[1].read_bytes().splitlines(keepends=True)
     files[1].write_bytes(b"".join(lines[:n_kept]) + lines[0][:n_bytes])
     kept = files[1].read_bytes()[: len(b"".join(lines[:n_kept]))]
-    results = []
-    monkeypatch.setattr(batch, "_result", lambda *args, do=batch._result: results.append(args[1].index) or do(*args))
+    results, do = [], batch.request_of
+    monkeypatch.setattr(batch, "request_of", lambda task, *args: results.append(task.index) or do(task, *args))
     status, records = run(folder, files)
     assert (status, [record.get("text") for record in records]) == (8, [record.get("text") for record in whole])
     assert (files[1].read_bytes().startswith(kept), results) == (True, list(range(n_kept, 4)))
@@ -107,14 +109,14 @@ def test_two_runs_do_not_write_to_the_same_file(files):
 
 
 def test_an_interrupt_keeps_what_is_done(folder, files, monkeypatch):
-    def interrupt(decoder, task, defaults):
+    def interrupt(task, defaults, do=batch.request_of):
         if task.index == 1:
             raise Interrupted(2)
-        return {"text": "x"}
+        return do(task, defaults)
 
-    monkeypatch.setattr(batch, "_result", interrupt)
-    status, records = run(folder, files)
-    assert (status, [record["text"] for record in records]) == (130, ["x"])
+    monkeypatch.setattr(batch, "request_of", interrupt)
+    status, records = run(folder, files, "--parallel", "1")
+    assert (status, [record["line"] for record in records]) == (130, [1])
 
 
 def test_results_go_to_stdout_while_a_terminal_shows_progress(folder, monkeypatch):
@@ -127,7 +129,7 @@ def test_results_go_to_stdout_while_a_terminal_shows_progress(folder, monkeypatc
     with batch_files.Results(None, batch_files.read_tasks(b'"a"\n"b"'), "m") as results:
         batch.run(results, Defaults(AnswerKnobs(temperature=0.0, max_tokens=2)), *load(folder), Notes())
     assert [json.loads(line)["line"] for line in output.getvalue().splitlines()] == [1, 2]
-    assert "answering: 1 of 2 lines" in screen.getvalue() and '"line"' not in screen.getvalue()
+    assert re.search("answering, [0-9]+ tok/s: 1 of 2 lines", screen.getvalue()) and '"line"' not in screen.getvalue()
 
 
 def test_no_prompts_and_no_file_are_usage_errors(tmp_path):
@@ -202,26 +204,27 @@ def test_lines_that_cannot_be_asked_say_why(value, said):
 def test_what_prompts_begin_with_is_read_once_and_changes_nothing(tmp_path, window):
     model, tokenizer = load(write_tiny_folder(tmp_path / "model", sliding_window=window))
 
+    def answers(texts):
+        timeline = Timeline(model, max_snapshot_bytes=1 << 20)
+        return [list(begin(request(text), timeline, tokenizer)) for text in texts]
+
     def request(text):
         return Request(Prompt(text=text), Sampler(temperature=0), 6, ())
 
     texts = ["the king and the crown", "the king and the ring", "Once", "the king and the ring"]
-    decoder = Decoder(model, tokenizer)
-    shared = [decoder.answer(request(text)) for text in texts]
-    alone = [Decoder(model, tokenizer).answer(request(text)) for text in texts]
-    assert [text for text, _ in shared] == [text for text, _ in alone]
-    assert shared[1][1].prompt_tokens == alone[1][1].prompt_tokens
-    assert shared[1][1].cached_tokens > 0
+    shared, alone = answers(texts), [answers([text])[0] for text in texts]
+    assert [[r.token for r in answer] for answer in shared] == [[r.token for r in answer] for answer in alone]
+    assert shared[1][-1].prompt_tokens == alone[1][-1].prompt_tokens
+    assert shared[1][-1].cached_tokens > 0
 
 
 def test_a_snapshot_of_a_prompts_beginning_serves_where_a_ring_has_wrapped(tmp_path):
     """Once a ring had wrapped, every later prompt used to be read from its first token."""
     model, tokenizer = load(write_tiny_folder(tmp_path / "model", sliding_window=24))
-    decoder, texts = Decoder(model, tokenizer), ["the king and the crown", "the king and the ring", "the king and"]
-    requests = [
-        Request(Prompt(text=text), Sampler(temperature=0), 4 + 140 * (i == 1), ()) for i, text in enumerate(texts)
-    ]
-    cached = [decoder.answer(request)[1].cached_tokens for request in requests]
+    timeline = Timeline(model, max_snapshot_bytes=1 << 20)
+    texts = ["the king and the crown", "the king and the ring" + " and the ring" * 40, "the king and"]
+    requests = [Request(Prompt(text=text), Sampler(temperature=0), 4, ()) for text in texts]
+    cached = [list(begin(request, timeline, tokenizer))[-1].cached_tokens for request in requests]
     assert cached[0] == 0
     assert cached[1] > 0
     assert cached[2] > 0

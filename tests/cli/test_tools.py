@@ -15,6 +15,7 @@ from mistral_mlx.cli.answers.batch_files import read_tasks
 from mistral_mlx.cli.answers.prompt import Prompt, read_list
 from mistral_mlx.cli.options.answer import AnswerKnobs
 from mistral_mlx.cli.terminal.notes import Notes
+from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.sampling.options import SamplingOptions
 
 pytestmark = pytest.mark.usefixtures("_ready_stdin")
@@ -194,6 +195,8 @@ def test_a_line_may_have_tools_and_an_effort():
 def test_a_result_has_reasoning_and_calls(model, tokenizer, monkeypatch):
     asked = request({"prompt": "2+3?", "tools": [ADD]})
     sampler = Scripted([THINK, 1100, END, *written(tokenizer, "add", before="So: "), EOS])
-    found, last = batch.Decoder(model, tokenizer).answer(batch.replace(asked, sampler=sampler))
+    asked = batch.replace(asked, sampler=sampler)
+    responses = list(batch.begin(asked, Timeline(model), tokenizer))
+    found, last = batch.answer_of(asked, responses, tokenizer), responses[-1]
     assert (found["text"], found["reasoning"]) == ("So: ", tokenizer.decode([1100]))
     assert (found["finish_reason"], found["tool_calls"][0]["name"], last.reasoning_tokens) == ("tool_calls", "add", 3)

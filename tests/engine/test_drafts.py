@@ -1,10 +1,10 @@
 """Drafts change no token: answers with them are answers without, in every state that an answer can be left in."""
 
 import os
-import random
 
 import pytest
-from helpers.models import LetterTokenizer, interrupting, tiny_model
+from helpers.answers import TOKENIZER, Case, tiny_models, told
+from helpers.models import interrupting
 
 from mistral_mlx import kernels
 from mistral_mlx.generation.answer import AnswerOptions
@@ -18,18 +18,7 @@ from mistral_mlx.session.saved_cache import read_cache, write_cache
 
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native kernels: {native.missing}")
 
-N_CASES = int(os.environ.get("DRAFT_CASES", "400"))  # of each property
-WINDOWS = (4, 70, None, [4, None])
-LENGTHS = (3, 20, 120, 127, 140, 260, 390)  # a ring for 4 tokens has 128 slots
-SAMPLINGS = (
-    {"temperature": 0},
-    {"temperature": 0, "repetition_penalty": 1.3, "repetition_context_size": 30},
-    {"temperature": 0.3},
-    {"temperature": 1, "top_p": 0.9, "presence_penalty": 0.5},
-    {"temperature": 1.2, "min_p": 0.05, "dry_multiplier": 0.8, "dry_sequence_breakers": ()},
-    {"temperature": 0.8, "xtc_probability": 0.5, "xtc_threshold": 0.05},
-)
-TOKENIZER = LetterTokenizer()
+N_CASES = int(os.environ.get("DRAFT_CASES", "200"))  # of each property
 
 
 class Guesses:
@@ -49,49 +38,13 @@ class Guesses:
         return [*right, *(self.rng.randrange(64) for _ in range(n - len(right)))]
 
 
-class Quoting:
-    """A sampler whose answers repeat the prompt, with an error now and then."""
-
-    def __init__(self, ids, seed):
-        self.ids, self.rng = ids, random.Random(seed)
-
-    def __call__(self, logits, history):
-        return self.ids[len(history) % len(self.ids)] if self.rng.random() < 0.95 else self.rng.randrange(6, 64)
-
-
-class Case:
-    """A model, a prompt that repeats itself, and how it is answered."""
-
-    def __init__(self, models, seed):
-        self.rng = rng = random.Random(seed)
-        self.model = rng.choice(models)
-        part = [rng.randrange(6, 64) for _ in range(rng.randint(4, 30))]
-        self.ids = [1, *(part * 100)[: rng.choice(LENGTHS)]]
-        self.sampling, self.seed = rng.choice((*SAMPLINGS, None)), seed
-        self.options = {
-            "max_tokens": rng.randint(1, 24 if self.sampling else 60),
-            "stop": rng.choice([(), (), ("a",), ("bc", "Q"), ("e\n",)]),
-            "n_logprobs": rng.choice([None, None, 2]) if self.sampling else 2,
-        }
-
-    def answer(self, timeline, **options):
-        sampler = Sampler(seed=self.seed, **self.sampling) if self.sampling else Quoting(self.ids, self.seed)
-        return stream(timeline, TOKENIZER, self.ids, AnswerOptions(sampler=sampler, **self.options, **options))
-
-    def plain(self):
-        return list(self.answer(Timeline(self.model), draft=0))
-
-    def guesses(self, truth):
-        return lambda ids, most: Guesses([response.token for response in truth], self.rng)
-
-
 @pytest.fixture(scope="module")
 def models():
-    return [tiny_model(seed=3, sliding_window=window)[0] for window in WINDOWS]
+    return tiny_models()
 
 
-def told(responses):
-    return [(r.text, r.token, r.finish_reason, r.logprobs) for r in responses]
+def guesses(case, truth):
+    return lambda ids, most: Guesses([response.token for response in truth], case.rng)
 
 
 def greedy(model, ids, timeline=None):
@@ -104,7 +57,7 @@ def test_an_answer_with_drafts_is_the_answer_without(models):
     for seed in range(N_CASES):
         case = Case(models, seed)
         plain = case.plain()
-        guessed = list(case.answer(Timeline(case.model), drafter=case.guesses(plain)))
+        guessed = list(case.answer(Timeline(case.model), drafter=guesses(case, plain)))
         assert told(guessed) == told(plain), seed
         n_drafted += guessed[-1].drafted_tokens
         found = list(case.answer(Timeline(case.model)))
@@ -121,7 +74,7 @@ def test_an_answer_that_ends_within_a_draft_leaves_the_timeline_as_if_there_were
     for seed in range(N_CASES):
         case = Case(models, seed)
         plain, timeline = case.plain(), Timeline(case.model, max_snapshot_bytes=1 << 20)
-        answer, found = case.answer(timeline, drafter=case.guesses(plain)), []
+        answer, found = case.answer(timeline, drafter=guesses(case, plain)), []
         countdown[0] = case.rng.randint(1, 60) if case.rng.random() < 0.5 else 0
         try:
             for response in answer:
