@@ -8,7 +8,7 @@ from functools import partial
 
 import typer
 
-from mistral_mlx.cli.models.opening import n_parallel
+from mistral_mlx.cli.models.opening import check_parallel, n_parallel
 from mistral_mlx.cli.statuses import Status
 from mistral_mlx.cli.terminal.bar import Bar
 from mistral_mlx.cli.terminal.notes import Notes
@@ -16,7 +16,7 @@ from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.cli.terminal.thoughts import SHOW, Thoughts
 from mistral_mlx.errors import OptionError, counted, shown
 from mistral_mlx.generation.answer import AnswerOptions
-from mistral_mlx.generation.drafts import MAX_DRAFT
+from mistral_mlx.generation.drafts import MAX_DRAFT, Drafter
 from mistral_mlx.generation.limits import check_prompt
 from mistral_mlx.generation.response import GenerationResponse
 from mistral_mlx.generation.stream import stream
@@ -60,6 +60,7 @@ class Job:
     fail_on_length: bool = False
     reasoning: str | None = None  # show or hide; None: as stderr is a terminal or not
     draft: int = MAX_DRAFT
+    drafter: Drafter | None = None  # what drafts; None: the text so far
     n_parallel: int = 0  # answers at a time; 0: as the memory has room
 
     def __post_init__(self) -> None:
@@ -69,7 +70,7 @@ class Job:
             raise OptionError(f"--logprobs is {self.n_logprobs}; it must be 0 or a positive number of tokens")
         if self.n_logprobs is not None and not (self.as_json or self.as_jsonl):
             raise OptionError("--logprobs needs --json or --jsonl to appear in")
-
+        check_parallel(self.n_parallel)
         if self.reasoning not in (None, *SHOW):
             raise OptionError(f"--reasoning is {shown(self.reasoning)}; it must be {' or '.join(SHOW)}")
 
@@ -140,6 +141,7 @@ def _streams(
         n_logprobs=job.n_logprobs,
         fork=len(job.samplers) > 1,
         draft=job.draft,
+        drafter=job.drafter,
     )
     timeline = Timeline(model)
     each = [replace(options, sampler=sampler) for sampler in job.samplers]

@@ -93,6 +93,7 @@ class Chat:
                         max_tokens=self.settings.max_tokens,
                         stop=self.settings.stop,
                         draft=self.settings.draft,
+                        drafter=self.opened.drafter,
                         progress=progress,
                     )
                 ),
@@ -158,7 +159,8 @@ class Chat:
     def resume(self, name: str) -> None:
         """Continue the saved session `name`. Raises SessionError if it is damaged or another model's."""
         session = self.session
-        self._take(load_session(self.store, name, self.model, (session.model, session.tokenizer)))
+        opened = load_session(self.store, name, self.model, (session.model, session.tokenizer))
+        self._take(opened._replace(drafter=self.opened.drafter))
         self._forget_remarks()
         self.say(recap(self.opened))
 

@@ -13,6 +13,7 @@ from .store import Store
 
 if TYPE_CHECKING:
     from mistral_mlx.cli.terminal.notes import Notes
+    from mistral_mlx.generation.drafts import Drafter
     from mistral_mlx.model.mistral import Mistral
     from mistral_mlx.prompt.official import SystemContent
     from mistral_mlx.session.session import Session
@@ -26,6 +27,7 @@ class Opened(NamedTuple):
     session: Session
     model: str
     settings: dict[str, object]
+    drafter: Drafter | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Opener:
     exact: bool
     ignore_memory: bool
     notes: Notes
+    draft_model: str | None = None
 
     @property
     def name(self) -> str:
@@ -53,6 +56,14 @@ class Opener:
         from mistral_mlx.cli.models.opening import open_model
 
         return open_model(registry.resolve(name), self.notes, ignore_memory=self.ignore_memory)
+
+    def with_drafter(self, opened: Opened) -> Opened:
+        """Return what was opened with the model that drafts for it. Raises OptionError if its tokens are others."""
+        from mistral_mlx.cli.models.opening import open_drafter
+
+        tokenizer = opened.session.tokenizer
+        drafter = open_drafter(self.draft_model, tokenizer, self.notes, ignore_memory=self.ignore_memory)
+        return opened._replace(drafter=drafter)
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ def open_session(setup: ChatSetup) -> Opened:
         opened = load_session(setup.store, setup.resumes, name, opener.open(name), template=setup.template)
         if setup.system is not None:
             opened.session.set_system(system_of(setup.system, name, opened.session))
-        return opened
+        return opener.with_drafter(opened)
     from mistral_mlx.session.session import Session
 
     model, tokenizer = opener.open(opener.model or "")
@@ -88,7 +99,7 @@ def open_session(setup: ChatSetup) -> Opened:
     effort = setup.settings.reasoning_effort or None
     session = Session(model, tokenizer, template=setup.template, reasoning_effort=effort)
     session.set_system(system_of(setup.system, opener.model or "", session))
-    return Opened(session, opener.model or "", {})
+    return opener.with_drafter(Opened(session, opener.model or "", {}))
 
 
 def system_of(text: str | None, model: str, session: Session) -> SystemContent | None:
@@ -129,7 +140,7 @@ def switch_model(opener: Opener, session: Session, name: str) -> Opened:
     switched.messages = [
         {key: m[key] for key in ("role", "content", "interrupted") if key in m} for m in session.messages
     ]
-    return Opened(switched, name, {})
+    return opener.with_drafter(Opened(switched, name, {}))
 
 
 def recap(opened: Opened) -> str:

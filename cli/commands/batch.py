@@ -55,10 +55,11 @@ def batch(
     prefill, tools or any option of sampling of its own.
     """
     from mistral_mlx.cli.answers import batch as command
-    from mistral_mlx.cli.models.opening import n_parallel, open_model, use_machine
+    from mistral_mlx.cli.models.opening import check_parallel, n_parallel, open_model, use_machine
     from mistral_mlx.prompt.official import system_of
 
     notes = Notes(quiet=quiet)
+    check_parallel(parallel)
     defaults = command.Defaults(answer_options(context, sampling, {}), system=system, template=template, raw=raw)
     tasks = command.read_tasks(read_stdin() if str(source) == "-" else read_file(source, "file of prompts"))
     with command.Results(output, tasks, model or "") as results:

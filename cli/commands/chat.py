@@ -48,6 +48,7 @@ def chat(
     device: shared.Device = "auto",
     threads: shared.Threads = 0,
     draft: shared.Draft = shared.DRAFT,
+    draft_model: shared.DraftModel = None,
     exact: shared.Exact = False,
     ignore_memory: shared.IgnoreMemory = False,
     **sampling: Any,
@@ -70,7 +71,7 @@ def chat(
     settings = ChatOptions(**from_plain(ChatOptions, plain_values))
     failed = start.run(
         opening.ChatSetup(
-            opening.Opener(model, device, threads, exact, ignore_memory, Notes(quiet=quiet)),
+            opening.Opener(model, device, threads, exact, ignore_memory, Notes(quiet=quiet), draft_model),
             store,
             settings,
             frozenset(key for key in NAMES if shared.is_given(context, key)),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,6 +104,7 @@ def complete(
     device: shared.Device = "auto",
     threads: shared.Threads = 0,
     draft: shared.Draft = shared.DRAFT,
+    draft_model: shared.DraftModel = None,
     parallel: shared.Parallel = 0,
     exact: shared.Exact = False,
     ignore_memory: shared.IgnoreMemory = False,
@@ -116,7 +118,7 @@ def complete(
     from mistral_mlx.cli.answers import complete as command
     from mistral_mlx.cli.answers.prompt import Prompt, join_prompt, read_list
     from mistral_mlx.cli.answers.prompt_templates import load_template, parse_variables
-    from mistral_mlx.cli.models.opening import open_model, use_machine
+    from mistral_mlx.cli.models.opening import open_drafter, open_model, use_machine
     from mistral_mlx.prompt.official import system_of
 
     chosen = load_template(prompt_template) if prompt_template is not None else None
@@ -167,7 +169,9 @@ def complete(
     use_machine(device, threads, notes, exact=exact)
     path = registry.resolve(model)
     opened, tokenizer = open_model(path, notes, ignore_memory=ignore_memory)
-    command.run(job.with_system(lambda text: system_of(text, path, tokenizer, template)), opened, tokenizer, notes)
+    drafter = open_drafter(draft_model, tokenizer, notes, ignore_memory=ignore_memory)
+    job = replace(job.with_system(lambda text: system_of(text, path, tokenizer, template)), drafter=drafter)
+    command.run(job, opened, tokenizer, notes)
 
 
 def answer_options(

@@ -6,15 +6,16 @@ import mlx.core as mx
 
 from mistral_mlx import kernels
 from mistral_mlx.cli.terminal.notes import Notes
-from mistral_mlx.errors import ModelError, OptionError
+from mistral_mlx.errors import ModelError, OptionError, shown
 from mistral_mlx.files.folder import ModelFolder
+from mistral_mlx.generation.drafts import Drafter
 from mistral_mlx.kernels.memory import available_memory
 from mistral_mlx.model.cache import cache_nbytes
 from mistral_mlx.model.loading import load, load_model, memory_needed, remarks
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.tokenizer.choose import Tokenizer
 
-from .registry import first_time
+from .registry import first_time, resolve
 
 BUFFER_CACHE_BYTES = 512_000_000  # freed buffers that MLX may keep; without a limit a long chat keeps all of them
 CHAT_TOKENS = 4096  # the length of a conversation whose cache must fit into memory
@@ -51,13 +52,15 @@ def _use_threads(n: int, notes: Notes) -> None:
         notes.say(f"--threads has no effect here; the kernels are {kernels.names()}")
 
 
-def n_parallel(n: int, model: Mistral, n_tokens: int = CHAT_TOKENS) -> int:
-    """Return how many answers of `n_tokens` are decoded together where `n` are asked for; 0: as many as there is room.
-
-    Raises OptionError if `n` is out of range.
-    """
+def check_parallel(n: int) -> int:
+    """Return `n`, the answers that are to be decoded together. Raises OptionError if it is out of range."""
     if not 0 <= n <= MAX_PARALLEL:
         raise OptionError(f"--parallel is {n}; it must be 1 to {MAX_PARALLEL}, or 0 for as many as there is room")
+    return n
+
+
+def n_parallel(n: int, model: Mistral, n_tokens: int = CHAT_TOKENS) -> int:
+    """Return how many answers of `n_tokens` are decoded together, `n` or, for 0, as many as the memory has room for."""
     available = available_memory()
     if n or available is None:
         return n or DEFAULT_PARALLEL
@@ -84,6 +87,22 @@ def open_weights(path: Path, notes: Notes, n_tokens: int, *, ignore_memory: bool
     """
     _prepare(path, notes, n_tokens, ignore_memory=ignore_memory)
     return load_model(path)
+
+
+def open_drafter(name: str | None, tokenizer: Tokenizer, notes: Notes, *, ignore_memory: bool) -> Drafter | None:
+    """Return the model `name` as what drafts for one with `tokenizer`; None for no name.
+
+    Raises OptionError if its tokens are others.
+    """
+    if name is None:
+        return None
+    from mistral_mlx.generation.draft_model import DraftModel
+    from mistral_mlx.session.fingerprint import have_same_tokens
+
+    model, own = open_model(resolve(name), notes, ignore_memory=ignore_memory)
+    if not have_same_tokens(own, tokenizer) or model.args.vocab_size != tokenizer.vocab_size:
+        raise OptionError(f"--draft-model is {shown(name)}, whose tokens are others than the model's; choose another")
+    return DraftModel(model)
 
 
 def _prepare(path: Path, notes: Notes, n_tokens: int, *, ignore_memory: bool) -> None:

@@ -69,6 +69,15 @@ Draft = Annotated[
         help="On a CPU, guess up to N tokens from the text and read them in one pass; 0 is off. No answer changes.",
     ),
 ]
+DraftModel = Annotated[
+    str | None,
+    machine_option(
+        "--draft-model",
+        metavar="MODEL",
+        autocompletion=model_names,
+        help="A small model with the same tokenizer that guesses instead; it seldom pays on a CPU.",
+    ),
+]
 Parallel = Annotated[
     int,
     machine_option(

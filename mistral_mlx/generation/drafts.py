@@ -6,9 +6,9 @@ An answer that quotes, edits or repeats goes on as the text went on at an earlie
 decides how soon a token is known, and never which one.
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 MAX_DRAFT = 15  # tokens: with the one before them a pass of 16 rows
 SHORT_DRAFT = 3  # a pass of 4 rows costs hardly more than one of a single row, one of 5 or more the double
@@ -18,42 +18,27 @@ MAX_MISSES = 3  # drafts in a row of which no token was right: then there is non
 PAUSE = 32
 
 
-class Drafts(Protocol):
-    """What guesses the next tokens of one text."""
-
-    n_drafted: int  # tokens proposed so far
-    n_accepted: int  # those of them that were chosen
-
-    def add(self, token: int) -> None:
-        """Note the next token of the text."""
-
-    def propose(self, limit: int) -> list[int]:
-        """Return up to `limit` tokens that may come next."""
-
-
-Drafter = Callable[[Sequence[int], int], Drafts]  # from the text so far, and the most tokens of a draft
-
-
-class NGramDrafts:
-    """Drafts what followed the same `N_GRAM` tokens at their latest place before."""
+class Drafts(ABC):
+    """What guesses the next tokens of one text, as many as its last guesses are worth."""
 
     def __init__(self, ids: Sequence[int], most: int = MAX_DRAFT) -> None:
         """Begin after the text `ids`; no draft is longer than `most` tokens."""
-        self.n_drafted = self.n_accepted = 0
+        self.n_drafted = 0  # tokens proposed so far
+        self.n_accepted = 0  # those of them that were chosen
+        self.ids = list(ids)
         self._most = most
-        self._ids = list[int]()
-        self._ends: dict[tuple[int, ...], int] = {}  # of the latest place of an n-gram
-        self._place: int | None = None  # what followed the last n-gram at its place before
         self._expected: deque[int] = deque()  # the rest of the last draft
         self._hits = 0  # tokens of the last draft that were right
         self._right = 0  # tokens that were right since the last wrong one
         self._misses = self._paused = 0
-        for token in ids:
-            self._append(token)
+
+    @abstractmethod
+    def guess(self, most: int) -> list[int]:
+        """Return up to `most` tokens, 1 or more, that may follow `ids`."""
 
     def add(self, token: int) -> None:
         """Note the next token of the text."""
-        self._append(token)
+        self.ids.append(token)
         self._paused = max(0, self._paused - 1)
         if not self._expected:
             return
@@ -65,20 +50,11 @@ class NGramDrafts:
 
     def propose(self, limit: int) -> list[int]:
         """Return up to `limit` tokens that may come next."""
-        if self._place is None or self._paused:
-            return []
         most = min(limit, self._most if self._right >= TRUSTED else min(self._most, SHORT_DRAFT))
-        found = self._ids[self._place : self._place + max(0, most)]
+        found = self.guess(most) if most > 0 and not self._paused else []
         self._expected, self._hits = deque(found), 0
         self.n_drafted += len(found)
         return found
-
-    def _append(self, token: int) -> None:
-        self._ids.append(token)
-        last = tuple(self._ids[-N_GRAM:])
-        self._place = self._ends.get(last)
-        if len(last) == N_GRAM:
-            self._ends[last] = len(self._ids)
 
     def _reject(self) -> None:
         self._expected.clear()
@@ -86,3 +62,31 @@ class NGramDrafts:
         self._misses = 0 if self._hits else self._misses + 1
         if self._misses == MAX_MISSES:
             self._misses, self._paused = 0, PAUSE
+
+
+Drafter = Callable[[Sequence[int], int], Drafts]  # from the text so far, and the most tokens of a draft
+
+
+class NGramDrafts(Drafts):
+    """Drafts what followed the last `N_GRAM` tokens at their latest place before."""
+
+    def __init__(self, ids: Sequence[int], most: int = MAX_DRAFT) -> None:
+        super().__init__(ids, most)
+        self._ends: dict[tuple[int, ...], int] = {}  # of the latest place of an n-gram
+        self._place: int | None = None  # what followed the last n-gram at its place before
+        for end in range(N_GRAM, len(self.ids) + 1):
+            self._note(end)
+
+    def add(self, token: int) -> None:
+        """Note the next token of the text."""
+        super().add(token)
+        self._note(len(self.ids))
+
+    def guess(self, most: int) -> list[int]:
+        """Return what followed there, if there was such a place."""
+        return [] if self._place is None else self.ids[self._place : self._place + most]
+
+    def _note(self, end: int) -> None:
+        last = tuple(self.ids[max(0, end - N_GRAM) : end])
+        self._place = self._ends.get(last)
+        self._ends[last] = end

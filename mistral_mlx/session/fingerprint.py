@@ -47,6 +47,11 @@ def fingerprints(model: Mistral, tokenizer: Tokenizer, template: str | None) -> 
     )
 
 
+def have_same_tokens(a: Tokenizer, b: Tokenizer) -> bool:
+    """Return whether two tokenizers have the same ids for the same texts."""
+    return _tokenizer(a) == _tokenizer(b)
+
+
 def _model(model: Mistral) -> str:
     tensors: list[tuple[str, mx.array]] = sorted(dict(tree_flatten(model.parameters())).items())
     shapes = [(name, str(tensor.dtype), tensor.shape) for name, tensor in tensors]

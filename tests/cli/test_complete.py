@@ -106,6 +106,8 @@ def test_a_model_without_its_tokens_cannot_fill_in_the_middle():
         (["--logprobs", "2", "x"], "--logprobs needs --json"),
         (["--logprobs", "-1", "--json", "x"], "--logprobs is -1"),
         (["--samples", "0", "x"], "--samples is 0; it must be 1 to"),
+        (["--parallel", "-1", "x"], "--parallel is -1; it must be 1 to"),
+        (["--draft", "16", "x"], "draft is 16; it must be a whole number from 0 to 15"),
         (["--fim-prefix", "a", "x"], "--fim-prefix is the prompt"),
         (["--var", "a=b", "x"], "--var is for the variables of a template"),
     ],
@@ -127,6 +129,16 @@ def test_an_answer_may_be_written_at_once(model, capsys, monkeypatch):
     answer(model, capsys, "abc", stream=False)
     answer(model, capsys, "abc")
     assert writes == ["abc\n", "a", "b", "c", "\n"]
+
+
+def test_samples_that_are_decoded_together_are_those_one_by_one(model, capsys):
+    def texts(n_parallel):
+        samplers = complete.make_samplers(SamplingOptions(seed=3), 5)
+        job = complete.Job(Prompt(text="Hello"), "tiny", samplers, 12, 0.0)
+        complete.run(complete.replace(job, n_parallel=n_parallel), model, LetterTokenizer(), Notes(quiet=True))
+        return capsys.readouterr().out
+
+    assert texts(1) == texts(3) == texts(5)
 
 
 def test_samples_are_separated_by_a_blank_line(model, capsys):

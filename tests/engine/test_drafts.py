@@ -1,13 +1,15 @@
 """Drafts change no token: answers with them are answers without, in every state that an answer can be left in."""
 
 import os
+from dataclasses import replace
 
 import pytest
 from helpers.answers import TOKENIZER, Case, tiny_models, told
-from helpers.models import interrupting
+from helpers.models import interrupting, tiny_model
 
 from mistral_mlx import kernels
 from mistral_mlx.generation.answer import AnswerOptions
+from mistral_mlx.generation.draft_model import DraftModel
 from mistral_mlx.generation.drafts import MAX_DRAFT, MAX_MISSES, PAUSE, SHORT_DRAFT, TRUSTED, NGramDrafts
 from mistral_mlx.generation.stream import stream
 from mistral_mlx.generation.timeline import Timeline
@@ -102,6 +104,27 @@ def saved_and_read(timeline, path):
     other = Timeline(timeline.model)
     other.restore(timeline.ids, read_cache(path, timeline.model.args, timeline.ids, crc))
     return other
+
+
+def test_a_model_drafts_what_it_would_write(models):
+    for seed in range(N_CASES // 10):
+        case = Case(models, seed)
+        plain = case.plain()
+        assert told(case.answer(Timeline(case.model), drafter=DraftModel(models[-1]))) == told(plain), seed
+    drafter, options = DraftModel(models[0]), AnswerOptions(sampler=Sampler(temperature=0), max_tokens=40)
+    for ids in (case.ids, case.ids[:-2], [*case.ids, 9]):  # it goes on from what it has read
+        plain = list(stream(Timeline(models[0]), TOKENIZER, ids, replace(options, draft=0)))
+        found = list(stream(Timeline(models[0]), TOKENIZER, ids, replace(options, drafter=drafter)))
+        assert told(found) == told(plain)
+        assert found[-1].accepted_tokens > len(found) // 2
+
+
+def test_a_draft_model_whose_context_is_full_drafts_nothing():
+    small, _ = tiny_model(sliding_window=None, max_position_embeddings=16)
+    drafts = DraftModel(small)(list(range(1, 14)), 15)
+    assert len(drafts.propose(3)) == 3
+    drafts.add(5)
+    assert drafts.propose(3) == []
 
 
 def test_a_draft_is_what_followed_the_same_tokens_before():

@@ -20,7 +20,7 @@ ORDER = {
     "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args known cache layers "
     "feed_forward mistral expert_files loading",
     "mistral_mlx.sampling": "__init__ knobs options filters penalties dry logprobs device sampler",
-    "mistral_mlx.generation": "__init__ limits snapshots ahead stop channels drafts timeline lazy decode "
+    "mistral_mlx.generation": "__init__ limits snapshots ahead stop channels drafts timeline draft_model lazy decode "
     "response answer stream together",
     "mistral_mlx.session": "__init__ turns context_use fingerprint session saved_cache saved_messages saved",
     "mistral_mlx.measure": "__init__ benchmark scores evaluation",
