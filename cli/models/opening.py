@@ -34,8 +34,8 @@ def _use_device(name: str) -> None:
     """Compute on the device `name` from now on: auto, cpu or gpu. Raises OptionError."""
     if name not in ("auto", "cpu", "gpu"):
         raise OptionError(f"--device is {name!r}; it must be auto, cpu or gpu")
-    if name == "gpu" and not mx.metal.is_available():
-        raise OptionError("--device gpu needs Apple silicon; this machine has no Metal device")
+    if name == "gpu" and not mx.is_available(mx.Device(mx.gpu)):
+        raise OptionError("--device gpu needs a GPU that MLX can use; MLX finds none here, take --device cpu")
     if name != "auto":
         mx.set_default_device(mx.Device(mx.cpu if name == "cpu" else mx.gpu))
 

@@ -61,7 +61,7 @@ def map_tensors(path: Path, parts: list[Part]) -> list[mx.array]:
 def names() -> str:
     """Return what computes the products on the default device, for people to read."""
     if not on_cpu():
-        return "mlx-metal"
+        return "mlx-metal" if mx.metal.is_available() else "mlx-cuda"
     if not native.available:
         return f"numpy (no native kernels: {native.missing})"
     count = native.ext.threads()

@@ -29,10 +29,11 @@ def available_memory() -> int | None:
     """Return how much memory new arrays can take without swapping, or None if it is unknown.
 
     On Linux this is the kernel's estimate, within the limits of the control groups. On a GPU it is the largest working
-    set that Metal recommends. Elsewhere it is all physical memory.
+    set that Metal recommends, or what CUDA has free. Elsewhere it is all physical memory.
     """
     if not kernels.on_cpu():
-        return int(mx.device_info()["max_recommended_working_set_size"])
+        key = "max_recommended_working_set_size" if mx.metal.is_available() else "free_memory"
+        return int(mx.device_info()[key])
     known = [n for n in (_linux_available(), _cgroup_available()) if n is not None]
     if known:
         return min(known)

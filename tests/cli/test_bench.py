@@ -251,6 +251,20 @@ def test_no_number_of_threads_means_the_default(capsys):
     assert (kernels.threads(), capsys.readouterr()) == (default, ("", ""))
 
 
+def test_any_gpu_that_mlx_finds_can_be_named(monkeypatch):
+    """Only Metal was asked for, so a CUDA GPU was refused."""
+    chosen = []
+    monkeypatch.setattr(mx, "set_default_device", chosen.append)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: False)
+    monkeypatch.setattr(mx, "is_available", lambda device: True)
+    opening.use_machine("gpu", 0, Notes())
+    assert chosen == [mx.Device(mx.gpu)]
+    monkeypatch.setattr(mx, "is_available", lambda device: device == mx.Device(mx.cpu))
+    with pytest.raises(OptionError, match="MLX finds none here"):
+        opening.use_machine("gpu", 0, Notes())
+    assert len(chosen) == 1
+
+
 def test_threads_that_the_system_does_not_give_are_a_usage_error(monkeypatch):
     def refuse(n):
         raise RuntimeError("Resource temporarily unavailable")

@@ -13,6 +13,7 @@ def cgroup(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text("6000000000\n")
     (tmp_path / "memory.current").write_text("5000000000\n")
     (tmp_path / "memory.stat").write_text("anon 700000000\nactive_file 4000000000\ninactive_file 250000000\n")
+    monkeypatch.setattr(kernels, "on_cpu", lambda: True)
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     monkeypatch.setattr(memory, "_linux_available", lambda: 20_000_000_000)
     return tmp_path
@@ -83,3 +84,18 @@ def test_a_cpu_and_cuda_have_no_wired_memory(limits, monkeypatch):
     monkeypatch.setattr(mx.metal, "is_available", lambda: False)
     with memory.wired_memory():
         assert limits == [100]
+
+
+@pytest.mark.parametrize(
+    ("is_metal", "info", "name"),
+    [
+        (True, {"max_recommended_working_set_size": 7000, "memory_size": 9000}, "mlx-metal"),
+        (False, {"free_memory": 7000, "total_memory": 9000}, "mlx-cuda"),
+    ],
+)
+def test_a_gpu_has_a_name_and_the_memory_that_its_driver_reports(is_metal, info, name, monkeypatch):
+    """CUDA reports no working set: every command that opens a model ended in a KeyError."""
+    monkeypatch.setattr(kernels, "on_cpu", lambda: False)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: is_metal)
+    monkeypatch.setattr(mx, "device_info", lambda: info)
+    assert (memory.available_memory(), kernels.names()) == (7000, name)
