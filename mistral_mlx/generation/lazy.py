@@ -54,9 +54,9 @@ def decode_ahead(timeline: Timeline, sampler: Sampler, max_tokens: int) -> Gener
             if n_decoded % CLEAR_EVERY == 0:
                 mx.clear_cache()
     finally:
+        _give_back(sampler, chosen)  # before what an interrupt may end, and whoever reads layers does again
         if timeline.ahead is fed:
             timeline.take_back()
-        _give_back(sampler, chosen)
 
 
 def _choose(sampler: Sampler, logits: mx.array) -> Choice:

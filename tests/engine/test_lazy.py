@@ -209,6 +209,25 @@ def test_an_interrupt_leaves_the_ids_that_every_layer_has(window, place, monkeyp
     assert answer(model, ordinary(greedy), 5, list(timeline.ids))[0] == tokens(timeline, greedy, 5)
 
 
+@pytest.mark.parametrize("place", [1, 2])
+def test_an_interrupt_while_an_answer_is_closed_loses_no_number_and_no_token(place, monkeypatch):
+    """It came before the number of the step that ran ahead was given back, and a seed went on with other ones."""
+    model, countdown = tiny_model()[0], [0]
+    samplers = Sampler(temperature=1, seed=5), ordinary(Sampler(temperature=1, seed=5))
+    monkeypatch.setattr(cache.RollingBufferCache, "trim", interrupting(cache.RollingBufferCache.trim, countdown))
+    answers = []
+    for sampler in samplers:
+        timeline = read(model)
+        steps = decode(timeline, sampler, 9)
+        start, countdown[0] = [next(steps).token for _ in range(3)], place
+        with contextlib.suppress(KeyboardInterrupt):
+            steps.close()
+        countdown[0] = 0
+        assert {layer.offset for layer in timeline.layers} == {timeline.position} == {len(PROMPT) + 2}
+        answers.append((start, answer(model, sampler)))
+    assert answers[0] == answers[1]
+
+
 def interrupt_at(place, steps):
     for n, _ in enumerate(steps):
         if n == place:
