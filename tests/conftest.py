@@ -1,4 +1,7 @@
-"""Tiny seeded models for all tests, in memory and as folders; everything runs on the CPU."""
+"""Tiny seeded models for all tests, in memory and as folders; everything runs on the CPU.
+
+MISTRAL_MLX_TEST_DEVICE=gpu runs them on the GPU of MLX instead, all but those that say what only a CPU does.
+"""
 
 import os
 import signal
@@ -9,14 +12,27 @@ from helpers.models import LetterTokenizer
 
 from mistral_mlx import kernels
 from mistral_mlx.cli.models.registry import registered
+from mistral_mlx.kernels import native
 from mistral_mlx.tokenizer.detokenizer import LeadingSpace, PieceDetokenizer
 
 DEMO = registered().get("demo")  # asked before the fixtures below hide the user's own models
+ON_GPU = {"cpu": False, "gpu": True}[os.environ.get("MISTRAL_MLX_TEST_DEVICE", "cpu")]
+if ON_GPU:
+    os.environ["MLX_ENABLE_TF32"] = "0"  # else CUDA multiplies float32 with 10 bits
+    native.available, native.built, native.missing = False, False, "the tests run on a GPU"
+
+
+def pytest_collection_modifyitems(items):
+    """Skip on a GPU what only a CPU does."""
+    if ON_GPU:
+        for item in items:
+            if item.get_closest_marker("cpu"):
+                item.add_marker(pytest.mark.skip(reason=native.missing))
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _cpu():
-    mx.set_default_device(mx.cpu)
+def _device():
+    mx.set_default_device(mx.gpu if ON_GPU else mx.cpu)
 
 
 @pytest.fixture(autouse=True, scope="session")

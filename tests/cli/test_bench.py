@@ -144,6 +144,7 @@ def test_the_last_token_may_fill_the_context_and_not_pass_it(quick, longer):
         measure(model, Workload(**{"n_prompt": 1, "n_gen": 1, longer: 5}, depth=8))
 
 
+@pytest.mark.cpu
 def test_progress_names_what_is_done(quick):
     model, _ = tiny_model()
     told = []
@@ -274,6 +275,7 @@ def test_threads_that_the_system_does_not_give_are_a_usage_error(monkeypatch):
         opening.use_machine("auto", 1000, Notes())
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize(("args", "said"), [(["--threads", "2"], True), (["--threads", "2", "-q"], False), ([], False)])
 def test_without_native_kernels_threads_are_said_to_have_no_effect_and_no_bandwidth_is_made_up(folder, args, said):
     without = "from mistral_mlx.kernels import native; native.available, native.missing = False, 'no compiler'; "

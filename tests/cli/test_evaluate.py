@@ -67,6 +67,7 @@ def test_the_text_gets_bos_as_the_model_wants_and_so_does_each_window(folder):
     assert command.Protocol(TEXT, 16).windows(tokenizer) == windows(ids[1:], context=16)
 
 
+@pytest.mark.cpu
 def test_lines_for_people(folder, text):
     arguments = ("eval", "-m", folder, "--text", text, "--context", "32", "--stride", "8", "--chunks", "2")
     result = run(*arguments)

@@ -252,6 +252,7 @@ def test_arrays_are_prompts_too(model, array):
     assert list(generate_step(array(PROMPT), model, max_tokens=4, **GREEDY)) == greedy(model, PROMPT, 4)
 
 
+@pytest.mark.cpu
 def test_a_long_step_tells_how_far_it_is(model):
     """A block of a large model takes a while on a CPU; signals are heard, and progress shown, after each."""
     seen = []

@@ -32,6 +32,7 @@ def reconfigure(folder, **changes):
     (folder / "config.json").write_text(json.dumps({**json.loads((folder / "config.json").read_text()), **changes}))
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
 def test_a_folder_that_was_never_converted_runs_as_it_is(tmp_path, exact_cache, exact_products, dtype):
     config = tiny_config()
@@ -112,6 +113,7 @@ def test_old_exports_of_rope_frequencies_are_ignored(folder):
     load_model(folder)
 
 
+@pytest.mark.cpu
 def test_packed_half_precision_is_computed_in_float32_on_the_cpu(exact_products, tmp_path, exact_cache):
     """Scales in float16 must not round activations or unpacked weights."""
     config = tiny_config(quantization={"group_size": 32, "bits": 4})

@@ -49,6 +49,7 @@ def test_unpacking_loses_nothing(mode: str) -> None:
     np.testing.assert_allclose(np.array(found)[finite], expected[finite], atol=2.0**-125)
 
 
+@pytest.mark.cpu
 @pytest.mark.usefixtures("exact_products")
 @pytest.mark.parametrize("native_kernels", [True, False])
 @pytest.mark.parametrize(("mode", "bits", "group"), AFFINE + FLOAT)
@@ -87,6 +88,7 @@ def test_a_gpu_takes_the_packed_weights_themselves(
     np.testing.assert_allclose(found, expected, atol=3e-2 * np.abs(expected).max())
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize(("mode", "bits", "group"), FLOAT)
 def test_the_memory_counted_is_the_memory_held(tmp_path: Path, mode: str, bits: int, group: int) -> None:
     target = tmp_path / "target"

@@ -65,5 +65,6 @@ def test_attention_shares_keys_between_groups_of_heads(n_new, n_keys, n_heads, n
     close(result, weights / weights.sum(axis=-1, keepdims=True) @ v.repeat(repeats, axis=1))
 
 
+@pytest.mark.cpu
 def test_activations_are_float32_on_the_cpu_whatever_is_stored():
     assert kernels.activation_dtype(mx.bfloat16) == mx.float32

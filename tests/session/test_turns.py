@@ -137,6 +137,7 @@ def test_the_system_prompt_can_change_at_any_time(session):
     check(session, "ask", "so")
 
 
+@pytest.mark.cpu
 def test_fifty_interrupts_in_any_operation_lose_nothing(session, monkeypatch):
     rng, countdown = random.Random(1), [0]
 
