@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 MAX_DRAFT = 15  # tokens: with the one before them a pass of 16 rows
 SHORT_DRAFT = 3  # a pass of 4 rows costs hardly more than one of a single row, one of 5 or more the double
-N_GRAM = 4  # tokens that must be the same at the earlier place
-TRUSTED = 12  # drafted tokens in a row that were right: then drafts are long
+N_GRAMS = (24, 12, 6, 3)  # tokens that are the same at the earlier place; more tell repeating parts of a text apart
+TRUSTED = 6  # drafted tokens in a row that were right: then drafts are long
 MAX_MISSES = 3  # drafts in a row of which no token was right: then there is none for PAUSE tokens
 PAUSE = 32
 
@@ -68,13 +68,13 @@ Drafter = Callable[[Sequence[int], int], Drafts]  # from the text so far, and th
 
 
 class NGramDrafts(Drafts):
-    """Drafts what followed the last `N_GRAM` tokens at their latest place before."""
+    """Drafts what followed the last tokens at their latest place before, as many of them as were there before."""
 
     def __init__(self, ids: Sequence[int], most: int = MAX_DRAFT) -> None:
         super().__init__(ids, most)
-        self._ends: dict[tuple[int, ...], int] = {}  # of the latest place of an n-gram
-        self._place: int | None = None  # what followed the last n-gram at its place before
-        for end in range(N_GRAM, len(self.ids) + 1):
+        self._ends: dict[tuple[int, ...], int] = {}  # of the latest place of each n-gram
+        self._place: int | None = None  # what followed the longest one at its place before
+        for end in range(min(N_GRAMS), len(self.ids) + 1):
             self._note(end)
 
     def add(self, token: int) -> None:
@@ -87,6 +87,9 @@ class NGramDrafts(Drafts):
         return [] if self._place is None else self.ids[self._place : self._place + most]
 
     def _note(self, end: int) -> None:
-        last = tuple(self.ids[max(0, end - N_GRAM) : end])
-        self._place = self._ends.get(last)
-        self._ends[last] = end
+        self._place = None
+        for n in N_GRAMS:
+            if n <= end:
+                last = tuple(self.ids[end - n : end])
+                self._place = self._place or self._ends.get(last)
+                self._ends[last] = end

@@ -128,12 +128,22 @@ def test_a_draft_model_whose_context_is_full_drafts_nothing():
 
 
 def test_a_draft_is_what_followed_the_same_tokens_before():
-    drafts = NGramDrafts([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3])
+    drafts = NGramDrafts([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2])
+    drafts.add(3)
+    assert drafts.propose(20) == [4, 5, 6]
     drafts.add(4)
     assert drafts.propose(20) == [5, 6, 7]
     assert drafts.propose(2) == [5, 6]
     drafts.add(11)
     assert drafts.propose(20) == []
+
+
+def test_the_place_with_most_of_the_same_tokens_is_taken():
+    """In a table, the latest row would be a wrong guess for the next one."""
+    rows = [[row, *range(50, 60), 100 + row] for row in range(9)]
+    text = [token for row in rows for token in row]
+    drafts = NGramDrafts([*text, *text[:35]])
+    assert drafts.propose(20) == [102, 3, 50]
 
 
 def test_drafts_become_long_while_they_are_right_and_pause_when_they_are_wrong():
