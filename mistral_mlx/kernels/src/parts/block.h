@@ -18,7 +18,23 @@ constexpr int64_t OUTPUTS = VECTORS_ABREAST * WIDTH;  // that are computed at a 
 static_assert(TILE % OUTPUTS == 0);
 constexpr int64_t DEPTH = 1024 / CODE_BYTES;  // inputs of a block: 32 KB of codes
 
+// The weights of the next block. They are asked for a few lines at a time while this one is multiplied: all at once
+// would fill the queue to the memory, and the processor would wait for it.
+struct Upcoming {
+  const uint8_t* panels[TILE / PANEL];
+  int64_t panel = TILE / PANEL, line = 0, lines = 0, step = 0;  // the next line; lines of a panel; how many at a time
+
+  // Called after each group of a block.
+  void ask() {
+    for (int64_t i = 0; i < step && panel < TILE / PANEL; ++i) {
+      __builtin_prefetch(panels[panel] + line * 64, 0, 2);
+      if (++line == lines) line = 0, ++panel;
+    }
+  }
+};
+
 struct Block {
+  Upcoming upcoming;
   alignas(64) uint8_t codes[TILE * DEPTH * CODE_BYTES];  // signed, [inputs / WORD_CODES][TILE][WORD_CODES]
   alignas(64) int32_t starts[TILE * DEPTH / 32];         // [group][TILE]: -START times the sum of codes
   alignas(64) float scales[TILE * DEPTH / 32], biases[TILE * DEPTH / 32];  // [group][TILE]

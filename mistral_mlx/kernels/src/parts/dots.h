@@ -8,7 +8,7 @@ namespace {
 // Adds M rows times OUTPUTS outputs of the block, from `first` on, to y; k0 is where the block begins: y is set where
 // that is 0. Every loop over the sums is unrolled, or they would not stay in registers.
 template <int M, int PLANES>
-void rows_times_block(const Block& block, int64_t first, const Panels& w, const Rounded& x, int64_t row, int64_t k0,
+void rows_times_block(Block& block, int64_t first, const Panels& w, const Rounded& x, int64_t row, int64_t k0,
                       int64_t k1, float* y, int64_t y_stride, int64_t n_left) {
   constexpr int J = VECTORS_ABREAST;
   Vector sum[M][J];
@@ -47,6 +47,7 @@ void rows_times_block(const Block& block, int64_t first, const Panels& w, const 
 #pragma GCC unroll 4
           for (int j = 0; j < J; ++j) acc[m][j] <<= 8;
     }
+    block.upcoming.ask();
     codes += w.group * CODE_BYTES;
     at += w.group * CODE_BYTES * TILE;
     const float *scales = block.scales + g * TILE + first, *biases = block.biases + g * TILE + first;

@@ -6,9 +6,20 @@
 namespace kernels {
 namespace {
 
-// Asks for `bytes` of weights into the L2 cache.
-inline void prefetch(const uint8_t* at, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
+// Groups [k, k1) / group of the outputs from n on, to be asked for during `visits` groups; nothing behind the last
+// input.
+inline Upcoming upcoming(const Panels& w, int64_t n, int64_t k, int64_t visits) {
+  Upcoming next;
+  if (k >= w.n_in) return next;
+  const int64_t n_groups = (k + DEPTH < w.n_in ? DEPTH : w.n_in - k) / w.group;
+  for (int64_t i = 0; i < TILE / PANEL; ++i) {
+    const int64_t panel = n + i * PANEL < w.n_out ? n / PANEL + i : n / PANEL;
+    next.panels[i] = w.data + panel * w.bytes() + k / w.group * w.group_bytes();
+  }
+  next.panel = 0;
+  next.lines = n_groups * w.group_bytes() / 64;
+  next.step = (TILE / PANEL * next.lines + visits - 1) / visits;
+  return next;
 }
 
 template <int BITS, bool ROTATED>
@@ -20,9 +31,8 @@ void blocks(const Panels& w, const Rounded& x, float* y, int64_t y_stride, int64
       for (int64_t first = 0; first < TILE && n + first < n1; first += WIDTH) {
         const uint8_t* at = w.data + (n + first) / PANEL * w.bytes() + k / w.group * w.group_bytes();
         unpack<BITS, ROTATED>(w, at, n_groups, block, first);
-        if (n + first + TILE < n1 && first % PANEL == 0)
-          prefetch(at + TILE / PANEL * w.bytes(), n_groups * w.group_bytes());
       }
+      block->upcoming = n + TILE < n1 ? upcoming(w, n + TILE, k, n_groups) : upcoming(w, n0, k1, n_groups);
       meet_block<PLANES>(*block, w, x, k, k1, y + n, y_stride, n1 - n);
     }
 }

@@ -54,8 +54,8 @@ void sums_of_group(const uint8_t* x, int64_t stride, const uint8_t* codes, int64
 
 // Adds the sums of groups [g0, g1) of a block, [group][plane][32 rows][TILE], to M rows of y.
 template <int M, int PLANES>
-void add_sums(const Block& block, const int32_t* sums, int64_t g0, int64_t g1, const float* x_scales,
-              const float* x_sums, int64_t group_stride, bool first, float* y, int64_t y_stride, int64_t n_left) {
+void add_sums(Block& block, const int32_t* sums, int64_t g0, int64_t g1, const float* x_scales, const float* x_sums,
+              int64_t group_stride, bool first, float* y, int64_t y_stride, int64_t n_left) {
   Vector sum[M][2];
 #pragma GCC unroll 4
   for (int m = 0; m < M; ++m)
@@ -84,15 +84,15 @@ void add_sums(const Block& block, const int32_t* sums, int64_t g0, int64_t g1, c
 }
 
 template <int PLANES, int TILES>
-void rows_meet_block(const Block& block, const Panels& w, const Rounded& x, int64_t row, int64_t k0, int64_t k1,
-                     float* y, int64_t y_stride, int64_t n_left) {
+void rows_meet_block(Block& block, const Panels& w, const Rounded& x, int64_t row, int64_t k0, int64_t k1, float* y,
+                     int64_t y_stride, int64_t n_left) {
   alignas(64) int32_t sums[GROUPS_TOGETHER * PLANE];
   constexpr int64_t STEP = GROUPS_TOGETHER / PLANES;
   const int64_t n_groups = (k1 - k0) / w.group,
                 rows = x.rows - row < TILES * TILE_ROWS ? x.rows - row : TILES * TILE_ROWS;
   for (int64_t g0 = 0; g0 < n_groups; g0 += STEP) {
     const int64_t g1 = g0 + STEP < n_groups ? g0 + STEP : n_groups;
-    for (int64_t g = g0; g < g1; ++g)
+    for (int64_t g = g0; g < g1; ++g, block.upcoming.ask())
       for (int plane = 0; plane < PLANES; ++plane)
         sums_of_group<TILES>(x.codes + row * x.stride + plane * plane_of(w) + k0 + g * w.group, x.stride,
                              block.codes + g * w.group * TILE, w.group, sums + ((g - g0) * PLANES + plane) * PLANE);
@@ -114,8 +114,8 @@ void rows_meet_block(const Block& block, const Panels& w, const Rounded& x, int6
 // Adds all rows times the block, whose first output is y[0], to y; k0 is where the block begins: y is set where that
 // is 0.
 template <int PLANES>
-void meet_block(const Block& block, const Panels& w, const Rounded& x, int64_t k0, int64_t k1, float* y,
-                int64_t y_stride, int64_t n_left) {
+void meet_block(Block& block, const Panels& w, const Rounded& x, int64_t k0, int64_t k1, float* y, int64_t y_stride,
+                int64_t n_left) {
   const TileShapes shapes(w.group < 64 ? w.group : 64);
   _tile_loadconfig(&shapes);
   for (int64_t row = 0; row < x.rows; row += 2 * TILE_ROWS)

@@ -8,7 +8,7 @@ namespace {
 // SMMLA multiplies two rows by two outputs: a vector of sums has the two outputs of the first row, then those of the
 // second one. A last row without a second one is multiplied twice.
 template <int M, int PLANES>
-void rows_times_block(const Block& block, int64_t first, const Panels& w, const Rounded& x, int64_t row, int64_t k0,
+void rows_times_block(Block& block, int64_t first, const Panels& w, const Rounded& x, int64_t row, int64_t k0,
                       int64_t k1, float* y, int64_t y_stride, int64_t n_left) {
   constexpr int A = (M + 1) / 2, B = OUTPUTS / 2;
   const auto row_of = [=](int i) { return row + (i < M ? i : M - 1); };
@@ -40,6 +40,7 @@ void rows_times_block(const Block& block, int64_t first, const Panels& w, const 
         }
       }
     }
+    block.upcoming.ask();
     const float *scales = block.scales + g * TILE + first, *biases = block.biases + g * TILE + first;
     for (int i = 0; i < A; ++i) {
       const int64_t one = row_of(2 * i) * x.group_stride + k0 / w.group + g,
