@@ -14,11 +14,36 @@ exist:
 
 import codecs
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from enum import Enum
+from typing import Generic, Protocol, TypeVar
 
 REPLACEMENT = "\ufffd"
 SPACE = "▁"  # U+2581, how sentencepiece writes a space
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Table(Protocol[T_co]):
+    """What each id stands for, by id."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, token_id: int, /) -> T_co: ...
+
+
+class LazyTable(Generic[T]):
+    """A table whose entries are made when they are asked for: a text has few of them, and an answer waits for none."""
+
+    def __init__(self, size: int, entry: Callable[[int], T]) -> None:
+        self._size, self._entry = size, entry
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, token_id: int, /) -> T:
+        return self._entry(token_id)
 
 
 class StreamingDetokenizer(ABC):
@@ -55,7 +80,7 @@ class PieceDetokenizer(StreamingDetokenizer):
     """
 
     def __init__(
-        self, pieces: Sequence[str | bytes | None], *, leading: LeadingSpace, verbatim: frozenset[int] = frozenset()
+        self, pieces: Table[str | bytes | None], *, leading: LeadingSpace, verbatim: frozenset[int] = frozenset()
     ) -> None:
         self._pieces = pieces
         self._leading = leading
@@ -107,7 +132,7 @@ class PieceDetokenizer(StreamingDetokenizer):
 class ByteLevelDetokenizer(StreamingDetokenizer):
     """For vocabularies whose tokens are strings of bytes; `tokens[id]` is None for no text."""
 
-    def __init__(self, tokens: Sequence[bytes | None]) -> None:
+    def __init__(self, tokens: Table[bytes | None]) -> None:
         self._tokens = tokens
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 

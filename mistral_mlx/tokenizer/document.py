@@ -5,7 +5,7 @@ Whatever would make the tokenizers library fail, abort or run forever later is r
 
 import re
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from mistral_mlx.errors import TokenizerError, shown
 
@@ -22,6 +22,7 @@ KNOWN_PRE_TOKENIZERS = frozenset(
 )
 MAX_NESTING = 8  # of sequences in sequences
 MAX_PATTERN = 4000  # characters; tekken's has 300
+MAX_IDS = 10_000_000
 MAX_GROWTH = 64  # how many times longer all normalizers together may make a text; usual ones write "▁" for a space
 # A repeated group can make a search take exponential time; no pattern of a real tokenizer has one. An escape or a
 # class is one part, so that a ")" in it closes nothing.
@@ -45,7 +46,7 @@ def bpe_model(document: Mapping[str, object]) -> dict[str, object]:
     if unknown is not None and not isinstance(unknown, str):
         raise TokenizerError(f"tokenizer.json has {shown(unknown)} as the unk_token, which is not a text")
     switches = {key: model.get(key) is True for key in ("fuse_unk", "byte_fallback", "ignore_merges")}
-    known_parts = {"type": "BPE", "vocab": model.get("vocab"), "merges": model.get("merges"), "unk_token": unknown}
+    known_parts = {"vocab": model.get("vocab"), "merges": model.get("merges"), "unk_token": unknown}
     return known_parts | switches
 
 
@@ -92,9 +93,27 @@ def vocabulary_of(model: Mapping[str, object]) -> dict[str, int]:
     vocabulary = model.get("vocab")
     if not isinstance(vocabulary, dict):
         raise TokenizerError("tokenizer.json has no vocabulary; it is damaged")
-    for text, token_id in vocabulary.items():
-        _check_id(token_id, text)
+    ids = vocabulary.values()
+    if not set(map(type, ids)) <= {int} or min(ids, default=0) < 0 or max(ids, default=0) >= MAX_IDS:
+        for text, token_id in vocabulary.items():
+            _check_id(token_id, text)
     return vocabulary
+
+
+def merges_of(model: Mapping[str, object]) -> list[tuple[str, ...]]:
+    """Return the pairs that the model merges: lists of two, or in older files texts with a space between the two."""
+    merges = model.get("merges")
+    if not isinstance(merges, list):
+        raise TokenizerError("tokenizer.json has no merges; it is damaged")
+    if set(map(type, merges)) <= {str}:
+        merges = [merge for merge in merges if not merge.startswith("#version")]
+        pairs = [tuple(merge.split(" ")) for merge in merges]
+    else:
+        pairs = [tuple(merge) if isinstance(merge, list) else () for merge in merges]
+    if set(map(len, pairs)) <= {2} and set(map(type, chain.from_iterable(pairs))) <= {str}:
+        return pairs
+    odd = next(merge for merge, pair in zip(merges, pairs, strict=True) if [*map(type, pair)] != [str, str])
+    raise TokenizerError(f"tokenizer.json has the merge {shown(odd)}, which is not a pair of texts")
 
 
 def added_tokens(document: Mapping[str, object]) -> tuple[dict[str, int], set[object]]:
@@ -114,7 +133,7 @@ def added_tokens(document: Mapping[str, object]) -> tuple[dict[str, int], set[ob
 
 
 def _check_id(token_id: object, text: str) -> int:
-    if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < 10_000_000:
+    if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < MAX_IDS:
         raise TokenizerError(f"tokenizer.json gives {shown(text)} the id {shown(token_id)}, which is not a token id")
     return token_id
 

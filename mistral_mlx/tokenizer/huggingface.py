@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 
 from tokenizers import Tokenizer as Backend
+from tokenizers.models import BPE
 
 from mistral_mlx.errors import TokenizerError, shown
 
@@ -17,6 +18,7 @@ from .detokenizer import (
     REPLACEMENT,
     SPACE,
     ByteLevelDetokenizer,
+    LazyTable,
     LeadingSpace,
     PieceDetokenizer,
     StreamingDetokenizer,
@@ -31,6 +33,7 @@ from .document import (
     decoder_kind,
     forgets_a_space,
     leading_special,
+    merges_of,
     version_of,
     vocabulary_of,
 )
@@ -61,7 +64,7 @@ class HuggingFaceTokenizer(Tokenizer):
         unknown = model.get("unk_token")
         control = control_tokens(self._ids, added, special - {unknown}, settings)
         kind, self._leading = decoder_kind(document.get("decoder"))
-        self._is_byte_level = kind == "ByteLevel"
+        self._is_byte_level, self._has_byte_pieces = kind == "ByteLevel", "ByteFallback" in kind
         first = leading_special(document.get("post_processor"), control)
         version = version_of(control, settings.chat_template, is_byte_level=self._is_byte_level)
         super().__init__(
@@ -82,14 +85,12 @@ class HuggingFaceTokenizer(Tokenizer):
         self._character_of = {byte: character for character, byte in self._byte_of.items()}
         is_tekken = self._is_byte_level and control.get("[INST]") == 3 and control.get("[/INST]") == 4
         self._backend = _backend(document, model, self._ids | added, control, is_tekken=is_tekken)
-        self._pieces = None if self._is_byte_level else self._piece_table(kind)
-        self._tokens = self._byte_table() if self._is_byte_level else None
 
     def detokenizer(self, *, continues: bool = False) -> StreamingDetokenizer:
-        if self._tokens is not None:
-            return ByteLevelDetokenizer(self._tokens)
-        assert self._pieces is not None
-        return PieceDetokenizer(self._pieces, leading=LeadingSpace.KEPT if continues else self._leading)
+        if self._is_byte_level:
+            return ByteLevelDetokenizer(LazyTable(self.vocab_size, self._bytes_of))
+        pieces = LazyTable(self.vocab_size, self._piece_of)
+        return PieceDetokenizer(pieces, leading=LeadingSpace.KEPT if continues else self._leading)
 
     def _encode_plain(self, text: str) -> list[int]:
         if self._forgets_a_space and text.startswith((" ", SPACE)):
@@ -109,21 +110,21 @@ class HuggingFaceTokenizer(Tokenizer):
             ids += [self._ids[piece] for piece in spelled if piece in self._ids]
         return ids
 
-    def _byte_table(self) -> list[bytes | None]:
-        table: list[bytes | None] = [None] * self.vocab_size
-        for token_id, text in self._texts.items():
-            try:
-                table[token_id] = bytes(map(self._byte_of.__getitem__, text))
-            except KeyError:  # an added token is plain text
-                table[token_id] = text.encode()
-        return table
+    def _bytes_of(self, token_id: int) -> bytes | None:
+        text = self._texts.get(token_id)
+        if text is None:
+            return None
+        try:
+            return bytes(map(self._byte_of.__getitem__, text))
+        except KeyError:  # an added token is plain text
+            return text.encode()
 
-    def _piece_table(self, kind: str) -> list[str | bytes | None]:
-        table: list[str | bytes | None] = [None] * self.vocab_size
-        for token_id, text in self._texts.items():
-            byte = byte_of_piece(text) if "ByteFallback" in kind else None
-            table[token_id] = text.replace(SPACE, " ") if byte is None else byte
-        return table
+    def _piece_of(self, token_id: int) -> str | bytes | None:
+        text = self._texts.get(token_id)
+        if text is None:
+            return None
+        byte = byte_of_piece(text) if self._has_byte_pieces else None
+        return text.replace(SPACE, " ") if byte is None else byte
 
 
 def _backend(
@@ -134,12 +135,16 @@ def _backend(
     *,
     is_tekken: bool,
 ) -> Backend:
-    """Return the object of the tokenizers library that encodes plain text."""
+    """Return the object of the tokenizers library that encodes plain text.
+
+    The library's own reader takes three times as long for a model as making it of Python's lists, so it gets the rest
+    of the document, with a model that has the blank tokens alone.
+    """
     blank = {text: i for text, i in vocabulary.items() if text.isspace() and text not in control}
     entries, own = document.get("added_tokens"), model["vocab"]
     assert isinstance(own, dict), type(own)
     plain = dict(document) | {
-        "model": dict(model) | {"vocab": {**own, **blank}},
+        "model": {"type": "BPE", "vocab": blank, "merges": []},
         "added_tokens": [entry for entry in entries if entry["content"] in blank] if isinstance(entries, list) else [],
         "post_processor": None,
         "truncation": None,
@@ -147,8 +152,10 @@ def _backend(
     }
     if is_tekken:
         plain["pre_tokenizer"] = TEKKEN_PRE_TOKENIZER
+    parts = dict(model) | {"vocab": {**own, **blank}, "merges": merges_of(model)}
     try:
         backend = Backend.from_str(json.dumps(plain))
+        backend.model = BPE(**parts)  # type: ignore[arg-type]  # `bpe_model` has checked them
         backend.add_special_tokens([ANCHOR])
     except BaseException as error:  # a panic of the library is not an Exception
         raise _translated(error, "tokenizer.json cannot be used") from error

@@ -75,6 +75,18 @@ def test_added_whitespace_is_kept_and_added_words_are_not(tmp_path):
     assert "<tool>" not in tokenizer.control
 
 
+def test_merges_may_be_pairs_or_texts_as_older_files_write_them(tmp_path):
+    document = json.loads(byte_level_json())
+    document["model"]["merges"] = ["#version: 0.2", *map(" ".join, document["model"]["merges"])]
+    folders = [tmp_path / "old", tmp_path / "new"]
+    for folder in folders:
+        folder.mkdir()
+    old = load_tokenizer(write_json(folders[0], "tokenizer.json", document))
+    new = load_tokenizer(write_json(folders[1], "tokenizer.json", json.loads(byte_level_json())))
+    assert [old.encode(text) for text in CORPUS] == [new.encode(text) for text in CORPUS]
+    assert len(old.encode(CORPUS[0])) < len(CORPUS[0]) / 2  # they do merge
+
+
 def test_truncation_padding_and_dropout_are_switched_off(tmp_path):
     document = json.loads(byte_level_json())
     document["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}

@@ -27,7 +27,10 @@ def damaged_documents():
     added = whole["added_tokens"]
     yield from ("", "{", "[]", "{}", "null", byte_level_json()[:5000], '{"model": {"type": "BPE"}}')
     yield json.dumps(whole | {"model": whole["model"] | {"merges": [["a", "nowhere"]]}})
-    yield json.dumps(whole | {"model": whole["model"] | {"vocab": {"a": -1}}})
+    for merges in ([["a"]], [["a", "b", "c"]], ["a b", ["a", "b"]], ["ab"], [["a", 1]], [7], 7, None):
+        yield json.dumps(whole | {"model": whole["model"] | {"merges": merges}})
+    for wrong in (-1, True, 1.0, "1", None, 10**7):
+        yield json.dumps(whole | {"model": whole["model"] | {"vocab": {"a": 0, "b": wrong}}})
     yield json.dumps(whole | {"model": {"type": "Unigram", "vocab": []}})
     yield json.dumps(whole | {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}})
     yield json.dumps(whole | {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "((("}, "behavior": "Isolated"}})
