@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import OptionError, shown
 
 from .shared import PANELS
 from .sources import Option, Setting, config_path, in_file, options_of, read_config, unknown_variables
+from .values import take_plain_values
 
 SOURCES = {"ENVIRONMENT": "environment", "DEFAULT_MAP": "config file", "DEFAULT": "default"}  # typer's names, and ours
 ELSEWHERE = "A default can be set by MISTRAL_MLX_<OPTION> (MISTRAL_MLX_TOP_P for --top-p) or in the config file;"
@@ -18,7 +19,17 @@ ELSEWHERE_TOO = "'mistral-mlx config' shows all. Exit statuses: docs/cli.md."
 REPLACED = {"--force": ("--ignore-memory", "--overwrite")}  # flags of earlier versions
 
 
-class Command(TyperCommand):
+class PlainValues:
+    """What a command is besides, so that its parameters take plain values as they are."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, with those that typer adds later; see click."""
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # it is that of typer's class
+        take_plain_values(self, parameters)
+        return parameters
+
+
+class Command(PlainValues, TyperCommand):
     """A command whose options have variables and keys in the config file, and are shown in sections."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -119,8 +130,15 @@ class Command(TyperCommand):
             raise
 
 
+class Group(PlainValues, TyperGroup):
+    """The program, as a command that has commands."""
+
+
 class Application(typer.Typer):
-    """The program: its commands are of the class above."""
+    """The program: its commands are of the classes above."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(cls=Group, **settings)
 
     def command(self, *args: Any, **settings: Any) -> Callable[[Any], Any]:
         """Register a command; see typer.Typer."""

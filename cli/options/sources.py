@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import platformdirs
 
 from mistral_mlx.cli.models.registry import HOME_VARIABLE, home
 from mistral_mlx.errors import OptionError, shown
+
+from .values import kinds_of
 
 PREFIX = "MISTRAL_MLX_"
 # Variables that are read elsewhere.
@@ -116,13 +117,9 @@ def config_path() -> Path:
 
 def options_of(command: Any) -> Iterator[Option]:
     """Yield the options of a command that typer has built."""
-    hints = get_type_hints(command.callback) if command.callback else {}
-    for parameter in command.params:
-        if parameter.param_type_name == "option" and parameter.name in hints:
-            kind = hints[parameter.name]
-            if get_origin(kind) in (Union, UnionType):
-                kind = next(part for part in get_args(kind) if part is not type(None))
-            yield Option(parameter, get_args(kind)[0] if get_origin(kind) is list else kind)
+    for parameter, kind in kinds_of(command):
+        if parameter.param_type_name == "option":
+            yield Option(parameter, kind)
 
 
 def read_config(path: Path, known: Mapping[str, list[Option]]) -> Tables:

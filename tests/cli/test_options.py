@@ -1,6 +1,9 @@
 """Options of sampling, the pages of help, and completion in a shell."""
 
+from functools import partial
+
 import pytest
+import typer
 from helpers.environment import run
 
 from mistral_mlx.cli.models.registry import register
@@ -48,6 +51,25 @@ def test_all_ranges_are_told_in_one_form(options, said):
     with pytest.raises(OptionError) as refused:
         SamplingOptions(**options)
     assert str(refused.value) == said
+
+
+@pytest.mark.parametrize("value", [None, "", "7", "-07", "1.5", "-1.50", "1e3", " 7", "7.0", "x", "nan", "9" * 30])
+def test_a_value_that_is_taken_past_typer_is_what_typer_makes_of_it(program, value):
+    command = program.commands["complete"]
+    ctx = command.make_context("complete", ["x"], resilient_parsing=True)
+    for parameter in command.get_params(ctx):
+        given = [value] if parameter.multiple and value is not None else value
+        ours, theirs = parameter.process_value, partial(type(parameter).process_value, parameter)
+        if parameter.name not in ("model", "help"):
+            assert spelled(ours, ctx, given) == spelled(theirs, ctx, given), parameter.name
+
+
+def spelled(process, ctx, value):
+    try:
+        found = process(ctx, value)
+    except typer.BadParameter as error:
+        return error.format_message()
+    return repr(list(found) if isinstance(found, list | tuple) else found)
 
 
 def test_every_option_but_the_main_ones_has_a_section_of_the_help(program):

@@ -12,7 +12,7 @@ def test_help_imports_neither_mlx_nor_a_tokenizer():
         load = PROGRAM[2].replace("; main()", "")
         code = f"import sys; sys.argv[1:] = {args!r}\n{load}\ntry: main()\nfinally: print(*sys.modules)"
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-        heavy = {"mlx", "transformers", "tokenizers", "sentencepiece", "numpy", "rich"}
+        heavy = {"mlx", "transformers", "tokenizers", "sentencepiece", "numpy", "rich", "pydantic"}
         assert heavy & {name.split(".")[0] for name in result.stdout.split()} == set()
 
 
@@ -27,15 +27,16 @@ from mistral_mlx.cli.main import main
 try:
     main()
 finally:
-    names = {name.split(".")[0] for name in sys.modules}
-    print("imported:", *sorted(names & {"transformers", "torch", "huggingface_hub", "mlx_lm"}), file=sys.stderr)
+    heavy = {"transformers", "torch", "huggingface_hub", "mlx_lm", "pydantic"}
+    print("imported:", *sorted(heavy & {name.split(".")[0] for name in sys.modules}), file=sys.stderr)
 """
 
 
-def test_completing_needs_no_network_no_compiler_no_shared_folder_and_no_transformers(folder, tmp_path):
+def test_completing_needs_no_network_no_compiler_no_shared_folder_and_no_heavy_library(folder, tmp_path):
     (tmp_path / "tmp").mkdir(mode=0o500)
     env = {**os.environ, "PATH": "/nonexistent", "TMPDIR": str(tmp_path / "tmp")}
-    script = f"ulimit -n 256; exec {sys.executable} -c '{RESTRICTED}' complete -q -m {folder} --max-tokens 8 Hello"
+    options = "--max-tokens 8 --temperature 0.5 --top-p 0.9 --seed -0 --stop x --stop y"
+    script = f"ulimit -n 256; exec {sys.executable} -c '{RESTRICTED}' complete -q -m {folder} {options} Hello"
     result = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, timeout=60, env=env)
     assert (result.returncode, result.stderr) == (0, "imported:\n")
     assert list((tmp_path / "tmp").iterdir()) == []

@@ -40,7 +40,7 @@ ORDER = {
     "mistral_mlx.cli.terminal": "__init__ sanitize row thoughts highlight markdown signals streams table bar notes "
     "editor reading",
     "mistral_mlx.cli.models": "__init__ folder_lock registry opening pull",
-    "mistral_mlx.cli.options": "__init__ sources answer shared sampling help",
+    "mistral_mlx.cli.options": "__init__ values sources answer shared sampling help",
     "mistral_mlx.cli.answers": "__init__ remarks code_block prompt said prompt_templates batch_files batch "
     "output complete",
     "mistral_mlx.cli.chat": "__init__ background remarks store input toolbar settings words attachments clipboard "
