@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from rich.cells import cell_len
 
 from .highlight import Highlighter, no_color
-from .row import LAST_WORD, Row, sgr
+from .row import LAST_WORD, Row
 from .sanitize import inert
+from .style import sgr
 
 BOLD, DIM, ITALIC, STRIKE, BOLD_ITALIC = "1", "2", "3", "9", "1;3"
 MAX_HELD = 300  # the longest span, in characters

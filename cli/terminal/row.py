@@ -8,16 +8,12 @@ from collections.abc import Callable
 
 from rich.cells import cell_len
 
+from .style import sgr
+
 # A line may break at spaces, and before and after a character of a script that is written without spaces.
 _UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
 _PIECES = re.compile(f" +|[{_UNSPACED}]|[^ {_UNSPACED}]+")
 LAST_WORD = re.compile(f"[^ {_UNSPACED}]+$")
-RESET = "\x1b[0m"
-
-
-def sgr(text: str, style: str) -> str:
-    """Return `text` between the escape sequences that set `style`, such as "1;36", and reset it."""
-    return f"\x1b[{style}m{text}{RESET}" if style and text else text
 
 
 class Row:

@@ -3,8 +3,8 @@
 import os
 import sys
 
-from .row import sgr
 from .sanitize import inert
+from .style import sgr
 
 DIM = "2"
 SHOW = ("show", "hide")

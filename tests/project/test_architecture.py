@@ -37,8 +37,8 @@ ORDER = {
     "mistral_mlx.convert.verify": "__init__ sample_text verify",
     "mistral_mlx.convert.export": "__init__ gguf_pack gguf_rope gguf_vocab gguf_writer gguf_export",
     "mistral_mlx.cli": "__init__ statuses terminal models options answers chat reports commands app main",
-    "mistral_mlx.cli.terminal": "__init__ sanitize row thoughts highlight markdown signals streams table bar notes "
-    "editor reading",
+    "mistral_mlx.cli.terminal": "__init__ sanitize style row thoughts highlight markdown signals streams table bar "
+    "notes editor reading",
     "mistral_mlx.cli.models": "__init__ folder_lock registry opening pull",
     "mistral_mlx.cli.options": "__init__ values sources answer shared sampling help",
     "mistral_mlx.cli.answers": "__init__ remarks code_block prompt said prompt_templates batch_files batch "
