@@ -11,7 +11,7 @@ from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.generation.drafts import Drafter
 from mistral_mlx.kernels.memory import available_memory
 from mistral_mlx.model.cache import cache_nbytes
-from mistral_mlx.model.loading import load, load_model, memory_needed, remarks
+from mistral_mlx.model.loading import Inspected, inspect_model, load, load_model, memory_needed, remarks
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.tokenizer.choose import Tokenizer
 
@@ -76,8 +76,7 @@ def open_model(
 
     Raises ModelError if weights and cache do not fit into memory, unless `ignore_memory`.
     """
-    _prepare(path, notes, n_tokens, ignore_memory=ignore_memory)
-    return load(path)
+    return load(_prepared(path, notes, n_tokens, ignore_memory=ignore_memory))
 
 
 def open_weights(path: Path, notes: Notes, n_tokens: int, *, ignore_memory: bool) -> Mistral:
@@ -85,8 +84,7 @@ def open_weights(path: Path, notes: Notes, n_tokens: int, *, ignore_memory: bool
 
     Raises ModelError if weights and cache do not fit into memory, unless `ignore_memory`.
     """
-    _prepare(path, notes, n_tokens, ignore_memory=ignore_memory)
-    return load_model(path)
+    return load_model(_prepared(path, notes, n_tokens, ignore_memory=ignore_memory))
 
 
 def open_drafter(name: str | None, tokenizer: Tokenizer, notes: Notes, *, ignore_memory: bool) -> Drafter | None:
@@ -105,17 +103,18 @@ def open_drafter(name: str | None, tokenizer: Tokenizer, notes: Notes, *, ignore
     return DraftModel(model)
 
 
-def _prepare(path: Path, notes: Notes, n_tokens: int, *, ignore_memory: bool) -> None:
-    """Compare the memory needed with the memory available; print remarks on it, the model and the kernels."""
-    folder = ModelFolder(path)
-    needed, available = memory_needed(folder, n_tokens), available_memory()
+def _prepared(path: Path, notes: Notes, n_tokens: int, *, ignore_memory: bool) -> Inspected:
+    """Return the inspected folder. Compare the memory needed with what is available; say what a user should know."""
+    inspected = inspect_model(ModelFolder(path))
+    needed, available = memory_needed(inspected, n_tokens), available_memory()
     if available is not None and needed > 0.9 * available:
         text = f"the model needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available"
         if needed > available and not ignore_memory:
             raise ModelError(f"{text}; convert it to fewer bits, or add --ignore-memory")
         notes.say(text)
-    for said in remarks(folder):
+    for said in remarks(inspected):
         notes.say(said)
     if (remark := kernels.note()) and not notes.quiet and first_time("slow-kernels"):
         notes.say(f"{remark} (shown once; 'mistral-mlx info' names the kernels)")
     mx.set_cache_limit(BUFFER_CACHE_BYTES)
+    return inspected

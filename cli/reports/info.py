@@ -22,8 +22,8 @@ from mistral_mlx.tokenizer.choose import Tokenizer, load_tokenizer
 
 def describe(path: Path) -> dict[str, object]:
     """Return the facts about the model folder at `path` by name; sizes are in bytes."""
-    folder = ModelFolder(path)
-    args, entries = inspect_model(folder)
+    inspected = inspect_model(ModelFolder(path))
+    args, entries = inspected.args, inspected.entries
     tied = "lm_head.weight" not in entries
     sizes = {name: math.prod(shape) for name, shape in expected_shapes(args).items() if name in entries}
     parameters = sum(sizes.values())
@@ -57,11 +57,11 @@ def describe(path: Path) -> dict[str, object]:
         "context": at_limit,
         "kv_bytes_at_window": cache_nbytes(args, max(windows), itemsize=itemsize) if windows else None,
         "kv_bytes_at_context": cache_nbytes(args, at_limit, itemsize=itemsize),
-        "memory_needed": memory_needed(folder, CHAT_TOKENS),
+        "memory_needed": memory_needed(inspected, CHAT_TOKENS),
         "memory_available": available_memory(),
-        "tokenizer": _tokenizer(folder),
+        "tokenizer": _tokenizer(inspected.folder),
         "kernels": kernels.names(),
-        "remarks": remarks(folder),
+        "remarks": remarks(inspected),
     }
 
 

@@ -18,9 +18,10 @@ def describe(name: str, path: Path) -> dict[str, object]:
     """Return the facts in the headers of the folder; "error" is one of them if it is unusable."""
     record: dict[str, object] = {"name": name, "path": str(path)}
     try:
-        args, entries = inspect_model(ModelFolder(path))
+        inspected = inspect_model(ModelFolder(path))
     except ModelError as error:
         return record | {"error": str(error)}
+    args, entries = inspected.args, inspected.entries
     nbytes = sum(entry.nbytes for entry in entries.values())
     parameters = sum(math.prod(shape) for key, shape in expected_shapes(args).items() if key in entries)
     windows = {window for window in args.sliding_window if window is not None}

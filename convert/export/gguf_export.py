@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -118,7 +118,8 @@ def export_gguf(
         raise OptionError(f"outtype is {shown(outtype)}; {', '.join(OUTTYPES)} are expected")
     place = check_file_target(target, Path(model), overwrite=overwrite)
     folder = ModelFolder(model)
-    args, entries = inspect_model(folder)
+    inspected = inspect_model(folder)
+    args, entries = inspected.args, inspected.entries
     notes: list[str] = []
     vocabulary = vocabulary_metadata(folder, args, notes)
     steps = [_step(tensor, args, outtype) for tensor in _tensors(entries, args)]
@@ -142,7 +143,7 @@ def export_gguf(
     )
 
 
-def _tensors(entries: dict[str, TensorEntry], args: ModelArgs) -> Iterator[SourceTensor]:
+def _tensors(entries: Mapping[str, TensorEntry], args: ModelArgs) -> Iterator[SourceTensor]:
     """Yield the tensors of the model in its own order."""
     for name, shape in expected_shapes(args).items():
         path = name.removesuffix(".weight")

@@ -5,8 +5,8 @@ if its ``scales`` are in the files, and only then. On a CPU the float modes are 
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -35,28 +35,38 @@ IGNORED_SUFFIXES = (".rotary_emb.inv_freq",)  # old exports store what is comput
 StrPath = str | os.PathLike[str]
 
 
-def load(path: StrPath) -> tuple[Mistral, Tokenizer]:
-    """Return the model in the folder at `path` and its tokenizer.
+@dataclass(frozen=True)
+class Inspected:
+    """A model folder whose config and headers were read and checked; no weight was read."""
+
+    folder: ModelFolder
+    args: ModelArgs
+    entries: Mapping[str, TensorEntry]  # under the model's names
+    left_out: Sequence[str]  # the parts beside the text model
+
+
+def load(path: StrPath | Inspected) -> tuple[Mistral, Tokenizer]:
+    """Return the model in the folder at `path`, which may have been inspected already, and its tokenizer.
 
     Raises ModelError (ConfigError, CheckpointError or TokenizerError) if one of them cannot be used.
     """
-    model = load_model(path)
-    tokenizer = load_tokenizer(path)
+    inspected = _inspected(path)
+    model, tokenizer = load_model(inspected), load_tokenizer(inspected.folder)
     if tokenizer.rows_needed() > model.args.vocab_size:
         raise TokenizerError(
-            f"the tokenizer in {shown(str(path))} has {tokenizer.vocab_size} tokens, the model only "
+            f"the tokenizer in {shown(str(inspected.folder.path))} has {tokenizer.vocab_size} tokens, the model only "
             f"{model.args.vocab_size}; they do not belong together"
         )
     return model, tokenizer
 
 
-def load_model(path: StrPath) -> Mistral:
-    """Return the model in the folder at `path`; no tokenizer is needed.
+def load_model(path: StrPath | Inspected) -> Mistral:
+    """Return the model in the folder at `path`, which may have been inspected already; no tokenizer is needed.
 
     Raises ModelError (ConfigError or CheckpointError) if the folder is missing, damaged or not supported.
     """
-    folder = ModelFolder(path)
-    args, entries = inspect_model(folder)
+    inspected = _inspected(path)
+    args, entries = inspected.args, inspected.entries
     model = Mistral(args, tied="lm_head.weight" not in entries)
     _quantize(model, entries)
     weights = joined(_held(_read(entries), args), expected_shapes(args))
@@ -67,12 +77,16 @@ def load_model(path: StrPath) -> Mistral:
     return model
 
 
-def inspect_model(folder: ModelFolder) -> tuple[ModelArgs, dict[str, TensorEntry]]:
-    """Return the hyper-parameters and the tensors of a folder under the model's names, checked, nothing read yet."""
-    args = read_args(folder)
-    entries = _named(find_tensors(folder))
+def inspect_model(folder: ModelFolder) -> Inspected:
+    """Return the hyper-parameters and the tensors of a folder, checked. Raises ConfigError or CheckpointError."""
+    args, found = read_args(folder), find_tensors(folder)
+    entries = _named(found)
     _check(entries, args)
-    return args, entries
+    return Inspected(folder, args, entries, parts_beside(found))
+
+
+def _inspected(path: StrPath | Inspected) -> Inspected:
+    return path if isinstance(path, Inspected) else inspect_model(ModelFolder(path))
 
 
 def stored_dtype(entries: Mapping[str, TensorEntry]) -> str:
@@ -86,17 +100,16 @@ def cache_itemsize(entries: Mapping[str, TensorEntry]) -> int:
     return kernels.cache_dtype(MLX_DTYPES[stored_dtype(entries)]).size
 
 
-def memory_needed(folder: ModelFolder, n_tokens: int) -> int:
-    """Return the bytes of the weights in `folder` and of a cache that has seen `n_tokens` tokens."""
-    args, entries = inspect_model(folder)
-    weights = sum(_held_nbytes(name, entry, args) for name, entry in entries.items())
-    return weights + cache_nbytes(args, n_tokens, itemsize=cache_itemsize(entries))
+def memory_needed(model: Inspected, n_tokens: int) -> int:
+    """Return the bytes of the weights of a model and of a cache that has seen `n_tokens` tokens."""
+    weights = sum(_held_nbytes(name, entry, model.args) for name, entry in model.entries.items())
+    return weights + cache_nbytes(model.args, n_tokens, itemsize=cache_itemsize(model.entries))
 
 
-def remarks(folder: ModelFolder) -> list[str]:
-    """Return what the user of the model in `folder` should know before it runs, in sentences without a full stop."""
-    said = list(known.remarks(read_args(folder)))
-    if parts := parts_beside(find_tensors(folder)):
+def remarks(model: Inspected) -> list[str]:
+    """Return what the user of a model should know before it runs, in sentences without a full stop."""
+    said, parts = list(known.remarks(model.args)), model.left_out
+    if parts:
         said.append(f"{' and '.join(parts)} {'is' if len(parts) == 1 else 'are'} left out: the text model runs alone")
     return said
 
@@ -176,7 +189,7 @@ def _packing(quantization: QuantizationArgs | None, path: str, shape: tuple[int,
     return packing
 
 
-def _quantize(model: Mistral, entries: dict[str, TensorEntry]) -> None:
+def _quantize(model: Mistral, entries: Mapping[str, TensorEntry]) -> None:
     """Replace each module whose scales are in the files by its packed form."""
     modules = dict(model.named_modules())
     quantization = model.args.quantization
@@ -215,7 +228,7 @@ def _held(weights: dict[str, mx.array], args: ModelArgs) -> dict[str, mx.array]:
     return weights
 
 
-def _read(entries: dict[str, TensorEntry]) -> dict[str, mx.array]:
+def _read(entries: Mapping[str, TensorEntry]) -> dict[str, mx.array]:
     """Return the tensors, nothing of them in memory yet; a file is opened once."""
     files: dict[Path, dict[str, TensorEntry]] = {}
     for name, entry in entries.items():

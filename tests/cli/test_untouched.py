@@ -1,5 +1,6 @@
 """What the program does not import, open or start."""
 
+import json
 import os
 import subprocess
 import sys
@@ -40,3 +41,23 @@ def test_completing_needs_no_network_no_compiler_no_shared_folder_and_no_heavy_l
     result = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, timeout=60, env=env)
     assert (result.returncode, result.stderr) == (0, "imported:\n")
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+COUNTING = """
+import collections, json, pathlib, sys
+opened = collections.Counter()
+sys.addaudithook(lambda event, args: event == "open" and opened.update([pathlib.Path(str(args[0])).name]))
+from mistral_mlx.cli.main import main
+try:
+    main()
+finally:
+    print(json.dumps(opened), file=sys.stderr)
+"""
+
+
+def test_completing_reads_each_file_of_the_model_once(folder):
+    command = [sys.executable, "-c", COUNTING, "complete", "-q", "-m", str(folder), "--max-tokens", "2", "Hello"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    opened = json.loads(result.stderr)
+    assert opened["config.json"] == opened["tokenizer.model"] == 1
+    assert opened["model.safetensors"] == 3  # the length of the header, the header, and the weights

@@ -95,11 +95,11 @@ def test_the_memory_counted_is_the_memory_held(tmp_path: Path, mode: str, bits: 
     convert(write_folder(tmp_path / "source"), target, mode=mode, dtype="bfloat16")
     model = load_model(target)
     held = sum(part.nbytes for _, part in tree_flatten(model.parameters()))
-    _, entries = inspect_model(ModelFolder(target))
-    norms = sum(entry.nbytes for name, entry in entries.items() if "norm" in name)
+    inspected = inspect_model(ModelFolder(target))
+    norms = sum(entry.nbytes for name, entry in inspected.entries.items() if "norm" in name)
     packed = sum(w.size for name, w in random_weights(CONFIG).items() if "norm" not in name)
     assert held == packed * HELD_BITS[mode] // 8 + norms
-    assert memory_needed(ModelFolder(target), 0) == held
+    assert memory_needed(inspected, 0) == held
 
 
 @pytest.mark.usefixtures("exact_products")

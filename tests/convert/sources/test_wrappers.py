@@ -18,7 +18,7 @@ from mistral_mlx.convert.sources.open import open_source
 from mistral_mlx.errors import CheckpointError, ConfigError
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.model.args import ModelArgs, expected_shapes
-from mistral_mlx.model.loading import load_model, remarks
+from mistral_mlx.model.loading import inspect_model, load_model, remarks
 
 MADE = json.loads((Path(__file__).parents[2] / "oracles" / "transformers_logits.json").read_text())
 TEXT = {key: value for key, value in CONFIG.items() if key not in ("architectures", "torch_dtype")}
@@ -69,8 +69,8 @@ def test_the_folder_itself_is_the_same_model(tmp_path: Path, layout: str) -> Non
 
 @pytest.mark.parametrize("layout", NAMES)
 def test_what_is_left_out_when_the_folder_runs_is_named(tmp_path: Path, layout: str) -> None:
-    assert remarks(ModelFolder(wrapped(tmp_path / "wrapped", layout))) == [LEFT_OUT]
-    assert remarks(ModelFolder(write_folder(tmp_path / "alone"))) == []
+    assert remarks(inspect_model(ModelFolder(wrapped(tmp_path / "wrapped", layout)))) == [LEFT_OUT]
+    assert remarks(inspect_model(ModelFolder(write_folder(tmp_path / "alone")))) == []
 
 
 def test_commands_say_once_what_is_left_out(tmp_path: Path) -> None:
