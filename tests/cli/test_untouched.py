@@ -61,3 +61,10 @@ def test_completing_reads_each_file_of_the_model_once(folder):
     opened = json.loads(result.stderr)
     assert opened["config.json"] == opened["tokenizer.model"] == 1
     assert opened["model.safetensors"] == 3  # the length of the header, the header, and the weights
+
+
+def test_the_end_of_the_program_looks_for_no_unused_cycles():
+    code = f"import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n{PROGRAM[2]}"
+    for args, status in (["--help"], 0), (["complete", "-m", "./none", "x"], 3):
+        result = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=60)
+        assert (result.returncode, result.stdout.splitlines()[-1]) == (status, "True")
