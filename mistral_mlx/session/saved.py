@@ -7,15 +7,13 @@ is missing, too large to be saved, or from other kernels, the next answer needs 
 
 import datetime
 import json
-import os
 import re
 import secrets
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from mistral_mlx.errors import OptionError, SessionError, shown
 from mistral_mlx.files.json import parse_json
@@ -27,6 +25,7 @@ from .saved_cache import computed_by, read_cache, saved_nbytes, write_cache
 from .saved_messages import checked_ids, checked_messages, checked_system, checked_text, damaged
 from .session import Session
 from .turns import count_turns
+from .whole_files import is_stale_partial, new_file, partial_path, sync_folder
 
 FORMAT, VERSION = "mistral-mlx session", 1
 SUFFIX = ".json"
@@ -34,7 +33,6 @@ MAX_CACHE_BYTES = 256 * 1024 * 1024  # written anew with each turn
 MAX_JSON_BYTES = 64 * 1024 * 1024
 MAX_JSON_ITEMS = 1 << 22
 YEARS = range(1971, 9999)  # which any time zone can show
-STALE_SECONDS = 60  # a file of a few kilobytes is written in less
 NAMES = {"model": "model", "tokenizer": "tokenizer", "template": "chat template"}
 
 
@@ -73,13 +71,13 @@ def save(
     `Session.retry` answers it. Raises SessionError if the file cannot be written; the old file is unchanged then.
     """
     cache_id = secrets.token_hex(8)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    partial = partial_path(path)
     try:
         cache = _save_cache(session, path, cache_id, max_cache_bytes)
-        with _new_file(partial) as file:
+        with new_file(partial) as file:
             file.write(json.dumps(_document(session, settings, cache), allow_nan=False).encode())
         partial.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException as error:
         for left in (partial, _cache_path(path, cache_id)):
             with suppress(OSError):
@@ -178,7 +176,7 @@ def _save_cache(session: Session, path: Path, cache_id: str, max_nbytes: int) ->
     """Write the cache unless it is too large, and return its entry for the document."""
     if session.is_answering or not session.ids or saved_nbytes(session.cache) > max_nbytes:
         return None
-    with _new_file(_cache_path(path, cache_id)) as file:
+    with new_file(_cache_path(path, cache_id)) as file:
         crc = write_cache(file, session.cache, session.ids)
     return {"id": cache_id, "crc32": crc, "computed_by": computed_by(), "ids": session.ids}
 
@@ -187,38 +185,13 @@ def _cache_path(path: Path, cache_id: str) -> Path:
     return path.with_name(f"{path.name}.{cache_id}.safetensors")
 
 
-@contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new file; sync it to the disk at the end, or remove it after an error."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        with suppress(OSError):
-            path.unlink()
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _tidy(path: Path, *, keep: str | None) -> None:
     """Remove the caches of `path` except that with the id `keep`, and partial files of killed processes."""
     ours = re.compile(re.escape(path.name) + r"\.([0-9a-f]{16})\.safetensors", re.ASCII)
-    partial = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{16}\.partial", re.ASCII)
     with suppress(OSError):
         for other in path.parent.iterdir():
             match = ours.fullmatch(other.name)
-            is_left = partial.fullmatch(other.name) and time.time() - other.stat().st_mtime > STALE_SECONDS
-            if is_left or (match and match[1] != keep):
+            if is_stale_partial(other, path.name) or (match and match[1] != keep):
                 other.unlink()
 
 

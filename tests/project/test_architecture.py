@@ -22,7 +22,8 @@ ORDER = {
     "mistral_mlx.sampling": "__init__ knobs options filters penalties dry logprobs device sampler",
     "mistral_mlx.generation": "__init__ limits snapshots ahead stop channels drafts timeline draft_model lazy decode "
     "response answer stream together",
-    "mistral_mlx.session": "__init__ turns context_use fingerprint session saved_cache saved_messages saved",
+    "mistral_mlx.session": "__init__ turns whole_files context_use fingerprint session saved_cache "
+    "saved_messages saved",
     "mistral_mlx.measure": "__init__ benchmark scores evaluation",
     "mistral_mlx.convert": "files storage sources plan report rounding write verify export run __init__",
     "mistral_mlx.convert.files": "__init__ pipeline staging safetensors_writer",
