@@ -33,6 +33,7 @@ class AnswerOptions:
     fork: bool = False  # decode on a fork, so that the timeline ends with the prompt and can be decoded again
     draft: int = MAX_DRAFT  # tokens guessed at most, to be read together; 0: none
     drafter: Drafter | None = None  # what guesses; None: the text so far
+    snapshot_at: int = 0  # of the prompt: a position to come back to, with a snapshot if it needs one
     prefill_step_size: int | None = None  # tokens; None: as suits the device
     progress: Progress | None = None  # of reading the prompt
 
@@ -132,7 +133,9 @@ def _read(timeline: Timeline, ids: Sequence[int], options: AnswerOptions) -> Met
         timeline.keep_snapshot(ids, len(ids) + options.max_tokens)
     meter = Meter(prompt_tokens=timeline.position + len(rest), cached_tokens=timeline.position)
     if rest:
-        timeline.extend(rest, options.progress, step_size=options.prefill_step_size)
+        place = options.snapshot_at
+        place = 0 if timeline.keeps(place, len(ids) + options.max_tokens) else place
+        timeline.extend(rest, options.progress, step_size=options.prefill_step_size, snapshot_at=place)
     elif options.progress is not None:
         options.progress(READING, 0, 0)
     return meter

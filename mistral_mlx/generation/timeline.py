@@ -7,6 +7,7 @@ back a few tokens only, because older keys were overwritten; a snapshot from bef
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import pairwise
 
 import mlx.core as mx
 
@@ -74,21 +75,32 @@ class Timeline:
         """Whether the window of a layer has left the first token behind."""
         return any(layer.wrapped for layer in self._layers)
 
-    def extend(self, ids: Sequence[int], progress: Progress | None = None, *, step_size: int | None = None) -> None:
-        """Evaluate the prompt `ids` and keep the logits after the last one.
+    def extend(
+        self,
+        ids: Sequence[int],
+        progress: Progress | None = None,
+        *,
+        step_size: int | None = None,
+        snapshot_at: int = 0,
+    ) -> None:
+        """Evaluate the prompt `ids` and keep the logits after the last one, and a snapshot at position `snapshot_at`.
 
         Raises OptionError for invalid ids, ContextError if they do not fit.
         """
-        for hidden in self.feed(ids, progress, step_size=step_size):
+        for hidden in self.feed(ids, progress, step_size=step_size, cut=snapshot_at - self.position):
             last = hidden[:, -1:]  # [1, 1, D]: only the last position pays for the head
+            if self.position == snapshot_at:
+                self.snapshots.add(self.ids, self.layers)
         with self.emptied_by_errors():
             self.logits = self.model.logits(last)[0, -1]
             mx.eval(self.logits)
 
     def feed(
-        self, ids: Sequence[int], progress: Progress | None = None, *, step_size: int | None = None
+        self, ids: Sequence[int], progress: Progress | None = None, *, step_size: int | None = None, cut: int = 0
     ) -> Iterator[mx.array]:
         """Yield the hidden states ``[1, S, D]`` of the prompt `ids`, one slice of `step_size` ids after the other.
+
+        One slice ends after `cut` ids, if `cut` is a place between two of them.
 
         `progress` is called with strictly increasing counts from 0 to ``len(ids)``: before and after each slice, and
         on a CPU after each transformer block. It may raise an exception to stop.
@@ -103,9 +115,10 @@ class Timeline:
         if step_size < 1:
             raise OptionError(f"prefill_step_size is {step_size}; it must be at least 1")
         report = Report(progress, READING, len(ids))
-        for start in range(0, len(ids), step_size):
+        ends = sorted({*range(step_size, len(ids), step_size), *([cut] if 0 < cut < len(ids) else []), len(ids)})
+        for start, end in pairwise([0, *ends]):
             report(start)
-            part = ids[start : start + step_size]
+            part = ids[start:end]
             on_block = partial(report.share, start, len(part), self.model.args.n_layers)
             yield self._evaluate(part, partial(self._hidden_of, part, on_block))
         report(len(ids))
@@ -168,13 +181,17 @@ class Timeline:
             self._forget()
             raise
 
+    def keeps(self, n: int, n_next: int) -> bool:
+        """Whether it can go back to `n` tokens once it has seen `n_next`, without a snapshot."""
+        return all(layer.keeps(n, n_next) for layer in self._layers)
+
     def keep_snapshot(self, ids: Sequence[int], n_next: int) -> None:
         """Keep a snapshot of the present state if `ids` and more, `n_next` tokens in all, may overwrite a part of it.
 
         Snapshots of other texts than `ids` are dropped.
         """
         self.snapshots.keep_prefixes_of(ids)
-        if self.ids and not all(layer.keeps(layer.offset, n_next) for layer in self.layers):
+        if self.ids and not self.keeps(self.position, n_next):
             self.snapshots.add(self.ids, self.layers)
 
     def fork(self) -> "Timeline":

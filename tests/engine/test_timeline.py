@@ -136,3 +136,16 @@ def test_a_timeline_that_holds_the_whole_prompt_reports_an_empty_reading():
     for _ in range(2):
         list(stream(timeline, LetterTokenizer(), PROMPT[:1], options))
     assert told == [("reading the prompt", 0, 1), ("reading the prompt", 1, 1), ("reading the prompt", 0, 0)]
+
+
+def test_a_prompt_has_a_snapshot_at_the_place_that_was_asked_for():
+    timeline = Timeline(tiny_model(sliding_window=8)[0], max_snapshot_bytes=1 << 30)
+    ids, counts = [6 + i % 58 for i in range(300)], []
+    timeline.extend(ids[:10])
+    timeline.extend(ids[10:], lambda what, done, total: counts.append(done), step_size=64, snapshot_at=110)
+    assert [len(snapshot.ids) for snapshot in timeline.snapshots.kept] == [110]
+    assert {0, 64, 100, 128, 192, 256, 290} <= set(counts) and counts == sorted(counts)
+    cold = Timeline(timeline.model)
+    cold.extend(ids)
+    assert timeline.logits.tolist() == pytest.approx(cold.logits.tolist(), abs=1e-3)
+    assert timeline.rewind([*ids[:110], 7]) == 110
