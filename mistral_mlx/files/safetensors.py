@@ -107,17 +107,36 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     dtype and shape, or the file is shorter or longer than the header says.
     """
     length, size = _header_nbytes(path), path.stat().st_size
+    header = _header(path, length)
+    header.pop("__metadata__", None)
+    entries = [_entry(path, name, value, 8 + length) for name, value in header.items()]
+    _check_layout(path, entries, 8 + length, size)
+    return {entry.name: entry for entry in entries}
+
+
+def read_metadata(path: Path, *, max_nbytes: int = MAX_HEADER_BYTES) -> dict[str, str]:
+    """Return the metadata of the safetensors file at `path`, whose header has at most `max_nbytes`.
+
+    Raises CheckpointError if the header is not well formed. Its tensors are not looked at.
+    """
+    length = _header_nbytes(path)
+    if length > max_nbytes:
+        raise CheckpointError(f"the header of {shown(path.name)} has {length} bytes; the limit is {max_nbytes}")
+    metadata = _header(path, length).get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError(f"the metadata of {shown(path.name)} are not texts")
+    return metadata
+
+
+def _header(path: Path, length: int) -> dict[str, object]:
+    """Return the JSON object in the header, which has `length` bytes."""
     with path.open("rb") as file:
         raw = file.read(8 + length)[8:]
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise CheckpointError(f"the header of {shown(path.name)} is not UTF-8") from error
-    header = parse_json(text, name=f"the header of {path.name}", error=CheckpointError)
-    header.pop("__metadata__", None)
-    entries = [_entry(path, name, value, 8 + length) for name, value in header.items()]
-    _check_layout(path, entries, 8 + length, size)
-    return {entry.name: entry for entry in entries}
+    return parse_json(text, name=f"the header of {path.name}", error=CheckpointError)
 
 
 def _header_nbytes(path: Path) -> int:

@@ -41,7 +41,7 @@ def fingerprints(model: Mistral, tokenizer: Tokenizer, template: str | None) -> 
         version = "none"
     version = "v7" if version in ("v11", "v13") else version  # alike without tools; earlier versions saved v7
     return Fingerprints(
-        model=_model(model),
+        model=model_fingerprint(model),
         tokenizer=_tokenizer(tokenizer),
         template=_sha256(json.dumps([version, tokenizer.chat_template if version is None else None]).encode()),
     )
@@ -52,7 +52,8 @@ def have_same_tokens(a: Tokenizer, b: Tokenizer) -> bool:
     return _tokenizer(a) == _tokenizer(b)
 
 
-def _model(model: Mistral) -> str:
+def model_fingerprint(model: Mistral) -> str:
+    """Return the fingerprint of a model alone, a hexadecimal SHA-256 digest."""
     tensors: list[tuple[str, mx.array]] = sorted(dict(tree_flatten(model.parameters())).items())
     shapes = [(name, str(tensor.dtype), tensor.shape) for name, tensor in tensors]
     args = dataclasses.asdict(model.args)

@@ -6,7 +6,7 @@ positions each layer had written: a ring that went back a few tokens has overwri
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,10 +35,16 @@ def computed_by() -> str:
     return f"{kernels.names().partition(',')[0]}, {'exact' if kernels.exact() else 'rotated'}"
 
 
-def write_cache(file: BinaryIO, layers: Sequence[RollingBufferCache], ids: Sequence[int]) -> int:
-    """Write the slots in use, and return the CRC-32 of the file and of the token ids `ids` in the cache."""
+def write_cache(
+    file: BinaryIO, layers: Sequence[RollingBufferCache], ids: Sequence[int], more: Mapping[str, str] | None = None
+) -> int:
+    """Write the slots in use, and return the CRC-32 of the file and of the token ids `ids` in the cache.
+
+    `more` are metadata of the caller's.
+    """
     tensors = {f"{i}.{part}": _in_use(layer, part) for i, layer in enumerate(layers) for part in PARTS}
-    metadata = {"layout": LAYOUT, "reserved": json.dumps([layer.reserved for layer in layers])}
+    reserved = json.dumps([layer.reserved for layer in layers])
+    metadata = {**(more or {}), "layout": LAYOUT, "reserved": reserved}
     header = header_bytes(
         {name: (DTYPE_NAMES[tensor.dtype], tensor.shape) for name, tensor in tensors.items()}, metadata
     )
@@ -77,16 +83,18 @@ def read_cache(path: Path, args: ModelArgs, ids: Sequence[int], crc: int) -> lis
         raise SessionError(f"{shown(path.name)} does not hold the cache of this model; {_remedy(path)}")
     if not dtypes <= set(MLX_DTYPES):
         return None
-    for i, (layer, reserved) in enumerate(zip(layers, _reserved(metadata, path, layers, offset), strict=True)):
+    for i, (layer, reserved) in enumerate(zip(layers, checked_reserved(metadata, path, layers, offset), strict=True)):
         layer.restore(arrays[f"{i}.keys"], arrays[f"{i}.values"], offset, reserved)
     return layers
 
 
-def _reserved(metadata: dict[str, str], path: Path, layers: Sequence[RollingBufferCache], offset: int) -> list[int]:
-    """Return how many positions each layer had written. Raises SessionError if that cannot be."""
+def checked_reserved(
+    metadata: Mapping[str, str], path: Path, layers: Sequence[RollingBufferCache], offset: int
+) -> list[int]:
+    """Return how many positions each of the `layers` had written. Raises SessionError if that cannot be."""
     try:
         numbers = json.loads(metadata.get("reserved", ""))
-    except ValueError:
+    except (ValueError, RecursionError):
         numbers = None
     if (
         not isinstance(numbers, list)

@@ -1,6 +1,7 @@
-"""Cases for chat templates and for saved sessions."""
+"""Cases for chat templates, for saved sessions and for kept prompts."""
 
 import json
+import zlib
 from pathlib import Path
 from random import Random
 
@@ -10,10 +11,14 @@ from helpers.tiny_folder import write_tiny_folder
 from helpers.tokenizer_files import CHATML
 
 from mistral_mlx.cli.chat.settings import ChatOptions
+from mistral_mlx.errors import SessionError
 from mistral_mlx.generation.answer import AnswerOptions
+from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.model.loading import load
 from mistral_mlx.prompt.template import render_chat
 from mistral_mlx.session import saved as saved_session
+from mistral_mlx.session.kept import KeptPrompts
+from mistral_mlx.session.kept_entry import read_entry
 from mistral_mlx.session.session import Session
 
 
@@ -78,3 +83,43 @@ class Saved(Reader):
         session, settings = saved_session.load(self.file, *self.model)
         ChatOptions().restored(settings, given=frozenset()).sampler()
         assert session.system is None or isinstance(session.system, str)
+
+
+class Kept(Reader):
+    """A kept prompt, mostly with the checksum of what it became."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self.model = load(write_tiny_folder(place / "model"))[0]
+        self.ids = [5 + i % 20 for i in range(90)]
+        self.said = list[str]()
+        self.store = KeptPrompts(place / "kept", 10**9, self.said.append)
+        timeline = Timeline(self.model)
+        timeline.extend(self.ids)
+        assert self.store.keep(timeline, 80)
+        (path,) = self.store.folder.iterdir()
+        raw, self.stem = path.read_bytes(), path.name[:34]
+        length = int.from_bytes(raw[:8], "little")
+        self.header, self.data = json.loads(raw[8 : 8 + length]), raw[8 + length :]
+        self.entry_ids = read_entry(path).ids
+
+    def __call__(self, rng: Random) -> None:
+        header = self.header
+        if rng.random() < 0.5:
+            header = mutated(header, rng)
+        elif rng.random() < 0.8:
+            header = {**header, "__metadata__": mutated(header["__metadata__"], rng)}
+        text = dumped(header, rng)
+        raw = len(text).to_bytes(8, "little") + text + self.data
+        raw = damaged(raw, rng) if rng.random() < 0.2 else raw
+        crc = zlib.crc32(json.dumps(self.entry_ids).encode(), zlib.crc32(raw))
+        self.store.clear()
+        (self.store.folder / f"{self.stem}{crc:08x}.safetensors").write_bytes(raw)
+        self.said.clear()
+        timeline = Timeline(self.model)
+        self.store.found()
+        n = self.store.take_up(timeline, self.ids)
+        assert n in (0, 80) and timeline.ids == self.ids[:n] and all("\n" not in remark for remark in self.said)
+        if not n:
+            raise SessionError("; ".join(self.said))  # as a reader refuses a case
+        timeline.extend(self.ids[n:])

@@ -4,7 +4,7 @@ A reader is a class whose instances are called with the generator. It may raise 
 else. It asserts what the rest of the program expects of a case that is accepted.
 """
 
-from fuzz.conversations import Saved, Template
+from fuzz.conversations import Kept, Saved, Template
 from fuzz.gguf_files import GGUF
 from fuzz.model_folders import Config, Folder, Header, Index, Model
 from fuzz.native_calls import Kernels
@@ -22,6 +22,7 @@ READERS: dict[str, type[Reader]] = {
     "tokenizer.model": Sentencepiece,
     "template": Template,
     "session": Saved,
+    "kept": Kept,
     "folder": Folder,
     "model": Model,
     "kernels": Kernels,

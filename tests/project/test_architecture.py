@@ -23,7 +23,7 @@ ORDER = {
     "mistral_mlx.generation": "__init__ limits snapshots ahead stop channels drafts timeline draft_model lazy decode "
     "response answer stream together",
     "mistral_mlx.session": "__init__ turns whole_files context_use fingerprint session saved_cache "
-    "saved_messages saved",
+    "saved_messages saved kept_entry kept",
     "mistral_mlx.measure": "__init__ benchmark scores evaluation",
     "mistral_mlx.convert": "files storage sources plan report rounding write verify export run __init__",
     "mistral_mlx.convert.files": "__init__ pipeline staging safetensors_writer",
