@@ -16,6 +16,7 @@ from mistral_mlx.version import __version__
 from .commands import (
     batch,
     bench,
+    cache,
     chat,
     complete,
     completion,
@@ -110,6 +111,7 @@ def common(
 app.command(epilog=complete.EXAMPLES)(complete.complete)
 app.command()(batch.batch)
 app.add_typer(templates.app, name="templates")
+app.add_typer(cache.app, name="cache")
 app.command(epilog=chat.EXAMPLES)(chat.chat)
 app.command(epilog=convert.EXAMPLES)(convert.convert)
 app.command(epilog=export.EXAMPLES)(export.export)

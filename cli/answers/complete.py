@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -28,10 +29,14 @@ from mistral_mlx.sampling.options import MAX_SEED, SamplingOptions
 from mistral_mlx.sampling.sampler import Sampler
 from mistral_mlx.tokenizer.choose import Tokenizer
 
+from .beginning import Beginning
 from .code_block import FirstCodeBlock
 from .output import Answer, JsonlOutput, JsonOutput, Output, TextOutput, spelled_logprobs
 from .prompt import Prompt
 from .remarks import statistics, untrained_position
+
+if TYPE_CHECKING:
+    from mistral_mlx.session.kept import KeptPrompts
 
 MAX_SAMPLES = 1000
 ENDINGS = {
@@ -62,6 +67,8 @@ class Job:
     draft: int = MAX_DRAFT
     drafter: Drafter | None = None  # what drafts; None: the text so far
     n_parallel: int = 0  # answers at a time; 0: as the memory has room
+    other: Prompt | None = None  # the same prompt as another call may ask it; what both begin with is kept
+    kept: "Callable[[], KeptPrompts] | None" = None  # None: neither taken up nor kept
 
     def __post_init__(self) -> None:
         if self.as_json and self.as_jsonl:
@@ -76,8 +83,11 @@ class Job:
 
     def with_system(self, meaning: Callable[[str], SystemContent | None]) -> "Job":
         """Return this job with the system prompt that `meaning` makes of its text."""
-        system = self.prompt.system
-        return replace(self, prompt=replace(self.prompt, system=meaning(system))) if isinstance(system, str) else self
+
+        def meant(prompt: Prompt) -> Prompt:
+            return replace(prompt, system=meaning(prompt.system)) if isinstance(prompt.system, str) else prompt
+
+        return replace(self, prompt=meant(self.prompt), other=None if self.other is None else meant(self.other))
 
     def output(self, *, quiet: bool) -> Output:
         """Return what writes the answers; `quiet` writes no reasoning."""
@@ -106,8 +116,12 @@ def run(job: Job, model: Mistral, tokenizer: Tokenizer, notes: Notes) -> None:
     """
     output, answers = job.output(quiet=notes.quiet), list[Answer]()
     interrupted: Interrupted | None = None
+    ids = job.prompt.encode(tokenizer)
+    check_prompt(ids, model.args)
+    other = job.other
+    beginning = Beginning(Timeline(model), ids, job.kept, lambda: other.encode(tokenizer) if other else ())
     with notes.progress("tokens") as bar:
-        for stream in _streams(job, model, tokenizer, notes, bar):
+        for stream in _streams(job, beginning, tokenizer, notes, bar):
             answers.append(_new_answer(job, len(answers)))
             try:
                 _follow(job, stream, tokenizer, answers[-1], output)
@@ -115,20 +129,20 @@ def run(job: Job, model: Mistral, tokenizer: Tokenizer, notes: Notes) -> None:
                 interrupted, answers[-1].finish_reason = signal, "interrupt"
                 bar.hide()
             _end(job, answers[-1], output, tokenizer)
-            _remark(job, answers[-1], model.args.max_position_embeddings, notes)
+            _remark(job, answers[-1], model.args.max_position_embeddings, beginning.n_taken, notes)
             if interrupted:
                 break
     output.close()
     if interrupted:
         raise typer.Exit(interrupted.status)
+    beginning.keep(job.name)
     _judge(job, answers, notes)
 
 
 def _streams(
-    job: Job, model: Mistral, tokenizer: Tokenizer, notes: Notes, bar: Bar
+    job: Job, beginning: Beginning, tokenizer: Tokenizer, notes: Notes, bar: Bar
 ) -> Iterator[Iterator[GenerationResponse]]:
-    ids, continues = job.prompt.encode(tokenizer), job.prompt.continues(tokenizer)
-    check_prompt(ids, model.args)
+    continues = job.prompt.continues(tokenizer)
     if continues and not (job.prompt.raw or job.prompt.suffix is not None):
         notes.say("this model has no chat format: the text is continued as it is (--raw says so on purpose)")
     options = AnswerOptions(
@@ -142,10 +156,11 @@ def _streams(
         fork=len(job.samplers) > 1,
         draft=job.draft,
         drafter=job.drafter,
+        snapshot_at=beginning.n_kept,
     )
-    timeline = Timeline(model)
+    timeline, ids = beginning.timeline, beginning.ids
     each = [replace(options, sampler=sampler) for sampler in job.samplers]
-    n = n_parallel(job.n_parallel, model, len(ids) + job.max_tokens)
+    n = n_parallel(job.n_parallel, timeline.model, len(ids) + job.max_tokens)
     return iter(Together((partial(stream, timeline, tokenizer, ids, one) for one in each), n))
 
 
@@ -192,7 +207,7 @@ def _end(job: Job, answer: Answer, output: Output, tokenizer: Tokenizer) -> None
     output.end(answer)
 
 
-def _remark(job: Job, answer: Answer, n_trained: int, notes: Notes) -> None:
+def _remark(job: Job, answer: Answer, n_trained: int, n_from_disk: int, notes: Notes) -> None:
     """Write why the answer ended early, that it is past the trained positions, and the statistics."""
     last = answer.last
     n_answered, n_tokens = (last.generation_tokens, last.prompt_tokens + last.generation_tokens) if last else (0, 0)
@@ -201,7 +216,7 @@ def _remark(job: Job, answer: Answer, n_trained: int, notes: Notes) -> None:
     if n_tokens > n_trained:
         notes.say(untrained_position(n_tokens, n_trained))
     if job.stats and last:
-        figures = statistics(last, answer.sampler.seed, answer.finish_reason)
+        figures = statistics(last, answer.sampler.seed, answer.finish_reason, n_from_disk)
         notes.always(f"{figures}, {answer.start_ttft_s:.2f} s after the program's start")
 
 

@@ -87,10 +87,10 @@ class Prompt:
         return [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in calls] if calls else None
 
 
-def join_prompt(
+def prompt_parts(
     argument: str | None, prompt_file: Path | None = None, files: Sequence[Path] = (), *, alone: bool | None = None
-) -> str:
-    """Return stdin, the named files, the prompt file and the argument, blank lines between.
+) -> list[str]:
+    """Return the texts of stdin, the named files, the prompt file and the argument, those that are not empty.
 
     One line feed at the end of the input or of a file is not part of the prompt; nothing else is changed. `alone` says
     that standard input is the only possible source; then a terminal is read, too.
@@ -102,7 +102,26 @@ def join_prompt(
     parts += [f"--- File: {path.name} ---\n{_text(read_file(path, 'file'), str(path))}" for path in files]
     if prompt_file is not None and str(prompt_file) != "-":  # standard input is read anyway
         parts.append(_text(read_file(prompt_file, "prompt file"), str(prompt_file)))
-    return JOINED.join(part for part in [*parts, argument or ""] if part)
+    return [part for part in [*parts, argument or ""] if part]
+
+
+def other_parts(parts: Sequence[str]) -> list[str]:
+    """Return the parts of a prompt with another text in the last place, which is what changes from call to call."""
+    return [*parts[:-1], _other(parts[-1])] if parts else []
+
+
+def other_messages(messages: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """Return messages with another text in the last one of the user; they need not be valid."""
+    places = [i for i, message in enumerate(messages) if isinstance(message, dict) and message.get("role") == "user"]
+    others = list(messages)
+    for place in places[-1:]:
+        others[place] = {**others[place], "content": _other(str(others[place].get("content")))}
+    return others
+
+
+def _other(text: str) -> str:
+    """Return a text that begins with another character."""
+    return "1" if text.startswith("0") else "0"
 
 
 def read_list(source: str, option: str) -> list[Any]:

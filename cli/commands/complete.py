@@ -101,6 +101,8 @@ def complete(
     ] = False,
     stats: shared.Stats = False,
     quiet: shared.Quiet = False,
+    cache: shared.Cache = True,
+    cache_limit: shared.CacheLimit = shared.CACHE_LIMIT,
     device: shared.Device = "auto",
     threads: shared.Threads = 0,
     draft: shared.Draft = shared.DRAFT,
@@ -116,8 +118,9 @@ def complete(
     between them.
     """
     from mistral_mlx.cli.answers import complete as command
-    from mistral_mlx.cli.answers.prompt import Prompt, join_prompt, read_list
+    from mistral_mlx.cli.answers.prompt import JOINED, Prompt, other_messages, other_parts, prompt_parts, read_list
     from mistral_mlx.cli.answers.prompt_templates import load_template, parse_variables
+    from mistral_mlx.cli.models.kept import kept_prompts
     from mistral_mlx.cli.models.opening import open_drafter, open_model, use_machine
     from mistral_mlx.prompt.official import system_of
 
@@ -130,11 +133,11 @@ def complete(
     alone = not (prompt or prompt_file or file or fim_prefix is not None or (chosen and not chosen.takes_input))
     if messages is not None and (not alone or chosen or is_infill):
         raise OptionError("--messages is the whole prompt; leave out the other, or --messages")
-    text = "" if messages is not None else join_prompt(prompt, prompt_file, file or (), alone=alone)
-    if fim_prefix is not None and text:
+    parts = [] if messages is not None else prompt_parts(prompt, prompt_file, file or (), alone=alone)
+    if fim_prefix is not None and parts:
         raise OptionError("--fim-prefix is the prompt; leave out the other, or --fim-prefix")
-    asked = Prompt(
-        text=text if fim_prefix is None else fim_prefix,
+    parts = parts if fim_prefix is None else [fim_prefix]
+    frame = Prompt(
         system=system,
         template=template,
         raw=raw,
@@ -142,13 +145,18 @@ def complete(
         suffix=(fim_suffix or "") if is_infill else None,
         tools=[] if tools is None else read_list(tools, "--tools"),
         reasoning_effort=asked_for.reasoning_effort or None,
-    ).answering(given)
+    )
+    asked = replace(frame, text=JOINED.join(parts)).answering(given)
+    other = replace(frame, text=JOINED.join(other_parts(parts))).answering(other_messages(given))
     if chosen is not None:
-        asked = chosen.filled(asked, parse_variables(var or ()))
+        variables = parse_variables(var or ())
+        asked, other = chosen.filled(asked, variables), chosen.filled(other, variables)
     if not asked.text and not is_infill and messages is None:
         raise OptionError("there is no prompt: give it as an argument, by --prompt-file, or on standard input")
+    notes = Notes(quiet=quiet)
     job = command.Job(
         prompt=asked,
+        other=other,
         name=model or "",
         samplers=command.make_samplers(asked_for, samples),
         max_tokens=asked_for.max_tokens,
@@ -164,8 +172,8 @@ def complete(
         reasoning=reasoning,
         draft=asked_for.draft,
         n_parallel=parallel,
+        kept=kept_prompts(notes, cache_limit) if cache else None,
     )
-    notes = Notes(quiet=quiet)
     use_machine(device, threads, notes, exact=exact)
     path = registry.resolve(model)
     opened, tokenizer = open_model(path, notes, ignore_memory=ignore_memory)

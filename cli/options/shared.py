@@ -91,6 +91,15 @@ Exact = Annotated[
         help="Round activations to 16 bits on a CPU: slower, and as exact as float32. The default is 8 bits, rotated.",
     ),
 ]
+Cache = Annotated[
+    bool,
+    machine_option(
+        "--cache/--no-cache",
+        help="Keep what comes before your input on the disk; the next call need not read it again.",
+    ),
+]
+CacheLimit = Annotated[float, machine_option(metavar="GB", help="The most that all kept prompts may take on the disk.")]
+CACHE_LIMIT = 2.0
 NPrompt = Annotated[int, typer.Option("--n-prompt", "-p", metavar="N", help="Prompt tokens of the prefill; 0: none.")]
 NGen = Annotated[int, typer.Option("--n-gen", "-n", metavar="N", help="Tokens to decode; 0: none.")]
 Depth = Annotated[int, typer.Option(metavar="N", help="Tokens in the cache before each measurement begins.")]

@@ -10,6 +10,8 @@ import mlx.core as mx
 
 from mistral_mlx.model.cache import RollingBufferCache
 
+MIN_KEPT = 64  # tokens: a shorter beginning is not worth a file
+
 
 @dataclass(frozen=True)
 class Snapshot:

@@ -12,18 +12,18 @@ from pathlib import Path
 
 from mistral_mlx.errors import SessionError, shown
 from mistral_mlx.generation.limits import check_prompt
-from mistral_mlx.generation.snapshots import n_reusable
+from mistral_mlx.generation.snapshots import MIN_KEPT, n_reusable
 from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.model.cache import RollingBufferCache
 from mistral_mlx.model.mistral import Mistral
 
 from .fingerprint import model_fingerprint
-from .kept_entry import MIN_TOKENS, KeptEntry, Owner, beginning_of, is_entry, made_by, read_entry, write_entry
+from .kept_entry import KeptEntry, Owner, beginning_of, is_entry, made_by, read_entry, write_entry
 from .saved_cache import saved_nbytes
 from .whole_files import is_stale_partial
 
-DEFAULT_LIMIT_GB = 2.0
 MAX_READ = 64  # headers that a prompt looks at
+LATEST = 250_000_000_000  # a time that a file may claim, in the year 9892: dates end soon after
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class KeptPrompts:
     def take_up(self, timeline: Timeline, ids: Sequence[int]) -> int:
         """Let `timeline` hold the longest beginning of `ids` that was kept, unless it holds as much already.
 
-        Returns how many ids it took from the disk: 0 or `MIN_TOKENS` at least, and never all of `ids`. Raises
+        Returns how many ids it took from the disk: 0 or `MIN_KEPT` at least, and never all of `ids`. Raises
         OptionError for invalid ids, ContextError if they do not fit.
         """
         check_prompt(ids, timeline.model.args)
@@ -62,10 +62,10 @@ class KeptPrompts:
     def keep(self, timeline: Timeline, n: int, name: str = "") -> bool:
         """Write the first `n` ids of `timeline` and their cache, and return whether that was done.
 
-        It is not if they are fewer than `MIN_TOKENS`, too large, or if the timeline cannot go back to them.
+        It is not if they are fewer than `MIN_KEPT`, too large, or if the timeline cannot go back to them.
         `name` is what the user calls the model.
         """
-        layers = _state(timeline, n) if n >= MIN_TOKENS else None
+        layers = _state(timeline, n) if n >= MIN_KEPT else None
         if layers is None or 2 * saved_nbytes(layers) > self.limit:
             return False
         ids, owner = timeline.ids[:n], self._owner(timeline.model)
@@ -93,7 +93,7 @@ class KeptPrompts:
             except SessionError as error:
                 self._say(f"{error}; 'mistral-mlx cache clear' removes it")
             else:
-                found.append(KeptInfo(path, entry.name, len(entry.ids), status.st_size, status.st_mtime))
+                found.append(KeptInfo(path, entry.name, len(entry.ids), status.st_size, min(status.st_mtime, LATEST)))
         return found[::-1]
 
     def clear(self) -> tuple[int, int]:
@@ -106,9 +106,9 @@ class KeptPrompts:
 
     def _usable(self, timeline: Timeline, ids: Sequence[int]) -> list[KeptEntry]:
         """Return the entries that `ids` may go on from, the best first."""
-        if len(ids) <= MIN_TOKENS or timeline.shares_layers or timeline.position != len(timeline.ids):
+        if len(ids) <= MIN_KEPT or timeline.shares_layers or timeline.position != len(timeline.ids):
             return []
-        enough = MIN_TOKENS + n_reusable(timeline.ids, timeline.layers, ids)
+        enough = MIN_KEPT + n_reusable(timeline.ids, timeline.layers, ids)
         found = list[tuple[int, int, KeptEntry]]()
         for entry in self._beginning_like(ids, timeline.model):
             try:
@@ -120,7 +120,7 @@ class KeptPrompts:
         return [entry for *_, entry in sorted(found, key=lambda row: row[:2], reverse=True)]
 
     def _beginning_like(self, ids: Sequence[int], model: Mistral) -> list[KeptEntry]:
-        """Return the entries of `model` that have the first `MIN_TOKENS` of `ids`, the last used first."""
+        """Return the entries of `model` that have the first `MIN_KEPT` of `ids`, the last used first."""
         begins = beginning_of(ids)
         paths = [path for path, _ in self._files() if path.name.startswith(begins)]
         entries = [entry for path in paths[: -MAX_READ - 1 : -1] if (entry := self._header(path))]

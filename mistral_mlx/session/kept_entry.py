@@ -17,6 +17,7 @@ import numpy as np
 
 from mistral_mlx.errors import CheckpointError, SessionError, shown
 from mistral_mlx.files.safetensors import read_metadata
+from mistral_mlx.generation.snapshots import MIN_KEPT
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.cache import RollingBufferCache, make_cache
 from mistral_mlx.version import __version__
@@ -24,7 +25,6 @@ from mistral_mlx.version import __version__
 from .saved_cache import LAYOUT, checked_reserved, computed_by, read_cache, write_cache
 from .whole_files import new_file, partial_path, sync_folder
 
-MIN_TOKENS = 64  # fewer are not worth a file
 MAX_HEADER_BYTES = 4 * 1024 * 1024  # 600,000 ids and 1,000 layers
 FORMAT = b"kept prompt 1"  # files of another format have other names
 NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}-([0-9a-f]{8})\.safetensors", re.ASCII)  # beginning, key, CRC-32
@@ -72,8 +72,8 @@ def made_by() -> str:
 
 
 def beginning_of(ids: Sequence[int]) -> str:
-    """Return how the names of all files begin whose ids begin with the first `MIN_TOKENS` of `ids`."""
-    return hashlib.sha256(FORMAT + _packed(ids[:MIN_TOKENS])).hexdigest()[:16]
+    """Return how the names of all files begin whose ids begin with the first `MIN_KEPT` of `ids`."""
+    return hashlib.sha256(FORMAT + _packed(ids[:MIN_KEPT])).hexdigest()[:16]
 
 
 def write_entry(
@@ -117,7 +117,7 @@ def read_entry(path: Path) -> KeptEntry:
     try:
         metadata = read_metadata(path, max_nbytes=MAX_HEADER_BYTES)
         owner, ids = Owner(metadata["fingerprint"], metadata["made_by"]), _unpacked(metadata["ids"])
-        if len(ids) < MIN_TOKENS or not path.name.startswith(beginning_of(ids)):
+        if len(ids) < MIN_KEPT or not path.name.startswith(beginning_of(ids)):
             raise ValueError(f"its {len(ids)} ids are not those of its name")
         return KeptEntry(path, owner, shown(metadata["name"], limit=200), ids, metadata)
     except (CheckpointError, OSError, KeyError, ValueError) as error:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mistral_mlx.cli.answers import complete
 from mistral_mlx.cli.answers.code_block import FirstCodeBlock
-from mistral_mlx.cli.answers.prompt import Prompt, join_prompt
+from mistral_mlx.cli.answers.prompt import Prompt, prompt_parts
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import OptionError
 from mistral_mlx.sampling.options import SamplingOptions
@@ -56,8 +56,9 @@ def test_the_parts_of_a_prompt_are_joined_in_the_documented_order(tmp_path, monk
     monkeypatch.setattr(sys, "stdin", Stdin(b"piped\n"))
     for name in ("a.py", "b.txt", "prompt"):
         (tmp_path / name).write_text(f"in {name}\n")
-    text = join_prompt("argument", tmp_path / "prompt", [tmp_path / "a.py", tmp_path / "b.txt"])
-    assert text == ("piped\n\n--- File: a.py ---\nin a.py\n\n--- File: b.txt ---\nin b.txt\n\nin prompt\n\nargument")
+    parts = prompt_parts("argument", tmp_path / "prompt", [tmp_path / "a.py", tmp_path / "b.txt"])
+    files = ["--- File: a.py ---\nin a.py", "--- File: b.txt ---\nin b.txt"]
+    assert parts == ["piped", *files, "in prompt", "argument"]
 
 
 def test_a_byte_order_mark_is_no_part_of_a_prompt(tmp_path, monkeypatch):
@@ -65,8 +66,8 @@ def test_a_byte_order_mark_is_no_part_of_a_prompt(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Stdin(b"\xef\xbb\xbfpiped\n"))
     for name in ("a.py", "prompt"):
         (tmp_path / name).write_bytes(f"\ufeffin {name}\n".encode())
-    text = join_prompt(None, tmp_path / "prompt", [tmp_path / "a.py"])
-    assert text == "piped\n\n--- File: a.py ---\nin a.py\n\nin prompt"
+    parts = prompt_parts(None, tmp_path / "prompt", [tmp_path / "a.py"])
+    assert parts == ["piped", "--- File: a.py ---\nin a.py", "in prompt"]
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -40,15 +40,15 @@ ORDER = {
     "mistral_mlx.cli": "__init__ statuses terminal models options answers chat reports commands app main",
     "mistral_mlx.cli.terminal": "__init__ sanitize style row thoughts highlight markdown signals streams table bar "
     "notes editor reading",
-    "mistral_mlx.cli.models": "__init__ folder_lock registry opening pull",
+    "mistral_mlx.cli.models": "__init__ folder_lock registry kept opening pull",
     "mistral_mlx.cli.options": "__init__ values sources answer shared sampling help",
-    "mistral_mlx.cli.answers": "__init__ remarks code_block prompt said prompt_templates batch_files batch "
+    "mistral_mlx.cli.answers": "__init__ remarks beginning code_block prompt said prompt_templates batch_files batch "
     "output complete",
     "mistral_mlx.cli.chat": "__init__ background remarks store input toolbar settings words attachments clipboard "
     "answering opening chat command commands file_commands loop start",
-    "mistral_mlx.cli.reports": "__init__ config models tokens info bench evaluate convert export",
-    "mistral_mlx.cli.commands": "__init__ complete batch templates chat convert export info bench evaluate pull models "
-    "tokens config completion",
+    "mistral_mlx.cli.reports": "__init__ config cache models tokens info bench evaluate convert export",
+    "mistral_mlx.cli.commands": "__init__ complete batch templates cache chat convert export info bench evaluate pull "
+    "models tokens config completion",
 }
 NOT_FOR_THE_ENGINE = {"typer", "rich", "prompt_toolkit", "transformers", "mlx_lm"}
 EXTENSION = "_ext"  # compiled: it imports nothing

@@ -1,0 +1,26 @@
+"""The command ``cache`` and its subcommands; heavy imports are inside."""
+
+import typer
+
+from mistral_mlx.cli.models.kept import kept_prompts
+from mistral_mlx.cli.options import shared
+from mistral_mlx.cli.terminal.notes import Notes
+
+app = typer.Typer(help="List and remove kept prompts: what complete --cache keeps on the disk.")
+
+
+@app.command("list")
+def list_kept(as_json: shared.Json = False) -> None:
+    """List the kept prompts with model, tokens, size and last use; --json writes them as JSON."""
+    from mistral_mlx.cli.reports import cache as report
+
+    report.show(kept_prompts(Notes())().found(), as_json=as_json)
+
+
+@app.command("clear")
+def clear_kept() -> None:
+    """Remove all kept prompts."""
+    from mistral_mlx.cli.reports import cache as report
+
+    n, nbytes = kept_prompts(Notes())().clear()
+    Notes().always(report.removed(n, nbytes))
