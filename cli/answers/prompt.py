@@ -107,7 +107,7 @@ def prompt_parts(
 
 def other_parts(parts: Sequence[str]) -> list[str]:
     """Return the parts of a prompt with another text in the last place, which is what changes from call to call."""
-    return [*parts[:-1], _other(parts[-1])] if parts else []
+    return [*parts[:-1], another(parts[-1])] if parts else []
 
 
 def other_messages(messages: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
@@ -115,12 +115,12 @@ def other_messages(messages: Sequence[Mapping[str, object]]) -> list[Mapping[str
     places = [i for i, message in enumerate(messages) if isinstance(message, dict) and message.get("role") == "user"]
     others = list(messages)
     for place in places[-1:]:
-        others[place] = {**others[place], "content": _other(str(others[place].get("content")))}
+        others[place] = {**others[place], "content": another(str(others[place].get("content")))}
     return others
 
 
-def _other(text: str) -> str:
-    """Return a text that begins with another character."""
+def another(text: str) -> str:
+    """Return a short text that begins with another character."""
     return "1" if text.startswith("0") else "0"
 
 

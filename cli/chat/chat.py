@@ -76,8 +76,12 @@ class Chat:
         if edit:
             n = edit[0]
             is_answered = self.stream(lambda options: session.edit(n, text, options))
-        else:
+        elif session.messages or session.ids:
             is_answered = self.stream(lambda options: session.ask(text, options))
+        else:
+            from .first import first_answer
+
+            is_answered = self.stream(lambda o: first_answer(session, text, o, self.setup.kept, self.model))
         if is_answered:
             self.attachments = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mistral_mlx.generation.drafts import Drafter
     from mistral_mlx.model.mistral import Mistral
     from mistral_mlx.prompt.official import SystemContent
+    from mistral_mlx.session.kept import KeptPrompts
     from mistral_mlx.session.session import Session
     from mistral_mlx.session.turns import Message
     from mistral_mlx.tokenizer.choose import Tokenizer
@@ -77,6 +79,7 @@ class ChatSetup:
     system: str | None = None
     template: str | None = None
     resumes: str | None = None
+    kept: Callable[[], KeptPrompts] | None = None  # None: no prompts are kept
 
 
 def open_session(setup: ChatSetup) -> Opened:

@@ -45,6 +45,8 @@ def chat(
         bool, typer.Option(help="Keep a history of your messages in a file that only you can read.")
     ] = True,
     quiet: shared.Quiet = False,
+    cache: shared.Cache = True,
+    cache_limit: shared.CacheLimit = shared.CACHE_LIMIT,
     device: shared.Device = "auto",
     threads: shared.Threads = 0,
     draft: shared.Draft = shared.DRAFT,
@@ -57,6 +59,7 @@ def chat(
     from mistral_mlx.cli.chat import opening, start
     from mistral_mlx.cli.chat.settings import NAMES, ChatOptions
     from mistral_mlx.cli.chat.store import Store
+    from mistral_mlx.cli.models.kept import kept_prompts
     from mistral_mlx.cli.options.answer import from_plain
 
     if name and not resume:
@@ -69,15 +72,17 @@ def chat(
     ends = {"max_tokens": max_tokens, "stop": stop, "reasoning_effort": reasoning_effort or "", "draft": draft}
     plain_values = {**sampling, **ends, **shown_how}
     settings = ChatOptions(**from_plain(ChatOptions, plain_values))
+    notes = Notes(quiet=quiet)
     failed = start.run(
         opening.ChatSetup(
-            opening.Opener(model, device, threads, exact, ignore_memory, Notes(quiet=quiet), draft_model),
+            opening.Opener(model, device, threads, exact, ignore_memory, notes, draft_model),
             store,
             settings,
             frozenset(key for key in NAMES if shared.is_given(context, key)),
             system,
             template,
             resumes,
+            kept_prompts(notes, cache_limit) if cache else None,
         ),
         history=registry.home() / "history" if history else None,
     )

@@ -197,12 +197,13 @@ class Session:
     def _fit(self, messages: Sequence[Message], max_tokens: int) -> tuple[list[Message], list[int]]:
         """Return the messages that are kept, and their ids. Raises ContextError if they do not fit."""
         limit = self.model.args.context_limit if self.on_overflow == "drop-turns" else None
-        kept, ids, n_dropped = without_overflow(messages, self._encode, limit, max_tokens)
+        kept, ids, n_dropped = without_overflow(messages, self.encode, limit, max_tokens)
         check_prompt(ids, self.model.args)  # before the answer that is being given, if any, is ended
         self.dropped_turns = n_dropped
         return kept, ids
 
-    def _encode(self, messages: Sequence[Message]) -> list[int]:
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """Return the ids of `messages` after the system prompt. Raises OptionError or TokenizerError."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         version = chat_format(self.tokenizer, self.template)
         if version is None or number(version) < 13:  # these read thinking only as the ids that were generated
@@ -216,7 +217,7 @@ class Session:
         key = (self.system, self.reasoning_effort, self.messages[:])
         if self._counted[0] != key:
             try:
-                n = len(self._encode(self.messages)) if self.messages else 0
+                n = len(self.encode(self.messages)) if self.messages else 0
             except TokenizerError:  # a template that ends no text with an answer
                 n = self.n_tokens
             self._counted = (key, n)

@@ -45,7 +45,7 @@ ORDER = {
     "mistral_mlx.cli.answers": "__init__ remarks beginning code_block prompt said prompt_templates batch_files batch "
     "output complete",
     "mistral_mlx.cli.chat": "__init__ background remarks store input toolbar settings words attachments clipboard "
-    "answering opening chat command commands file_commands loop start",
+    "answering opening first chat command commands file_commands loop start",
     "mistral_mlx.cli.reports": "__init__ config cache models tokens info bench evaluate convert export",
     "mistral_mlx.cli.commands": "__init__ complete batch templates cache chat convert export info bench evaluate pull "
     "models tokens config completion",
