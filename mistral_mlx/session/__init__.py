@@ -1,1 +1,1 @@
-"""A conversation: messages, the cache that follows them, and the saved file."""
+"""A conversation: messages, the cache that follows them, and the saved file; and kept beginnings of prompts."""
