@@ -70,14 +70,13 @@ class KeptPrompts:
             return False
         ids, owner = timeline.ids[:n], self._owner(timeline.model)
 
-        def make_room(nbytes: int) -> None:
-            self._remove_served(ids, layers, owner)
-            self._make_room(nbytes)
-
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._remove_partials()
-            write_entry(self.folder, owner, name, ids, layers, make_room)
+            served = self._served_by(ids, layers, owner)
+            path = write_entry(self.folder, owner, name, ids, layers, lambda n: self._make_room(n, served))
+            for other in served - {path}:
+                other.unlink(missing_ok=True)
         except OSError as error:
             where = shown(str(self.folder), limit=200)
             self._say(f"the beginning of this prompt cannot be kept in {where}: {error.strerror or error}")
@@ -151,18 +150,15 @@ class KeptPrompts:
         else:
             self._say(f"the kept prompt {shown(path.name)} was damaged and is removed; the prompt is read again")
 
-    def _remove_served(self, ids: Sequence[int], layers: Sequence[RollingBufferCache], owner: Owner) -> None:
-        """Remove the entries in whose place `layers`, which hold `ids`, can be taken up."""
-        for path, _ in self._files():
-            if not path.name.startswith(beginning_of(ids)):
-                continue
-            entry = self._header(path)
-            if entry and entry.owner == owner and n_reusable(ids, layers, entry.ids) == len(entry.ids):
-                path.unlink(missing_ok=True)
+    def _served_by(self, ids: Sequence[int], layers: Sequence[RollingBufferCache], owner: Owner) -> set[Path]:
+        """Return the entries in whose place `layers`, which hold `ids`, can be taken up."""
+        paths = [path for path, _ in self._files() if path.name.startswith(beginning_of(ids))]
+        entries = [entry for path in paths if (entry := self._header(path)) and entry.owner == owner]
+        return {entry.path for entry in entries if n_reusable(ids, layers, entry.ids) == len(entry.ids)}
 
-    def _make_room(self, nbytes: int) -> None:
-        """Remove what was used longest ago until `nbytes` more fit."""
-        files = self._files()
+    def _make_room(self, nbytes: int, served: set[Path]) -> None:
+        """Remove what was used longest ago until `nbytes` more fit; `served` go in any case, but later."""
+        files = [file for file in self._files() if file[0] not in served]
         nbytes += sum(status.st_size for _, status in files)
         for path, status in files:
             if nbytes <= self.limit:

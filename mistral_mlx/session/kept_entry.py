@@ -83,8 +83,8 @@ def write_entry(
     ids: Sequence[int],
     layers: list[RollingBufferCache],
     make_room: Callable[[int], None],
-) -> None:
-    """Write the file of `ids`, which `layers` hold, and call `make_room` with its bytes before it gets its name.
+) -> Path:
+    """Write the file of `ids`, which `layers` hold, and return its path. Call `make_room` with its bytes before that.
 
     Raises OSError; then nothing is left.
     """
@@ -101,12 +101,13 @@ def write_entry(
         with new_file(partial) as file:
             crc = write_cache(file, layers, ids, metadata)
         make_room(partial.stat().st_size)
-        partial.replace(folder / f"{stem}-{crc:08x}.safetensors")
+        path = partial.replace(folder / f"{stem}-{crc:08x}.safetensors")
         sync_folder(folder)
     except BaseException:
         with suppress(OSError):
             partial.unlink()
         raise
+    return path
 
 
 def read_entry(path: Path) -> KeptEntry:

@@ -176,6 +176,20 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(store, model, said, 
     assert answer(store, model, others, keep=150) == (0, True)
 
 
+def test_a_kept_prompt_stays_until_the_one_in_its_place_is_there(store, model, monkeypatch):
+    """A process that was killed between the two used to lose it."""
+    for n in (150, 180):
+        timeline = Timeline(model)
+        timeline.extend(IDS)
+        with monkeypatch.context() as patch:
+            patch.setattr("pathlib.Path.replace", lambda path, target: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                store.keep(timeline, n)
+        assert answer(store, model, IDS)[0] == 150
+    store.keep(timeline, 150)
+    assert [info.tokens for info in store.found()] == [150]
+
+
 def test_a_folder_that_cannot_be_made_is_said_in_one_line(tmp_path, model, said):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
