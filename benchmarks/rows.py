@@ -41,7 +41,7 @@ class Block(NamedTuple):
 
     def compute(self, x: mx.array) -> mx.array:
         """Run ``[1, S, D]`` through the block."""
-        h, *_ = kernels.run_block(x, self.keys, self.values, self.ready, position=0, window=None, slots=None)
+        h, *_ = kernels.run_block(x, self.keys, self.values, self.ready, position=0, layout=kernels.Layout(0, 0, 0))
         mx.eval(h)
         return h
 

@@ -27,7 +27,7 @@ def attend(args, w, prefix, x, layer):
         kv = h // (args.n_heads // args.n_kv_heads)
         turned = rotate(head(q, h, args), args) * query_scale(len(x), args)[:, None]
         scores = turned @ rotate(head(k, kv, args), args).T / np.sqrt(args.head_dim)
-        scores[~visible(len(x), args.sliding_window[layer])] = -np.inf
+        scores[~visible(len(x), args.sliding_window[layer], sinks_of(args, layer))] = -np.inf
         p = np.exp(scores - scores.max(axis=1, keepdims=True))
         heads.append(p / p.sum(axis=1, keepdims=True) @ head(v, kv, args))
     return np.concatenate(heads, axis=1) @ w[prefix + "o_proj.weight"].T
@@ -52,10 +52,16 @@ def mixture(args, w, prefix, x):
     return np.array(rows)
 
 
-def visible(n, window):
-    """Return ``[S, S]``: whether query i sees key j, which it does iff ``0 <= i - j < W``."""
+def visible(n, window, sinks=0):
+    """Return ``[S, S]``: whether query i sees key j, which it does iff ``0 <= i - j < W``, or iff ``j <= i, j < K``."""
     distance = np.arange(n)[:, None] - np.arange(n)[None, :]
-    return (distance >= 0) & (distance < (n if window is None else window))
+    near = distance < (n if window is None else window)
+    return (distance >= 0) & (near | (np.arange(n) < sinks))
+
+
+def sinks_of(args, layer):
+    """Only a window that was chosen has sinks."""
+    return args.sinks if args.config_windows and args.sliding_window[layer] != args.config_windows[layer] else 0
 
 
 def head(x, index, args):

@@ -15,9 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import native
+from .codes import decoded as decoded
+from .codes import encoded as encoded
+from .codes import row_elements as row_elements
+from .codes import turned as turned
 from .dtypes import MLX_DTYPES
 from .fallback import packing
 from .fallback import products as cpu
+from .ready import Layout as Layout
 from .ready import ReadyBlock as ReadyBlock
 from .ready import ReadyModel as ReadyModel
 from .ready import Text as Text
@@ -178,6 +183,7 @@ def attention(
     window: int | None,
     position: int | None = None,
     ring: bool = False,
+    sinks: int = 0,
 ) -> mx.array:
     """Return softmax(scale * q k^T, where visible) v, with keys and values shared by groups of query heads.
 
@@ -185,14 +191,24 @@ def attention(
     p. k and v are ``[B, Hkv, T, Dh]``, the last S of them those of the queries; or, for one query of a window and
     `ring`, the key of position p lies in slot ``p % T``. The first query is at `position`, by default ``T - S``. The
     native kernels give a query the same bits in every call that names its position.
+
+    Before these T keys come those of the first `sinks` positions: a query sees the ones that its window has left
+    behind. k and v can be codes of 8 bits, int8 ``[B, Hkv, sinks + T, Dh + 4]``, of turned keys.
     """
-    n_new, n_keys = q.shape[2], k.shape[2]
+    n_new, n_keys = q.shape[2], k.shape[2] - sinks
+    if is_coded := k.dtype == mx.int8:
+        q = turned(q)
     start = n_keys - n_new if position is None else position
     if uses_native():
-        return native.ext.attention(q, k, v, scale=scale, window=window or 0, position=start, ring=ring)
-    if ring:
+        return native.ext.attention(q, k, v, scale=scale, window=window or 0, position=start, ring=ring, sinks=sinks)
+    if is_coded:
+        k, v = decoded(k, q.dtype), decoded(v, q.dtype)
+    if sinks:
+        assert window is not None
+        mask: mx.array | str | None = visible_with_sinks(n_new, n_keys, window, start, sinks, ring=ring)
+    elif ring:
         assert window is not None and n_new == 1
-        mask: mx.array | str | None = visible_slots(start, n_keys, window)
+        mask = visible_slots(start, n_keys, window)
     else:
         is_causal = n_new > 1 and (window is None or n_keys <= window)  # by its name, MLX can skip what is not seen
         mask = "causal" if is_causal and not on_cpu() else visible(n_new, n_keys, window)
@@ -283,6 +299,16 @@ def visible(n_new: int, n_keys: int, window: int | None) -> mx.array | None:
 def visible_slots(position: int, slots: int, window: int) -> mx.array:
     """Return which slots of a full ring the query at `position`, whose own key is stored, sees: bool ``[1, slots]``."""
     return (position - mx.arange(slots)[None, :]) % slots < window
+
+
+def visible_with_sinks(n_new: int, n_keys: int, window: int, position: int, sinks: int, *, ring: bool) -> mx.array:
+    """Return which of `sinks` first keys and of `n_keys` others each query sees, bool ``[S, sinks + T]``.
+
+    The others are a full ring if `ring`. A query sees a sink there as soon as its window has left it behind.
+    """
+    behind = mx.arange(position, position + n_new)[:, None] - mx.arange(sinks)[None, :] >= window
+    others = visible_slots(position, n_keys, window) if ring else visible(n_new, n_keys, window)
+    return mx.concatenate([behind, mx.ones((n_new, n_keys), mx.bool_) if others is None else others], axis=1)
 
 
 def _gated(gate: mx.array, up: mx.array) -> mx.array:

@@ -4,14 +4,22 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from .ready import Text
+from .ready import Layout, Text
 from .weights import Norm, QueryScale, Rotation, Weight
 
 def products(x: mx.array, weights: Sequence[Weight], norm: Norm | None = None) -> list[mx.array]: ...
 def add_product(residual: mx.array, x: mx.array, weight: Weight) -> mx.array: ...
 def swiglu(x: mx.array, gate: Weight, up: Weight, norm: Norm | None = None) -> mx.array: ...
 def attention(
-    q: mx.array, k: mx.array, v: mx.array, *, scale: float, window: int, position: int, ring: bool = False
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float,
+    window: int,
+    position: int,
+    ring: bool = False,
+    sinks: int = 0,
 ) -> mx.array: ...
 
 class Ready:
@@ -30,14 +38,12 @@ class ReadyBlock(Ready):
         copy: bool,
     ) -> None: ...
     def run(
-        self, x: mx.array, keys: mx.array, values: mx.array, *, position: int, window: int, slots: int
+        self, x: mx.array, keys: mx.array, values: mx.array, *, position: int, layout: Layout
     ) -> tuple[mx.array, mx.array, mx.array]: ...
 
 class ReadyModel(Ready):
     def __init__(self, blocks: Sequence[ReadyBlock], norm: Norm, head: Weight, copy: bool) -> None: ...
-    def run(
-        self, x: mx.array, texts: Sequence[Text], *, windows: list[int], slots: list[int], head: bool
-    ) -> mx.array: ...
+    def run(self, x: mx.array, texts: Sequence[Text], *, layouts: Sequence[Layout], head: bool) -> mx.array: ...
 
 def embedded(ids: mx.array, weight: Weight) -> mx.array: ...
 def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array: ...

@@ -13,6 +13,17 @@ from . import native
 from .weights import Norm, QueryScale, Rotation, Weight
 
 
+class Layout(NamedTuple):
+    """Where a block keeps the key of position p: in row ``sinks + p % slots``, or p without a window (all are 0 then).
+
+    The first `sinks` positions are in rows 0, 1, ... too.
+    """
+
+    window: int
+    slots: int
+    sinks: int
+
+
 class ReadyBlock:
     """A transformer block made ready: the weights of q, k, v, o, gate, up and down, the norms before q and gate.
 
@@ -49,19 +60,18 @@ def run_block(
     block: ReadyBlock,
     *,
     position: int,
-    window: int | None,
-    slots: int | None,
+    layout: Layout,
 ) -> tuple[mx.array, mx.array, mx.array]:
     """Return ``[B, S, D]`` after a transformer block, and the new keys and values; of the native kernels alone.
 
-    The first token has the position `position`. Keys and values are stored in the ``[B, Hkv, rows, Dh]`` buffers: those
-    of position p in row p or, with a window, in row ``p % slots``.
+    The first token has the position `position`. Keys and values are stored in the ``[B, Hkv, rows, Dh]`` buffers, or as
+    codes of 8 bits in int8 ``[B, Hkv, rows, Dh + 4]``.
     """
-    return block.native.run(x, keys, values, position=position, window=window or 0, slots=slots or 0)
+    return block.native.run(x, keys, values, position=position, layout=layout)
 
 
 class Text(NamedTuple):
-    """New tokens of a text that go on from the keys and values of each block, ``[B, Hkv, rows, Dh]``."""
+    """New tokens of a text that go on from the keys and values of each block, as `run_block` takes them."""
 
     keys: list[mx.array]
     values: list[mx.array]
@@ -80,11 +90,11 @@ class ReadyModel:
         """Whether it was made of these arrays: of each block its weights with scales and biases, then its norms."""
         return self._model.holds(arrays)
 
-    def run(self, x: mx.array, texts: Sequence[Text], *, windows: list[int], slots: list[int], head: bool) -> mx.array:
+    def run(self, x: mx.array, texts: Sequence[Text], *, layouts: Sequence[Layout], head: bool) -> mx.array:
         """Return the logits ``[B, S, V]`` of ``[B, S, D]``, or without `head` ``[B, S, D]``, at once and not lazily.
 
         It is `run_block` for each block. Several texts, each of batch 1, share a pass: the S rows are the tokens of the
         first text, then those of the second, and so on. New keys and values are written into the arrays of the texts,
-        which become copies first where somebody else holds them. Windows and slots are 0 for a block without a window.
+        which become copies first where somebody else holds them. There is a layout for each block.
         """
-        return self._model.run(x, texts, windows=windows, slots=slots, head=head)
+        return self._model.run(x, texts, layouts=layouts, head=head)

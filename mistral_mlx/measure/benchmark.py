@@ -18,6 +18,7 @@ from mistral_mlx.generation.decode import decode
 from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.kernels.memory import peak_memory, wired_memory
 from mistral_mlx.model.args import ModelArgs
+from mistral_mlx.model.cache import rings_of, row_nbytes
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.progress import Progress
 from mistral_mlx.sampling.sampler import Sampler
@@ -130,12 +131,12 @@ def bytes_per_token(model: Mistral, depth: int, n_gen: int) -> int:
     if "lm_head" in model:
         weights -= table - table // args.vocab_size
     visible = sum(
-        min(position + 1, window or position + 1)
-        for window in args.sliding_window
+        min(position + 1, window + sinks if window else position + 1)
+        for window, sinks in rings_of(args)
         for position in range(depth, depth + n_gen)
     )
     itemsize = kernels.cache_dtype(model.model.layers[0].self_attn.k_proj.dtype).size
-    return weights + round(2 * args.n_kv_heads * args.head_dim * itemsize * visible / n_gen)
+    return weights + round(2 * args.n_kv_heads * row_nbytes(args, itemsize=itemsize) * visible / n_gen)
 
 
 class _Run:
@@ -149,7 +150,7 @@ class _Run:
         if depth:
             ids = self._ids(depth)
             self._timeline.extend(ids, lambda _, done, total: report("filling the cache", done, total))
-        self._n_slots = [layer.n_allocated for layer in self._timeline.layers]
+        self._n_rows = [layer.n_allocated for layer in self._timeline.layers]
 
     def prefill_s(self, n_prompt: int) -> tuple[float, float]:
         """Return the seconds to the logits of a prompt, and to the choice of the first token."""
@@ -181,8 +182,8 @@ class _Run:
         timeline = self._timeline
         if self._depth == 0:
             return Timeline(timeline.model)
-        for layer, n_slots in zip(timeline.layers, self._n_slots, strict=True):
-            layer.shrink(self._depth, n_slots)  # one layer's copy at a time
+        for layer, n_rows in zip(timeline.layers, self._n_rows, strict=True):
+            layer.shrink(self._depth, n_rows)  # one layer's copy at a time
         timeline.restore(timeline.ids[: self._depth], timeline.layers)
         return timeline
 

@@ -57,6 +57,10 @@ class ModelArgs:
     query_scale: QueryScale | None = None
     n_experts: int = 0  # of the feed-forward; 0: it is a single one
     n_experts_per_token: int = 0
+    # Of the cache, as `CacheOptions` chooses them; config.json knows none of them.
+    kv_bits: int = 16
+    sinks: int = 0  # first positions that stay in sight of a window shorter than the trained one
+    config_windows: tuple[int | None, ...] | None = None  # `sliding_window` before it was chosen; None: it was not
 
     @classmethod
     def from_config(cls, config: Config) -> "ModelArgs":
@@ -113,8 +117,13 @@ class ModelArgs:
 
     @property
     def context_limit(self) -> int | None:
-        """The positions a model can take; None if every layer has a window, which knows no end."""
-        return self.max_position_embeddings if None in self.sliding_window else None
+        """The positions a model can take; None if every layer was trained with a window, which knows no end."""
+        return self.max_position_embeddings if None in self.trained_windows else None
+
+    @property
+    def trained_windows(self) -> tuple[int | None, ...]:
+        """The window of each layer as config.json has it, where `sliding_window` may be a shorter one."""
+        return self.sliding_window if self.config_windows is None else self.config_windows
 
 
 def expected_shapes(args: ModelArgs) -> dict[str, tuple[int, ...]]:

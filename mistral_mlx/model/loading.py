@@ -23,6 +23,7 @@ from mistral_mlx.tokenizer.choose import Tokenizer, load_tokenizer
 from . import known
 from .args import ModelArgs, expected_shapes
 from .cache import cache_nbytes
+from .cache_options import DEFAULT, CacheOptions
 from .expert_files import joined, parts
 from .mistral import Mistral
 from .packing import Packing, QuantizationArgs
@@ -45,13 +46,17 @@ class Inspected:
     left_out: Sequence[str]  # the parts beside the text model
 
 
-def load(path: StrPath | Inspected) -> tuple[Mistral, Tokenizer]:
+def load(
+    path: StrPath | Inspected, *, window: int | None = None, sinks: int = 0, kv_bits: int = 16
+) -> tuple[Mistral, Tokenizer]:
     """Return the model in the folder at `path`, which may have been inspected already, and its tokenizer.
 
-    Raises ModelError (ConfigError, CheckpointError or TokenizerError) if one of them cannot be used.
+    The options are those of `load_model`. Raises ModelError (ConfigError, CheckpointError or TokenizerError) if one
+    of the two cannot be used.
     """
     inspected = _inspected(path)
-    model, tokenizer = load_model(inspected), load_tokenizer(inspected.folder)
+    model = load_model(inspected, window=window, sinks=sinks, kv_bits=kv_bits)
+    tokenizer = load_tokenizer(inspected.folder)
     if tokenizer.rows_needed() > model.args.vocab_size:
         raise TokenizerError(
             f"the tokenizer in {shown(str(inspected.folder.path))} has {tokenizer.vocab_size} tokens, the model only "
@@ -60,13 +65,15 @@ def load(path: StrPath | Inspected) -> tuple[Mistral, Tokenizer]:
     return model, tokenizer
 
 
-def load_model(path: StrPath | Inspected) -> Mistral:
+def load_model(path: StrPath | Inspected, *, window: int | None = None, sinks: int = 0, kv_bits: int = 16) -> Mistral:
     """Return the model in the folder at `path`, which may have been inspected already; no tokenizer is needed.
 
-    Raises ModelError (ConfigError or CheckpointError) if the folder is missing, damaged or not supported.
+    Its caches keep the last `window` tokens, where the model sees more, and the first `sinks` tokens beside them; keys
+    and values are held in `kv_bits`, 16 or 8. Raises ModelError (ConfigError or CheckpointError) if the folder is
+    missing, damaged or not supported, OptionError if the options do not fit the model.
     """
     inspected = _inspected(path)
-    args, entries = inspected.args, inspected.entries
+    args, entries = CacheOptions(window, sinks, kv_bits).applied(inspected.args), inspected.entries
     model = Mistral(args, tied="lm_head.weight" not in entries)
     _quantize(model, entries)
     weights = joined(_held(_read(entries), args), expected_shapes(args))
@@ -96,14 +103,14 @@ def stored_dtype(entries: Mapping[str, TensorEntry]) -> str:
 
 
 def cache_itemsize(entries: Mapping[str, TensorEntry]) -> int:
-    """Return the bytes of a cached number."""
+    """Return the bytes of a cached number of 16 `kv_bits`."""
     return kernels.cache_dtype(MLX_DTYPES[stored_dtype(entries)]).size
 
 
-def memory_needed(model: Inspected, n_tokens: int) -> int:
+def memory_needed(model: Inspected, n_tokens: int, options: CacheOptions = DEFAULT) -> int:
     """Return the bytes of the weights of a model and of a cache that has seen `n_tokens` tokens."""
     weights = sum(_held_nbytes(name, entry, model.args) for name, entry in model.entries.items())
-    return weights + cache_nbytes(model.args, n_tokens, itemsize=cache_itemsize(model.entries))
+    return weights + cache_nbytes(options.applied(model.args), n_tokens, itemsize=cache_itemsize(model.entries))
 
 
 def remarks(model: Inspected) -> list[str]:

@@ -53,9 +53,13 @@ class Attention(nn.Module):
         k = kernels.rope(k, self.rotation, offset=position)
         dtype = kernels.cache_dtype(self.k_proj.dtype)
         ring = cache.returns_ring(k.shape[2])
-        k, v = cache.update_and_fetch(k.astype(dtype), v.astype(dtype))  # [B, Hkv, T, Dh]
+        if cache.kv_bits == 16:
+            k, v = k.astype(dtype), v.astype(dtype)
+        k, v = cache.update_and_fetch(k, v)  # [B, Hkv, T, Dh]
         scale = self.head_dim**-0.5
-        return kernels.attention(q, k, v, scale=scale, window=cache.window, position=position, ring=ring)
+        return kernels.attention(
+            q, k, v, scale=scale, window=cache.window, position=position, ring=ring, sinks=cache.sinks
+        )
 
     def _split(self, x: mx.array, n_heads: int) -> mx.array:
         return x.reshape(*x.shape[:2], n_heads, self.head_dim).transpose(0, 2, 1, 3)  # [B, S, H*Dh] -> [B, H, S, Dh]
@@ -108,9 +112,7 @@ class TransformerBlock(nn.Module):
         attention, n_new = self["self_attn"], x.shape[1]
         shape = (x.shape[0], attention.n_kv_heads, attention.head_dim)
         keys, values = cache.reserve(n_new, shape, kernels.cache_dtype(attention["k_proj"].dtype))
-        x, keys, values = kernels.run_block(
-            x, keys, values, self.ready(), position=cache.offset, window=cache.window, slots=cache.size
-        )
+        x, keys, values = kernels.run_block(x, keys, values, self.ready(), position=cache.offset, layout=cache.layout)
         cache.put(keys, values, n_new)
         return x
 
@@ -228,8 +230,7 @@ class Mistral(nn.Module):
             buffers = [layer.reserve(n, shape, dtype) for layer, dtype in zip(cache, self._cache_dtypes, strict=True)]
             keys, values = [keys for keys, _ in buffers], [values for _, values in buffers]
             texts.append(kernels.Text(keys, values, cache[0].offset, n))
-        windows, slots = [layer.window or 0 for layer in caches[0]], [layer.size or 0 for layer in caches[0]]
-        y = ready.run(x, texts, windows=windows, slots=slots, head=head)
+        y = ready.run(x, texts, layouts=[layer.layout for layer in caches[0]], head=head)
         for cache, text in zip(caches, texts, strict=True):
             for layer, layer_keys, layer_values in zip(cache, text.keys, text.values, strict=True):
                 layer.put(layer_keys, layer_values, text.n_tokens)

@@ -12,12 +12,14 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mistral_mlx.errors import TokenizerError
+from mistral_mlx.model.cache_options import without_choice
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.prompt.encode import chat_format
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 # Fields that sessions of before do not have, and what they were.
 LATER = {"rope_scaling": None, "query_scale": None, "n_experts": 0, "n_experts_per_token": 0}
+LATER |= {"kv_bits": 16, "sinks": 0, "config_windows": None}  # of every model without a choice
 N_SAMPLED = 16  # first values of each tensor
 PROBE = (
     "Hello  world, 3.14 naïve 東京 🙂\n\tif (x<=10) return;"  # vocabularies with the same pieces merge this differently
@@ -56,7 +58,7 @@ def model_fingerprint(model: Mistral) -> str:
     """Return the fingerprint of a model alone, a hexadecimal SHA-256 digest."""
     tensors: list[tuple[str, mx.array]] = sorted(dict(tree_flatten(model.parameters())).items())
     shapes = [(name, str(tensor.dtype), tensor.shape) for name, tensor in tensors]
-    args = dataclasses.asdict(model.args)
+    args = dataclasses.asdict(without_choice(model.args))  # a session goes on with another cache, too
     args = {key: value for key, value in args.items() if key not in LATER or value != LATER[key]}
     config = json.dumps([args, shapes], sort_keys=True, default=sorted)  # sets
     first = mx.concatenate([tensor.reshape(-1)[:N_SAMPLED].view(mx.uint8) for _, tensor in tensors])

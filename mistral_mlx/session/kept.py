@@ -185,7 +185,7 @@ class KeptPrompts:
     def _owner(self, model: Mistral) -> Owner:
         if self._known is None or self._known[0] is not model:
             self._known = model, model_fingerprint(model)
-        return Owner(self._known[1], made_by())
+        return Owner(self._known[1], made_by(model.args))
 
 
 def _state(timeline: Timeline, n: int) -> list[RollingBufferCache] | None:

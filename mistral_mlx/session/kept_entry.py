@@ -20,6 +20,7 @@ from mistral_mlx.files.safetensors import read_metadata
 from mistral_mlx.generation.snapshots import MIN_KEPT
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.cache import RollingBufferCache, make_cache
+from mistral_mlx.model.cache_options import DEFAULT, CacheOptions
 from mistral_mlx.version import __version__
 
 from .saved_cache import LAYOUT, checked_reserved, computed_by, read_cache, write_cache
@@ -66,9 +67,13 @@ class KeptEntry:
         return read_cache(self.path, args, self.ids, int(match[1], 16))
 
 
-def made_by() -> str:
-    """Return the name of what computes and writes here: with another kernel or program the last bits may differ."""
-    return f"{computed_by()}, {__version__}, layout {LAYOUT}"
+def made_by(args: ModelArgs) -> str:
+    """Return the name of what computes and writes here: with another kernel or program the last bits may differ.
+
+    It names what was chosen of the cache, too, which is no part of a model's fingerprint.
+    """
+    choice = CacheOptions.of(args)
+    return f"{computed_by()}, {__version__}, layout {LAYOUT}" + ("" if choice == DEFAULT else f", {choice}")
 
 
 def beginning_of(ids: Sequence[int]) -> str:

@@ -1,7 +1,8 @@
-"""Saves and loads the cache of a session as a safetensors file: the slots in use of each layer.
+"""Saves and loads the cache of a session as a safetensors file: the rows in use of each layer.
 
-Position p lies in slot p, or in slot ``p % M`` of a ring (`model/cache.py`). The metadata name the layout, and how many
-positions each layer had written: a ring that went back a few tokens has overwritten more than its position tells.
+Position p lies in slot p, or in slot ``p % M`` of a ring (`model/cache.py`). The metadata name the layout, the bits,
+windows and sinks of the layers, and how many positions each layer had written: a ring that went
+back a few tokens has overwritten more than its position tells.
 """
 
 import json
@@ -19,15 +20,17 @@ from mistral_mlx.files.safetensors import header_bytes, read_header
 from mistral_mlx.kernels.dtypes import DTYPE_NAMES, MLX_DTYPES
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.cache import RollingBufferCache, make_cache
+from mistral_mlx.model.cache_options import without_choice
 
 PARTS = ("keys", "values")
 BLOCK_BYTES = 1 << 20
+CODES = "I8"  # the dtype of keys and values in 8 bits
 LAYOUT = "2"  # in 1, a ring had no more slots than its window
 
 
 def saved_nbytes(layers: Sequence[RollingBufferCache]) -> int:
-    """Return the bytes of the slots in use."""
-    return sum(layer.nbytes * layer.n_slots // layer.keys.shape[2] for layer in layers if layer.keys is not None)
+    """Return the bytes of the rows in use."""
+    return sum(layer.nbytes * layer.n_rows // layer.keys.shape[2] for layer in layers if layer.keys is not None)
 
 
 def computed_by() -> str:
@@ -38,15 +41,15 @@ def computed_by() -> str:
 def write_cache(
     file: BinaryIO, layers: Sequence[RollingBufferCache], ids: Sequence[int], more: Mapping[str, str] | None = None
 ) -> int:
-    """Write the slots in use, and return the CRC-32 of the file and of the token ids `ids` in the cache.
+    """Write the rows in use, and return the CRC-32 of the file and of the token ids `ids` in the cache.
 
     `more` are metadata of the caller's.
     """
     tensors = {f"{i}.{part}": _in_use(layer, part) for i, layer in enumerate(layers) for part in PARTS}
     reserved = json.dumps([layer.reserved for layer in layers])
-    metadata = {**(more or {}), "layout": LAYOUT, "reserved": reserved}
+    metadata = {**(more or {}), "layout": LAYOUT, "rings": _rings(layers), "reserved": reserved}
     header = header_bytes(
-        {name: (DTYPE_NAMES[tensor.dtype], tensor.shape) for name, tensor in tensors.items()}, metadata
+        {name: (DTYPE_NAMES.get(tensor.dtype, CODES), tensor.shape) for name, tensor in tensors.items()}, metadata
     )
     crc = 0
     for data in (header, *map(_bytes, tensors.values())):
@@ -56,7 +59,9 @@ def write_cache(
 
 
 def read_cache(path: Path, args: ModelArgs, ids: Sequence[int], crc: int) -> list[RollingBufferCache] | None:
-    """Return the cache of the token ids `ids` that `write_cache` wrote to `path`; None for another dtype or layout.
+    """Return the cache of the token ids `ids` that `write_cache` wrote to `path`.
+
+    None for another dtype, layout, number of bits, window or number of sinks.
 
     Raises SessionError if the file is damaged, or is not the cache of such a model and of these ids. Past a window
     the shape does not tell how many ids there were.
@@ -71,21 +76,27 @@ def read_cache(path: Path, args: ModelArgs, ids: Sequence[int], crc: int) -> lis
         mx.eval(arrays)
     except (CheckpointError, OSError, RuntimeError, ValueError) as error:
         raise SessionError(f"{shown(str(error), limit=200)}; {_remedy(path)}") from error
-    if metadata.get("layout") != LAYOUT:
-        return None
     layers = make_cache(args)
+    own = _rings(make_cache(without_choice(args)))  # all that there was when files did not name it
+    if metadata.get("layout") != LAYOUT or metadata.get("rings", own) != _rings(layers):
+        return None
+    row = kernels.row_elements(args.head_dim, args.kv_bits)
     expected: dict[str, tuple[int, ...]] = {}
     for i, layer in enumerate(layers):
-        slots = offset if layer.size is None else min(offset, layer.size)
-        expected |= {f"{i}.{part}": (1, args.n_kv_heads, slots, args.head_dim) for part in PARTS}
+        rows = layer.sinks + (offset if layer.size is None else min(offset, layer.size))
+        expected |= {f"{i}.{part}": (1, args.n_kv_heads, rows, row) for part in PARTS}
     dtypes = {entry.dtype for entry in entries.values()}
     if {name: entry.shape for name, entry in entries.items()} != expected or len(dtypes) != 1:
         raise SessionError(f"{shown(path.name)} does not hold the cache of this model; {_remedy(path)}")
-    if not dtypes <= set(MLX_DTYPES):
+    if not dtypes <= ({CODES} if args.kv_bits == 8 else set(MLX_DTYPES)):
         return None
     for i, (layer, reserved) in enumerate(zip(layers, checked_reserved(metadata, path, layers, offset), strict=True)):
         layer.restore(arrays[f"{i}.keys"], arrays[f"{i}.values"], offset, reserved)
     return layers
+
+
+def _rings(layers: Sequence[RollingBufferCache]) -> str:
+    return json.dumps([[layer.kv_bits, layer.window, layer.sinks] for layer in layers])
 
 
 def checked_reserved(
@@ -113,7 +124,7 @@ def _remedy(path: Path) -> str:
 def _in_use(layer: RollingBufferCache, part: str) -> mx.array:
     buffer = layer.keys if part == "keys" else layer.values
     assert buffer is not None
-    return buffer[:, :, : layer.n_slots]
+    return buffer[:, :, : layer.n_rows]
 
 
 def _bytes(tensor: mx.array) -> bytes:

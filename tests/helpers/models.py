@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 
 from mistral_mlx.model.args import ModelArgs, expected_shapes
+from mistral_mlx.model.cache_options import DEFAULT
 from mistral_mlx.model.mistral import Decoder, Mistral
 from mistral_mlx.tokenizer.base import Tokenizer, TokenizerTraits
 from mistral_mlx.tokenizer.detokenizer import LeadingSpace, PieceDetokenizer
@@ -55,9 +56,9 @@ def tiny_weights(args, *, seed=0, dtype=np.float32):
     return weights
 
 
-def tiny_model(*, seed=0, **changes):
-    """Return a model and its weights."""
-    args = ModelArgs.from_config(tiny_config(**changes))
+def tiny_model(*, seed=0, choice=DEFAULT, **changes):
+    """Return a model and its weights; `choice` is that of its cache."""
+    args = choice.applied(ModelArgs.from_config(tiny_config(**changes)))
     weights = tiny_weights(args, seed=seed)
     model = Mistral(args, tied="lm_head.weight" not in weights)
     model.load_weights([(name, mx.array(value)) for name, value in weights.items()])

@@ -4,6 +4,7 @@ from helpers.models import LetterTokenizer, tiny_model
 
 from mistral_mlx import Session, encode_chat, generate_step
 from mistral_mlx.generation.answer import AnswerOptions
+from mistral_mlx.model.cache_options import DEFAULT
 from mistral_mlx.sampling.sampler import Sampler
 
 TEXTS = ["hello there", "and then", "why", "tell me more of it", "go on", "so"]
@@ -11,8 +12,10 @@ WINDOWS = {"windowed": 24, "tiny window": 8, "two windows": [8, 24], "full": Non
 GREEDY = Sampler(temperature=0)
 
 
-def new_session(sliding_window, *, max_position_embeddings=4096, **options):
-    model = tiny_model(sliding_window=sliding_window, max_position_embeddings=max_position_embeddings)[0]
+def new_session(sliding_window, *, max_position_embeddings=4096, choice=DEFAULT, **options):
+    """Return an empty session; `choice` is that of the model's cache."""
+    config = {"sliding_window": sliding_window, "max_position_embeddings": max_position_embeddings}
+    model = tiny_model(choice=choice, **config)[0]
     return Session(model, LetterTokenizer(), **options)
 
 

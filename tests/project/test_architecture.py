@@ -10,14 +10,15 @@ import pytest
 ORDER = {
     "mistral_mlx": "version errors progress kernels files tokenizer prompt model sampling generation session measure "
     "__init__ convert cli",
-    "mistral_mlx.kernels": "native dtypes fallback weights ready __init__ experts memory",
+    "mistral_mlx.kernels": "native dtypes fallback weights codes ready __init__ experts memory",
     "mistral_mlx.kernels.fallback": "__init__ float_modes products search packing",
     "mistral_mlx.files": "__init__ json keys folder safetensors",
     "mistral_mlx.tokenizer": "__init__ versions named_templates detokenizer settings base document sentencepiece "
     "tekken huggingface choose",
     "mistral_mlx.prompt": "__init__ schema content tools messages structure calls mistral_formats infill budget meter "
     "sandbox template disguise encode official",
-    "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args known cache layers "
+    "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args known cache "
+    "cache_options layers "
     "feed_forward mistral expert_files loading",
     "mistral_mlx.sampling": "__init__ knobs options filters penalties dry logprobs device sampler",
     "mistral_mlx.generation": "__init__ limits snapshots ahead stop channels drafts timeline draft_model lazy decode "

@@ -11,6 +11,7 @@ from helpers.models import tiny_model
 from mistral_mlx import kernels
 from mistral_mlx.errors import ContextError, OptionError
 from mistral_mlx.generation.timeline import Timeline
+from mistral_mlx.model.cache_options import CacheOptions
 from mistral_mlx.session import kept_entry
 from mistral_mlx.session.kept import KeptPrompts
 
@@ -191,3 +192,11 @@ def test_other_kernels_or_an_exact_run_take_nothing(store, full, monkeypatch):
             patch.setattr(kept_entry, name, (lambda: "others") if name == "computed_by" else "others")
             assert answer(store, full, IDS)[0] == 0
     assert answer(store, full, IDS)[0] == 150
+
+
+def test_each_choice_of_the_cache_has_prompts_of_its_own(store, full):
+    answer(store, full, IDS, keep=150)
+    choices = [CacheOptions(kv_bits=8), CacheOptions(24), CacheOptions(24, 4), CacheOptions(24, 4, 8)]
+    models = [tiny_model(choice=choice, sliding_window=None)[0] for choice in choices]
+    assert [answer(store, model, IDS, keep=150) for model in models] == [(0, True)] * 4
+    assert [answer(store, model, IDS)[0] for model in (full, *models)] == [150] * 5

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import stat
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from helpers.session_steps import GREEDY, TEXTS, check, new_session, perform
 
 from mistral_mlx.errors import SessionError
 from mistral_mlx.generation.answer import AnswerOptions
+from mistral_mlx.model.cache_options import DEFAULT, CacheOptions
 from mistral_mlx.session import saved as saved_session
 from mistral_mlx.session import saved_cache
 from mistral_mlx.session.saved import list_sessions, load, save
@@ -213,3 +215,37 @@ def test_fingerprints_stay_the_same():
 def test_fields_that_came_later_leave_the_fingerprint_of_other_models_alone():
     """It is what the version before scaled rotary positions gave."""
     assert new_session(24).fingerprints.model == "873c91a89b3e0175352d71a9325de79d484b579ac8219745d3127cd18fd8cdda"
+
+
+CHOICES = [CacheOptions(6, 2), CacheOptions(6, 2, 8), CacheOptions(kv_bits=8)]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_chosen_cache_is_saved_and_found_again(path, choice):
+    session = talk(new_session(24, choice=choice))
+    save(session, path, SETTINGS)
+    other = reload(session, path, choice=choice)
+    assert (other.ids, other.n_tokens) == (session.ids, session.n_tokens)
+    assert perform(other, "ask", "why") == perform(session, "ask", "why")
+
+
+@pytest.mark.parametrize(("saved", "opened"), [*permutations([DEFAULT, *CHOICES], 2)])
+def test_a_session_opens_with_another_choice_of_its_cache_and_is_read_anew(path, saved, opened):
+    session = talk(new_session(24, choice=saved))
+    save(session, path, SETTINGS)
+    other = reload(session, path, choice=opened)
+    assert (other.messages, other.n_tokens) == (session.messages, 0)
+
+
+@pytest.mark.parametrize("choice", [DEFAULT, *CHOICES])
+def test_a_cache_that_names_no_choice_is_the_one_of_the_config(path, monkeypatch, choice):
+    """Files of before had none to name."""
+    session = talk(new_session(24))
+    header = saved_cache.header_bytes
+
+    def without_rings(entries, metadata):
+        return header(entries, {key: value for key, value in metadata.items() if key != "rings"})
+
+    monkeypatch.setattr(saved_cache, "header_bytes", without_rings)
+    save(session, path, SETTINGS)
+    assert (reload(session, path, choice=choice).n_tokens > 0) == (choice == DEFAULT)

@@ -42,7 +42,7 @@
 
 namespace kernels {
 
-enum class Float { f32, f16, bf16 };
+enum class Float { f32, f16, bf16, q8 };  // q8: codes of 8 bits, of keys and values alone, see Attention
 
 struct Packed {
   const uint8_t* codes;
@@ -56,7 +56,7 @@ struct Packed {
   int64_t row_bytes() const { return n_in * bits / 8; }
 };
 
-constexpr int64_t float_bytes(Float type) { return type == Float::f32 ? 4 : 2; }
+constexpr int64_t float_bytes(Float type) { return type == Float::f32 ? 4 : type == Float::q8 ? 1 : 2; }
 
 // The same weights as the kernels read them: in panels of PANEL outputs, one stretch of memory each. A panel holds,
 // group by group, the words of the group, [group * bits / 32][PANEL], then its scales and its biases, [PANEL] each.
@@ -132,6 +132,13 @@ inline int64_t dense_scratch(int64_t n_in) { return TILE * (DENSE_ROWS * 64 + (n
 // Where slots is 0, the key of position p lies in row p - first. Else it lies in slot p % slots, and slots is a
 // multiple of KEYS: a tile, which begins at a multiple of KEYS, never wraps. Slots that no query sees must hold finite
 // numbers.
+//
+// The first keys of all can stay in sight (attention sinks, Xiao et al., 2023): those of positions [0, sinks) lie once
+// more in rows before the others, and the query at p sees them there as soon as its window has left them behind.
+//
+// Rows of type q8 are head_dim codes of 8 bits, signed, and a float32 scale behind them that they are multiplied by:
+// the score of a key, and the weight of a value, in place of each element. What multiplies the keys must be turned as
+// they were (run/codes.h).
 struct Attention {
   const float* q;
   const void* k;
@@ -144,9 +151,12 @@ struct Attention {
   int64_t out_stride;  // of a row of the batch
   int64_t window;
   float scale;
+  int64_t sinks = 0;
 };
-constexpr int SEARCH_GROUPS = 16;  // that are improved side by side
-constexpr int64_t KEYS = 64;       // in a tile
+constexpr int SEARCH_GROUPS = 16;   // that are improved side by side
+constexpr int64_t KEYS = 64;        // in a tile; sinks are no more
+constexpr int64_t SCALE_BYTES = 4;  // behind the codes of a row
+inline int64_t row_elements(int64_t head_dim, Float type) { return head_dim + (type == Float::q8 ? SCALE_BYTES : 0); }
 inline int64_t padded_head(int64_t head_dim) { return round_up(head_dim, 16); }
 inline int64_t attention_scratch(int64_t rows, int64_t head_dim) {
   return ((2 * KEYS + 2 * rows) * padded_head(head_dim) + 2 * rows) * static_cast<int64_t>(sizeof(float));

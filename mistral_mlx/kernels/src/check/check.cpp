@@ -144,6 +144,14 @@ Data Data::floats(Float type, int64_t n) {
   return data;
 }
 
+Data Data::codes(int64_t rows, int64_t head_dim) {
+  Data data = bytes(rows * (head_dim + SCALE_BYTES));
+  data.type_ = Float::q8;
+  for (int64_t row = 0; row < rows; ++row)
+    store_float(0.01f * distribution(generator), Float::f32, data.at() + row * (head_dim + SCALE_BYTES) + head_dim);
+  return data;
+}
+
 double Data::operator[](int64_t i) const { return load_float(at(), type_, i); }
 
 std::vector<float> normal(int64_t n) {

@@ -9,7 +9,7 @@
 
 namespace kernels::check {
 
-constexpr Float TYPES[] = {Float::f32, Float::f16, Float::bf16};
+constexpr Float TYPES[] = {Float::f32, Float::f16, Float::bf16};  // of weights
 
 // Normally distributed numbers, or any bytes. The buffer ends with its contents, so that AddressSanitizer sees every
 // read behind them, and begins on an odd address, as weights of a mapped file may.
@@ -17,6 +17,7 @@ class Data {
  public:
   static Data bytes(int64_t n);
   static Data floats(Float type, int64_t n);
+  static Data codes(int64_t rows, int64_t head_dim);  // of q8, with their scales
 
   char* at() const { return memory_.get() + 1; }
   double operator[](int64_t i) const;  // of floats

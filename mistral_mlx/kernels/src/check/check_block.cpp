@@ -73,27 +73,29 @@ class Weights {
   std::vector<std::shared_ptr<void>> memory_;
 };
 
-// Keys and values of a text: a ring for the first block, none for the second.
+// Keys and values of a text: a ring with sinks for the first block, none for the second.
 class Rings {
  public:
-  Rings() {
-    for (int i = 0; i < 4; ++i) rings_[i].assign(KV_HEADS * (i < 2 ? SLOTS : TOKENS) * HEAD_DIM, 0);
+  explicit Rings(Float type) : type_(type) {
+    const int64_t row = row_elements(HEAD_DIM, type) * float_bytes(type);
+    for (int i = 0; i < 4; ++i) rings_[i].assign(KV_HEADS * (i < 2 ? SINKS + SLOTS : TOKENS) * row, 0);
   }
   // What goes on from them in each block.
   Sequence sequence(int block, int64_t position, int64_t n) {
-    uint16_t *keys = rings_[2 * block].data(), *values = rings_[2 * block + 1].data();
-    if (block == 0) return {{keys, values, Float::f16, SLOTS, position, WINDOW, SLOTS}, 1, n};
-    return {{keys, values, Float::f16, TOKENS, position, 0, 0}, 1, n};
+    char *keys = rings_[2 * block].data(), *values = rings_[2 * block + 1].data();
+    if (block == 0) return {{keys, values, type_, SINKS + SLOTS, position, WINDOW, SLOTS, SINKS}, 1, n};
+    return {{keys, values, type_, TOKENS, position, 0, 0, 0}, 1, n};
   }
 
  private:
-  static constexpr int64_t WINDOW = 50, SLOTS = 128;
-  std::vector<uint16_t> rings_[4];
+  static constexpr int64_t WINDOW = 50, SLOTS = 128, SINKS = 5;
+  Float type_;
+  std::vector<char> rings_[4];
 };
 
 // The logits of all tokens, `step` of them at a time.
-std::vector<float> logits(const Model& model, const std::vector<float>& x, int64_t step) {
-  Rings rings;
+std::vector<float> logits(const Model& model, Float type, const std::vector<float>& x, int64_t step) {
+  Rings rings(type);
   std::vector<float> out(TOKENS * VOCABULARY);
   for (int64_t t = 0; t < TOKENS; t += step) {
     const int64_t n = std::min(step, TOKENS - t);
@@ -104,9 +106,9 @@ std::vector<float> logits(const Model& model, const std::vector<float>& x, int64
 }
 
 // The same for a text that shares each pass with two others, which are `behind` tokens behind each other.
-bool shares(const Model& model, const std::vector<float>& x, const std::vector<float>& alone, int64_t step,
+bool shares(const Model& model, Float type, const std::vector<float>& x, const std::vector<float>& alone, int64_t step,
             int64_t behind) {
-  Rings rings[3];
+  Rings rings[] = {Rings(type), Rings(type), Rings(type)};
   bool same = true;
   for (int64_t t = 0; t < TOKENS + 2 * behind; t += step) {
     std::vector<Sequences> blocks(2);
@@ -153,6 +155,24 @@ bool packs(int bits, int group) {
   return errors[1] <= errors[0] * (1 + 1e-6);
 }
 
+// Whether all ways through a model give the same bits, with keys and values of that type.
+bool same_bits(Float type, const std::vector<float>& x) {
+  bool same = true;
+  std::vector<float> first;
+  for (const bool copy : {false, true}) {
+    restart();  // the same weights
+    const Weights weights(copy);
+    for (const auto& [step, threads] : {std::pair{1, 1}, {3, 2}, {9, 5}, {40, 3}, {150, 4}}) {
+      set_threads(threads);
+      const std::vector<float> result = logits(weights.model, type, x, step);
+      if (first.empty()) first = result;
+      same = same && std::memcmp(first.data(), result.data(), first.size() * sizeof(float)) == 0;
+    }
+    same = same && shares(weights.model, type, x, first, 1, 7) && shares(weights.model, type, x, first, 30, 31);
+  }
+  return same;
+}
+
 }  // namespace
 
 bool blocks() {
@@ -161,18 +181,7 @@ bool blocks() {
   for (const std::string& set : sets()) {
     select(set);
     bool same = true;
-    std::vector<float> first;
-    for (const bool copy : {false, true}) {
-      restart();  // the same weights
-      const Weights weights(copy);
-      for (const auto& [step, threads] : {std::pair{1, 1}, {3, 2}, {9, 5}, {40, 3}, {150, 4}}) {
-        set_threads(threads);
-        const std::vector<float> result = logits(weights.model, x, step);
-        if (first.empty()) first = result;
-        same = same && std::memcmp(first.data(), result.data(), first.size() * sizeof(float)) == 0;
-      }
-      same = same && shares(weights.model, x, first, 1, 7) && shares(weights.model, x, first, 30, 31);
-    }
+    for (const Float type : {Float::f16, Float::q8}) same = same_bits(type, x) && same;
     std::printf("blocks       %-12s %s\n", set.c_str(),
                 same ? "the same bits in steps of any size, with and without copies and other texts" : "other bits");
     right = right && same;

@@ -69,8 +69,14 @@ std::vector<array*> pointers_to(const nb::list& arrays) {
 kernels::Text text_of(nb::handle given) {
   const nb::tuple parts = nb::cast<nb::tuple>(given);
   if (nb::len(parts) != 4) throw std::invalid_argument("a text must be (keys, values, position, tokens)");
-  return {pointers_to(nb::cast<nb::list>(parts[0])), pointers_to(nb::cast<nb::list>(parts[1])),
-          nb::cast<int>(parts[2]), nb::cast<int>(parts[3])};
+  return {pointers_to(nb::cast<nb::list>(parts[0])), pointers_to(nb::cast<nb::list>(parts[1])), nb::cast<int>(parts[2]),
+          nb::cast<int>(parts[3])};
+}
+
+// From a tuple (window, slots, sinks).
+kernels::Layout layout_of(nb::handle given) {
+  const auto [window, slots, sinks] = nb::cast<std::tuple<int, int, int>>(given);
+  return {window, slots, sinks};
 }
 
 using Norm = std::optional<std::pair<array, float>>;
@@ -142,7 +148,7 @@ NB_MODULE(_ext, m) {
       },
       "x"_a, "gate"_a, "up"_a, "norm"_a = nb::none());
   m.def("attention", &kernels::attention, "q"_a, "k"_a, "v"_a, nb::kw_only(), "scale"_a, "window"_a, "position"_a,
-        "ring"_a = false);
+        "ring"_a = false, "sinks"_a = 0);
   nb::class_<kernels::Ready>(m, "Ready", "Weights made ready once for many calls.")
       .def(
           "holds",
@@ -162,8 +168,11 @@ NB_MODULE(_ext, m) {
                                            copy);
           },
           "weights"_a, "norms"_a, "rotation"_a, "query_scale"_a.none(), "scale"_a, "n_kv_heads"_a, "n_used"_a, "copy"_a)
-      .def("run", &kernels::ReadyBlock::run, "x"_a, "keys"_a, "values"_a, nb::kw_only(), "position"_a, "window"_a,
-           "slots"_a);
+      .def(
+          "run",
+          [](const kernels::ReadyBlock& self, const array& x, const array& keys, const array& values, int position,
+             const nb::tuple& layout) { return self.run(x, keys, values, position, layout_of(layout)); },
+          "x"_a, "keys"_a, "values"_a, nb::kw_only(), "position"_a, "layout"_a);
   nb::class_<kernels::ReadyModel, kernels::Ready>(m, "ReadyModel", "All blocks of a model, its last norm and its head.")
       .def(
           "__init__",
@@ -172,14 +181,16 @@ NB_MODULE(_ext, m) {
           "blocks"_a, "norm"_a, "head"_a, "copy"_a)
       .def(
           "run",
-          [](const kernels::ReadyModel& self, const array& x, const nb::sequence& texts,
-             const std::vector<int>& windows, const std::vector<int>& slots, bool head) {
+          [](const kernels::ReadyModel& self, const array& x, const nb::sequence& texts, const nb::sequence& layouts,
+             bool head) {
             std::vector<kernels::Text> given;
             for (const nb::handle text : texts) given.push_back(text_of(text));
+            std::vector<kernels::Layout> rings;
+            for (const nb::handle layout : layouts) rings.push_back(layout_of(layout));
             nb::gil_scoped_release release;
-            return self.run(x, given, windows, slots, head);
+            return self.run(x, given, rings, head);
           },
-          "x"_a, "texts"_a, nb::kw_only(), "windows"_a, "slots"_a, "head"_a,
+          "x"_a, "texts"_a, nb::kw_only(), "layouts"_a, "head"_a,
           "texts are (keys, values, position, tokens), keys and values a list with an array for each block.");
   m.def(
       "embedded", [](const array& ids, const nb::tuple& weight) { return kernels::embedded(ids, weight_of(weight)); },

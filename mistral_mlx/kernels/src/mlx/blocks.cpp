@@ -14,16 +14,19 @@ namespace {
 
 // x is the shape of the rows that go on from the ring.
 void require_ring(const mx::Shape& x, const mx::array& keys, const mx::array& values, const Block& block, int position,
-                  int window, int slots) {
+                  const Layout& layout) {
+  const auto [window, slots, sinks] = layout;
   require(x.size() == 3 && x[0] > 0 && x[1] > 0 && x[2] == inputs_of(block.q), "x must be [batch, tokens, dim]");
   require(keys.ndim() == 4 && keys.shape() == values.shape() && keys.dtype() == values.dtype() &&
-              keys.shape(0) == x[0] && keys.shape(1) == block.kv_heads && keys.shape(3) == block.head_dim,
+              keys.shape(0) == x[0] && keys.shape(1) == block.kv_heads &&
+              keys.shape(3) == row_elements(block.head_dim, cached_type(keys)),
           "keys and values do not fit together");
-  require(slots == 0 ? window == 0 : window > 0 && slots > window && slots % KEYS == 0 && keys.shape(2) <= slots,
+  require(sinks >= 0 && sinks <= (slots == 0 ? 0 : KEYS) && keys.shape(2) > sinks, "the sinks do not fit the slots");
+  const int rows = keys.shape(2) - sinks;
+  require(slots == 0 ? window == 0 : window > 0 && slots > window && slots % KEYS == 0 && rows <= slots,
           "the slots do not fit the window");
-  require(position >= 0 && (position + x[1] <= keys.shape(2) || (slots > 0 && keys.shape(2) == slots)),
+  require(position >= 0 && (position + x[1] <= rows || (slots > 0 && rows == slots)),
           "there is no slot for every token");
-  float_type(keys);
 }
 
 void wait_for(const std::vector<mx::array*>& arrays) {
@@ -151,6 +154,11 @@ std::vector<Matrix*> matrices_of(Block& b) {
   return all;
 }
 
+Ring ring_in(mx::array& keys, mx::array& values, int position, const Layout& layout) {
+  const auto [window, slots, sinks] = layout;
+  return {keys.data<void>(), values.data<void>(), cached_type(keys), keys.shape(2), position, window, slots, sinks};
+}
+
 // Keys and values of a block that the operation writes into, and what must be copied there first.
 struct Taken {
   Ring ring;
@@ -164,11 +172,9 @@ struct Taken {
 };
 
 Taken taken(const mx::array& keys, const mx::array& values, mx::array& new_keys, mx::array& new_values,
-            size_t n_outputs, int position, int window, int slots) {
+            size_t n_outputs, int position, const Layout& layout) {
   const char* copied[2] = {take(keys, new_keys, n_outputs), take(values, new_values, n_outputs)};
-  const Ring ring{
-      new_keys.data<void>(), new_values.data<void>(), float_type(new_keys), new_keys.shape(2), position, window, slots};
-  return {ring, copied[0], copied[1], new_keys.nbytes()};
+  return {ring_in(new_keys, new_values, position, layout), copied[0], copied[1], new_keys.nbytes()};
 }
 
 }  // namespace
@@ -202,11 +208,11 @@ ReadyBlock::ReadyBlock(const BlockWeights& given, bool copy) {
 }
 
 std::vector<mx::array> ReadyBlock::run(const mx::array& x, const mx::array& keys, const mx::array& values, int position,
-                                       int window, int slots) const {
+                                       const Layout& layout) const {
   const Block& block = state_->block;
-  require_ring(x.shape(), keys, values, block, position, window, slots);
+  require_ring(x.shape(), keys, values, block, position, layout);
   const auto start = [=, state = state_](const Operation::Arrays& in, Operation::Arrays& out) {
-    const Taken ring = taken(in[1], in[2], out[1], out[2], out.size(), position, window, slots);
+    const Taken ring = taken(in[1], in[2], out[1], out[2], out.size(), position, layout);
     return [=, x = Floats(in[0]), batch = in[0].shape(0), tokens = in[0].shape(1), y = allocate(out[0])] {
       ring.copy();
       std::vector<float> copy;
@@ -248,18 +254,18 @@ ReadyModel::ReadyModel(const std::vector<const ReadyBlock*>& blocks, const NormW
   state_ = std::move(state);
 }
 
-mx::array ReadyModel::run(const mx::array& x, const std::vector<Text>& texts, const std::vector<int>& windows,
-                          const std::vector<int>& slots, bool head) const {
+mx::array ReadyModel::run(const mx::array& x, const std::vector<Text>& texts, const std::vector<Layout>& layouts,
+                          bool head) const {
   const Model& model = state_->model;
   const size_t n = model.blocks.size();
-  require(windows.size() == n && slots.size() == n, "every block needs a window and slots");
+  require(layouts.size() == n, "every block needs a layout");
   require(x.ndim() == 3 && !texts.empty() && (x.shape(0) == 1 || texts.size() == 1), "the rows of x do not fit");
   int rows = 0;
   for (const Text& text : texts) {
     require(text.keys.size() == n && text.values.size() == n, "every block needs keys and values");
     for (size_t i = 0; i < n; ++i) {
       mx::Shape shape{x.shape(0), text.tokens, x.shape(2)};
-      require_ring(shape, *text.keys[i], *text.values[i], model.blocks[i], text.position, windows[i], slots[i]);
+      require_ring(shape, *text.keys[i], *text.values[i], model.blocks[i], text.position, layouts[i]);
     }
     rows += text.tokens;
   }
@@ -273,10 +279,7 @@ mx::array ReadyModel::run(const mx::array& x, const std::vector<Text>& texts, co
       mx::array &keys = *text.keys[i], &values = *text.values[i];
       make_own(keys);
       make_own(values);
-      blocks[i].push_back({{keys.data<void>(), values.data<void>(), float_type(keys), keys.shape(2), text.position,
-                            windows[i], slots[i]},
-                           x.shape(0),
-                           text.tokens});
+      blocks[i].push_back({ring_in(keys, values, text.position, layouts[i]), x.shape(0), text.tokens});
     }
   }
   mx::Shape shape = x.shape();

@@ -16,6 +16,11 @@ struct BlockWeights {
   int experts_used;  // by a token; 0: it is no mixture
 };
 
+// Of a ring, see Ring in block.h; the window and the slots are 0 where there is none.
+struct Layout {
+  int window, slots, sinks;
+};
+
 // Weights made ready once for many calls: whole, and with `copy` copied as the kernels read them fastest.
 class Ready {
  public:
@@ -35,7 +40,7 @@ class ReadyBlock : public Ready {
   // [batch, kv_heads, rows, head_dim]. Returns the result and the two buffers, written in place where nobody else holds
   // them.
   std::vector<mlx::core::array> run(const mlx::core::array& x, const mlx::core::array& keys,
-                                    const mlx::core::array& values, int position, int window, int slots) const;
+                                    const mlx::core::array& values, int position, const Layout& layout) const;
 
  private:
   friend class ReadyModel;
@@ -43,8 +48,8 @@ class ReadyBlock : public Ready {
   std::shared_ptr<const State> state_;
 };
 
-// New tokens that go on from keys and values of each block, see ReadyBlock::run. Where somebody else holds one of these,
-// it becomes a copy before it is written.
+// New tokens that go on from keys and values of each block, see ReadyBlock::run. Where somebody else holds one of
+// these, it becomes a copy before it is written.
 struct Text {
   std::vector<mlx::core::array*> keys, values;
   int position, tokens;
@@ -59,8 +64,8 @@ class ReadyModel : public Ready {
   // x [batch, tokens, dim] through all of it, at once and not as an operation: a small model's token costs no more than
   // to schedule one. Several texts with a batch of 1 share a pass, the tokens of the first before those of the second.
   // Returns the logits [batch, tokens, n_out], or without the head the normalized x.
-  mlx::core::array run(const mlx::core::array& x, const std::vector<Text>& texts, const std::vector<int>& windows,
-                       const std::vector<int>& slots, bool head) const;
+  mlx::core::array run(const mlx::core::array& x, const std::vector<Text>& texts, const std::vector<Layout>& layouts,
+                       bool head) const;
 
  private:
   struct State;

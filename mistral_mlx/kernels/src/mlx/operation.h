@@ -25,6 +25,8 @@ inline Float float_type(const mx::array& a) {
   throw std::invalid_argument("weights, scales, keys and values must be float32, float16 or bfloat16");
 }
 
+inline Float cached_type(const mx::array& a) { return a.dtype() == mx::int8 ? Float::q8 : float_type(a); }
+
 // A float32 input: its elements in row-major order, copied only where they do not lie so.
 struct Floats {
   explicit Floats(const mx::array& a)

@@ -53,17 +53,19 @@ std::vector<mx::array> products(const mx::array& x, const std::vector<Weight>& w
 }
 
 mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, float scale, int window, int position,
-                    bool ring) {
+                    bool ring, int sinks) {
   require(q.ndim() == 4 && k.ndim() == 4 && k.shape() == v.shape() && k.dtype() == v.dtype(),
           "q, k and v do not fit together");
-  require(q.shape(0) == k.shape(0) && q.shape(3) == k.shape(3) && k.shape(1) > 0 && q.shape(1) % k.shape(1) == 0 &&
-              k.shape(2) >= q.shape(2) && q.size() > 0 && window >= 0,
+  const Float type = cached_type(k);
+  const int n_keys = k.shape(2) - sinks;
+  require(q.shape(0) == k.shape(0) && k.shape(3) == row_elements(q.shape(3), type) && k.shape(1) > 0 &&
+              q.shape(1) % k.shape(1) == 0 && n_keys >= q.shape(2) && q.size() > 0 && window >= 0,
           "q, k and v do not fit together");
+  require(sinks >= 0 && sinks <= (window > 0 ? KEYS : 0), "the sinks do not fit the window");
   const int last = position + q.shape(2) - 1;  // the positions of the first and of the last query
-  require(ring ? position >= 0 && window > 0 && k.shape(2) % KEYS == 0 && q.shape(2) <= k.shape(2) - window + 1
-               : last >= k.shape(2) - 1,
+  require(ring ? position >= 0 && window > 0 && n_keys % KEYS == 0 && q.shape(2) <= n_keys - window + 1
+               : last >= n_keys - 1,
           "the position does not fit the keys");
-  float_type(k);
   const auto start = [=](const Operation::Arrays& in, Operation::Arrays& out) {
     const mx::array &q = in[0], &k = in[1], &v = in[2];
     require(q.strides(3) == 1 && k.strides(3) == 1 && v.strides(3) == 1,
@@ -72,21 +74,22 @@ mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, 
                 k.data<void>(),
                 v.data<void>(),
                 allocate(out[0]),
-                float_type(k),
+                type,
                 q.shape(0),
                 q.shape(1),
                 k.shape(1),
                 q.shape(2),
                 q.shape(3),
                 position,
-                ring ? 0 : last + 1 - k.shape(2),
-                ring ? k.shape(2) : 0,
+                ring ? 0 : last + 1 - n_keys,
+                ring ? n_keys : 0,
                 {},
                 {},
                 {},
                 int64_t{q.shape(1)} * q.shape(2) * q.shape(3),
                 window,
-                scale};
+                scale,
+                sinks};
     for (int axis = 0; axis < 3; ++axis)
       a.q_strides[axis] = q.strides(axis), a.k_strides[axis] = k.strides(axis), a.v_strides[axis] = v.strides(axis);
     return [a] { attend_all({a}); };

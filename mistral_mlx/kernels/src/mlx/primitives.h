@@ -23,10 +23,10 @@ std::vector<mlx::core::array> products(const mlx::core::array& x, const std::vec
                                        const std::optional<mlx::core::array>& residual);
 
 // Attention, see Attention in contract.h; window 0 has no end. The first query stands at `position`, and the last keys
-// are those of the queries; or `ring` says that the key of position p lies in slot p % slots. The result is
-// [batch, queries, heads * head_dim].
+// are those of the queries; or `ring` says that the key of position p lies in slot p % slots. Keys of `sinks` lie
+// before the others. Rows of int8 are q8. The result is [batch, queries, heads * head_dim].
 mlx::core::array attention(const mlx::core::array& q, const mlx::core::array& k, const mlx::core::array& v, float scale,
-                           int window, int position, bool ring);
+                           int window, int position, bool ring, int sinks);
 
 mlx::core::array rms_norm(const mlx::core::array& x, const mlx::core::array& weight, float eps);
 mlx::core::array rope(const mlx::core::array& x, const Rotation& rotation, const QueryScale& scale, int offset);

@@ -6,7 +6,8 @@
 //
 // A row gives the same bits whatever other rows and positions share its call. A score is summed over the elements of
 // the head in order, weighted values over the keys of the tile in order. A few rows (`Few`) read keys and values where
-// they lie; for many (`Many`) these are widened to float32 once, the keys as columns.
+// they lie; for many (`Many`) these are widened to float32 once, the keys as columns. Codes of q8 are widened alike,
+// and their scales multiply scores and weights.
 #pragma once
 #include <cmath>
 
@@ -83,6 +84,24 @@ struct Seen {
   float largest, sum;
 };
 
+// The scales of a tile, where its type has some.
+template <Float T>
+struct Scales {
+  alignas(64) float of[KEYS];
+
+  explicit Scales(const Tile& tile) { scales_at(tile, of); }
+  void multiply(float (*rows)[KEYS], int n) const {
+    for (int r = 0; r < n; ++r)
+      for (int64_t j = 0; j < KEYS; j += WIDTH) put(rows[r] + j, vector_at(rows[r] + j) * vector_at(of + j));
+  }
+};
+template <Float T>
+  requires(T != Float::q8)
+struct Scales<T> {
+  explicit Scales(const Tile&) {}
+  void multiply(float (*)[KEYS], int) const {}
+};
+
 // Turns the scores of a row into weights, of which those outside [first, last) are 0; rescales what it has so far.
 static inline void weigh(float* scores, float scale, int64_t first, int64_t last, int64_t width, float* out,
                          Seen* seen) {
@@ -116,6 +135,8 @@ static inline void weigh(float* scores, float scale, int64_t first, int64_t last
 
 namespace {
 
+constexpr int64_t SINKS = -1;  // in place of the position at which a tile begins
+
 // The rows of a call, head by head, and what they have seen so far.
 struct Queries {
   const Attention& a;
@@ -125,10 +146,13 @@ struct Queries {
 
   int64_t position_of(int64_t row) const { return a.position + position + row % n_positions; }
   int64_t first_key(int64_t p) const { return a.window > 0 && p - a.window + 1 > a.first ? p - a.window + 1 : a.first; }
+  // The sinks that the query at p no longer has in its window.
+  int64_t sinks_of(int64_t p) const { return first_key(p) < a.sinks ? first_key(p) : a.sinks; }
   void weigh_rows(float (*scores)[KEYS], int64_t row, int64_t n, int64_t tile) const {
     for (int64_t r = row; r < row + n; ++r) {
-      const int64_t p = position_of(r), end = p + 1 - tile;
-      weigh(scores[r - row], a.scale, first_key(p) - tile, end < KEYS ? end : KEYS, width, out + r * width, &seen[r]);
+      const int64_t p = position_of(r), first = tile == SINKS ? 0 : first_key(p) - tile,
+                    end = tile == SINKS ? sinks_of(p) : p + 1 - tile;
+      weigh(scores[r - row], a.scale, first, end < KEYS ? end : KEYS, width, out + r * width, &seen[r]);
     }
   }
 };
@@ -139,7 +163,9 @@ template <Float T, int R>
 static void meet_few(const Queries& rows, const Tile& keys, const Tile& values, int64_t tile) {
   alignas(64) float scores[R][KEYS];
   score_few<T, R>(keys, rows.q, rows.width, scores);
+  Scales<T>(keys).multiply(scores, R);
   rows.weigh_rows(scores, 0, R, tile);
+  Scales<T>(values).multiply(scores, R);
   sum_few<T, R>(values, scores, rows.width, rows.out);
 }
 
@@ -155,10 +181,13 @@ static void meet_many(const Queries& rows, const Tile& keys, const Tile& values,
     }
   for (int64_t j = values.first; j < values.last; ++j)
     for (int64_t d = 0; d < width; d += WIDTH) put(lines + j * width + d, elements<T>(values, j, d));
+  const Scales<T> key_scales(keys), value_scales(values);
   const auto meet = [&]<int R>(int64_t row) {
     alignas(64) float scores[R][KEYS];
     sum_table<R>(rows.q + row * width, width, columns, KEYS, 0, width, scores[0], KEYS, KEYS, false);
+    key_scales.multiply(scores, R);
     rows.weigh_rows(scores, row, R, tile);
+    value_scales.multiply(scores, R);
     sum_table<R>(scores[0], KEYS, lines, width, values.first, values.last, rows.out + row * width, width, width, true);
   };
   int64_t row = 0;
@@ -176,11 +205,11 @@ static void meet_tile(const Queries& rows, const Tile& keys, const Tile& values,
   meet_many<T>(rows, keys, values, tile, scratch);
 }
 
-// The rows [first, last) of a tile, which begins at position `tile`.
+// The rows [first, last) of a tile, which begins at position `tile` or holds the sinks.
 static inline Tile tile_of(const Attention& a, const void* data, const int64_t (&strides)[3], int64_t batch,
                            int64_t kv_head, int64_t tile, int64_t first, int64_t last) {
-  const int64_t slot = a.slots > 0 ? tile % a.slots : tile - a.first;
-  const int64_t at = batch * strides[0] + kv_head * strides[1] + slot * strides[2];
+  const int64_t row = tile == SINKS ? 0 : a.sinks + (a.slots > 0 ? tile % a.slots : tile - a.first);
+  const int64_t at = batch * strides[0] + kv_head * strides[1] + row * strides[2];
   return {static_cast<const char*>(data) + at * float_bytes(a.type), strides[2], first, last, a.head_dim};
 }
 
@@ -198,14 +227,17 @@ static void attend(const Attention& a, int64_t batch, int64_t kv_head, int64_t p
     rows.seen[row] = {-INFINITY, 0.0f};
   }
   const int64_t begin = rows.first_key(a.position + position), end = a.position + position + n_positions;
-  for (int64_t tile = begin / KEYS * KEYS; tile < end; tile += KEYS) {
-    const int64_t first = begin > tile ? begin - tile : 0, last = end - tile < KEYS ? end - tile : KEYS;
+  const auto meet = [&](int64_t tile, int64_t first, int64_t last) {
     const Tile keys = tile_of(a, a.k, a.k_strides, batch, kv_head, tile, first, last),
                values = tile_of(a, a.v, a.v_strides, batch, kv_head, tile, first, last);
     if (a.type == Float::f32) meet_tile<Float::f32>(rows, keys, values, tile, scratch);
     if (a.type == Float::f16) meet_tile<Float::f16>(rows, keys, values, tile, scratch);
     if (a.type == Float::bf16) meet_tile<Float::bf16>(rows, keys, values, tile, scratch);
-  }
+    if (a.type == Float::q8) meet_tile<Float::q8>(rows, keys, values, tile, scratch);
+  };
+  if (const int64_t sinks = rows.sinks_of(a.position + position + n_positions - 1); sinks > 0) meet(SINKS, 0, sinks);
+  for (int64_t tile = begin / KEYS * KEYS; tile < end; tile += KEYS)
+    meet(tile, begin > tile ? begin - tile : 0, end - tile < KEYS ? end - tile : KEYS);
   for (int64_t row = 0; row < n_rows; ++row) {
     const int64_t head = kv_head * repeats + row / n_positions, p = position + row % n_positions;
     float* to = a.out + batch * a.out_stride + (p * a.heads + head) * a.head_dim;

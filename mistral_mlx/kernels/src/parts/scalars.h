@@ -49,6 +49,7 @@ static inline float load_float(const void* p, Float type, int64_t i) {
     std::memcpy(&value, static_cast<const char*>(p) + 4 * i, 4);
     return value;
   }
+  if (type == Float::q8) return static_cast<const int8_t*>(p)[i];
   uint16_t bits;
   std::memcpy(&bits, static_cast<const char*>(p) + 2 * i, 2);
   return type == Float::f16 ? half_to_float(bits) : bits_to_float(static_cast<uint32_t>(bits) << 16);

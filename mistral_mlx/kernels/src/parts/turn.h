@@ -60,6 +60,7 @@ static inline void turn(Vector (&v)[WIDTH]) {
 #endif
 
 // Keys or values of one tile: row j for j in [first, last) is head_dim elements at `data`, j * stride elements on.
+// Behind elements of q8 lies their scale.
 struct Tile {
   const void* data;
   int64_t stride, first, last, head_dim;
@@ -73,6 +74,13 @@ static inline Vector elements(const Tile& t, int64_t j, int64_t d) {
   float values[WIDTH] = {};
   for (int64_t i = d; i < t.head_dim; ++i) values[i - d] = load_float(t.data, T, j * t.stride + i);
   return vector_at(values);
+}
+
+// The scale of each row, 0 in place of those that there are not.
+static inline void scales_at(const Tile& t, float* out) {
+  for (int64_t j = 0; j < KEYS; ++j) out[j] = 0.0f;
+  for (int64_t j = t.first; j < t.last; ++j)
+    std::memcpy(out + j, static_cast<const char*>(t.data) + j * t.stride + t.head_dim, SCALE_BYTES);
 }
 
 template <Float T>

@@ -123,6 +123,19 @@ static inline Four sums_of(const Vector (&v)[4]) {
 template <Float T>
 static inline Vector load_vector(const void* p, int64_t i) {
   if constexpr (T == Float::f32) return vector_at(static_cast<const float*>(p) + i);
+  if constexpr (T == Float::q8) {
+    const int8_t* codes = static_cast<const int8_t*>(p) + i;
+#if defined(__AVX512F__)
+    return (Vector)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)codes)));
+#elif defined(__AVX2__)
+    return (Vector)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)codes)));
+#else
+    typedef int8_t Bytes __attribute__((vector_size(WIDTH)));
+    Bytes bytes;
+    std::memcpy(&bytes, codes, sizeof bytes);
+    return __builtin_convertvector(bytes, Vector);
+#endif
+  }
   typedef uint16_t Halves __attribute__((vector_size(WIDTH * 2)));
   Halves halves;
   std::memcpy(&halves, static_cast<const char*>(p) + 2 * i, sizeof halves);

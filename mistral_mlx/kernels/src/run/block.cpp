@@ -2,9 +2,11 @@
 #include "block.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "../parts/scalars.h"
 #include "attend.h"
+#include "codes.h"
 #include "pool.h"
 #include "steps.h"
 #include "workspace.h"
@@ -31,17 +33,41 @@ void rotate_in_place(const Block& b, const QueryScale& scale, const std::vector<
   rotate(part, strides, 1, heads, positions, b.rotation, scale, part, strides);
 }
 
-// Puts the keys and values of the tokens [t, t + n) into their slots.
+// Turns the queries of sequences whose keys are turned when they are stored.
+void turn_queries(const Block& b, const Sequences& sequences, float* q) {
+  for (const Sequence& s : sequences) {
+    const int64_t n = s.rows();
+    if (s.ring.type == Float::q8)
+      parallel(n, [&](int64_t row) {
+        for (int64_t head = 0; head < b.heads; ++head) turn_head(q + (row * b.heads + head) * b.head_dim, b.head_dim);
+      });
+    q += n * b.heads * b.head_dim;
+  }
+}
+
+int64_t row_of(const Ring& ring, int64_t position) {
+  return ring.sinks + (ring.slots > 0 ? position % ring.slots : position);
+}
+
+// Puts the keys and values of the tokens [t, t + n) into their slots. Keys of q8 are turned.
 void store(const Block& b, const Sequence& s, const Heads& x, int64_t t, int64_t n) {
   const Ring& ring = s.ring;
-  const int64_t size = b.head_dim, bytes = size * float_bytes(ring.type);
+  const int64_t size = b.head_dim, bytes = row_elements(size, ring.type) * float_bytes(ring.type);
+  const auto put = [&](const float* from, void* rows, int64_t position) {
+    char *first = static_cast<char*>(rows), *to = first + row_of(ring, position) * bytes;
+    if (ring.type == Float::q8)
+      encode(from, size, to);
+    else
+      narrow(from, ring.type, size, to);
+    if (position < ring.sinks) std::memcpy(first + position * bytes, to, bytes);
+  };
   const auto one = [&](int64_t row) {
     const int64_t token = t + row % n, head = row / n % b.kv_heads, batch = row / n / b.kv_heads,
-                  position = ring.position + token, slot = ring.slots > 0 ? position % ring.slots : position,
                   from = ((batch * s.tokens + token) * b.kv_heads + head) * size,
-                  to = ((batch * b.kv_heads + head) * ring.rows + slot) * bytes;
-    narrow(x.k + from, ring.type, size, static_cast<char*>(ring.keys) + to);
-    narrow(x.v + from, ring.type, size, static_cast<char*>(ring.values) + to);
+                  to = (batch * b.kv_heads + head) * ring.rows * bytes;
+    if (ring.type == Float::q8) turn_head(x.k + from, size);
+    put(x.k + from, static_cast<char*>(ring.keys) + to, ring.position + token);
+    put(x.v + from, static_cast<char*>(ring.values) + to, ring.position + token);
   };
   constexpr int64_t STEP = 64;
   const int64_t rows = s.batch * b.kv_heads * n;
@@ -53,7 +79,7 @@ void store(const Block& b, const Sequence& s, const Heads& x, int64_t t, int64_t
 // Attention of the tokens [t, t + n) of all rows of the batch.
 Attention attention_of(const Block& b, const Sequence& s, const Heads& x, int64_t t, int64_t n) {
   const Ring& ring = s.ring;
-  const int64_t size = b.head_dim, n_q = b.heads * size, head = ring.rows * size;
+  const int64_t size = b.head_dim, n_q = b.heads * size, row = row_elements(size, ring.type), head = ring.rows * row;
   return {x.q + t * n_q,
           ring.keys,
           ring.values,
@@ -68,11 +94,12 @@ Attention attention_of(const Block& b, const Sequence& s, const Heads& x, int64_
           0,
           ring.slots,
           {s.tokens * n_q, size, n_q},
-          {b.kv_heads * head, head, size},
-          {b.kv_heads * head, head, size},
+          {b.kv_heads * head, head, row},
+          {b.kv_heads * head, head, row},
           s.tokens * n_q,
           ring.window,
-          b.scale};
+          b.scale,
+          ring.sinks};
 }
 
 // How many of the tokens from t on overwrite nothing that the first of them sees.
@@ -116,6 +143,7 @@ void run_block(const Block& b, const Sequences& sequences, const float* x, float
   compute({{b.q, b.k, b.v}, x, rows, b.attention_norm, Products::EACH, nullptr, {q, k, v}});
   rotate_in_place(b, b.query_scale, positions, b.heads, q);
   rotate_in_place(b, {}, positions, b.kv_heads, k);
+  turn_queries(b, sequences, q);
   store_and_attend(b, sequences, {q, k, v, h});
   compute({{b.o}, h, rows, {}, Products::ADD, x, {sum}});
   if (b.mixture) return add_mixture(*b.mixture, b.mlp_norm, sum, rows, out);

@@ -19,11 +19,11 @@ struct Block {
 
 // Keys and values [batch, kv_heads, rows, head_dim] before `position`, to which new ones are added. Where there is no
 // window, slots is 0 and position p lies in row p; else in row p % slots, see Attention in contract.h. There is a row
-// for every position up to the last new one, or for every slot.
+// for every position up to the last new one, or for every slot. Before all these lie the rows of the sinks.
 struct Ring {
   void *keys, *values;
   Float type;
-  int64_t rows, position, window, slots;
+  int64_t rows, position, window, slots, sinks;
 };
 
 // Rows of a pass that go on from one ring: `tokens` for each row of its batch, at `position` and after it.
