@@ -13,6 +13,7 @@ from .opening import system_of
 
 if TYPE_CHECKING:
     from mistral_mlx.prompt.official import SystemContent
+    from mistral_mlx.session.session import Session
 
 
 def spelled(system: "SystemContent | None") -> str:
@@ -20,6 +21,14 @@ def spelled(system: "SystemContent | None") -> str:
     from mistral_mlx.prompt.official import spelled as spell
 
     return spell(system)
+
+
+def chosen_cache(session: "Session") -> str | None:
+    """Return what was chosen of the cache in words; None if nothing was."""
+    from mistral_mlx.model.cache_options import DEFAULT, CacheOptions
+
+    choice = CacheOptions.of(session.model.args)
+    return None if choice == DEFAULT else str(choice)
 
 
 def _exit(chat: Chat, rest: str) -> None:
@@ -97,6 +106,8 @@ def _context(chat: Chat, rest: str) -> None:
     else:
         room = f" of {use.limit:,} ({100 * use.fraction:.0f} %), {max(0, use.limit - use.used):,} left"
     show(f"  {use.used:,} tokens{room}; {n_turns} turn{'s'[: n_turns != 1]}, {chat.remarks.n_dropped} dropped")
+    if chosen := chosen_cache(chat.session):
+        show(f"  the cache keeps {chosen}")
     for attachment in chat.attachments:
         show(f"  goes with the next message: {shown(attachment.name)}, {len(attachment.text):,} characters")
 

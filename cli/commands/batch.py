@@ -46,6 +46,9 @@ def batch(
     draft: shared.Draft = shared.DRAFT,
     parallel: shared.Parallel = 0,
     exact: shared.Exact = False,
+    kv_bits: shared.KvBits = shared.KV_BITS,
+    window: shared.Window = None,
+    sinks: shared.Sinks = shared.SINKS,
     ignore_memory: shared.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
@@ -56,6 +59,7 @@ def batch(
     """
     from mistral_mlx.cli.answers import batch as command
     from mistral_mlx.cli.models.opening import check_parallel, n_parallel, open_model, use_machine
+    from mistral_mlx.model.cache_options import CacheOptions
     from mistral_mlx.prompt.official import system_of
 
     notes = Notes(quiet=quiet)
@@ -66,7 +70,9 @@ def batch(
         if results.remaining:
             use_machine(device, threads, notes, exact=exact)
             path = registry.resolve(model)
-            opened, tokenizer = open_model(path, notes, ignore_memory=ignore_memory)
+            opened, tokenizer = open_model(
+                path, notes, cache=CacheOptions(window, sinks, kv_bits), ignore_memory=ignore_memory
+            )
             meaning = partial(system_of, path=path, tokenizer=tokenizer, template=template)
             defaults = replace(defaults, system=meaning(system), meaning=meaning)
             command.run(results, defaults, opened, tokenizer, notes, n_parallel=n_parallel(parallel, opened))

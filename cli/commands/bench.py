@@ -22,16 +22,21 @@ def bench(
     device: shared.Device = "auto",
     threads: shared.Threads = 0,
     exact: shared.Exact = False,
+    kv_bits: shared.KvBits = shared.KV_BITS,
+    window: shared.Window = None,
+    sinks: shared.Sinks = shared.SINKS,
     ignore_memory: shared.IgnoreMemory = False,
 ) -> None:
     """Measure how fast a model reads a prompt and writes an answer here."""
     from mistral_mlx.cli.models.opening import use_machine
     from mistral_mlx.cli.reports import bench as command
     from mistral_mlx.measure.benchmark import Workload
+    from mistral_mlx.model.cache_options import CacheOptions
 
     workload = Workload(n_prompt=n_prompt, n_gen=n_gen, depth=depth, repeats=repeats)
     model = shared.named_model(context, name, model)
     notes = Notes(quiet=quiet)
     use_machine(device, threads, notes, exact=exact)
-    measurement = command.run(registry.resolve(model), workload, notes, ignore_memory=ignore_memory)
-    command.show(model or "", workload, measurement, as_json=as_json)
+    cache = CacheOptions(window, sinks, kv_bits)
+    measurement = command.run(registry.resolve(model), workload, cache, notes, ignore_memory=ignore_memory)
+    command.show(model or "", workload, measurement, cache=cache, as_json=as_json)

@@ -52,6 +52,9 @@ def chat(
     draft: shared.Draft = shared.DRAFT,
     draft_model: shared.DraftModel = None,
     exact: shared.Exact = False,
+    kv_bits: shared.KvBits = shared.KV_BITS,
+    window: shared.Window = None,
+    sinks: shared.Sinks = shared.SINKS,
     ignore_memory: shared.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
@@ -75,7 +78,9 @@ def chat(
     notes = Notes(quiet=quiet)
     failed = start.run(
         opening.ChatSetup(
-            opening.Opener(model, device, threads, exact, ignore_memory, notes, draft_model),
+            opening.Opener(
+                model, device, threads, exact, ignore_memory, notes, draft_model, opening.Cache(window, sinks, kv_bits)
+            ),
             store,
             settings,
             frozenset(key for key in NAMES if shared.is_given(context, key)),

@@ -109,6 +109,9 @@ def complete(
     draft_model: shared.DraftModel = None,
     parallel: shared.Parallel = 0,
     exact: shared.Exact = False,
+    kv_bits: shared.KvBits = shared.KV_BITS,
+    window: shared.Window = None,
+    sinks: shared.Sinks = shared.SINKS,
     ignore_memory: shared.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
@@ -122,6 +125,7 @@ def complete(
     from mistral_mlx.cli.answers.prompt_templates import load_template, parse_variables
     from mistral_mlx.cli.models.kept import kept_prompts
     from mistral_mlx.cli.models.opening import open_drafter, open_model, use_machine
+    from mistral_mlx.model.cache_options import CacheOptions
     from mistral_mlx.prompt.official import system_of
 
     chosen = load_template(prompt_template) if prompt_template is not None else None
@@ -176,7 +180,7 @@ def complete(
     )
     use_machine(device, threads, notes, exact=exact)
     path = registry.resolve(model)
-    opened, tokenizer = open_model(path, notes, ignore_memory=ignore_memory)
+    opened, tokenizer = open_model(path, notes, cache=CacheOptions(window, sinks, kv_bits), ignore_memory=ignore_memory)
     drafter = open_drafter(draft_model, tokenizer, notes, ignore_memory=ignore_memory)
     job = replace(job.with_system(lambda text: system_of(text, path, tokenizer, template)), drafter=drafter)
     command.run(job, opened, tokenizer, notes)

@@ -28,7 +28,7 @@ def evaluate(
             metavar="MODEL", help="Compare with this reference, for example the same model with more bits."
         ),
     ] = None,
-    window: Annotated[int, shared.evaluation_option("--context", metavar="N", help="Tokens of a window.")] = CONTEXT,
+    length: Annotated[int, shared.evaluation_option("--context", metavar="N", help="Tokens of a window.")] = CONTEXT,
     stride: Annotated[
         int | None,
         shared.evaluation_option(
@@ -43,21 +43,28 @@ def evaluate(
     device: shared.Device = "auto",
     threads: shared.Threads = 0,
     exact: shared.Exact = True,
+    kv_bits: shared.KvBits = shared.KV_BITS,
+    window: shared.Window = None,
+    sinks: shared.Sinks = shared.SINKS,
     ignore_memory: shared.IgnoreMemory = False,
 ) -> None:
     """Measure how well a model predicts a text: perplexity, and how far it is from another model.
 
-    The windows are those of llama-perplexity, so that its figures can be compared with these.
+    The windows are those of llama-perplexity, so that its figures can be compared with these. --window, --sinks and
+    --kv-bits are for the model, and not for the one it is compared with: with --against the same model, they are
+    what is measured.
     """
     from mistral_mlx.cli.answers.prompt import read_text
     from mistral_mlx.cli.models.opening import use_machine
     from mistral_mlx.cli.reports import evaluate as command
+    from mistral_mlx.model.cache_options import CacheOptions
 
     model = shared.named_model(context, name, model)
     path = registry.resolve(model)
     reference = None if against is None else registry.resolve(against)
-    protocol = command.Protocol(read_text(text, "text"), window, stride, chunks)
+    protocol = command.Protocol(read_text(text, "text"), length, stride, chunks)
     notes = Notes(quiet=quiet)
     use_machine(device, threads, notes, exact=exact)
-    result = command.run(path, reference, protocol, notes, ignore_memory=ignore_memory)
-    command.show(model or "", against, protocol, result, as_json=as_json)
+    cache = CacheOptions(window, sinks, kv_bits)
+    result = command.run(path, reference, protocol, cache, notes, ignore_memory=ignore_memory)
+    command.show(model or "", against, protocol, cache, result, as_json=as_json)

@@ -1,5 +1,6 @@
 """Opens a model for a command: sets what computes, checks the memory, loads."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import mlx.core as mx
@@ -11,6 +12,7 @@ from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.generation.drafts import Drafter
 from mistral_mlx.kernels.memory import available_memory
 from mistral_mlx.model.cache import cache_nbytes
+from mistral_mlx.model.cache_options import DEFAULT, CacheOptions
 from mistral_mlx.model.loading import Inspected, inspect_model, load, load_model, memory_needed, remarks
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.tokenizer.choose import Tokenizer
@@ -70,21 +72,21 @@ def n_parallel(n: int, model: Mistral, n_tokens: int = CHAT_TOKENS) -> int:
 
 
 def open_model(
-    path: Path, notes: Notes, n_tokens: int = CHAT_TOKENS, *, ignore_memory: bool
+    path: Path, notes: Notes, n_tokens: int = CHAT_TOKENS, *, cache: CacheOptions = DEFAULT, ignore_memory: bool
 ) -> tuple[Mistral, Tokenizer]:
     """Return the model and tokenizer at `path`, to be used with a cache of `n_tokens`.
 
-    Raises ModelError if weights and cache do not fit into memory, unless `ignore_memory`.
+    Raises ModelError if weights and cache do not fit into memory, unless `ignore_memory`; OptionError if the `cache`
+    is none for this model.
     """
-    return load(_prepared(path, notes, n_tokens, ignore_memory=ignore_memory))
+    return load(_prepared(path, notes, n_tokens, cache, ignore_memory=ignore_memory), **asdict(cache))
 
 
-def open_weights(path: Path, notes: Notes, n_tokens: int, *, ignore_memory: bool) -> Mistral:
-    """Return the model at `path`, without its tokenizer, to be used with a cache of `n_tokens`.
-
-    Raises ModelError if weights and cache do not fit into memory, unless `ignore_memory`.
-    """
-    return load_model(_prepared(path, notes, n_tokens, ignore_memory=ignore_memory))
+def open_weights(
+    path: Path, notes: Notes, n_tokens: int, *, cache: CacheOptions = DEFAULT, ignore_memory: bool
+) -> Mistral:
+    """Return the model at `path` as `open_model` does, without its tokenizer."""
+    return load_model(_prepared(path, notes, n_tokens, cache, ignore_memory=ignore_memory), **asdict(cache))
 
 
 def open_drafter(name: str | None, tokenizer: Tokenizer, notes: Notes, *, ignore_memory: bool) -> Drafter | None:
@@ -103,10 +105,10 @@ def open_drafter(name: str | None, tokenizer: Tokenizer, notes: Notes, *, ignore
     return DraftModel(model)
 
 
-def _prepared(path: Path, notes: Notes, n_tokens: int, *, ignore_memory: bool) -> Inspected:
+def _prepared(path: Path, notes: Notes, n_tokens: int, cache: CacheOptions, *, ignore_memory: bool) -> Inspected:
     """Return the inspected folder. Compare the memory needed with what is available; say what a user should know."""
     inspected = inspect_model(ModelFolder(path))
-    needed, available = memory_needed(inspected, n_tokens), available_memory()
+    needed, available = memory_needed(inspected, n_tokens, cache), available_memory()
     if available is not None and needed > 0.9 * available:
         text = f"the model needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available"
         if needed > available and not ignore_memory:
@@ -114,6 +116,8 @@ def _prepared(path: Path, notes: Notes, n_tokens: int, *, ignore_memory: bool) -
         notes.say(text)
     for said in remarks(inspected):
         notes.say(said)
+    if cache.window is not None:
+        notes.say(f"the model sees {cache.sight}; it forgets what is older")
     if (remark := kernels.note()) and not notes.quiet and first_time("slow-kernels"):
         notes.say(f"{remark} (shown once; 'mistral-mlx info' names the kernels)")
     mx.set_cache_limit(BUFFER_CACHE_BYTES)

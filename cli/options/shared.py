@@ -18,6 +18,7 @@ prompt_option, sampling_option, evaluation_option, output_option, weights_option
 MAX_TOKENS, DRAFT = AnswerKnobs.max_tokens, AnswerKnobs.draft
 # Written again here, so that --help need not import the engine; a test holds them equal.
 N_PROMPT, N_GEN, DEPTH, REPEATS = 512, 128, 0, 5
+KV_BITS, SINKS = 16, 0
 
 Model = Annotated[
     str | None,
@@ -104,6 +105,23 @@ NPrompt = Annotated[int, typer.Option("--n-prompt", "-p", metavar="N", help="Pro
 NGen = Annotated[int, typer.Option("--n-gen", "-n", metavar="N", help="Tokens to decode; 0: none.")]
 Depth = Annotated[int, typer.Option(metavar="N", help="Tokens in the cache before each measurement begins.")]
 Repeats = Annotated[int, typer.Option(metavar="N", help="How often to measure, after one warm-up.")]
+KvBits = Annotated[
+    int,
+    machine_option(
+        metavar="16|8",
+        help="Bits of a cached number: 8 halve the memory of a long text, and change answers a little.",
+    ),
+]
+Window = Annotated[
+    int | None,
+    machine_option(
+        metavar="N",
+        help="See only the last N tokens, where the model sees more: memory stops growing, the rest is forgotten.",
+    ),
+]
+Sinks = Annotated[
+    int, machine_option(metavar="K", help="With --window, see the first K tokens, too; 4 keep most models fluent.")
+]
 IgnoreMemory = Annotated[
     bool, machine_option("--ignore-memory", help="Load the model even if the memory is too small.")
 ]

@@ -14,25 +14,33 @@ from mistral_mlx.cli.terminal.table import facts, print_json
 from mistral_mlx.errors import counted
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.measure.benchmark import Measurement, Workload, measure
+from mistral_mlx.model.cache_options import DEFAULT, CacheOptions
 from mistral_mlx.model.loading import read_args
 
 
-def run(path: Path, workload: Workload, notes: Notes, *, ignore_memory: bool) -> Measurement:
-    """Return how fast the model at `path` is. Raises ContextError before it is read if the workload does not fit."""
+def run(path: Path, workload: Workload, cache: CacheOptions, notes: Notes, *, ignore_memory: bool) -> Measurement:
+    """Return how fast the model at `path` is with such a cache.
+
+    Raises ContextError before it is read if the workload does not fit.
+    """
     workload.check(read_args(ModelFolder(path)))
-    model = open_weights(path, notes, workload.n_tokens, ignore_memory=ignore_memory)
+    model = open_weights(path, notes, workload.n_tokens, cache=cache, ignore_memory=ignore_memory)
     with notes.progress(delay_s=0) as progress:  # no timer, whose thread would disturb what is measured
         return measure(model, workload, progress=progress)
 
 
-def show(name: str, workload: Workload, measurement: Measurement, *, as_json: bool) -> None:
+def show(
+    name: str, workload: Workload, measurement: Measurement, *, cache: CacheOptions = DEFAULT, as_json: bool
+) -> None:
     """Write the figures of the model called `name` to stdout: as JSON, as a table on a terminal, as plain lines."""
     if as_json:
         machine = {"kernels": kernels.names(), "threads": kernels.threads()}
-        record = {"model": name, **asdict(measurement), **machine, **asdict(workload)}
+        record = {"model": name, **asdict(measurement), **machine, **asdict(workload), **asdict(cache)}
         print_json(record)
         return
     rows = [("model", inert(name)), *_rows(workload, measurement)]
+    if cache != DEFAULT:
+        rows.append(("cache", str(cache)))
     write_text(_framed(rows) if sys.stdout.isatty() else facts(rows))
 
 

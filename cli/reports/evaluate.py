@@ -16,6 +16,7 @@ from mistral_mlx.errors import ContextError, ModelError, counted
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.measure.evaluation import Scoring, Window, model_logits, windows
 from mistral_mlx.measure.scores import Bucket, Comparison, Evaluation, Mean
+from mistral_mlx.model.cache_options import DEFAULT, CacheOptions
 from mistral_mlx.model.loading import read_args
 from mistral_mlx.tokenizer.choose import Tokenizer
 
@@ -49,13 +50,15 @@ class Protocol:
             raise ContextError(f"--context is {self.context}, and the model's context {limit}; take a smaller one")
 
 
-def run(path: Path, reference: Path | None, protocol: Protocol, notes: Notes, *, ignore_memory: bool) -> Evaluation:
-    """Return what the text says about the model at `path`, and how that differs from the reference.
+def run(
+    path: Path, reference: Path | None, protocol: Protocol, cache: CacheOptions, notes: Notes, *, ignore_memory: bool
+) -> Evaluation:
+    """Return what the text says about the model at `path` with such a cache, and how that differs from the reference.
 
     Raises ContextError if a window is too long, ModelError if the two do not share a vocabulary.
     """
     protocol.check(path)
-    model, tokenizer = open_model(path, notes, protocol.context, ignore_memory=ignore_memory)
+    model, tokenizer = open_model(path, notes, protocol.context, cache=cache, ignore_memory=ignore_memory)
     cut = protocol.windows(tokenizer)
     against = None
     if reference is not None:
@@ -75,15 +78,20 @@ def run(path: Path, reference: Path | None, protocol: Protocol, notes: Notes, *,
     return scoring.result()
 
 
-def show(name: str, against: str | None, protocol: Protocol, result: Evaluation, *, as_json: bool) -> None:
+def show(
+    name: str, against: str | None, protocol: Protocol, cache: CacheOptions, result: Evaluation, *, as_json: bool
+) -> None:
     """Write the figures to stdout, as JSON or as lines."""
     if as_json:
         asked = {"context": protocol.context, "stride": protocol.stride, "chunks": protocol.chunks}
+        asked |= asdict(cache)
         machine = {"kernels": kernels.names(), "threads": kernels.threads(), "exact": kernels.exact()}
         record = {"model": name, "against": against, **_flat(asdict(result)), **asked, **machine}
         print_json(record)
         return
     rows = [("model", name), *_rows(protocol, result), ("arithmetic", "exact" if kernels.exact() else "as in answers")]
+    if cache != DEFAULT:
+        rows.append(("cache", str(cache)))
     if against is not None and result.comparison is not None:
         rows += [("", ""), ("against", against), *_comparison_rows(result.comparison)]
     rows += [("", ""), *_curve_rows(result.curve)]

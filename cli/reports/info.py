@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,10 +15,13 @@ from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.kernels.memory import available_memory
 from mistral_mlx.model.args import ModelArgs, expected_shapes
 from mistral_mlx.model.blocks import EXPERTS
-from mistral_mlx.model.cache import cache_nbytes
+from mistral_mlx.model.cache import KV_BITS, cache_nbytes
+from mistral_mlx.model.cache_options import CacheOptions
 from mistral_mlx.model.loading import cache_itemsize, inspect_model, memory_needed, remarks
 from mistral_mlx.prompt.encode import chat_format
 from mistral_mlx.tokenizer.choose import Tokenizer, load_tokenizer
+
+EXAMPLE_WINDOW, EXAMPLE_SINKS = 4096, 4  # of a model that has no window
 
 
 def describe(path: Path) -> dict[str, object]:
@@ -57,12 +61,21 @@ def describe(path: Path) -> dict[str, object]:
         "context": at_limit,
         "kv_bytes_at_window": cache_nbytes(args, max(windows), itemsize=itemsize) if windows else None,
         "kv_bytes_at_context": cache_nbytes(args, at_limit, itemsize=itemsize),
+        "kv_bytes_by_choice": _kv_choices(args, itemsize),
         "memory_needed": memory_needed(inspected, CHAT_TOKENS),
         "memory_available": available_memory(),
         "tokenizer": _tokenizer(inspected.folder),
         "kernels": kernels.names(),
         "remarks": remarks(inspected),
     }
+
+
+def _kv_choices(args: ModelArgs, itemsize: int) -> list[dict[str, object]]:
+    """Return the bytes of the cache at the context for each number of bits, and for an example window."""
+    windows = [None, EXAMPLE_WINDOW] if (args.context_limit or 0) > EXAMPLE_WINDOW else [None]
+    choices = [CacheOptions(window, EXAMPLE_SINKS if window else 0, bits) for window in windows for bits in KV_BITS]
+    at = args.max_position_embeddings
+    return [asdict(c) | {"bytes": cache_nbytes(c.applied(args), at, itemsize=itemsize)} for c in choices]
 
 
 def show(found: dict[str, object], *, as_json: bool) -> None:
@@ -132,6 +145,7 @@ def _rows(found: dict[str, object]) -> list[tuple[str, str]]:
             f"{f['parameters']:,} in {_gb(f['weight_bytes'])}, {f['bits_per_weight']} bits per weight ({_stored(f)})",
         ),
         ("KV cache", _cache_text(f)),
+        *(("", line) for line in _choice_lines(f)),
         (
             "memory",
             f"{_gb(f['memory_needed'])} for weights and {CHAT_TOKENS:,} tokens, {_gb(f['memory_available'])} available",
@@ -184,6 +198,15 @@ def _cache_text(found: dict[str, object]) -> str:
     at_context = f"{_gb(found['kv_bytes_at_context'])} at {found['context']:,} tokens"
     window = found["kv_bytes_at_window"]
     return at_context if window is None else f"{_gb(window)} at the window, {at_context}"
+
+
+def _choice_lines(found: dict[str, object]) -> Iterator[str]:
+    """Yield a line for each choice of the cache but the first one, which is the default."""
+    for choice in _list(found["kv_bytes_by_choice"])[1:]:
+        assert isinstance(choice, dict)
+        flags = [f"--window {choice['window']} --sinks {choice['sinks']}"] if choice["window"] else []
+        flags += ["--kv-bits 8"] if choice["kv_bits"] == 8 else []
+        yield f"{_gb(choice['bytes'])} there with {' '.join(flags)}"
 
 
 def _stored(found: dict[str, object]) -> str:

@@ -170,7 +170,7 @@ def test_json_is_one_object_of_a_model_without_a_tokenizer(folder):
     assert (result.returncode, result.stderr, result.stdout.count(b"\n")) == (0, b"", 1)
     facts = json.loads(result.stdout)
     measured = {*Measurement.__dataclass_fields__, "kernels", "threads", "model"}
-    assert facts.keys() == measured | {"n_prompt", "n_gen", "depth", "repeats"}
+    assert facts.keys() == measured | {"n_prompt", "n_gen", "depth", "repeats", "window", "sinks", "kv_bits"}
     assert [facts[key] for key in ("model", "n_prompt", "n_gen", "depth", "repeats")] == [str(folder), 4, 2, 3, 2]
     assert facts["prompt_tps"] > 0 and facts["generation_tps"] > 0 and facts["peak_memory_gb"] > 0.01
     if kernels.native.available:
