@@ -4,8 +4,9 @@
 
 The depths are no tokens, one window and four (0, 4,096 and 16,384 for W = 4,096), and for our decoding eight (32,768).
 Our cache is not filled by a prompt but with random keys and values, which cost the same; "full" is the same model
-without a window. The peers read a prompt up to each depth, and have no window: compare "full" with them for equal
-work. The processes of the peers warm up by themselves, so there is no round before the first.
+without a window, "8 bits" ours with keys and values of 8 bits. The peers read a prompt up to each depth, and have no
+window: compare "full" with them for equal work. The processes of the peers warm up by themselves, so there is no round
+before the first.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from report import finish, machine
 
 DEPTHS = (0, 1, 4)  # in windows
 FAR = 8
+WAYS: dict[str, dict[str, int]] = {"ours": {}, "full": {"full": True}, "8 bits": {"kv_bits": 8}}
 
 Rates = dict[str, list[float]]
 
@@ -83,14 +85,14 @@ def _options() -> argparse.Namespace:
 
 
 def _ours(ours: Side, depths: Sequence[int], n_prefill: int, n_decode: int) -> dict[str, Measure]:
-    """Return what measures our tokens per second at each depth, with the window and, where it hides some, without."""
-    measures: dict[str, Measure] = {}
-    for depth in depths:
-        for full in (False, True) if depth else (False,):
-            name = "full" if full else "ours"
-            for what, n in (("prefill", n_prefill), ("decode", n_decode)):
-                measures[f"{name} {what} {depth}"] = partial(ours.rate, what, n, depth=depth, full=full)
-    return measures
+    """Return what measures our tokens per second at each depth, in each way that differs there."""
+    return {
+        f"{name} {what} {depth}": partial(ours.rate, what, n, depth=depth, **how)
+        for depth in depths
+        for name, how in WAYS.items()
+        if depth or name == "ours"
+        for what, n in (("prefill", n_prefill), ("decode", n_decode))
+    }
 
 
 def _attention(ours: Side, n: int, window: int) -> dict[str, Measure]:
@@ -112,8 +114,9 @@ def _at(depth: int, names: list[str], values: Rates) -> dict[str, object]:
 
 def _compared(label: str, names: list[str], values: Rates) -> dict[str, object]:
     found = {name: values[f"{name} {label}"] for name in names}
-    ours = {name: values[f"{name} {label}"] for name in ("ours", "full") if f"{name} {label}" in values}
+    ours = {name: values[f"{name} {label}"] for name in WAYS if f"{name} {label}" in values}
     return {
+        **({"8_bits_against_16": ratio(ours["8 bits"], ours["ours"])} if "8 bits" in ours else {}),
         **{name: {"tok_s": spread(rates)} for name, rates in (ours | found).items()},
         **{f"{name}_against": ratios(rates, found) for name, rates in ours.items()},
     }

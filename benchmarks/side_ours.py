@@ -4,6 +4,7 @@ python benchmarks/side_ours.py FOLDER THREADS
 """
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -21,30 +22,31 @@ BANDWIDTH_REPEATS = 5  # of which the best is taken
 
 
 class Ours:
-    """The model, and the cache of the last request."""
+    """The model, and the caches of the last requests: with the model's window or full, in 16 bits or 8."""
 
     def __init__(self, folder: str, threads: int) -> None:
         mx.set_default_device(mx.cpu)
         if native.available:
             native.ext.set_threads(threads)
         self.model = load_model(folder)
-        self.cache = make_cache(self.model.args)
+        self._caches: dict[tuple[bool, int], list[RollingBufferCache]] = {}
+        self.cache = self._empty(full=False, kv_bits=16)  # of the last request
 
     def about(self) -> dict[str, Any]:
         """Say what runs."""
         return {"version": f"mistral-mlx {__version__}", "kernels": kernels.names()}
 
-    def prefill(self, n: int, depth: int = 0, full: bool = False) -> dict[str, Any]:
+    def prefill(self, n: int, depth: int = 0, full: bool = False, kv_bits: int = 16) -> dict[str, Any]:
         """Time a prompt of `n` tokens at positions from `depth` on, up to the logits of its last token.
 
         With `full`, every token sees all before it, whatever the window of the model is.
         """
-        self._go_to(depth, full=full)
+        self._go_to(depth, full=full, kv_bits=kv_bits)
         return timed(lambda: mx.eval(prefill(self.model, self._ids(n), self.cache)))
 
-    def decode(self, n: int, depth: int = 0, full: bool = False) -> dict[str, Any]:
+    def decode(self, n: int, depth: int = 0, full: bool = False, kv_bits: int = 16) -> dict[str, Any]:
         """Time `n` tokens one by one at positions from `depth` on, up to the logits; nothing is sampled."""
-        self._go_to(depth, full=full)
+        self._go_to(depth, full=full, kv_bits=kv_bits)
         return timed(lambda: [mx.eval(self.model(mx.array([[token]]), self.cache)) for token in self._ids(n)])
 
     def cache_nbytes(self) -> dict[str, Any]:
@@ -72,17 +74,21 @@ class Ours:
             raise SystemExit(f"the read bandwidth is measured by the native kernels: {native.missing}")
         return {"bytes_per_s": native.ext.read_bandwidth(BANDWIDTH_NBYTES, BANDWIDTH_REPEATS)}
 
-    def _go_to(self, depth: int, *, full: bool) -> None:
-        """Take the cache back to `depth`; where it never was, or cannot go back, fill a new one."""
-        first = self.cache[0]
-        empty = [RollingBufferCache(None) for _ in self.cache] if full else make_cache(self.model.args)
-        can_go_back = first.offset >= depth and first.can_trim(first.offset - depth)
-        if depth == 0 or not can_go_back or first.window != empty[0].window:
-            self.cache = empty
-            self._fill(self.cache, depth)
-        else:
+    def _go_to(self, depth: int, *, full: bool, kv_bits: int) -> None:
+        """Take a cache back to `depth`; where it never was, or cannot go back, fill a new one."""
+        self.cache = self._caches.get((full, kv_bits), [])
+        if depth > 0 and self.cache and self.cache[0].can_trim(self.cache[0].offset - depth):
             for layer in self.cache:
                 layer.trim(layer.offset - depth)
+        else:
+            self.cache = self._empty(full=full, kv_bits=kv_bits)
+            self._fill(self.cache, depth)
+
+    def _empty(self, *, full: bool, kv_bits: int) -> list[RollingBufferCache]:
+        """Return a new cache, the only one of its kind."""
+        new = make_cache(replace(self.model.args, kv_bits=kv_bits))
+        self._caches[full, kv_bits] = [RollingBufferCache(None, kv_bits=kv_bits) for _ in new] if full else new
+        return self._caches[full, kv_bits]
 
     def _fill(self, cache: list[RollingBufferCache], depth: int) -> None:
         """Put random keys and values, the same in each layer, where `depth` tokens would have left theirs."""
