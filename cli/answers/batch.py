@@ -20,6 +20,7 @@ from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.errors import ContextError, ModelError, OptionError, counted
 from mistral_mlx.generation.answer import AnswerOptions, AnswerStream
 from mistral_mlx.generation.response import GenerationResponse
+from mistral_mlx.generation.snapshots import MAX_SNAPSHOT_BYTES
 from mistral_mlx.generation.stream import stream
 from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.generation.together import Together
@@ -27,7 +28,6 @@ from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.prompt.official import SystemContent
 from mistral_mlx.sampling.options import MAX_SEED
 from mistral_mlx.sampling.sampler import Sampler
-from mistral_mlx.session.session import MAX_SNAPSHOT_BYTES
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .batch_files import Results, Task, read_tasks

@@ -95,6 +95,10 @@ class Results:
         """What has no result yet."""
         return self._tasks[self.n_done :]
 
+    def most_tokens(self, max_tokens: int) -> int:
+        """Return the most tokens of a line that remains and its answer of `max_tokens`: a token has a byte or more."""
+        return max((len(task.data) for task in self.remaining), default=0) + max_tokens
+
     @property
     def can_resume(self) -> bool:
         """Whether results are kept in a file."""

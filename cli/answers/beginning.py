@@ -4,13 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mistral_mlx.errors import MistralMLXError
-from mistral_mlx.generation.snapshots import MIN_KEPT, n_common
+from mistral_mlx.generation.snapshots import MAX_SNAPSHOT_BYTES, MIN_KEPT, n_common
 from mistral_mlx.generation.timeline import Timeline
 
 if TYPE_CHECKING:
     from mistral_mlx.session.kept import KeptPrompts
-
-MAX_SNAPSHOT_BYTES = 1 << 30  # a 7B with a window of 4096 takes half of it
 
 
 class Beginning:

@@ -3,13 +3,14 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
 
-from mistral_mlx.cli.models.opening import check_parallel, n_parallel
+from mistral_mlx.cli.models.opening import check_parallel, parallel_for_memory
 from mistral_mlx.cli.statuses import Status
 from mistral_mlx.cli.terminal.bar import Bar
 from mistral_mlx.cli.terminal.notes import Notes
@@ -120,8 +121,8 @@ def run(job: Job, model: Mistral, tokenizer: Tokenizer, notes: Notes) -> None:
     check_prompt(ids, model.args)
     other = job.other
     beginning = Beginning(Timeline(model), ids, job.kept, lambda: other.encode(tokenizer) if other else ())
-    with notes.progress("tokens") as bar:
-        for stream in _streams(job, beginning, tokenizer, notes, bar):
+    with notes.progress("tokens") as bar, closing(_streams(job, beginning, tokenizer, notes, bar)) as streams:
+        for stream in streams:
             answers.append(_new_answer(job, len(answers)))
             try:
                 _follow(job, stream, tokenizer, answers[-1], output)
@@ -139,9 +140,7 @@ def run(job: Job, model: Mistral, tokenizer: Tokenizer, notes: Notes) -> None:
     _judge(job, answers, notes)
 
 
-def _streams(
-    job: Job, beginning: Beginning, tokenizer: Tokenizer, notes: Notes, bar: Bar
-) -> Iterator[Iterator[GenerationResponse]]:
+def _streams(job: Job, beginning: Beginning, tokenizer: Tokenizer, notes: Notes, bar: Bar) -> Together:
     continues = job.prompt.continues(tokenizer)
     if continues and not (job.prompt.raw or job.prompt.suffix is not None):
         notes.say("this model has no chat format: the text is continued as it is (--raw says so on purpose)")
@@ -160,8 +159,8 @@ def _streams(
     )
     timeline, ids = beginning.timeline, beginning.ids
     each = [replace(options, sampler=sampler) for sampler in job.samplers]
-    n = n_parallel(job.n_parallel, timeline.model, len(ids) + job.max_tokens)
-    return iter(Together((partial(stream, timeline, tokenizer, ids, one) for one in each), n))
+    n = parallel_for_memory(job.n_parallel, timeline.model, len(ids) + job.max_tokens)
+    return Together((partial(stream, timeline, tokenizer, ids, one) for one in each), n)
 
 
 def _new_answer(job: Job, index: int) -> Answer:

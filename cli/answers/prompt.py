@@ -90,7 +90,7 @@ class Prompt:
 def prompt_parts(
     argument: str | None, prompt_file: Path | None = None, files: Sequence[Path] = (), *, alone: bool | None = None
 ) -> list[str]:
-    """Return the texts of stdin, the named files, the prompt file and the argument, those that are not empty.
+    """Return the texts of stdin, the named files, the prompt file and the argument; one that is not there is empty.
 
     One line feed at the end of the input or of a file is not part of the prompt; nothing else is changed. `alone` says
     that standard input is the only possible source; then a terminal is read, too.
@@ -102,12 +102,24 @@ def prompt_parts(
     parts += [f"--- File: {path.name} ---\n{_text(read_file(path, 'file'), str(path))}" for path in files]
     if prompt_file is not None and str(prompt_file) != "-":  # standard input is read anyway
         parts.append(_text(read_file(prompt_file, "prompt file"), str(prompt_file)))
-    return [part for part in [*parts, argument or ""] if part]
+    return [*parts, argument or ""]
 
 
 def other_parts(parts: Sequence[str]) -> list[str]:
-    """Return the parts of a prompt with another text in the last place, which is what changes from call to call."""
-    return [*parts[:-1], another(parts[-1])] if parts else []
+    """Return the parts of a prompt with other texts from that place on which changes from call to call.
+
+    It is standard input, which comes first, or without one the last part.
+    """
+    places = [place for place, part in enumerate(parts) if part]
+    if not places:
+        return list(parts)
+    changed = 0 if places[0] == 0 else places[-1]
+    return [*parts[:changed], another(parts[changed])]
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Return the parts that are not empty, with a blank line between them."""
+    return JOINED.join(part for part in parts if part)
 
 
 def other_messages(messages: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:

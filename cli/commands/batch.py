@@ -58,7 +58,7 @@ def batch(
     prefill, tools or any option of sampling of its own.
     """
     from mistral_mlx.cli.answers import batch as command
-    from mistral_mlx.cli.models.opening import check_parallel, n_parallel, open_model, use_machine
+    from mistral_mlx.cli.models.opening import check_parallel, open_model, parallel_for_memory, use_machine
     from mistral_mlx.model.cache_options import CacheOptions
     from mistral_mlx.prompt.official import system_of
 
@@ -75,5 +75,7 @@ def batch(
             )
             meaning = partial(system_of, path=path, tokenizer=tokenizer, template=template)
             defaults = replace(defaults, system=meaning(system), meaning=meaning)
-            command.run(results, defaults, opened, tokenizer, notes, n_parallel=n_parallel(parallel, opened))
+            n_tokens = results.most_tokens(defaults.options.max_tokens)
+            n = parallel_for_memory(parallel, opened, n_tokens)
+            command.run(results, defaults, opened, tokenizer, notes, n_parallel=n)
         command.leave(results, notes)

@@ -6,7 +6,7 @@ from mistral_mlx.cli.models.kept import kept_prompts
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.terminal.notes import Notes
 
-app = typer.Typer(help="List and remove kept prompts: what complete --cache keeps on the disk.")
+app = typer.Typer(help="List and remove kept prompts: the beginnings that complete and chat keep on the disk.")
 
 
 @app.command("list")

@@ -121,7 +121,7 @@ def complete(
     between them.
     """
     from mistral_mlx.cli.answers import complete as command
-    from mistral_mlx.cli.answers.prompt import JOINED, Prompt, other_messages, other_parts, prompt_parts, read_list
+    from mistral_mlx.cli.answers.prompt import Prompt, joined, other_messages, other_parts, prompt_parts, read_list
     from mistral_mlx.cli.answers.prompt_templates import load_template, parse_variables
     from mistral_mlx.cli.models.kept import kept_prompts
     from mistral_mlx.cli.models.opening import open_drafter, open_model, use_machine
@@ -138,9 +138,9 @@ def complete(
     if messages is not None and (not alone or chosen or is_infill):
         raise OptionError("--messages is the whole prompt; leave out the other, or --messages")
     parts = [] if messages is not None else prompt_parts(prompt, prompt_file, file or (), alone=alone)
-    if fim_prefix is not None and parts:
+    if fim_prefix is not None and any(parts):
         raise OptionError("--fim-prefix is the prompt; leave out the other, or --fim-prefix")
-    parts = parts if fim_prefix is None else [fim_prefix]
+    parts = parts if fim_prefix is None else ["", fim_prefix]
     frame = Prompt(
         system=system,
         template=template,
@@ -150,8 +150,8 @@ def complete(
         tools=[] if tools is None else read_list(tools, "--tools"),
         reasoning_effort=asked_for.reasoning_effort or None,
     )
-    asked = replace(frame, text=JOINED.join(parts)).answering(given)
-    other = replace(frame, text=JOINED.join(other_parts(parts))).answering(other_messages(given))
+    asked = replace(frame, text=joined(parts)).answering(given)
+    other = replace(frame, text=joined(other_parts(parts))).answering(other_messages(given))
     if chosen is not None:
         variables = parse_variables(var or ())
         asked, other = chosen.filled(asked, variables), chosen.filled(other, variables)
@@ -181,7 +181,7 @@ def complete(
     use_machine(device, threads, notes, exact=exact)
     path = registry.resolve(model)
     opened, tokenizer = open_model(path, notes, cache=CacheOptions(window, sinks, kv_bits), ignore_memory=ignore_memory)
-    drafter = open_drafter(draft_model, tokenizer, notes, ignore_memory=ignore_memory)
+    drafter = open_drafter(draft_model, tokenizer, notes, draft=asked_for.draft, ignore_memory=ignore_memory)
     job = replace(job.with_system(lambda text: system_of(text, path, tokenizer, template)), drafter=drafter)
     command.run(job, opened, tokenizer, notes)
 

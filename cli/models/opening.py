@@ -9,7 +9,7 @@ from mistral_mlx import kernels
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import ModelError, OptionError, shown
 from mistral_mlx.files.folder import ModelFolder
-from mistral_mlx.generation.drafts import Drafter
+from mistral_mlx.generation.drafts import MAX_DRAFT, Drafter
 from mistral_mlx.kernels.memory import available_memory
 from mistral_mlx.model.cache import cache_nbytes
 from mistral_mlx.model.cache_options import DEFAULT, CacheOptions
@@ -54,14 +54,13 @@ def _use_threads(n: int, notes: Notes) -> None:
         notes.say(f"--threads has no effect here; the kernels are {kernels.names()}")
 
 
-def check_parallel(n: int) -> int:
-    """Return `n`, the answers that are to be decoded together. Raises OptionError if it is out of range."""
+def check_parallel(n: int) -> None:
+    """Raise OptionError if `n` answers cannot be decoded together; 0 is as many as the memory has room for."""
     if not 0 <= n <= MAX_PARALLEL:
         raise OptionError(f"--parallel is {n}; it must be 1 to {MAX_PARALLEL}, or 0 for as many as there is room")
-    return n
 
 
-def n_parallel(n: int, model: Mistral, n_tokens: int = CHAT_TOKENS) -> int:
+def parallel_for_memory(n: int, model: Mistral, n_tokens: int) -> int:
     """Return how many answers of `n_tokens` are decoded together, `n` or, for 0, as many as the memory has room for."""
     available = available_memory()
     if n or available is None:
@@ -89,20 +88,26 @@ def open_weights(
     return load_model(_prepared(path, notes, n_tokens, cache, ignore_memory=ignore_memory), **asdict(cache))
 
 
-def open_drafter(name: str | None, tokenizer: Tokenizer, notes: Notes, *, ignore_memory: bool) -> Drafter | None:
-    """Return the model `name` as what drafts for one with `tokenizer`; None for no name.
+def open_drafter(
+    name: str | None, tokenizer: Tokenizer, notes: Notes, *, draft: int = MAX_DRAFT, ignore_memory: bool
+) -> Drafter | None:
+    """Return the model `name` as what drafts for one with `tokenizer`; None where nothing drafts, or for no name.
 
     Raises OptionError if its tokens are others.
     """
     if name is None:
         return None
+    if draft == 0 or not kernels.uses_native():
+        why = "--draft is 0" if draft == 0 else f"the kernels are {kernels.names()}"
+        notes.say(f"--draft-model has no effect here; {why}")
+        return None
     from mistral_mlx.generation.draft_model import DraftModel
     from mistral_mlx.session.fingerprint import have_same_tokens
 
     model, own = open_model(resolve(name), notes, ignore_memory=ignore_memory)
-    if not have_same_tokens(own, tokenizer) or model.args.vocab_size != tokenizer.vocab_size:
+    if not have_same_tokens(own, tokenizer):
         raise OptionError(f"--draft-model is {shown(name)}, whose tokens are others than the model's; choose another")
-    return DraftModel(model)
+    return DraftModel(model, tokenizer.vocab_size)
 
 
 def _prepared(path: Path, notes: Notes, n_tokens: int, cache: CacheOptions, *, ignore_memory: bool) -> Inspected:

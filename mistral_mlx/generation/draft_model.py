@@ -11,22 +11,24 @@ from .timeline import Timeline
 
 
 class DraftModel:
-    """A model that drafts for another one, and what it has read: kept from one answer to the next."""
+    """A model that drafts for another one, and what it has read: the next answer goes on from there."""
 
-    def __init__(self, model: Mistral) -> None:
-        self._timeline = Timeline(model)
+    def __init__(self, model: Mistral, n_tokens: int | None = None) -> None:
+        """Draft the first `n_tokens` of the vocabulary, by default all: a head may have rows without a token."""
+        self._timeline, self._n_tokens = Timeline(model), n_tokens
 
     def __call__(self, ids: Sequence[int], most: int) -> Drafts:
         """Return what drafts after the text `ids`, `most` tokens at a time."""
-        return ModelDrafts(self._timeline, ids, most)
+        self._timeline = self._timeline.fork()  # another answer may still use the last one
+        return ModelDrafts(self._timeline, ids, most, self._n_tokens)
 
 
 class ModelDrafts(Drafts):
     """Drafts the likeliest tokens by a model."""
 
-    def __init__(self, timeline: Timeline, ids: Sequence[int], most: int) -> None:
+    def __init__(self, timeline: Timeline, ids: Sequence[int], most: int, n_tokens: int | None) -> None:
         super().__init__(ids, most)
-        self._timeline = timeline
+        self._timeline, self._n_tokens = timeline, n_tokens
 
     def guess(self, most: int) -> list[int]:
         """Return what the model would write; nothing where its context is full."""
@@ -44,4 +46,4 @@ class ModelDrafts(Drafts):
 
     def _likeliest(self) -> int:
         assert self._timeline.logits is not None
-        return int(np.asarray(self._timeline.logits).argmax())
+        return int(np.asarray(self._timeline.logits)[: self._n_tokens].argmax())

@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from mistral_mlx.model.cache import RollingBufferCache
 
+MAX_SNAPSHOT_BYTES = 1 << 30  # two turns of a 7B with a window of 4096 and a cache of 16 bits
 MIN_KEPT = 64  # tokens: a shorter beginning is not worth a file
 
 

@@ -12,7 +12,7 @@ from mistral_mlx import kernels
 
 from .answer import AnswerStream
 from .response import GenerationResponse
-from .timeline import read_ahead
+from .timeline import Timeline, read_ahead
 
 Opener = Callable[[], AnswerStream]  # begins an answer; what it raises is raised by that answer
 
@@ -39,6 +39,14 @@ class _Answer:
         except Exception as error:
             self.fail(error)
         return 0
+
+    def awaited(self, n_drafts: int) -> tuple[Timeline, list[int]] | None:
+        """Return what the next piece has the timeline read, if anything. An error ends the answer."""
+        try:
+            return None if self.stream is None else self.stream.awaited(n_drafts)
+        except Exception as error:
+            self.fail(error)
+            return None
 
     def fail(self, error: Exception) -> None:
         """End the answer with an error."""
@@ -76,6 +84,7 @@ class Together:
             if answer.error is not None:
                 raise answer.error
         finally:
+            answer.error = None  # its traceback holds this frame
             if answer.stream is not None:  # nobody wants the rest
                 answer.stream.close()
                 answer.stream = None
@@ -108,15 +117,12 @@ class Together:
         return True
 
     def _read_together(self) -> None:
-        """Read what the next pieces await in one pass; a single answer does so itself."""
+        """Read what the next pieces await in one pass."""
         n_drafts = PASS_ROWS // len(self._going) - 1
-        awaited = [answer.stream.awaited(n_drafts) for answer in self._going if answer.stream is not None]
-        parts = [part for part in awaited if part is not None]
-        if len(parts) < 2:
-            return
+        awaited = [(answer, part) for answer in self._going if (part := answer.awaited(n_drafts)) is not None]
         try:
-            read_ahead(parts)
+            if awaited:
+                read_ahead([part for _, part in awaited])
         except Exception as error:  # every one of the timelines is empty now
-            for answer, part in zip(self._going, awaited, strict=True):
-                if part is not None:
-                    answer.fail(error)
+            for answer, _ in awaited:
+                answer.fail(error)

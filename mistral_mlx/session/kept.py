@@ -22,6 +22,7 @@ from .kept_entry import KeptEntry, Owner, beginning_of, is_entry, made_by, read_
 from .saved_cache import saved_nbytes
 from .whole_files import is_stale_partial
 
+PARTIALS = ".*.partial"
 MAX_READ = 64  # headers that a prompt looks at
 LATEST = 250_000_000_000  # a time that a file may claim, in the year 9892: dates end soon after
 
@@ -77,6 +78,8 @@ class KeptPrompts:
             path = write_entry(self.folder, owner, name, ids, layers, lambda n: self._make_room(n, served))
             for other in served - {path}:
                 other.unlink(missing_ok=True)
+        except FileNotFoundError:  # another process has removed all kept prompts meanwhile
+            return False
         except OSError as error:
             where = shown(str(self.folder), limit=200)
             self._say(f"the beginning of this prompt cannot be kept in {where}: {error.strerror or error}")
@@ -84,9 +87,12 @@ class KeptPrompts:
         return True
 
     def found(self) -> list[KeptInfo]:
-        """Return the kept prompts, the last used first; a damaged one is said and left out."""
+        """Return the kept prompts, the last used first; a damaged one is said and left out.
+
+        Raises OSError if the folder cannot be read.
+        """
         found = list[KeptInfo]()
-        for path, status in self._files():
+        for path, status in self._files(strict=True):
             try:
                 entry = read_entry(path)
             except SessionError as error:
@@ -97,10 +103,9 @@ class KeptPrompts:
 
     def clear(self) -> tuple[int, int]:
         """Remove all kept prompts; return how many there were, and their bytes. Raises OSError if one stays."""
-        files = self._files()
-        for path, _ in files:
+        files = self._files(strict=True)
+        for path in (*(path for path, _ in files), *self.folder.glob(PARTIALS)):
             path.unlink(missing_ok=True)
-        self._remove_partials()
         return len(files), sum(status.st_size for _, status in files)
 
     def _usable(self, timeline: Timeline, ids: Sequence[int]) -> list[KeptEntry]:
@@ -166,10 +171,13 @@ class KeptPrompts:
             path.unlink(missing_ok=True)
             nbytes -= status.st_size
 
-    def _files(self) -> list[tuple[Path, os.stat_result]]:
-        """Return the files of kept prompts, that which was used longest ago first."""
+    def _files(self, *, strict: bool = False) -> list[tuple[Path, os.stat_result]]:
+        """Return the files of kept prompts, that which was used longest ago first.
+
+        Where the folder cannot be read there are none, or if `strict` OSError is raised.
+        """
         found = list[tuple[Path, os.stat_result]]()
-        with suppress(OSError), os.scandir(self.folder) as files:
+        with suppress(FileNotFoundError if strict else OSError), os.scandir(self.folder) as files:
             for file in files:
                 with suppress(OSError):  # another process may remove it meanwhile
                     found += [(Path(file.path), file.stat())] if is_entry(file) else []
@@ -177,7 +185,7 @@ class KeptPrompts:
 
     def _remove_partials(self) -> None:
         """Remove what killed processes left half-written."""
-        for path in self.folder.glob(".*.partial"):
+        for path in self.folder.glob(PARTIALS):
             with suppress(OSError):
                 if is_stale_partial(path):
                     path.unlink()

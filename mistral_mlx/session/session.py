@@ -14,6 +14,7 @@ from mistral_mlx.generation.answer import AnswerOptions
 from mistral_mlx.generation.channels import Parts, begun_by_prompt, split_answer
 from mistral_mlx.generation.limits import check_prompt
 from mistral_mlx.generation.response import GenerationResponse
+from mistral_mlx.generation.snapshots import MAX_SNAPSHOT_BYTES
 from mistral_mlx.generation.stream import stream
 from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.model.cache import RollingBufferCache
@@ -28,7 +29,6 @@ from .fingerprint import Fingerprints, fingerprints
 from .turns import Message, is_answer, turn_start, user_message
 
 ON_OVERFLOW = ("stop", "drop-turns")
-MAX_SNAPSHOT_BYTES = 1 << 30  # two turns of a 7B with a window of 4096 and a cache of 16 bits
 
 DEFAULTS = AnswerOptions()
 

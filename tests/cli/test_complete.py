@@ -67,7 +67,7 @@ def test_a_byte_order_mark_is_no_part_of_a_prompt(tmp_path, monkeypatch):
     for name in ("a.py", "prompt"):
         (tmp_path / name).write_bytes(f"\ufeffin {name}\n".encode())
     parts = prompt_parts(None, tmp_path / "prompt", [tmp_path / "a.py"])
-    assert parts == ["piped", "--- File: a.py ---\nin a.py", "in prompt"]
+    assert parts == ["piped", "--- File: a.py ---\nin a.py", "in prompt", ""]
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -50,8 +50,14 @@ def test_a_template_without_input_is_kept_as_a_whole(folder, home):
 def test_what_comes_before_the_argument_is_kept(folder, tmp_path):
     (tmp_path / "file").write_text(LONG)
     assert_kept(folder, ["-f", tmp_path / "file", "why"], ["-f", tmp_path / "file", "how"])
-    assert_kept(folder, ["so"], ["then"], input=(LONG[4:], LONG[4:]))
-    assert_kept(folder, ["--raw", "so"], ["--raw", "then"], input=(LONG[10:], LONG[10:]))
+    (tmp_path / "prompt").write_text(LONG[4:])
+    assert_kept(folder, ["--prompt-file", tmp_path / "prompt", "so"], ["--prompt-file", tmp_path / "prompt", "then"])
+
+
+def test_standard_input_is_not_kept(folder, home):
+    """A diff or a log is another one in the next call: a file for each call would push out the useful ones."""
+    ask(folder, "so", input=LONG)
+    assert not list(home.rglob("kept-prompts/*"))
 
 
 def test_a_system_prompt_is_kept(folder):
