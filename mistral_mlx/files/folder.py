@@ -1,18 +1,24 @@
 """A model folder as untrusted data: plain file names, confined paths and bounded sizes."""
 
 import os
+import re
 from pathlib import Path
 
 from mistral_mlx.errors import ModelError, shown
 
 from .json import MAX_JSON_BYTES, parse_json
 
+# Of huggingface_hub 2.0 and later (utils/_shared_blobs.py).
+SHARED_MARKER, SHARED_VERSION = ".huggingface-shared-blobs", b"1\n"
+SHARED_BLOB = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}", re.ASCII)
+
 
 class ModelFolder:
     """A folder whose files can be opened only by plain names, and only inside it.
 
-    Hub caches store a snapshot as symbolic links into a sibling folder ``blobs``. So a link may lead anywhere below
-    the folder itself or into ``../../blobs``; any other link is refused.
+    Hub caches store a snapshot as symbolic links into a sibling folder ``blobs``, and huggingface_hub from 2.0 on links
+    from there to blobs that all models of the cache share. So a link may lead anywhere below the folder itself, into
+    ``../../blobs``, or to a shared blob; any other link is refused.
 
     Raises ModelError if `path` is not a directory.
     """
@@ -53,7 +59,7 @@ class ModelFolder:
     def _check_link(self, path: Path) -> None:
         target, root = path.resolve(), self.path.resolve()
         blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
-        if not (target.is_relative_to(root) or target.is_relative_to(blobs)):
+        if not (target.is_relative_to(root) or target.is_relative_to(blobs) or _is_shared_blob(target, root)):
             raise ModelError(
                 f"{shown(path.name)} is a link out of {shown(str(self.path))}; replace it with the file itself"
             )
@@ -79,6 +85,25 @@ class ModelFolder:
         except OSError as error:
             raise ModelError(f"{shown(name)} cannot be read ({error.strerror or error})") from error
         raise ModelError(f"{shown(name)} is {nbytes} bytes; more than {limit} is not plausible for this file")
+
+
+def _is_shared_blob(target: Path, snapshot: Path) -> bool:
+    """Whether `target` is a blob that the models of a hub cache share, and `snapshot` one of a model there.
+
+    ``CACHE/models--X/snapshots/REV`` belongs to ``CACHE/blobs/xx/<64 hex digits>``, a folder that a file marks as such.
+    """
+    model = snapshot.parent.parent
+    shared = model.parent / "blobs"
+    if snapshot.parent.name != "snapshots" or not model.name.startswith("models--"):
+        return False
+    if not target.is_relative_to(shared) or not SHARED_BLOB.fullmatch(target.relative_to(shared).as_posix()):
+        return False
+    marker = shared / SHARED_MARKER
+    try:
+        is_small = not marker.is_symlink() and marker.is_file() and marker.stat().st_size == len(SHARED_VERSION)
+        return is_small and marker.read_bytes() == SHARED_VERSION
+    except OSError:
+        return False
 
 
 def read_json(path: Path) -> dict[str, object]:

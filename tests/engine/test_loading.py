@@ -84,6 +84,62 @@ def test_a_link_out_of_the_folder_is_refused_and_one_of_a_hub_cache_is_not(folde
         load_model(folder)
 
 
+DIGEST = "ab" + "0123456789abcdef" * 4
+
+
+@pytest.fixture
+def shared(folder):
+    """A snapshot as huggingface_hub 2 stores it: its weights are a link to a link to a blob of all models."""
+    cache = folder.parent / "hub"
+    snapshot, blobs = cache / "models--a--b" / "snapshots" / "rev", cache / "models--a--b" / "blobs"
+    blob = cache / "blobs" / DIGEST[:2] / DIGEST[2:]
+    for made in (snapshot, blobs, blob.parent):
+        made.mkdir(parents=True)
+    (cache / "blobs" / ".huggingface-shared-blobs").write_text("1\n")
+    (folder / "model.safetensors").rename(blob)
+    (blobs / "etag").symlink_to(f"../../blobs/{DIGEST[:2]}/{DIGEST[2:]}")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/etag")
+    (folder / "config.json").rename(snapshot / "config.json")
+    return snapshot
+
+
+def test_a_blob_that_the_models_of_a_hub_cache_share_is_read(shared):
+    load_model(shared)
+
+
+def no_marker(cache):
+    (cache / "blobs" / ".huggingface-shared-blobs").unlink()
+
+
+def other_marker(cache):
+    (cache / "blobs" / ".huggingface-shared-blobs").write_text("2\n")
+
+
+def linked_marker(cache):
+    no_marker(cache)
+    (cache / "marker").write_text("1\n")
+    (cache / "blobs" / ".huggingface-shared-blobs").symlink_to("../marker")
+
+
+def other_name(cache):
+    (cache / "blobs" / DIGEST[:2] / DIGEST[2:]).rename(cache / "blobs" / "secret")
+    link = cache / "models--a--b" / "blobs" / "etag"
+    link.unlink()
+    link.symlink_to("../../blobs/secret")
+
+
+def no_model(cache):
+    (cache / "models--a--b").rename(cache / "a--b")
+
+
+@pytest.mark.parametrize("change", [no_marker, other_marker, linked_marker, other_name, no_model])
+def test_what_only_looks_like_a_shared_blob_is_refused(shared, change):
+    cache = shared.parents[2]
+    change(cache)
+    with pytest.raises(ModelError, match="link out of"):
+        load_model(next(cache.glob("*/snapshots/rev")))
+
+
 def test_the_weights_decide_about_the_head(folder):
     reconfigure(folder, tie_word_embeddings=True)
     untied = logits(load_model(folder))
