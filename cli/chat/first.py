@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mistral_mlx.cli.answers.beginning import Beginning
-from mistral_mlx.cli.answers.prompt import another
+from mistral_mlx.cli.answers.sources import another
 from mistral_mlx.session.turns import user_message
 
 if TYPE_CHECKING:

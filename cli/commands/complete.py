@@ -121,8 +121,9 @@ def complete(
     between them.
     """
     from mistral_mlx.cli.answers import complete as command
-    from mistral_mlx.cli.answers.prompt import Prompt, joined, other_messages, other_parts, prompt_parts, read_list
+    from mistral_mlx.cli.answers.prompt import Prompt
     from mistral_mlx.cli.answers.prompt_templates import load_template, parse_variables
+    from mistral_mlx.cli.answers.sources import Sources, read_list
     from mistral_mlx.cli.models.kept import kept_prompts
     from mistral_mlx.cli.models.opening import open_drafter, open_model, use_machine
     from mistral_mlx.model.cache_options import CacheOptions
@@ -132,31 +133,17 @@ def complete(
     if var and chosen is None:
         raise OptionError("--var is for the variables of a template; name one with --prompt-template")
     asked_for = answer_options(context, sampling, {} if chosen is None else chosen.options)
-    is_infill = fim_prefix is not None or fim_suffix is not None
-    given = [] if messages is None else read_list(messages, "--messages")
-    alone = not (prompt or prompt_file or file or fim_prefix is not None or (chosen and not chosen.takes_input))
-    if messages is not None and (not alone or chosen or is_infill):
-        raise OptionError("--messages is the whole prompt; leave out the other, or --messages")
-    parts = [] if messages is not None else prompt_parts(prompt, prompt_file, file or (), alone=alone)
-    if fim_prefix is not None and any(parts):
-        raise OptionError("--fim-prefix is the prompt; leave out the other, or --fim-prefix")
-    parts = parts if fim_prefix is None else ["", fim_prefix]
     frame = Prompt(
         system=system,
         template=template,
         raw=raw,
         prefill=prefill.rstrip(" "),  # models write a space before a word, not after it
-        suffix=(fim_suffix or "") if is_infill else None,
         tools=[] if tools is None else read_list(tools, "--tools"),
         reasoning_effort=asked_for.reasoning_effort or None,
     )
-    asked = replace(frame, text=joined(parts)).answering(given)
-    other = replace(frame, text=joined(other_parts(parts))).answering(other_messages(given))
-    if chosen is not None:
-        variables = parse_variables(var or ())
-        asked, other = chosen.filled(asked, variables), chosen.filled(other, variables)
-    if not asked.text and not is_infill and messages is None:
-        raise OptionError("there is no prompt: give it as an argument, by --prompt-file, or on standard input")
+    variables = parse_variables(var or ())
+    sources = Sources(prompt, prompt_file, file or (), fim_prefix, fim_suffix, messages, chosen, variables)
+    asked, other = sources.prompts(frame)
     notes = Notes(quiet=quiet)
     job = command.Job(
         prompt=asked,

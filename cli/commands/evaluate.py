@@ -54,7 +54,7 @@ def evaluate(
     --kv-bits are for the model, and not for the one it is compared with: with --against the same model, they are
     what is measured.
     """
-    from mistral_mlx.cli.answers.prompt import read_text
+    from mistral_mlx.cli.answers.sources import read_text
     from mistral_mlx.cli.models.opening import use_machine
     from mistral_mlx.cli.reports import evaluate as command
     from mistral_mlx.model.cache_options import CacheOptions

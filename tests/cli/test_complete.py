@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from mistral_mlx.cli.answers import complete
 from mistral_mlx.cli.answers.code_block import FirstCodeBlock
-from mistral_mlx.cli.answers.prompt import Prompt, prompt_parts
+from mistral_mlx.cli.answers.prompt import Prompt
+from mistral_mlx.cli.answers.sources import prompt_parts
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import OptionError
 from mistral_mlx.sampling.options import SamplingOptions

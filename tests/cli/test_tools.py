@@ -12,7 +12,8 @@ from helpers.tokenizer_files import tekken_folder
 from mistral_mlx import OptionError, encode_chat, load_tokenizer
 from mistral_mlx.cli.answers import batch, complete
 from mistral_mlx.cli.answers.batch_files import read_tasks
-from mistral_mlx.cli.answers.prompt import Prompt, read_list
+from mistral_mlx.cli.answers.prompt import Prompt
+from mistral_mlx.cli.answers.sources import read_list
 from mistral_mlx.cli.options.answer import AnswerKnobs
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.generation.timeline import Timeline

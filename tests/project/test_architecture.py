@@ -43,8 +43,8 @@ ORDER = {
     "notes editor reading",
     "mistral_mlx.cli.models": "__init__ folder_lock registry kept opening pull",
     "mistral_mlx.cli.options": "__init__ values sources answer shared sampling help",
-    "mistral_mlx.cli.answers": "__init__ remarks beginning code_block prompt said prompt_templates batch_files batch "
-    "output complete",
+    "mistral_mlx.cli.answers": "__init__ remarks beginning code_block prompt said prompt_templates sources batch_files "
+    "batch output complete",
     "mistral_mlx.cli.chat": "__init__ background remarks store input toolbar settings words attachments clipboard "
     "answering opening first chat command commands file_commands loop start",
     "mistral_mlx.cli.reports": "__init__ config cache models tokens info bench evaluate convert export",
