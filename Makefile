@@ -1,8 +1,8 @@
 # The commands that a newcomer or a build machine needs; `make` alone lists them. Each target sets up .venv if needed,
 # which takes about a minute the first time.
 
-# The first of these that is Python 3.10 to 3.13 is used; to choose another: `make PYTHON=/path/to/python3.12 test`.
-PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
+# The first of these that is Python 3.11 or newer is used; to choose another: `make PYTHON=/path/to/python3.12 test`.
+PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 KERNELS := $(wildcard mistral_mlx/kernels/src/*.h mistral_mlx/kernels/src/*.cpp mistral_mlx/kernels/src/*/*.h mistral_mlx/kernels/src/*/*.cpp)
@@ -50,7 +50,7 @@ format: $(BIN)/.installed-dev
 
 lock: $(BIN)/python
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --all-extras --no-annotate \
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate \
 	    --custom-compile-command "make lock" --output-file constraints.txt pyproject.toml
 
 clean:
@@ -77,12 +77,12 @@ $(BIN)/.installed-dev: $(BIN)/python $(SOURCES)
 # Debian ships Python without ensurepip; there the system's pip installs pip into the environment.
 $(BIN)/python:
 	@for python in $(PYTHON); do \
-	    "$$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || continue; \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
 	    if "$$python" -c 'import ensurepip' 2>/dev/null; then exec "$$python" -m venv .venv; fi; \
 	    "$$python" -m venv --without-pip .venv && \
 	        "$$python" -m pip -qq --python $(BIN)/python install pip && exit; \
 	    rm -rf .venv; echo "This Python cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
 	done; \
-	echo "mistral-mlx needs Python 3.10 to 3.13, but none of these is: $(PYTHON)" >&2; \
+	echo "mistral-mlx needs Python 3.11 or newer, but none of these is: $(PYTHON)" >&2; \
 	echo "Install one, or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; \
 	exit 1

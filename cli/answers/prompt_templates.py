@@ -1,7 +1,7 @@
 """A user's own prompt templates: TOML files in the program's folder, and the commands that show and edit them."""
 
 import re
-import sys
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,11 +10,6 @@ from typing import TYPE_CHECKING
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options.answer import AnswerKnobs, read_values
 from mistral_mlx.errors import OptionError, shown
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from .prompt import Prompt

@@ -6,7 +6,6 @@ The parser itself looks the values up: a variable is the `envvar` of its option,
 
 import difflib
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,10 +184,8 @@ def _like(name: str, known: Iterable[str]) -> list[str]:
 
 
 def _parsed(path: Path) -> dict[str, object]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    import tomllib
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -28,7 +28,7 @@ def removed(n: int, nbytes: int) -> str:
 
 
 def _record(info: KeptInfo) -> dict[str, object]:
-    used_at = datetime.datetime.fromtimestamp(info.used_at, datetime.timezone.utc)
+    used_at = datetime.datetime.fromtimestamp(info.used_at, datetime.UTC)
     return {
         "model": info.model,
         "tokens": info.tokens,

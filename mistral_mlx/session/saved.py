@@ -162,7 +162,7 @@ def _document(session: Session, settings: Mapping[str, object], cache: object) -
         "version": VERSION,
         "model": shown(settings.get("model", ""), limit=200),
         "turns": count_turns(session.transcript),
-        "saved_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds"),
+        "saved_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
         "fingerprints": asdict(session.fingerprints),
         "template": session.template,
         "system": session.system,
