@@ -49,7 +49,7 @@ class Timeline:
         self.ids: list[int]  # in the layers
         self.logits: mx.array | None  # float32 [V] after the last id, if they are known
         self.ahead: mx.array | None  # a token that the layers hold too, and whose step runs
-        self.read: ReadAhead | None  # tokens that they hold too
+        self.read_tokens: ReadAhead | None  # tokens that they hold too
         self.snapshots = Snapshots(max_snapshot_bytes)
         self.restore(ids, make_cache(model.args) if layers is None else layers)
 
@@ -133,7 +133,7 @@ class Timeline:
 
     def read_logits(self, token: int) -> mx.array | None:
         """Return the logits ``[V]`` after `token` as the next one, if it was read ahead."""
-        return None if self.read is None else self.read.logits_after(token, self.position)
+        return None if self.read_tokens is None else self.read_tokens.logits_after(token, self.position)
 
     def can_run_ahead(self) -> bool:
         """Whether the next token can be evaluated before it is noted, so that taking it back loses nothing.
@@ -160,10 +160,10 @@ class Timeline:
 
     def take_back(self) -> None:
         """Forget what the layers hold ahead of the ids."""
-        if self.ahead is not None or self.read is not None:
+        if self.ahead is not None or self.read_tokens is not None:
             for layer in self._layers:
                 layer.trim(layer.offset - self.position)
-            self.ahead = self.read = None
+            self.ahead = self.read_tokens = None
 
     def rewind(self, ids: Sequence[int]) -> int:
         """Keep the longest possible prefix of `ids`, forget the rest, and return the length of the prefix.
@@ -203,7 +203,7 @@ class Timeline:
 
     def restore(self, ids: Sequence[int], layers: list[RollingBufferCache]) -> None:
         """Go on from `layers`, which hold `ids`."""
-        self.ids, self.logits, self.ahead, self.read = list(ids), None, None, None
+        self.ids, self.logits, self.ahead, self.read_tokens = list(ids), None, None, None
         self._layers, self._n_unnamed = layers, layers[0].offset - len(ids)  # tokens that `ids` does not name
 
     def clear(self) -> None:
@@ -287,9 +287,9 @@ def read_ahead(parts: Sequence[tuple[Timeline, Sequence[int]]]) -> None:
     with ExitStack() as stack:
         for timeline, tokens in parts:
             stack.enter_context(timeline.emptied_by_errors())
-            timeline.read = ReadAhead(timeline.position, tokens)  # now: what an interrupt leaves is taken back
+            timeline.read_tokens = ReadAhead(timeline.position, tokens)  # now: what an interrupt leaves is taken back
         logits = parts[0][0].model.together(texts)
         mx.eval(logits)
     for (timeline, _), rows in zip(parts, logits, strict=True):
-        assert timeline.read is not None, timeline.position
-        timeline.read.logits = rows
+        assert timeline.read_tokens is not None, timeline.position
+        timeline.read_tokens.logits = rows
