@@ -5,6 +5,7 @@ import re
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mlx.core as mx
@@ -118,7 +119,10 @@ def test_the_file_is_let_go_with_the_last_of_its_arrays(folder):
     assert str(folder) in Path("/proc/self/maps").read_text()
     assert np.isfinite(np.array(norm)).all()
     del norm
-    assert str(folder) not in Path("/proc/self/maps").read_text()
+    end = time.monotonic() + 10  # a thread of MLX may still hold an array of its last task
+    while str(folder) in Path("/proc/self/maps").read_text():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("n_spaces", range(1, 5))
