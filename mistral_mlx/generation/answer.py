@@ -11,7 +11,7 @@ from mistral_mlx.sampling.sampler import Sampler
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .channels import AnswerChannels, Parts
-from .decode import Choose, decode, n_draftable, takes_drafts
+from .decode import Choose, decode, takes_drafts, with_drafts
 from .drafts import MAX_DRAFT, Drafter, Drafts, NGramDrafts
 from .response import GenerationResponse, Meter
 from .timeline import READING, Timeline
@@ -70,8 +70,7 @@ class AnswerStream(Iterator[GenerationResponse]):
         state = self._state
         if state.token is None or state.timeline.read_logits(state.token) is not None:
             return None
-        limit = min(n_drafts, n_draftable(state.timeline, state.n_left))
-        return state.timeline, [state.token, *(state.drafts.propose(limit) if state.drafts else [])]
+        return state.timeline, with_drafts(state.timeline, state.token, state.drafts, state.n_left, n_drafts)
 
 
 @dataclass

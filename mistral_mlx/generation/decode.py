@@ -10,7 +10,7 @@ from mistral_mlx import kernels
 from mistral_mlx.sampling.logprobs import TokenLogprobs, token_logprobs
 from mistral_mlx.sampling.sampler import Sampler
 
-from .drafts import Drafts
+from .drafts import MAX_DRAFT, Drafts
 from .lazy import decode_ahead, runs_ahead
 from .timeline import Timeline, read_ahead
 
@@ -58,11 +58,12 @@ def decode(
         if reason:
             return
         if drafts is not None and timeline.read_logits(token) is None:
-            read_ahead([(timeline, [token, *drafts.propose(n_draftable(timeline, max_tokens - n_decoded))])])
+            read_ahead([(timeline, with_drafts(timeline, token, drafts, max_tokens - n_decoded))])
         timeline.step(token)
 
 
-def n_draftable(timeline: Timeline, n_left: int) -> int:
-    """Return how many tokens can be drafted beside a chosen one, where `n_left` more are asked for."""
+def with_drafts(timeline: Timeline, token: int, drafts: Drafts | None, n_left: int, most: int = MAX_DRAFT) -> list[int]:
+    """Return a chosen token and up to `most` drafted ones after it, where `n_left` more are asked for."""
     room = timeline.room
-    return max(0, n_left - 1 if room is None else min(n_left, room) - 1)
+    limit = max(0, n_left - 1 if room is None else min(n_left, room) - 1)
+    return [token, *(drafts.propose(min(most, limit)) if drafts is not None else [])]

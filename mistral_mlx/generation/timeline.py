@@ -125,9 +125,11 @@ class Timeline:
 
     def step(self, token: int) -> None:
         """Go on with one generated `token` and keep the logits after it, which may have been read ahead."""
-        if self.read_logits(token) is None:
+        logits = self.read_logits(token)
+        if logits is None:
             read_ahead([(self, [token])])
-        logits, self.logits = self.read_logits(token), None
+            logits = self.read_logits(token)
+        self.logits = None
         self.ids.append(token)
         self.logits = logits
 
