@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mistral_mlx.cli.models import registry
 from mistral_mlx.errors import TokenizerError, shown
+from mistral_mlx.model.cache_options import DEFAULT, CacheOptions
 
 from .settings import ChatOptions
 from .store import Store
@@ -32,17 +33,6 @@ class Opened(NamedTuple):
     drafter: Drafter | None = None
 
 
-class Cache(NamedTuple):
-    """The `CacheOptions` of the engine, which need not be imported before the prompt is there."""
-
-    window: int | None = None
-    sinks: int = 0
-    kv_bits: int = 16
-
-
-DEFAULT_CACHE = Cache()
-
-
 @dataclass(frozen=True)
 class Opener:
     """How models are opened. `model` is None when the saved session names it; `name` is shown until it is loaded."""
@@ -54,7 +44,7 @@ class Opener:
     ignore_memory: bool
     notes: Notes
     draft_model: str | None = None
-    cache: Cache = DEFAULT_CACHE
+    cache: CacheOptions = DEFAULT
 
     @property
     def name(self) -> str:
@@ -68,10 +58,8 @@ class Opener:
     def open(self, name: str) -> tuple[Mistral, Tokenizer]:
         """Return the model `name` and its tokenizer."""
         from mistral_mlx.cli.models.opening import open_model
-        from mistral_mlx.model.cache_options import CacheOptions
 
-        cache = CacheOptions(**self.cache._asdict())
-        return open_model(registry.resolve(name), self.notes, cache=cache, ignore_memory=self.ignore_memory)
+        return open_model(registry.resolve(name), self.notes, cache=self.cache, ignore_memory=self.ignore_memory)
 
     def with_drafter(self, opened: Opened) -> Opened:
         """Return what was opened with the model that drafts for it. Raises OptionError if its tokens are others."""

@@ -64,6 +64,7 @@ def chat(
     from mistral_mlx.cli.chat.store import Store
     from mistral_mlx.cli.models.kept import kept_prompts
     from mistral_mlx.cli.options.answer import from_plain
+    from mistral_mlx.model.cache_options import CacheOptions
 
     if name and not resume:
         raise OptionError(f"{shown(name)} is no option; a model is named with --model, a session with --resume")
@@ -79,7 +80,7 @@ def chat(
     failed = start.run(
         opening.ChatSetup(
             opening.Opener(
-                model, device, threads, exact, ignore_memory, notes, draft_model, opening.Cache(window, sinks, kv_bits)
+                model, device, threads, exact, ignore_memory, notes, draft_model, CacheOptions(window, sinks, kv_bits)
             ),
             store,
             settings,

@@ -15,8 +15,8 @@ from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.kernels.memory import available_memory
 from mistral_mlx.model.args import ModelArgs, expected_shapes
 from mistral_mlx.model.blocks import EXPERTS
-from mistral_mlx.model.cache import KV_BITS, cache_nbytes
-from mistral_mlx.model.cache_options import CacheOptions
+from mistral_mlx.model.cache import cache_nbytes
+from mistral_mlx.model.cache_options import KV_BITS, CacheOptions
 from mistral_mlx.model.loading import cache_itemsize, inspect_model, memory_needed, remarks
 from mistral_mlx.prompt.encode import chat_format
 from mistral_mlx.tokenizer.choose import Tokenizer, load_tokenizer

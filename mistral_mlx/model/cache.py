@@ -21,11 +21,10 @@ from mistral_mlx import kernels
 from mistral_mlx.errors import OptionError
 
 from .args import ModelArgs
+from .cache_options import KV_BITS, MAX_SINKS
 
 GROWTH_STEP = 256  # slots added at a time: a short chat does not pay for the whole window
-KV_BITS = (16, 8)  # 16: as many as the weights have, at least
 TILE = 64  # positions that the native kernels take together: slots are a multiple of it, so that none of these wraps
-MAX_SINKS = TILE
 
 
 def slots_of(window: int) -> int:

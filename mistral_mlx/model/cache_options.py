@@ -1,11 +1,20 @@
-"""What the user of a model chooses of its cache: bits, a shorter window, sinks. Checked against the model once."""
+"""What the user of a model chooses of its cache: bits, a shorter window, sinks. Checked against the model once.
+
+Imports no MLX: a chat knows the choice before it loads a model.
+"""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mistral_mlx.errors import OptionError
 
-from .args import ModelArgs
-from .cache import KV_BITS, MAX_SINKS
+if TYPE_CHECKING:
+    from .args import ModelArgs
+
+KV_BITS = (16, 8)  # 16: as many as the weights have, at least
+MAX_SINKS = 64  # the positions that the native kernels take together
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class CacheOptions:
         return f"{self.sight}, in {self.kv_bits} bits"
 
     @classmethod
-    def of(cls, args: ModelArgs) -> "CacheOptions":
+    def of(cls, args: ModelArgs) -> CacheOptions:
         """Return what was chosen for a model with `args`."""
         windows = [w for w in args.sliding_window if w is not None]
         return cls(max(windows) if args.config_windows else None, args.sinks, args.kv_bits)

@@ -8,7 +8,6 @@ from helpers.cli import GREEDY, one_line, run
 from helpers.tiny_folder import TEXT, write_tiny_folder
 
 from mistral_mlx import generate, load
-from mistral_mlx.cli.chat.opening import DEFAULT_CACHE
 from mistral_mlx.cli.options import shared
 from mistral_mlx.model.cache_options import DEFAULT, CacheOptions
 from mistral_mlx.sampling.sampler import Sampler
@@ -86,6 +85,4 @@ def test_what_makes_no_sense_is_one_line(full, options, message):
 
 
 def test_the_defaults_of_the_options_are_those_of_the_engine():
-    assert (
-        CacheOptions(sinks=shared.SINKS, kv_bits=shared.KV_BITS) == CacheOptions(**DEFAULT_CACHE._asdict()) == DEFAULT
-    )
+    assert CacheOptions(sinks=shared.SINKS, kv_bits=shared.KV_BITS) == DEFAULT

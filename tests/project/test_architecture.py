@@ -17,9 +17,8 @@ ORDER = {
     "tekken huggingface choose",
     "mistral_mlx.prompt": "__init__ schema content tools messages structure calls mistral_formats infill budget meter "
     "sandbox template disguise encode official",
-    "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args known cache "
-    "cache_options layers "
-    "feed_forward mistral expert_files loading",
+    "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args known "
+    "cache_options cache layers feed_forward mistral expert_files loading",
     "mistral_mlx.sampling": "__init__ knobs options filters penalties dry logprobs device sampler",
     "mistral_mlx.generation": "__init__ limits snapshots ahead stop channels drafts timeline draft_model lazy decode "
     "response answer stream together",
