@@ -23,6 +23,7 @@ from pathlib import Path
 
 from mistral_mlx.errors import ConversionError, ModelError, shown
 from mistral_mlx.files.folder import read_json
+from mistral_mlx.files.whole import sync_folder
 
 RESERVE_NBYTES = 4 * 1024 * 1024  # headers, index, config and the file system's own needs
 # What a folder may hold that is replaced: the files that this program, mlx-lm and the hubs write.
@@ -86,7 +87,7 @@ def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
         new = work / NEW
         new.mkdir()
         yield new
-        _sync(new)
+        sync_folder(new)
         _check_folder(target, overwrite=overwrite)  # a target that appeared meanwhile must not be lost
         if target.exists():
             target.rename(work / OLD)
@@ -120,7 +121,7 @@ def _working(target: Path) -> Iterator[Path]:
             raise ConversionError(f"{_reason(problem)}; {shown(str(target))} is as it was before") from problem
         raise
     with suppress(OSError):  # the target is whole; this only makes its name outlast a power cut
-        _sync(target.parent)
+        sync_folder(target.parent)
 
 
 def _check_folder(path: Path, *, overwrite: bool) -> None:
@@ -217,14 +218,6 @@ def _lock(work: Path, *, unsupported_is_fine: bool = False) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _reason(problem: OSError) -> str:

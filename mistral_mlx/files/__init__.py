@@ -1,1 +1,1 @@
-"""Reads a model folder, which is untrusted: confined paths, bounded JSON, headers."""
+"""Reads untrusted files, such as those of a model: confined paths, bounded JSON, headers; writes whole ones."""

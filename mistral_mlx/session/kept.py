@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mistral_mlx.errors import SessionError, shown
+from mistral_mlx.files.whole import is_stale_partial
 from mistral_mlx.generation.limits import check_prompt
 from mistral_mlx.generation.snapshots import MIN_KEPT, n_reusable
 from mistral_mlx.generation.timeline import Timeline
@@ -20,7 +21,6 @@ from mistral_mlx.model.mistral import Mistral
 from .fingerprint import model_fingerprint
 from .kept_entry import KeptEntry, Owner, beginning_of, is_entry, made_by, read_entry, write_entry
 from .saved_cache import saved_nbytes
-from .whole_files import is_stale_partial
 
 PARTIALS = ".*.partial"
 MAX_READ = 64  # headers that a prompt looks at

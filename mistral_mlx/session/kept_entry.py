@@ -17,6 +17,7 @@ import numpy as np
 
 from mistral_mlx.errors import CheckpointError, SessionError, shown
 from mistral_mlx.files.safetensors import read_metadata
+from mistral_mlx.files.whole import new_file, partial_path, sync_folder
 from mistral_mlx.generation.snapshots import MIN_KEPT
 from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.cache import RollingBufferCache, make_cache
@@ -24,7 +25,6 @@ from mistral_mlx.model.cache_options import DEFAULT, CacheOptions
 from mistral_mlx.version import __version__
 
 from .saved_cache import LAYOUT, checked_reserved, computed_by, read_cache, write_cache
-from .whole_files import new_file, partial_path, sync_folder
 
 MAX_HEADER_BYTES = 4 * 1024 * 1024  # 600,000 ids and 1,000 layers
 FORMAT = b"kept prompt 1"  # files of another format have other names

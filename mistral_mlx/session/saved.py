@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from mistral_mlx.errors import OptionError, SessionError, shown
 from mistral_mlx.files.json import parse_json
+from mistral_mlx.files.whole import is_stale_partial, new_file, partial_path, sync_folder
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.tokenizer.choose import Tokenizer
 
@@ -25,7 +26,6 @@ from .saved_cache import computed_by, read_cache, saved_nbytes, write_cache
 from .saved_messages import checked_ids, checked_messages, checked_system, checked_text, damaged
 from .session import Session
 from .turns import count_turns
-from .whole_files import is_stale_partial, new_file, partial_path, sync_folder
 
 FORMAT, VERSION = "mistral-mlx session", 1
 SUFFIX = ".json"

@@ -12,7 +12,7 @@ ORDER = {
     "__init__ convert cli",
     "mistral_mlx.kernels": "native dtypes fallback weights codes ready __init__ experts memory",
     "mistral_mlx.kernels.fallback": "__init__ float_modes products search packing",
-    "mistral_mlx.files": "__init__ json keys folder safetensors",
+    "mistral_mlx.files": "__init__ json keys folder safetensors whole",
     "mistral_mlx.tokenizer": "__init__ versions named_templates detokenizer settings base document sentencepiece "
     "tekken huggingface choose",
     "mistral_mlx.prompt": "__init__ schema content tools messages structure calls mistral_formats infill budget meter "
@@ -22,7 +22,7 @@ ORDER = {
     "mistral_mlx.sampling": "__init__ knobs options filters penalties dry logprobs device sampler",
     "mistral_mlx.generation": "__init__ limits snapshots ahead stop channels drafts timeline draft_model lazy decode "
     "response answer stream together",
-    "mistral_mlx.session": "__init__ turns whole_files context_use fingerprint session saved_cache "
+    "mistral_mlx.session": "__init__ turns context_use fingerprint session saved_cache "
     "saved_messages saved kept_entry kept",
     "mistral_mlx.measure": "__init__ benchmark scores evaluation",
     "mistral_mlx.convert": "files storage sources plan report rounding write verify export run __init__",
