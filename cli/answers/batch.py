@@ -79,7 +79,7 @@ class Line:
         return begin(self._request, timeline, tokenizer)
 
     def result(self, pieces: Iterable[GenerationResponse], tokenizer: Tokenizer) -> dict[str, object]:
-        """Return what is to be written of the answer, or what is wrong with it."""
+        """Return the result of the line: the whole answer, or its error."""
         try:
             responses = list(pieces)
         except (OptionError, ContextError, ModelError) as error:

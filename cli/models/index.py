@@ -1,4 +1,4 @@
-"""The package index where there is no pip, as in an environment of uv: finds a file by its hash, and downloads it.
+"""Downloads a file from the package index without pip, which an environment of uv does not have. A hash names the file.
 
 The simple API of PEP 503 (HTML) and PEP 691 (JSON). The index is that of PIP_INDEX_URL, UV_DEFAULT_INDEX or
 UV_INDEX_URL; urllib obeys the variables for proxies. A password in the address goes to that host alone, when it asks.

@@ -220,7 +220,7 @@ class Mistral(nn.Module):
     ) -> mx.array:
         """Return the logits or the last hidden states in one step of the native kernels, the same bits.
 
-        The ids ``[B, S]`` are so many of each text as `counts` says, one text after the other.
+        The ids ``[B, S]`` are the new ones of each text, `counts` of them, one text after the other.
         """
         x = self.model.embed_tokens(ids)
         ready, texts = self._made_ready(), list[kernels.Text]()

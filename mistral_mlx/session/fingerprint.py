@@ -58,7 +58,7 @@ def model_fingerprint(model: Mistral) -> str:
     """Return the fingerprint of a model alone, a hexadecimal SHA-256 digest."""
     tensors: list[tuple[str, mx.array]] = sorted(dict(tree_flatten(model.parameters())).items())
     shapes = [(name, str(tensor.dtype), tensor.shape) for name, tensor in tensors]
-    args = dataclasses.asdict(without_choice(model.args))  # a session goes on with another cache, too
+    args = dataclasses.asdict(without_choice(model.args))  # a session can be opened with another choice of its cache
     args = {key: value for key, value in args.items() if key not in LATER or value != LATER[key]}
     config = json.dumps([args, shapes], sort_keys=True, default=sorted)  # sets
     first = mx.concatenate([tensor.reshape(-1)[:N_SAMPLED].view(mx.uint8) for _, tensor in tensors])

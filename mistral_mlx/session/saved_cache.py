@@ -102,7 +102,7 @@ def _rings(layers: Sequence[RollingBufferCache]) -> str:
 def checked_reserved(
     metadata: Mapping[str, str], path: Path, layers: Sequence[RollingBufferCache], offset: int
 ) -> list[int]:
-    """Return how many positions each of the `layers` had written. Raises SessionError if that cannot be."""
+    """Return how many positions each of the `layers` had written. Raises SessionError if the file does not say so."""
     try:
         numbers = json.loads(metadata.get("reserved", ""))
     except (ValueError, RecursionError):

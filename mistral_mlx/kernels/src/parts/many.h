@@ -6,8 +6,8 @@
 namespace kernels {
 namespace {
 
-// Groups [k, k1) / group of the outputs from n on, to be asked for during `visits` groups; nothing behind the last
-// input.
+// The weights of the block that begins at output n and input k. They are asked for while `visits` groups are
+// multiplied. Behind the last input there is nothing to ask for.
 inline Upcoming upcoming(const Panels& w, int64_t n, int64_t k, int64_t visits) {
   Upcoming next;
   if (k >= w.n_in) return next;
