@@ -1,0 +1,57 @@
+"""The settings of Hugging Face's tools, read from the same variables and files as huggingface_hub reads them.
+
+HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE (huggingface_hub/constants.py).
+"""
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mistral_mlx.errors import OptionError, shown
+
+HUB = "https://huggingface.co"
+TRUE = {"1", "on", "yes", "true"}
+
+
+def endpoint() -> str:
+    """Return the address of the hub, without a slash at its end. Raises OptionError if HF_ENDPOINT is none."""
+    url = os.environ.get("HF_ENDPOINT") or HUB
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise OptionError(f"HF_ENDPOINT is {shown(url)}; it must be an address such as {HUB}")
+    return url.rstrip("/")
+
+
+def token() -> str | None:
+    """Return the user's access token, of HF_TOKEN or of the file that `hf auth login` writes; None without one."""
+    if named := os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN"):
+        return _cleaned(named)
+    try:
+        return _cleaned(_path("HF_TOKEN_PATH", _home() / "token").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def cache() -> Path:
+    """Return the folder in which Hugging Face's tools keep models: ``models--ORG--REPO`` and so on."""
+    old = _path("HUGGINGFACE_HUB_CACHE", _home() / "hub")
+    return _path("HF_HUB_CACHE", old)
+
+
+def is_offline() -> bool:
+    """Return whether the user forbids the network."""
+    return any(os.environ.get(name, "").strip().lower() in TRUE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+
+
+def _home() -> Path:
+    caches = _path("XDG_CACHE_HOME", Path("~/.cache").expanduser())
+    return _path("HF_HOME", caches / "huggingface")
+
+
+def _path(variable: str, default: Path) -> Path:
+    value = os.environ.get(variable)
+    return Path(os.path.expandvars(value)).expanduser() if value else default
+
+
+def _cleaned(text: str) -> str | None:
+    return text.replace("\r", "").replace("\n", "").strip() or None
