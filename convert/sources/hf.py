@@ -30,7 +30,7 @@ def open_folder(folder: ModelFolder) -> Source:
     whole = folder.json("config.json")
     notes = list(_notes(folder, whole))
     entries = text_entries(found, notes)
-    config = text_config(_harmless(whole))
+    config = text_config(harmless(whole))
     args = ModelArgs.from_config(config)
     rules = whole if any(map(whole.get, RULE_KEYS)) else text_part(whole)
     tensors = _tensors(rules, apart(entries, args), notes)
@@ -46,11 +46,11 @@ def open_folder(folder: ModelFolder) -> Source:
     )
 
 
-def _harmless(config: Mapping[str, object]) -> dict[str, object]:
+def harmless(config: Mapping[str, object]) -> dict[str, object]:
     """Return `config`, and that of a text model in it, without the keys that never enter the target."""
     kept = {key: value for key, value in config.items() if key not in (*CODE_KEYS, *RULE_KEYS)}
     inner = kept.get("text_config")
-    return kept | {"text_config": _harmless(inner)} if isinstance(inner, Mapping) else kept
+    return kept | {"text_config": harmless(inner)} if isinstance(inner, Mapping) else kept
 
 
 def _tensors(

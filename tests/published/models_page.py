@@ -9,24 +9,19 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from mistral_mlx.convert.sources.native_params import to_config
+from mistral_mlx.convert.sources.support import TENSOR, Support, of_huggingface, of_native
 from mistral_mlx.convert.sources.text_model import text_config
-from mistral_mlx.errors import ConfigError
 from mistral_mlx.model.args import ModelArgs, expected_shapes
 from mistral_mlx.model.blocks import EXPERTS
 from mistral_mlx.model.cache import cache_nbytes
-from mistral_mlx.model.expert_files import parts
 from mistral_mlx.model.known import remarks
-from mistral_mlx.model.wrappers import text_names
 
 CHECKPOINTS = Path(__file__).with_name("checkpoints.json")
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 BEGIN, END = "<!-- begin: written by tests/published/models_page.py -->\n", "<!-- end -->\n"
 FP8 = {"quantization_config": {"quant_method": "fp8", "activation_scheme": "static", "weight_block_size": None}}
-TENSOR = "model.layers.0.mlp.up_proj.weight"  # as most checkpoints name it
 BITS, GROUP_SIZE = 4, 64
 N_TOKENS = 4096  # the conversation that is counted
 MEMORIES = (8, 16, 24, 32, 48, 64, 96, 128, 192)  # GiB
@@ -42,53 +37,18 @@ PICKS = {  # what to take, by the memory of the computer
 }
 
 
-@dataclass(frozen=True)
-class Found:
-    """What the program says of one form of a checkpoint."""
-
-    verdict: str  # runs, convert, refused
-    why: str = ""  # it is refused
-    args: ModelArgs | None = None  # unless it is refused
-
-
 def checkpoints() -> list[dict[str, object]]:
     """Return the checkpoints as `checkpoints.json` has them."""
     return json.loads(CHECKPOINTS.read_text("utf-8"))
 
 
-def forms(checkpoint: dict[str, object]) -> dict[str, Found]:
+def forms(checkpoint: dict[str, object]) -> dict[str, Support]:
     """Return what the program says of each form in which a checkpoint was published."""
-    tensor, config = checkpoint.get("tensor", TENSOR), checkpoint.get("config")
+    tensors, config = [checkpoint.get("tensor", TENSOR)], checkpoint.get("config")
     found = {}
     for weights in checkpoint.get("weights", ["plain"]) if config else []:
-        found[weights] = of_huggingface(config, tensor, FP8 if weights == "fp8" else {})
+        found[weights] = of_huggingface(config | (FP8 if weights == "fp8" else {}), tensors)
     return found | ({"own": of_native(checkpoint["params"])} if "params" in checkpoint else {})
-
-
-def of_huggingface(config: dict[str, object], tensor: str, packed: dict[str, object]) -> Found:
-    """Return what happens to a folder in Hugging Face's layout."""
-    try:
-        args = ModelArgs.from_config(text_config(config))
-    except ConfigError as error:
-        return Found("refused", str(error))
-    try:
-        ModelArgs.from_config(config | packed)
-    except ConfigError as error:
-        return Found("convert" if "convert it first" in str(error) else "refused", str(error), args)
-    names = text_names([tensor])
-    is_read = names.keys() <= {
-        part for name, shape in expected_shapes(args).items() for part in parts(name, shape, names)
-    }
-    return Found("runs" if is_read else "convert", args=args)
-
-
-def of_native(params: dict[str, object]) -> Found:
-    """Return what happens to a folder in Mistral's own layout, which no command but convert reads."""
-    try:
-        args = ModelArgs.from_config(to_config(params, dtype="BF16", tied=bool(params.get("tied_embeddings"))))
-    except ConfigError as error:
-        return Found("refused", str(error))
-    return Found("convert", args=args)
 
 
 def parameters(args: ModelArgs) -> tuple[int, int]:
@@ -136,7 +96,7 @@ def render(page: str) -> str:
     return f"{before}{BEGIN}{tables()}{END}{after}"
 
 
-def _row(checkpoint: dict[str, object], found: dict[str, Found]) -> str:
+def _row(checkpoint: dict[str, object], found: dict[str, Support]) -> str:
     args = next(form.args for form in found.values() if form.args)
     own = found["own"].args if "own" in found else None
     total, active = parameters(args)
@@ -159,7 +119,7 @@ def _name(checkpoint: dict[str, object]) -> str:
     return str(checkpoint["name"]) + (" *" if checkpoint["seen"] == "card" else "")
 
 
-def _huggingface(found: dict[str, Found]) -> str:
+def _huggingface(found: dict[str, Support]) -> str:
     parts = [found["plain"].verdict] if "plain" in found else []
     parts += [f"FP8: {found['fp8'].verdict}"] if "fp8" in found else []
     return "; ".join(parts) or "–"
@@ -171,7 +131,7 @@ def _window(args: ModelArgs) -> str:
     return ", ".join(texts) or "none"
 
 
-def _remarks(known: dict[str, dict[str, object]], found: dict[str, dict[str, Found]]) -> Iterator[str]:
+def _remarks(known: dict[str, dict[str, object]], found: dict[str, dict[str, Support]]) -> Iterator[str]:
     for name, of in found.items():
         copies = [form.args for form in of.values() if form.args]
         if "early" in known[name]:
@@ -180,7 +140,7 @@ def _remarks(known: dict[str, dict[str, object]], found: dict[str, dict[str, Fou
         yield from (f"- {name}: {remark}." for remark in sorted(said))
 
 
-def _why(found: dict[str, Found]) -> str:
+def _why(found: dict[str, Support]) -> str:
     return "; ".join(form.why for form in found.values())
 
 
@@ -188,7 +148,7 @@ def _fits(args: ModelArgs, memory: int) -> bool:
     return memory_nbytes(args) <= SHARE * memory * 2**30
 
 
-def _picks(found: dict[str, dict[str, Found]]) -> Iterator[str]:
+def _picks(found: dict[str, dict[str, Support]]) -> Iterator[str]:
     yield from ["| memory | model | needs at 4 bits | |", "|---|---|---|---|"]
     for memory, models in PICKS.items():
         for model, reason in models.items():
