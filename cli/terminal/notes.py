@@ -35,9 +35,9 @@ class Notes:
         for line in () if self.quiet else lines:
             _write(inert(line))
 
-    def progress(self, unit: str = "", *, delay_s: float = DELAY_S) -> Bar:
+    def progress(self, unit: str = "", *, has_rate: bool = False, delay_s: float = DELAY_S) -> Bar:
         """Return a progress bar that counts in `unit`, a context; it shows nothing in a pipe or when quiet."""
-        self._bar = Bar(unit, silent=self.quiet or not sys.stderr.isatty(), delay_s=delay_s)
+        self._bar = Bar(unit, has_rate=has_rate, silent=self.quiet or not sys.stderr.isatty(), delay_s=delay_s)
         return self._bar
 
 

@@ -13,6 +13,7 @@ class Interrupted(BaseException):
         super().__init__(number)
         self.number = number
         self.status = SIGNALLED + number
+        self.remark = "interrupted; nothing half-written is left"  # for the user, when the command ends
 
 
 def raise_on_signals() -> None:

@@ -1,9 +1,13 @@
 """Tiny model folders for the commands, and the settings of the program."""
 
+import os
+
 import pytest
+from helpers.fake_hub import fake_hub
 from helpers.tiny_folder import repeat_forever, write_tiny_folder
 
 from mistral_mlx.cli.app import app
+from mistral_mlx.cli.models.hub import web
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +37,24 @@ def program():
 @pytest.fixture
 def config(home):
     return home / "config.toml"
+
+
+@pytest.fixture(scope="module")
+def hub_files(tmp_path_factory):
+    """The files of the model org/tiny on `hub`."""
+    folder = write_tiny_folder(tmp_path_factory.mktemp("tiny"))
+    return {path.name: path.read_bytes() for path in folder.iterdir()} | {"README.md": b"# tiny"}
+
+
+@pytest.fixture
+def hub(hub_files, monkeypatch, tmp_path):
+    """A hub on this machine, at HF_ENDPOINT, that nobody waits for."""
+    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("MISTRAL_MLX_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(web, "pause", lambda n: 0.0)
+    with fake_hub(models={"org/tiny": dict(hub_files)}) as served:
+        monkeypatch.setenv("HF_ENDPOINT", served.address)
+        yield served

@@ -32,7 +32,7 @@ def processor_seconds():
         (["complete", "--nonsense"], 2, "--nonsense"),
         (["frobnicate"], 2, "frobnicate"),
         (["info", "nowhere"], 3, "no such model directory"),
-        (["pull", "mistral"], 2, "there is no model 'mistral'"),
+        (["pull", "mistral"], 2, "mistral is no name of a model on a hub; give ORG/REPO"),
         (["convert", "nowhere", "{out}"], 3, "nowhere"),
         (["convert", "{folder}", "{folder}"], 5, ""),
         (["convert", "{folder}", "{out}", "--bits", "7"], 2, "bits is 7"),

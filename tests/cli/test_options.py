@@ -75,7 +75,7 @@ def spelled(process, ctx, value):
 def test_every_option_but_the_main_ones_has_a_section_of_the_help(program):
     """Options that were renamed used to fall out of their section."""
     main = {"help", "model", "max_tokens", "resume", "last", "on_overflow", "save", "history", "chat", "n_prompt"}
-    main |= {"n_gen", "depth", "repeats"}
+    main |= {"n_gen", "depth", "repeats", "revision", "include", "exclude"}
     for command in (of for of in program.commands.values() if isinstance(of, Command)):
         for option in command.options:
             assert option.name in main or option.parameter.rich_help_panel in PANELS, option.name

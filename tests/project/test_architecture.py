@@ -29,7 +29,7 @@ ORDER = {
     "mistral_mlx.convert.files": "__init__ pipeline staging safetensors_writer",
     "mistral_mlx.convert.storage": "__init__ rows bits plain mlx fp8 gptq gguf_grids gguf heads low_rank joined",
     "mistral_mlx.convert.sources": "__init__ source tokenizer_files weights entries experts text_model mlx fp8 gptq "
-    "native_params native hf gguf adapters open",
+    "native_params native hf support gguf adapters open",
     "mistral_mlx.convert.sources.gguf": "__init__ header split sentencepiece tokenizer config source",
     "mistral_mlx.convert.sources.adapters": "__init__ changes peft mlx adapter",
     "mistral_mlx.convert.plan": "__init__ choice request step notes plan outlook",
@@ -40,14 +40,14 @@ ORDER = {
     "mistral_mlx.cli": "__init__ statuses terminal models options answers chat reports commands app main",
     "mistral_mlx.cli.terminal": "__init__ sanitize style row thoughts highlight markdown signals streams table bar "
     "notes editor reading",
-    "mistral_mlx.cli.models": "__init__ folder_lock hub registry kept opening index pull",
-    "mistral_mlx.cli.models.hub": "__init__ settings repo_id",
+    "mistral_mlx.cli.models": "__init__ folder_lock hub registry kept opening index demo pull",
+    "mistral_mlx.cli.models.hub": "__init__ settings repo_id web repository choice download record gathered outlook",
     "mistral_mlx.cli.options": "__init__ values sources answer shared sampling help",
     "mistral_mlx.cli.answers": "__init__ remarks beginning code_block prompt said prompt_templates sources batch_files "
     "batch output complete",
     "mistral_mlx.cli.chat": "__init__ background remarks store input toolbar settings words attachments clipboard "
     "answering opening first chat command commands file_commands loop start",
-    "mistral_mlx.cli.reports": "__init__ config cache models tokens info bench evaluate convert export",
+    "mistral_mlx.cli.reports": "__init__ config cache models pull tokens info bench evaluate convert export",
     "mistral_mlx.cli.commands": "__init__ complete batch templates cache chat convert export info bench evaluate pull "
     "models tokens config completion",
 }

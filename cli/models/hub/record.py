@@ -1,0 +1,48 @@
+"""The note that `pull` leaves in a model's folder: which model it is, at which commit, and which files were fetched."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mistral_mlx.errors import MistralMLXError
+from mistral_mlx.files.folder import read_json
+
+from .repository import RemoteFile, Repository
+
+RECORD_NAME = "pulled.json"
+
+
+def write_record(folder: Path, repository: Repository, files: Sequence[RemoteFile], patterns: list[list[str]]) -> None:
+    """Write the note: `files` were chosen by `patterns`, those to include and those to exclude."""
+    record = {
+        "repository": str(repository.id),
+        "commit": repository.commit,
+        "licence": repository.licence,
+        "patterns": patterns,
+        "files": {file.name: file.nbytes for file in files},
+    }
+    (folder / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def was_pulled(folder: Path) -> bool:
+    """Return whether `pull` made `folder`."""
+    return _read(folder) is not None
+
+
+def is_current(folder: Path, repository: Repository, patterns: list[list[str]]) -> bool:
+    """Return whether `folder` holds this commit, fetched with the same patterns, and each of its files in full."""
+    record = _read(folder)
+    if record is None or (record["commit"], record.get("patterns")) != (repository.commit, patterns):
+        return False
+    files = record.get("files")
+    if record.get("repository") != str(repository.id) or not isinstance(files, dict) or not files:
+        return False
+    return all((folder / name).is_file() and (folder / name).stat().st_size == n for name, n in files.items())
+
+
+def _read(folder: Path) -> dict[str, object] | None:
+    try:
+        record = read_json(folder / RECORD_NAME)
+    except (MistralMLXError, OSError):
+        return None
+    return record if "commit" in record else None

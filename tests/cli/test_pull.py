@@ -1,0 +1,159 @@
+"""``pull ORG/REPO`` from a hub on this machine: what is fetched, kept, refused and said."""
+
+import json
+import os
+
+import pytest
+from helpers.invoke import invoke
+
+from mistral_mlx.cli.models.registry import registered
+from mistral_mlx.errors import ConversionError, ModelError, OptionError
+
+NAME = "org/tiny"
+BIG = "model.safetensors"
+CODE = {"modeling.py": b"import os", "pytorch_model.bin": b"pickle", "consolidated.safetensors": bytes(30_000)}
+
+
+def folder_of(name=NAME):
+    return registered()[name]
+
+
+def partial(home):
+    return home / "home/models/.org--tiny.partial"
+
+
+def test_a_model_is_fetched_and_registered(hub, hub_files):
+    hub.models[NAME] |= CODE
+    result = invoke("pull", NAME)
+    found = {path.name: path.read_bytes() for path in folder_of().iterdir()}
+    record = json.loads(found.pop("pulled.json"))
+    assert found == hub_files  # neither code, nor pickles, nor the weights in a second layout
+    assert (record["repository"], record["commit"]) == (NAME, hub.commit(NAME))
+    assert "licence apache-2.0" in result.stderr and "runs as it is" in result.stderr
+    assert f"{NAME} is ready" in result.stderr and f"try it: mistral-mlx chat -m {NAME}" in result.stderr
+    assert invoke("info", str(folder_of())).exit_code == 0
+
+
+def test_a_name_and_a_revision_can_be_given(hub):
+    commit = hub.commit(NAME)
+    invoke("pull", f"{NAME}@{commit}", "small")
+    invoke("pull", NAME, "other", "--revision", "main")
+    assert {"small", "other"} <= set(registered())
+    assert any(f"/revision/{commit}" in asked.path for asked in hub.asked)
+
+
+def test_the_address_of_a_page_is_a_name_too(hub):
+    invoke("pull", f"{hub.address}/{NAME}/tree/main")
+    assert NAME in registered()
+
+
+def test_a_second_pull_fetches_nothing(hub):
+    invoke("pull", NAME)
+    hub.asked.clear()
+    assert "is up to date" in invoke("pull", NAME).stderr
+    assert not any("resolve" in asked.path for asked in hub.asked)
+
+
+def test_a_new_commit_fetches_what_has_changed(hub):
+    invoke("pull", NAME)
+    hub.asked.clear()
+    hub.models[NAME]["README.md"] = b"# new"
+    invoke("pull", NAME)
+    assert [asked.path.split("/")[-1] for asked in hub.asked if "resolve" in asked.path] == ["README.md"]
+    assert (folder_of() / "README.md").read_bytes() == b"# new"
+    assert not list(folder_of().parent.glob(".*"))
+
+
+def test_a_dry_run_leaves_nothing(hub, tmp_path):
+    result = invoke("pull", NAME, "--dry-run")
+    assert f"{len(hub.models[NAME][BIG]):,}  {BIG}" in result.stderr
+    outlook = json.loads(invoke("pull", NAME, "--dry-run", "--json").stdout)
+    assert (outlook["verdict"], outlook["nbytes"]) == ("runs", sum(map(len, hub.models[NAME].values())))
+    assert outlook["memory_needed"] > outlook["files"][BIG]
+    assert registered() == {} and not (tmp_path / "home").exists()
+
+
+def test_an_unsupported_model_is_refused_before_its_weights(hub, tmp_path):
+    config = json.loads(hub.models[NAME]["config.json"]) | {"model_type": "mamba"}
+    hub.models[NAME]["config.json"] = json.dumps(config).encode()
+    with pytest.raises(ModelError, match=r"org/tiny is not supported, and nothing more is fetched: .*mamba"):
+        invoke("pull", NAME)
+    assert not any(BIG in asked.path for asked in hub.asked)
+    assert not partial(tmp_path).exists() and registered() == {}
+
+
+def test_a_model_in_mistrals_own_layout_is_to_be_converted(hub):
+    weights = hub.models[NAME].pop(BIG)
+    hub.models[NAME].pop("config.json")
+    params = {"dim": 64, "n_layers": 2, "head_dim": 16, "hidden_dim": 128, "n_heads": 4, "n_kv_heads": 2}
+    params |= {"norm_eps": 1e-5, "vocab_size": 340, "rope_theta": 1e6}
+    hub.models[NAME] |= {"params.json": json.dumps(params).encode(), "consolidated.safetensors": weights}
+    said = invoke("pull", NAME).stderr
+    assert "has to be converted first: it is in Mistral's own layout" in said
+    assert f"convert it: mistral-mlx convert {NAME} tiny-4bit --bits 4" in said
+
+
+def test_the_shards_are_those_of_the_index(hub):
+    weights = hub.models[NAME].pop(BIG)
+    shard = "model-00001-of-00001.safetensors"
+    index = {"weight_map": {"model.embed_tokens.weight": shard}}
+    hub.models[NAME] |= {shard: weights, "model-other.safetensors": weights}
+    hub.models[NAME]["model.safetensors.index.json"] = json.dumps(index).encode()
+    invoke("pull", NAME)
+    assert [path.name for path in folder_of().glob("*.safetensors")] == [shard]
+    del hub.models[NAME][shard]
+    with pytest.raises(ConversionError, match=f"the index names 1 file of weights, and {shard} is not on the hub"):
+        invoke("pull", NAME)
+
+
+def test_gguf_files_are_chosen_by_name(hub):
+    hub.models[NAME] = {"a.Q4_K_M.gguf": b"GGUF" + bytes(50_000), "a.Q8_0.gguf": bytes(60_000)}
+    with pytest.raises(ConversionError, match=r"has 2 GGUF files and no safetensors; choose one with --include, such"):
+        invoke("pull", NAME)
+    said = invoke("pull", NAME, "--include", "*Q4_K_M*").stderr
+    assert [path.name for path in folder_of().glob("*.gguf")] == ["a.Q4_K_M.gguf"]
+    assert f"mistral-mlx convert {NAME} tiny-4bit" in said
+
+
+def test_pickles_alone_are_refused(hub):
+    del hub.models[NAME][BIG]
+    hub.models[NAME]["pytorch_model.bin"] = bytes(30_000)
+    with pytest.raises(ConversionError, match=r"pytorch_model.bin is a pickle, which can run code and is never read"):
+        invoke("pull", NAME)
+    with pytest.raises(ConversionError, match=r"--include and --exclude leave no file of weights"):
+        invoke("pull", NAME, "--include", "*.bin")
+
+
+def test_excluded_files_stay_behind(hub):
+    invoke("pull", NAME, "--exclude", "README*", "--exclude", "tokenizer_config.json")
+    assert not (folder_of() / "README.md").exists() and (folder_of() / BIG).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["mistral"], r"mistral is no name of a model on a hub; give ORG/REPO, such as .* or demo"),
+        (["./a/b"], r"\./a/b is no name of a model"),
+        (["a/b@x", "--revision", "y"], r"--revision is y; it must be one"),
+        (["a/b", "--revision", "../y"], r"--revision is \.\./y"),
+        (["a/b", "../name"], r"the name \.\./name cannot be registered"),
+        (["a/b", "--include", "sub/x"], r"--include is sub/x; it must be a file name"),
+        (["demo", "name"], r"pull demo takes no other argument"),
+    ],
+)
+def test_arguments_that_cannot_be_meant_are_refused(hub, arguments, said):
+    with pytest.raises(OptionError, match=said):
+        invoke("pull", *arguments)
+    assert hub.asked == []
+
+
+def test_what_has_the_name_already_is_not_replaced(hub, tmp_path):
+    (tmp_path / "home/models/mine").mkdir(parents=True)
+    (tmp_path / "home/models/mine/thesis.txt").write_text("my only copy")
+    with pytest.raises(OptionError, match="was not fetched by this command; give another name"):
+        invoke("pull", NAME, "mine")
+    invoke("pull", NAME, "a")
+    os.rename(tmp_path / "home/models/a", tmp_path / "elsewhere")
+    (tmp_path / "home/models.json").write_text(json.dumps({"a": str(tmp_path / "elsewhere")}))
+    with pytest.raises(OptionError, match=r"the name a is taken by .*elsewhere; give another one"):
+        invoke("pull", NAME, "a")

