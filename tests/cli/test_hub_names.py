@@ -50,6 +50,14 @@ def test_the_endpoint_is_that_of_the_hub_or_of_the_variable(monkeypatch):
         settings.endpoint()
 
 
+@pytest.mark.parametrize("url", ["http://[x", "http://h:99999", "http://", "hub", "http://h?x", "https://me:secret@h"])
+def test_an_endpoint_that_is_no_address_is_refused(monkeypatch, url):
+    monkeypatch.setenv("HF_ENDPOINT", url)
+    with pytest.raises(OptionError, match=r"HF_ENDPOINT .* an address such as") as caught:
+        settings.endpoint()
+    assert "secret" not in str(caught.value)
+
+
 def test_the_cache_is_where_huggingface_hub_has_it(monkeypatch, tmp_path):
     assert settings.cache() == tmp_path / ".cache/huggingface/hub"
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")

@@ -87,6 +87,7 @@ def test_a_file_with_a_wrong_hash_is_refused(hub, tmp_path, name):
         ("revision", 429, {"RateLimit": '"api";r=0;t=999'}, "the hub asks to wait 999 s"),
         ("revision", 410, {}, "the hub answers 410 Gone; try again later"),
         ("revision", 302, {"Location": "file:///x"}, "Redirection to url 'file:///x' is not allowed"),
+        ("revision", 302, {"Location": "http://[x"}, "the hub redirects to what is no address"),
     ],
 )  # fmt: skip
 def test_each_refusal_says_what_to_do(hub, part, code, headers, said):
@@ -138,6 +139,26 @@ def test_a_page_that_makes_no_sense_is_refused(hub, page):
     hub.page = page
     with pytest.raises(ConversionError, match=r"says nothing of org/tiny; check HF_ENDPOINT"):
         invoke("pull", NAME)
+
+
+def test_a_page_that_ends_too_early_is_refused(hub):
+    hub.refusals = [("tree", 200, {"Transfer-Encoding": "chunked"})]
+    with pytest.raises(ConversionError, match=r"cannot be reached \(.*\); check the connection"):
+        invoke("pull", NAME)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [None, 3, {}, {"type": "file", "path": 1}, {"type": "file", "path": "config.json", "size": -1, "oid": "0" * 40},
+     {"type": "file", "path": "config.json", "size": 1e400, "oid": "0" * 40},
+     {"type": "file", "path": "x.json", "size": 1},
+     {"type": "file", "path": "x.safetensors", "size": 1, "lfs": {"oid": "../x", "size": 1}},
+     {"type": "file", "path": "x.safetensors", "size": 1, "lfs": []}],
+)  # fmt: skip
+def test_entries_that_make_no_sense_are_left_out(hub, hub_files, entry):
+    hub.more_entries = [entry]
+    invoke("pull", NAME)
+    assert {path.name for path in folder_of().iterdir()} == {*hub_files, "pulled.json"}
 
 
 def test_only_plain_names_at_the_top_are_fetched(hub, hub_files):

@@ -35,6 +35,7 @@ class FakeHub:
     elsewhere: str | None = None  # the address of the server that has the files
     pause_s: float = 0.0  # between two pieces of a body
     silence_s: float = 0.0  # before an answer
+    more_entries: list[object] = field(default_factory=list)  # of every tree
     asked: list[Asked] = field(default_factory=list)
     address: str = ""
 
@@ -116,6 +117,7 @@ def _send_page(hub, handler, name, kind, revision):
     if kind == "revision":
         return _send(handler, 200, json.dumps({"id": name, "sha": commit, **hub.page}).encode(), {})
     entries = [hub.entry(*item) for item in sorted(hub.models[name].items())] + [{"type": "directory", "path": "docs"}]
+    entries += hub.more_entries
     start = int(handler.path.partition("cursor=")[2] or 0)
     more = {"Link": f'<{hub.address}{handler.path.partition("?")[0]}?cursor={start + PAGE}>; rel="next"'}
     headers = more if start + PAGE < len(entries) else {}

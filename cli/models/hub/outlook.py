@@ -58,7 +58,7 @@ class Outlook:
         available = self.memory_available
         fits = "" if available is None else " (does not fit)" if self.memory_needed > available else " (fits)"
         less = self.memory_at_4_bits < 0.9 * self.memory_needed
-        at_4_bits = f", about {gigabytes(self.memory_at_4_bits)} converted to 4 bits" if less else ""
+        at_4_bits = f", about {gigabytes(self.memory_at_4_bits)} at 4 bits" if less else ""
         here = "" if available is None else f"; {gigabytes(available)} available"
         return f"{gigabytes(self.memory_needed)} as it is{fits}{at_4_bits}{here}"
 

@@ -16,9 +16,15 @@ TRUE = {"1", "on", "yes", "true"}
 def endpoint() -> str:
     """Return the address of the hub, without a slash at its end. Raises OptionError if HF_ENDPOINT is none."""
     url = os.environ.get("HF_ENDPOINT") or HUB
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_address = False
+    if not is_address:
         raise OptionError(f"HF_ENDPOINT is {shown(url)}; it must be an address such as {HUB}")
+    if parts.username is not None or parts.query or parts.fragment:  # not shown: there may be a password in it
+        raise OptionError(f"HF_ENDPOINT must be an address such as {HUB}, without a user and without '?' and '#'")
     return url.rstrip("/")
 
 

@@ -41,9 +41,12 @@ class Web:
         url: str | None = f"{self.endpoint}/{path}"
         found: list[object] = []
         while url is not None:
-            with self.open(url) as answer:
-                text = answer.read(MAX_ANSWER_BYTES + 1)
-                following = NEXT_PAGE.search(answer.headers.get("Link") or "")
+            try:
+                with self.open(url) as answer:
+                    text = answer.read(MAX_ANSWER_BYTES + 1)
+                    following = NEXT_PAGE.search(answer.headers.get("Link") or "")
+            except LOST as error:
+                raise ConversionError(self.unreachable(error)) from error
             if len(text) > MAX_ANSWER_BYTES or len(found) > 1000:
                 raise ConversionError(f"{shown(url, limit=200)} sends more than is plausible; it is no model's page")
             found.append(_parsed(text, url))
@@ -68,6 +71,8 @@ class Web:
                 if n == N_TRIES:
                     raise ConversionError(self.unreachable(error)) from error
                 self.wait(pause(n), f"the hub does not answer ({_reason(error)})")
+            except ValueError as error:  # of urllib, for what is no address
+                raise ConversionError(f"the hub redirects to what is no address ({shown(str(error))})") from error
         raise AssertionError("the last try returns or raises")
 
     def wait(self, seconds: float, why: str) -> None:
