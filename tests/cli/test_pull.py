@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from helpers.invoke import invoke
@@ -52,6 +55,15 @@ def test_a_second_pull_fetches_nothing(hub):
     hub.asked.clear()
     assert "is up to date" in invoke("pull", NAME).stderr
     assert not any("resolve" in asked.path for asked in hub.asked)
+
+
+def test_a_file_that_was_lost_is_fetched_again(hub, hub_files):
+    invoke("pull", NAME)
+    (folder_of() / BIG).unlink()
+    hub.asked.clear()
+    assert "is ready" in invoke("pull", NAME).stderr
+    assert [asked.path.split("/")[-1] for asked in hub.asked if "resolve" in asked.path] == [BIG]
+    assert (folder_of() / BIG).read_bytes() == hub_files[BIG]
 
 
 def test_a_new_commit_fetches_what_has_changed(hub):
@@ -127,6 +139,15 @@ def test_pickles_alone_are_refused(hub):
 def test_excluded_files_stay_behind(hub):
     invoke("pull", NAME, "--exclude", "README*", "--exclude", "tokenizer_config.json")
     assert not (folder_of() / "README.md").exists() and (folder_of() / BIG).exists()
+
+
+def test_huggingface_hub_fetches_the_same_from_this_hub(hub, tmp_path):
+    """So the hub of these tests is like the real one."""
+    invoke("pull", NAME)
+    program = "import huggingface_hub; print(huggingface_hub.snapshot_download('org/tiny'))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    theirs = {path.name: path.read_bytes() for path in Path(done.stdout.strip()).iterdir()}
+    assert theirs == {path.name: path.read_bytes() for path in folder_of().iterdir() if path.name != "pulled.json"}
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def _answer(hub, handler):
             return _send(handler, 401, b"", {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"})
         if hub.elsewhere:
             return _send(handler, 302, b"", {"Location": hub.elsewhere + handler.path})
-        return _send_file(hub, handler, file, hub.models[name][file])
+        return _send_file(hub, handler, name, file)
     return _send(handler, 404, b"", {"X-Error-Code": "EntryNotFound" if name in hub.models else "RepoNotFound"})
 
 
@@ -116,7 +116,9 @@ def _send_page(hub, handler, name, kind, revision):
         return _send(handler, 404, b"", {"X-Error-Code": "RevisionNotFound"})
     if kind == "revision":
         return _send(handler, 200, json.dumps({"id": name, "sha": commit, **hub.page}).encode(), {})
-    entries = [hub.entry(*item) for item in sorted(hub.models[name].items())] + [{"type": "directory", "path": "docs"}]
+    entries = [hub.entry(*item) for item in sorted(hub.models[name].items())] + [
+        {"type": "directory", "path": "docs", "oid": "0" * 40}
+    ]
     entries += hub.more_entries
     start = int(handler.path.partition("cursor=")[2] or 0)
     more = {"Link": f'<{hub.address}{handler.path.partition("?")[0]}?cursor={start + PAGE}>; rel="next"'}
@@ -124,8 +126,9 @@ def _send_page(hub, handler, name, kind, revision):
     return _send(handler, 200, json.dumps(entries[start : start + PAGE]).encode(), headers)
 
 
-def _send_file(hub, handler, name, data):
-    total, start = len(data), 0
+def _send_file(hub, handler, model, name):
+    data, start = hub.models[model][name], 0
+    total, entry = len(data), hub.entry(name, data)
     if name in hub.damaged:
         data = bytes(len(data))
     asked = handler.headers.get("Range")
@@ -137,6 +140,8 @@ def _send_file(hub, handler, name, data):
     if start:
         handler.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
     handler.send_header("Content-Length", str(total - start))
+    handler.send_header("ETag", f'"{entry.get("lfs", entry)["oid"]}"')
+    handler.send_header("X-Repo-Commit", hub.commit(model))
     handler.end_headers()
     if handler.command == "HEAD":
         return None
