@@ -194,7 +194,8 @@ def request_of(task: Task, defaults: Defaults) -> Request:
         value = {"messages": value}
     elif not isinstance(value, dict):
         raise OptionError("the line is neither a text, nor a list of messages, nor an object")
-    own = read_values(AnswerKnobs, {key: value[key] for key in value if key not in OWN_KEYS}, "the line")
+    knobs = {key: value[key] for key in value if key not in OWN_KEYS}
+    own = read_values(AnswerKnobs, knobs, "the line", also=OWN_KEYS)
     seed = defaults.options.seed
     own = ({} if seed is None else {"seed": (seed + task.index) % (MAX_SEED + 1)}) | own
     options = replace(defaults.options, **own)

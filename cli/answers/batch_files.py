@@ -12,6 +12,7 @@ from types import TracebackType
 from mistral_mlx.cli.terminal.streams import OutputError, write_text
 from mistral_mlx.errors import OptionError, shown
 
+MAX_EXAMPLE = 80  # characters of a line that a message repeats as JSON
 BEGINNING = b'{"line": '  # of every result
 
 
@@ -31,9 +32,13 @@ class Task:
     def value(self) -> object:
         """Return what the line says. Raises OptionError if it is not JSON."""
         try:
-            return json.loads(self.data.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
+            text = self.data.decode("utf-8")
+        except UnicodeDecodeError as error:
             raise OptionError(f"the line is not JSON: {error}") from error
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise OptionError(f"the line is not JSON: {_how_to_write(text) or error}") from error
 
     def id(self) -> object:
         """Return the id that the line gives itself, if it does."""
@@ -138,6 +143,14 @@ class Results:
             raise _foreign(path, "its end is not a result")
         os.ftruncate(self._file, len(data) - len(rest))
         self.n_kept = self.n_done = len(lines)
+
+
+def _how_to_write(text: str) -> str:
+    """Return how to write a line of plain text in JSON; empty for a line that was meant to be JSON."""
+    if text.startswith(("{", "[", '"')):
+        return ""
+    written = json.dumps(text, ensure_ascii=False)
+    return f"write it as {shown(written)}" if len(written) <= MAX_EXAMPLE else 'write it as "...", a text of JSON'
 
 
 def _record(line: bytes) -> dict[str, object]:

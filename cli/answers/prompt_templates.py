@@ -156,7 +156,7 @@ def _parsed(name: str, values: dict[str, object]) -> UserTemplate:
     for key, value in own.items():
         if not isinstance(value, bool if key in FLAGS else str):
             raise OptionError(f"{key} of the template {name} is {shown(value)}; give {_expected(key)}")
-    read_values(AnswerKnobs, values, f"the template {name}")
+    read_values(AnswerKnobs, values, f"the template {name}", also=(*TEXTS, *FLAGS, "vars"))
     return UserTemplate(name, **own, variables=variables, options=values)  # type: ignore[arg-type]  # checked above
 
 

@@ -1,6 +1,6 @@
 """What decides an answer: sampling, the limit, and where it ends; from the command line, a template or a batch line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +25,15 @@ class AnswerKnobs(SamplingOptions):
             raise OptionError("a stop string is empty; give at least one character")
 
 
-def read_values(options: type, values: Mapping[str, object], place: str) -> dict[str, Any]:
-    """Return the fields of `options` that a file sets. Raises OptionError, naming `place`, for a wrong one."""
+def read_values(options: type, values: Mapping[str, object], place: str, *, also: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the fields of `options` that a file sets. Raises OptionError, naming `place`, for a wrong one.
+
+    The error lists the keys that the place may have: those of `options`, and `also` others, which come first.
+    """
     known = knobs(options)
     for key in values:
         if key not in known:
-            raise OptionError(f"{place} sets {shown(key)}, which is none of {', '.join(sorted(known))}")
+            raise OptionError(f"{place} sets {shown(key)}, which is none of {', '.join([*also, *sorted(known)])}")
     try:
         return from_plain(options, values)
     except OptionError as error:

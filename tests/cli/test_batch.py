@@ -56,6 +56,29 @@ def test_results_are_in_order_and_what_is_wrong_with_a_line_is_its_result(folder
     assert "message 1 is 1" in records[2]["error"] and "the line sets n" in records[3]["error"]
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"Name a colour.", 'write it as "Name a colour."'),
+        (b'He said "no"', r'write it as "He said \"no\""'),
+        (b"x" * 100, 'write it as "...", a text of JSON'),
+        (b'{"prompt": ', "Expecting value"),
+        (b"caf\xe9", "can't decode byte 0xe9"),
+    ],
+)
+def test_a_line_that_is_not_json_says_how_to_write_it(line, said):
+    """A plain line used to get the words of a parser of JSON."""
+    with pytest.raises(OptionError) as refused:
+        Task(0, 1, line).value()
+    assert str(refused.value).startswith("the line is not JSON: ") and said in str(refused.value)
+
+
+def test_an_unknown_key_is_answered_with_all_that_there_are():
+    """The list used to leave out what is no option of sampling."""
+    with pytest.raises(OptionError, match=r"which is none of id, prompt, messages, system, prefill, tools, .*top_p"):
+        asked({"prompt": "x", "promt": "y"})
+
+
 def test_without_an_output_the_results_go_to_stdout(folder, files):
     result = invoke("batch", "-", "-m", folder, *GREEDY, input='"the king"\n')
     assert (result.exit_code, [json.loads(line)["line"] for line in result.output.splitlines()]) == (0, [1])

@@ -52,7 +52,7 @@ def test_what_is_typed_wins_over_the_template(template):
         ("", ["-t", "other", "x"], r"no template other \(there are: mine\)"),
         ("", ["-t", "../mine", "x"], "use letters, digits"),
         ("prompt = ", ["-t", "mine", "x"], "is not TOML"),
-        ("promt = 'x'", ["-t", "mine", "x"], "sets promt, which is none of"),
+        ("promt = 'x'", ["-t", "mine", "x"], "sets promt, which is none of description, prompt, .*vars.*top_p"),
         ("prompt = 1", ["-t", "mine", "x"], "prompt of the template mine is 1"),
         ("temperature = 'hot'", ["-t", "mine", "x"], "the template mine: temperature is hot; it must be a number"),
         ("top_k = true", ["-t", "mine", "x"], "the template mine: top_k is True; it must be a whole number"),
