@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,8 +117,7 @@ def load_template(name: str) -> UserTemplate:
     try:
         return _parsed(name, tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        known = ", ".join(names()) or f"none yet; 'mistral-mlx templates edit {name}' makes one"
-        raise OptionError(f"there is no template {shown(name)} (there are: {known})") from None
+        raise _missing(name) from None
     except OSError as error:
         raise OptionError(f"the template {shown(str(path), limit=200)} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -139,11 +138,46 @@ def description(name: str) -> str:
     return " ".join(str(values.get("description", "")).split())
 
 
+def edited(name: str, edit: Callable[[Path], None]) -> bool:
+    """Have the file of a template edited, and return whether it is kept: an example that stays unchanged is not.
+
+    Raises what `edit` raises; a new file is then not kept either.
+    """
+    path = path_of(name)
+    example = None if path.exists() else SKELETON.format(name=name)
+    if example is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(example, encoding="utf-8")
+    is_kept = example is None
+    try:
+        edit(path)
+        is_kept = is_kept or path.read_text(encoding="utf-8", errors="replace") != example
+    finally:
+        if not is_kept:
+            path.unlink(missing_ok=True)
+    return is_kept
+
+
+def remove(name: str) -> Path:
+    """Remove the file of a template, and return its path. Raises OptionError if there is none."""
+    path = path_of(name)
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        raise _missing(name) from None
+    return path
+
+
 def path_of(name: str) -> Path:
     """Return the path of a template; the file may not exist. Raises OptionError for an invalid name."""
     if not NAME.fullmatch(name):
         raise OptionError(f"a template is called {shown(name)}; use letters, digits, dots, _ and -")
     return _folder() / f"{name}.toml"
+
+
+def _missing(name: str) -> OptionError:
+    known = ", ".join(names()) or f"none yet; 'mistral-mlx templates edit {name}' makes one"
+    return OptionError(f"there is no template {shown(name)} (there are: {known})")
 
 
 def _parsed(name: str, values: dict[str, object]) -> UserTemplate:

@@ -24,12 +24,16 @@ def convert(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="A folder (Hugging Face's or Mistral's layout, AWQ, GPTQ, FP8, MLX), a GGUF file, or a name."
+            metavar="SOURCE",
+            autocompletion=registry.model_names,
+            help="A folder (Hugging Face's or Mistral's layout, AWQ, GPTQ, FP8, MLX), a GGUF file, or a name.",
         ),
     ] = None,
     target: Annotated[
         str | None,
-        typer.Argument(help="The folder to write; by default next to the source, or here if that is a name."),
+        typer.Argument(
+            metavar="[TARGET]", help="The folder to write; by default next to the source, or here if that is a name."
+        ),
     ] = None,
     model: shared.TypedModel = None,
     bits: Annotated[

@@ -7,9 +7,22 @@ import typer
 
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.streams import write_text
-from mistral_mlx.errors import OptionError
 
-app = typer.Typer(help="List, show and edit prompt templates, which complete --prompt-template takes.")
+from .offers import template_names
+
+Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=template_names, help="The template.")]
+
+app = typer.Typer()
+
+
+@app.callback(invoke_without_command=True)
+def templates(context: typer.Context) -> None:
+    """List, show, edit and remove your prompt templates.
+
+    complete --prompt-template takes them. Without a subcommand they are listed.
+    """
+    if context.invoked_subcommand is None:
+        list_templates()
 
 
 @app.command("list")
@@ -19,13 +32,13 @@ def list_templates() -> None:
 
     names = prompt_templates.names()
     for name in names:
-        write_text(f"{name}\t{prompt_templates.description(name)}\n")
+        write_text(f"{name}\t{prompt_templates.description(name)}".rstrip("\t") + "\n")
     if not names and sys.stderr.isatty():
         Notes().always("there are no templates; 'mistral-mlx templates edit NAME' makes one")
 
 
 @app.command("show")
-def show_template(name: Annotated[str, typer.Argument(help="The template.")]) -> None:
+def show_template(name: Name) -> None:
     """Show the file of a template."""
     from mistral_mlx.cli.answers import prompt_templates
 
@@ -34,20 +47,22 @@ def show_template(name: Annotated[str, typer.Argument(help="The template.")]) ->
 
 
 @app.command("edit")
-def edit_template(name: Annotated[str, typer.Argument(help="The template; it is made if it does not exist.")]) -> None:
-    """Open a template in $VISUAL or $EDITOR, and check it afterwards."""
+def edit_template(name: Name) -> None:
+    """Open a template in $VISUAL or $EDITOR, and check it; a new one begins as an example."""
     from mistral_mlx.cli.answers import prompt_templates
     from mistral_mlx.cli.terminal.editor import edit
 
     file = prompt_templates.path_of(name)
-    is_new = not file.exists()
-    if is_new:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(prompt_templates.SKELETON.format(name=name), encoding="utf-8")
-    try:
-        edit(file)
-    except OptionError:
-        if is_new:
-            file.unlink(missing_ok=True)
-        raise
-    prompt_templates.load_template(name)
+    if prompt_templates.edited(name, edit):
+        prompt_templates.load_template(name)
+        Notes().always(f'{file} is saved; use it as: mistral-mlx complete -t {name} "the input"')
+    else:
+        Notes().always(f"the example was not changed, so there is no template {name}")
+
+
+@app.command("rm")
+def remove_template(name: Name) -> None:
+    """Remove a template."""
+    from mistral_mlx.cli.answers import prompt_templates
+
+    Notes().always(f"{prompt_templates.remove(name)} is removed")

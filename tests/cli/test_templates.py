@@ -73,10 +73,12 @@ def test_templates_that_cannot_be_used_say_why(template, text, args, said):
 def test_templates_are_listed_shown_and_edited(template, home, monkeypatch, tmp_path):
     template('description = "for tests"\nprompt = "{input}"\n')
     assert invoke("templates", "list").output == "mine\tfor tests\n"
+    assert invoke("templates").output == invoke("templates", "list").output
     assert invoke("templates", "show", "mine").output == 'description = "for tests"\nprompt = "{input}"\n'
     monkeypatch.delenv("VISUAL", raising=False)
     monkeypatch.setenv("EDITOR", "sed -i s/English/French/")
-    invoke("templates", "edit", "new")
+    said = invoke("templates", "edit", "new").stderr
+    assert said.endswith('new.toml is saved; use it as: mistral-mlx complete -t new "the input"\n')
     assert filled("-t", "new", "x").prompt.system == "Answer in French."
     monkeypatch.setenv("EDITOR", "false")
     with pytest.raises(OptionError, match="the editor false ended with status 1"):
@@ -85,3 +87,29 @@ def test_templates_are_listed_shown_and_edited(template, home, monkeypatch, tmp_
     monkeypatch.delenv("EDITOR")
     with pytest.raises(OptionError, match="no terminal for an editor"):
         invoke("templates", "edit", "mine")
+
+
+def test_a_template_without_a_description_is_a_name_alone_in_the_list(template):
+    """A tab used to follow it."""
+    template("prompt = 'x'")
+    assert invoke("templates", "list").output == "mine\n"
+
+
+def test_an_example_that_is_not_changed_is_not_kept(template, home, monkeypatch):
+    """It used to stay as a template that answers in English."""
+    monkeypatch.setenv("VISUAL", "true")
+    assert "there is no template new" in invoke("templates", "edit", "new").stderr
+    assert not (home / "templates" / "new.toml").exists()
+    template("prompt = 'x'")
+    assert "is saved" in invoke("templates", "edit", "mine").stderr
+    assert (home / "templates" / "mine.toml").read_text() == "prompt = 'x'"
+
+
+def test_a_template_can_be_removed(template, home):
+    template("prompt = ")  # also one that cannot be used
+    assert invoke("templates", "rm", "mine").stderr.endswith("mine.toml is removed\n")
+    assert list((home / "templates").iterdir()) == []
+    with pytest.raises(OptionError, match="there is no template mine"):
+        invoke("templates", "rm", "mine")
+    with pytest.raises(OptionError, match="use letters, digits"):
+        invoke("templates", "rm", "../config")

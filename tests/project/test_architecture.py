@@ -48,8 +48,8 @@ ORDER = {
     "mistral_mlx.cli.chat": "__init__ background remarks store input toolbar settings words attachments clipboard "
     "answering opening first chat command commands file_commands loop start",
     "mistral_mlx.cli.reports": "__init__ config cache models pull tokens info bench evaluate convert export",
-    "mistral_mlx.cli.commands": "__init__ complete batch templates cache chat convert export info bench evaluate pull "
-    "models tokens config completion",
+    "mistral_mlx.cli.commands": "__init__ offers complete batch templates cache chat convert export info bench "
+    "evaluate pull models tokens config completion",
 }
 NOT_FOR_THE_ENGINE = {"typer", "rich", "prompt_toolkit", "transformers", "mlx_lm"}
 EXTENSION = "_ext"  # compiled: it imports nothing

@@ -1,0 +1,32 @@
+"""What the Tab key of a shell offers besides options: sessions, templates and shells; where nothing fits, files."""
+
+from contextlib import suppress
+
+import typer
+
+from mistral_mlx.cli.models.registry import home
+
+SHELLS = ("bash", "zsh", "fish", "pwsh")
+
+
+def session_names(context: typer.Context) -> list[str]:
+    """Return the names of the saved sessions, the newest first; none where no session is to be resumed."""
+    from mistral_mlx.cli.chat.store import Store
+
+    with suppress(OSError):
+        return Store(home() / "sessions").names() if context.params.get("resume") else []
+    return []
+
+
+def template_names() -> list[str]:
+    """Return the names of the prompt templates."""
+    from mistral_mlx.cli.answers.prompt_templates import names
+
+    with suppress(OSError):
+        return names()
+    return []
+
+
+def shells() -> list[str]:
+    """Return the shells that have a script of completion."""
+    return list(SHELLS)
