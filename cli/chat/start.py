@@ -46,9 +46,10 @@ def _terminal_reader(chat: Chat, history: Path | None) -> Reader:
         "models": lambda: sorted(registry.registered()),
     }
     kinds = {name: command.completes for name, command in loop.COMMANDS.items()}
+    helps = {name: command.help for name, command in loop.COMMANDS.items()}
     reader = TerminalReader(
         history=history,
-        completer=CommandCompleter(kinds, words),
+        completer=CommandCompleter(kinds, words, helps),
         toolbar=lambda columns: toolbar.line(_status(chat), columns),
         on_shown=chat.loading.start,  # importing MLX would hold up the first prompt
     )

@@ -14,13 +14,16 @@ class CommandCompleter(Completer):
     """Completes the names of commands, and the first word after a name.
 
     `commands` maps each name to the kind of its argument: "paths", a key of `words`, or "" for no completion; `words`
-    maps each other kind to a function that returns the candidates. NestedCompleter splits a name at its slash.
+    maps each other kind to a function that returns the candidates, and `helps` a name to what stands beside it.
+    NestedCompleter splits a name at its slash.
     """
 
-    def __init__(self, commands: Mapping[str, str], words: Mapping[str, Callable[[], list[str]]]) -> None:
+    def __init__(
+        self, commands: Mapping[str, str], words: Mapping[str, Callable[[], list[str]]], helps: Mapping[str, str]
+    ) -> None:
         kinds: dict[str, Completer] = {kind: _whole(get) for kind, get in words.items()}
         kinds["paths"] = _Paths()
-        self._names = _whole([f"/{name}" for name in commands])
+        self._names = _whole([f"/{name}" for name in commands], {f"/{name}": text for name, text in helps.items()})
         self._arguments = {name: kinds[kind] for name, kind in commands.items() if kind}
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
@@ -52,6 +55,6 @@ class _Paths(Completer):
             yield Completion((word + path.text + ending).replace(" ", "\\ "), -len(word))
 
 
-def _whole(words: list[str] | Callable[[], list[str]]) -> Completer:
+def _whole(words: list[str] | Callable[[], list[str]], helps: Mapping[str, str] | None = None) -> Completer:
     """Return a completer of the whole text: names may hold characters that end a word elsewhere."""
-    return WordCompleter(words, sentence=True)
+    return WordCompleter(words, meta_dict=helps, sentence=True)

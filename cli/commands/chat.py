@@ -12,6 +12,8 @@ from mistral_mlx.cli.statuses import status_of
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import OptionError, shown
 
+from .offers import session_names
+
 EXAMPLES = """\
 mistral-mlx chat -m demo
 mistral-mlx chat -m demo --system 'Be brief.' --dry-multiplier 0.8
@@ -38,7 +40,9 @@ def chat(
         str, typer.Option(metavar="drop-turns|stop", help="When the context is full: forget the oldest turns, or stop.")
     ] = "drop-turns",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the saved session NAME, or the last one.")] = False,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The session of --resume.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", autocompletion=session_names, help="The session of --resume.")
+    ] = None,
     last: Annotated[bool, typer.Option("--continue", "-c", help="Continue the last saved session.")] = False,
     save: Annotated[bool, typer.Option(help="Save the conversation after every turn.")] = True,
     history: Annotated[

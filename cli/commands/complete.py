@@ -15,6 +15,8 @@ from mistral_mlx.cli.options.sampling import with_sampling
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import OptionError
 
+from .offers import template_names
+
 STARTED = time.perf_counter()
 EXAMPLES = """\
 mistral-mlx complete -m demo "What is the capital of France?"
@@ -40,7 +42,11 @@ def complete(
     prompt_template: Annotated[
         str | None,
         shared.prompt_option(
-            "--prompt-template", "-t", metavar="NAME", help="Put the prompt into your prompt template NAME."
+            "--prompt-template",
+            "-t",
+            metavar="NAME",
+            autocompletion=template_names,
+            help="Put the prompt into your prompt template NAME.",
         ),
     ] = None,
     var: Annotated[

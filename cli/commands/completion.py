@@ -6,16 +6,17 @@ import typer
 
 from mistral_mlx.errors import OptionError, shown
 
+from .offers import SHELLS, shells
+
 EXAMPLES = """\
 source <(mistral-mlx completion bash)
 mistral-mlx completion fish | source
 """
-SHELLS = ("bash", "zsh", "fish", "pwsh")
 
 
 def completion(
     context: typer.Context,
-    shell: Annotated[str, typer.Argument(metavar="SHELL", help=f"One of {', '.join(SHELLS)}.")],
+    shell: Annotated[str, typer.Argument(metavar="SHELL", autocompletion=shells, help=f"One of {', '.join(SHELLS)}.")],
 ) -> None:
     """Print the script that makes a shell complete commands, options and model names."""
     from typer.completion import shell_complete

@@ -25,7 +25,9 @@ def evaluate(
     against: Annotated[
         str | None,
         shared.evaluation_option(
-            metavar="MODEL", help="Compare with this reference, for example the same model with more bits."
+            metavar="MODEL",
+            autocompletion=registry.model_names,
+            help="Compare with this reference, for example the same model with more bits.",
         ),
     ] = None,
     length: Annotated[int, shared.evaluation_option("--context", metavar="N", help="Tokens of a window.")] = CONTEXT,

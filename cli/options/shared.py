@@ -27,7 +27,12 @@ Model = Annotated[
     ),
 ]
 ModelName = Annotated[
-    str | None, typer.Argument(metavar="[MODEL]", help="A model folder, or a registered name; the same as --model.")
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        autocompletion=model_names,
+        help="A model folder, or a registered name; the same as --model.",
+    ),
 ]
 TypedModel = Annotated[
     str | None,

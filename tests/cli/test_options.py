@@ -92,7 +92,7 @@ def test_help_has_sections_examples_and_no_configured_values(config):
     assert text.index("Sampling:") < text.index("--dry-base") < text.index("Output:")
 
 
-def test_a_shell_completes_commands_options_and_the_names_of_models(tmp_path):
+def test_a_shell_completes_commands_options_and_names(home, tmp_path):
     register("mine", tmp_path)
 
     def completed(*words):
@@ -104,6 +104,15 @@ def test_a_shell_completes_commands_options_and_the_names_of_models(tmp_path):
 
     assert "models" in completed("mo")
     assert "--xtc-threshold" in completed("complete", "--xtc")
-    assert completed("complete", "-m", "mi") == ["mine"]
+    (home / "sessions").mkdir()
+    (home / "sessions" / "monday.json").touch()
+    (home / "templates").mkdir()
+    (home / "templates" / "haiku.toml").touch()
+    for words in (("complete", "-m"), ("info",), ("convert",), ("export",), ("bench",), ("eval", "--against")):
+        assert completed(*words, "") == ["mine"], words
+    assert completed("chat", "--resume", "") == ["monday"]
+    assert completed("chat", "") == completed("info", "./") == []  # the shell then offers files
+    assert completed("complete", "-t", "h") == completed("templates", "rm", "h") == ["haiku"]
+    assert completed("completion", "z") == ["zsh"]
     assert "_MISTRAL_MLX_COMPLETE=complete_bash" in run("completion", "bash").stdout
     assert run("completion", "tcsh").returncode == 2

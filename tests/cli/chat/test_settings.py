@@ -63,9 +63,13 @@ def test_commands_paths_and_names_are_completed(tmp_path, monkeypatch):
     kinds = {name: command.completes for name, command in COMMANDS.items()}
     words = {"sessions": lambda: ["mine"], "settings": lambda: list(NAMES), "models": lambda: ["demo"]}
 
+    helps = {name: command.help for name, command in COMMANDS.items()}
+
     def complete(text):
-        found = list(CommandCompleter(kinds, words).get_completions(Document(text), CompleteEvent()))
+        found = list(CommandCompleter(kinds, words, helps).get_completions(Document(text), CompleteEvent()))
         assert {c.start_position for c in found} <= {-len(text.rpartition(" ")[2])}
+        if " " not in text:
+            assert [c.display_meta_text for c in found] == [helps[c.text[1:]] for c in found]
         return [c.text for c in found]
 
     assert complete("/re") == ["/retry", "/read"]
