@@ -36,6 +36,7 @@ from .terminal.notes import Notes
 from .terminal.signals import Interrupted, raise_on_signals
 from .terminal.streams import OutputError, prepare_streams
 
+ANSWERS, MODELS, MEASURES, PROGRAM = "Answers", "Models", "Measurements", "This program"  # sections of --help
 MLX_PACKAGE = "mlx" if sys.platform == "darwin" else "'mlx[cpu]'"
 
 app = Application(
@@ -108,18 +109,18 @@ def common(
         print(context.get_help())
 
 
-app.command(epilog=complete.EXAMPLES)(complete.complete)
-app.command()(batch.batch)
-app.add_typer(templates.app, name="templates")
-app.add_typer(cache.app, name="cache")
-app.command(epilog=chat.EXAMPLES)(chat.chat)
-app.command(epilog=convert.EXAMPLES)(convert.convert)
-app.command(epilog=export.EXAMPLES)(export.export)
-app.command(epilog=info.EXAMPLES)(info.info)
-app.command(epilog=bench.EXAMPLES)(bench.bench)
-app.command("eval", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
-app.command(epilog=pull.EXAMPLES)(pull.pull)
-app.command(epilog=models.EXAMPLES)(models.models)
-app.command(epilog=tokens.EXAMPLES)(tokens.tokens)
-app.add_typer(config.app, name="config")
-app.command(epilog=completion.EXAMPLES)(completion.completion)
+app.command(epilog=complete.EXAMPLES, rich_help_panel=ANSWERS)(complete.complete)
+app.command(rich_help_panel=ANSWERS)(batch.batch)
+app.add_typer(templates.app, name="templates", rich_help_panel=ANSWERS)
+app.add_typer(cache.app, name="cache", rich_help_panel=ANSWERS)
+app.command(epilog=chat.EXAMPLES, rich_help_panel=ANSWERS)(chat.chat)
+app.command(epilog=convert.EXAMPLES, rich_help_panel=MODELS)(convert.convert)
+app.command(epilog=export.EXAMPLES, rich_help_panel=MODELS)(export.export)
+app.command(epilog=info.EXAMPLES, rich_help_panel=MODELS)(info.info)
+app.command(epilog=bench.EXAMPLES, rich_help_panel=MEASURES)(bench.bench)
+app.command("eval", epilog=evaluate.EXAMPLES, rich_help_panel=MEASURES)(evaluate.evaluate)
+app.command(epilog=pull.EXAMPLES, rich_help_panel=MODELS)(pull.pull)
+app.command(epilog=models.EXAMPLES, rich_help_panel=MODELS)(models.models)
+app.command(epilog=tokens.EXAMPLES, rich_help_panel=MEASURES)(tokens.tokens)
+app.add_typer(config.app, name="config", rich_help_panel=PROGRAM)
+app.command(epilog=completion.EXAMPLES, rich_help_panel=PROGRAM)(completion.completion)

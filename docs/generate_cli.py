@@ -7,6 +7,7 @@ from pathlib import Path
 import typer.main
 
 from mistral_mlx.cli.app import app
+from mistral_mlx.cli.options.help import synopsis, written
 from mistral_mlx.cli.options.sources import Option, options_of
 
 PAGE = Path(__file__).with_name("cli.md")
@@ -28,11 +29,11 @@ def commands() -> str:
 
 def _command(name: str, command: typer.core.TyperCommand, options: list[Option]) -> str:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    usage = " ".join([f"mistral-mlx {name}", *(p.metavar or f"[{p.name.upper()}]" for p in arguments), "[OPTIONS]"])
+    usage = " ".join([f"mistral-mlx {name}", *synopsis(command), "[OPTIONS]"])
     lines = [f"### {name}", "", f"    {usage}", "", *inspect.cleandoc(command.help or "").split("\n"), ""]
-    lines += [f"- `{p.metavar or p.name.upper()}`: {p.help}" for p in arguments]
+    lines += [f"- `{written(p).strip('[]')}`: {p.help}" for p in arguments]
     subcommands = getattr(command, "commands", {}).values()
-    lines += [f"- `{name} {sub.name}`: {inspect.cleandoc(sub.help)}" for sub in subcommands]
+    lines += [f"- `{' '.join([name, sub.name, *synopsis(sub)])}`: {inspect.cleandoc(sub.help)}" for sub in subcommands]
     lines += [""] if arguments or subcommands else []
     lines += ["| option | variable | default | |", "|---|---|---|---|"] if options else []
     lines += [_row(option) for option in options]

@@ -52,10 +52,10 @@ def batch(
     ignore_memory: shared.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
-    """Answer many prompts, some at a time, as JSON lines in their order.
+    """Answer many prompts as JSON lines in their order.
 
-    A line of the input is a text, a list of messages, or an object with prompt or messages, and with id, system,
-    prefill, tools or any option of sampling of its own.
+    Some are answered at the same time. A line of the input is a text, a list of messages, or an object with prompt or
+    messages, and with id, system, prefill, tools or any option of sampling of its own.
     """
     from mistral_mlx.cli.answers import batch as command
     from mistral_mlx.cli.models.opening import check_parallel, open_model, parallel_for_memory, use_machine

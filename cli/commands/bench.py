@@ -27,7 +27,7 @@ def bench(
     sinks: shared.Sinks = shared.SINKS,
     ignore_memory: shared.IgnoreMemory = False,
 ) -> None:
-    """Measure how fast a model reads a prompt and writes an answer here."""
+    """Measure how fast a model reads and writes here."""
     from mistral_mlx.cli.models.opening import use_machine
     from mistral_mlx.cli.reports import bench as command
     from mistral_mlx.measure.benchmark import Workload

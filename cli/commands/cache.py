@@ -6,12 +6,14 @@ from mistral_mlx.cli.models.kept import kept_prompts
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.terminal.notes import Notes
 
-app = typer.Typer(help="List and remove kept prompts: the beginnings that complete and chat keep on the disk.")
+app = typer.Typer(
+    help="List and remove kept prompts.\n\nThey are the beginnings of prompts that complete and chat keep on the disk."
+)
 
 
 @app.command("list")
 def list_kept(as_json: shared.Json = False) -> None:
-    """List the kept prompts with model, tokens, size and last use; --json writes them as JSON."""
+    """List the kept prompts with tokens, size, last use and model."""
     from mistral_mlx.cli.reports import cache as report
 
     report.show(kept_prompts(Notes())().found(), as_json=as_json)

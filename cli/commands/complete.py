@@ -20,8 +20,8 @@ from .offers import template_names
 STARTED = time.perf_counter()
 EXAMPLES = """\
 mistral-mlx complete -m demo "What is the capital of France?"
-git diff | mistral-mlx complete -m demo "Write the commit message for this diff."
-mistral-mlx complete -m demo --raw --temperature 0 --max-tokens 40 'Once upon a time'
+git diff | mistral-mlx complete -m demo "Write a commit message for this."
+mistral-mlx complete -m demo --raw --temperature 0 -n 40 'Once upon a time'
 """
 
 

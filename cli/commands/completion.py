@@ -1,4 +1,4 @@
-"""``completion``: prints the script that makes a shell complete commands, options and model names."""
+"""``completion``: prints the script that makes a shell complete commands, options and names."""
 
 from typing import Annotated
 
@@ -18,7 +18,10 @@ def completion(
     context: typer.Context,
     shell: Annotated[str, typer.Argument(metavar="SHELL", autocompletion=shells, help=f"One of {', '.join(SHELLS)}.")],
 ) -> None:
-    """Print the script that makes a shell complete commands, options and model names."""
+    """Print the completion script of a shell.
+
+    With it the Tab key completes commands, options, and the names of models, sessions and templates.
+    """
     from typer.completion import shell_complete
 
     if shell not in SHELLS:

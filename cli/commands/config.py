@@ -15,7 +15,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.callback(invoke_without_command=True)
 def config(context: typer.Context, as_json: shared.Json = False) -> None:
-    """Show what every option is set to, and where that comes from."""
+    """Show the value of every option and its origin."""
     from mistral_mlx.cli.reports import config as report
 
     if context.invoked_subcommand is None:

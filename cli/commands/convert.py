@@ -14,7 +14,7 @@ from mistral_mlx.errors import OptionError
 EXAMPLES = """\
 mistral-mlx convert ~/models/Mistral-7B-Instruct-v0.3
 mistral-mlx convert model.Q4_K_M.gguf mistral-8bit --bits 8
-mistral-mlx convert ~/models/Mistral-7B-Instruct-v0.3 --target-bpw 4.8 --calibrate sample.txt
+mistral-mlx convert ~/models/Mistral-7B --target-bpw 4.8 --calibrate my.txt
 mistral-mlx convert mistral-8bit mistral-plain --dequantize --dtype bfloat16
 """
 

@@ -10,7 +10,7 @@ from mistral_mlx.cli.terminal.notes import Notes
 
 EXAMPLES = """\
 mistral-mlx eval -m demo --text wiki.test.raw --chunks 40
-mistral-mlx eval -m mistral-4bit --against mistral-8bit --text wiki.test.raw --json
+mistral-mlx eval mistral-4bit --against mistral-8bit --text wiki.test.raw
 """
 CONTEXT = 512  # the engine's, which --help need not import; a test holds them equal
 
@@ -50,11 +50,11 @@ def evaluate(
     sinks: shared.Sinks = shared.SINKS,
     ignore_memory: shared.IgnoreMemory = False,
 ) -> None:
-    """Measure how well a model predicts a text: perplexity, and how far it is from another model.
+    """Measure how well a model predicts a text.
 
-    The windows are those of llama-perplexity, so that its figures can be compared with these. --window, --sinks and
-    --kv-bits are for the model, and not for the one it is compared with: with --against the same model, they are
-    what is measured.
+    The result is its perplexity, and with --against how far it is from another model. The windows are those of
+    llama-perplexity, so that its figures can be compared with these. --window, --sinks and --kv-bits are for the model,
+    and not for the one it is compared with: with --against the same model, they are what is measured.
     """
     from mistral_mlx.cli.answers.sources import read_text
     from mistral_mlx.cli.models.opening import use_machine

@@ -11,7 +11,7 @@ from mistral_mlx.errors import OptionError
 
 EXAMPLES = """\
 mistral-mlx export demo demo.gguf
-mistral-mlx export ~/models/Mistral-7B-Instruct-v0.3 mistral.gguf --outtype q8_0
+mistral-mlx export ~/models/Mistral-7B mistral.gguf --outtype q8_0
 """
 
 
@@ -31,9 +31,10 @@ def export(
     as_json: shared.Json = False,
     quiet: shared.Quiet = False,
 ) -> None:
-    """Write a model as a GGUF file, for llama.cpp and what is built on it.
+    """Write a model as a GGUF file for llama.cpp.
 
-    Weights packed to 2, 3, 4 or 5 bits, and to 8 bits by convert from a GGUF file, are the very same in it.
+    Programs built on llama.cpp read it, too. Weights packed to 2, 3, 4 or 5 bits, and to 8 bits by convert from a GGUF
+    file, are the very same in it.
     """
     from mistral_mlx.cli.reports import export as command
     from mistral_mlx.convert.export.gguf_export import export_gguf

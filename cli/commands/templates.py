@@ -19,7 +19,8 @@ app = typer.Typer()
 def templates(context: typer.Context) -> None:
     """List, show, edit and remove your prompt templates.
 
-    complete --prompt-template takes them. Without a subcommand they are listed.
+    complete --prompt-template takes them. Without a subcommand they are listed. One that is edited and does not exist
+    begins as an example.
     """
     if context.invoked_subcommand is None:
         list_templates()
@@ -48,7 +49,7 @@ def show_template(name: Name) -> None:
 
 @app.command("edit")
 def edit_template(name: Name) -> None:
-    """Open a template in $VISUAL or $EDITOR, and check it; a new one begins as an example."""
+    """Open a template in $VISUAL or $EDITOR, and check it."""
     from mistral_mlx.cli.answers import prompt_templates
     from mistral_mlx.cli.terminal.editor import edit
 

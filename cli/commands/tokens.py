@@ -25,7 +25,10 @@ def tokens(
     template: shared.Template = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Show the ids and pieces of a text or of a chat, as they are sent to the model."""
+    """Show the tokens of a text or of a chat.
+
+    Their ids and pieces are those that the model gets.
+    """
     from mistral_mlx.cli.reports import tokens as command
     from mistral_mlx.prompt.official import system_of
     from mistral_mlx.tokenizer.choose import load_tokenizer

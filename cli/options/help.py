@@ -14,8 +14,10 @@ from .sources import Option, Setting, config_path, in_file, options_of, read_con
 from .values import take_plain_values
 
 SOURCES = {"ENVIRONMENT": "environment", "DEFAULT_MAP": "config file", "DEFAULT": "default"}  # typer's names, and ours
-ELSEWHERE = "A default can be set by MISTRAL_MLX_<OPTION> (MISTRAL_MLX_TOP_P for --top-p) or in the config file;"
-ELSEWHERE_TOO = "'mistral-mlx config' shows all. Exit statuses: docs/cli.md."
+ELSEWHERE = """\
+Defaults can be set by MISTRAL_MLX_<OPTION> (MISTRAL_MLX_TOP_P for --top-p) or
+in the config file; 'mistral-mlx config' shows all. Exit statuses: docs/cli.md.
+"""
 REPLACED = {"--force": ("--ignore-memory", "--overwrite")}  # flags of earlier versions
 
 
@@ -82,14 +84,20 @@ class Command(PlainValues, TyperCommand):
                 value, where = self._from_environment(option, value, ctx), option.variable
             yield Setting(option, option.default if source.name == "DEFAULT" else value, SOURCES[source.name], where)
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the parts of the line that says how the command is called; see click."""
+        return ["[OPTIONS]", *synopsis(self)]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, then options by section; those without a section come first."""
         rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": [], **{panel: [] for panel in PANELS}}
         for parameter in self.get_params(ctx):
             row = parameter.get_help_record(ctx)
             if row is not None:
-                panel = parameter.rich_help_panel or "Options" if isinstance(parameter, TyperOption) else "Arguments"
-                rows[panel].append(row)
+                if isinstance(parameter, TyperOption):
+                    rows[parameter.rich_help_panel or "Options"].append(row)
+                else:
+                    rows["Arguments"].append((written(parameter).strip("[]"), row[1]))
         for title, of in rows.items():
             if of:
                 with formatter.section(title):
@@ -99,7 +107,7 @@ class Command(PlainValues, TyperCommand):
         """Write the examples as they are, and where else options can be set."""
         if self.epilog:
             formatter.write("\nExamples:\n" + "".join(f"  {line}\n" for line in self.epilog.splitlines()))
-        formatter.write(f"\n{ELSEWHERE}\n{ELSEWHERE_TOO}\n")
+        formatter.write(f"\n{ELSEWHERE}")
 
     def _in_file(self, ctx: Any) -> dict[str, tuple[object, str]]:
         """Return the values that the config file gives to options, each with its key there. Raises OptionError."""
@@ -131,7 +139,19 @@ class Command(PlainValues, TyperCommand):
 
 
 class Group(PlainValues, TyperGroup):
-    """The program, as a command that has commands."""
+    """The program, as a command that has commands, which are shown in sections."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the names and summaries of the commands by section; see click."""
+        commands: dict[str, Any] = {name: self.commands[name] for name in self.list_commands(ctx)}
+        width = max(map(len, commands))
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name, command in commands.items():
+            row = name.ljust(width), command.get_short_help_str(formatter.width)
+            panels.setdefault(command.rich_help_panel or "Commands", []).append(row)
+        for title, rows in panels.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
 
 class Application(typer.Typer):
@@ -143,6 +163,18 @@ class Application(typer.Typer):
     def command(self, *args: Any, **settings: Any) -> Callable[[Any], Any]:
         """Register a command; see typer.Typer."""
         return super().command(*args, **{"cls": Command, **settings})
+
+
+def synopsis(command: Any) -> list[str]:
+    """Return what a command is called with: its arguments, and the options that it needs."""
+    arguments = [written(p) for p in command.params if p.param_type_name == "argument"]
+    return arguments + [f"{p.opts[0]} {p.metavar}" for p in command.params if p.required and p.opts[0].startswith("-")]
+
+
+def written(argument: Any) -> str:
+    """Return the name of an argument, in brackets if it can be left out."""
+    name = str(argument.metavar or argument.name.upper())
+    return name if argument.required or argument.metavar else f"[{name}]"
 
 
 def commands_of(ctx: Any) -> dict[str, list[Option]]:

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import typer
 from helpers.environment import run
+from helpers.invoke import invoke
 
 from mistral_mlx.cli.models.registry import register
 from mistral_mlx.cli.options.answer import from_plain
@@ -79,6 +80,19 @@ def test_every_option_but_the_main_ones_has_a_section_of_the_help(program):
     for command in (of for of in program.commands.values() if isinstance(of, Command)):
         for option in command.options:
             assert option.name in main or option.parameter.rich_help_panel in PANELS, option.name
+
+
+def test_no_page_of_help_is_wider_than_a_terminal_and_no_summary_is_cut(program):
+    """Summaries used to end in dots, and examples to be up to 99 columns wide."""
+    pages = [(name,) for name in program.commands]
+    pages += [(name, sub) for name, of in program.commands.items() for sub in getattr(of, "commands", ())]
+    for page in ((), *pages):
+        lines = invoke(*page, "--help").output.splitlines()
+        assert [line for line in lines if len(line) > 80] == [], page
+        assert "..." not in "".join(lines[1:]) and "[[" not in lines[0], page
+    text = invoke("--help").output
+    for name, command in program.commands.items():
+        assert f"\n  {name:10}  {command.get_short_help_str(62)}\n" in text, name
 
 
 def test_help_has_sections_examples_and_no_configured_values(config):
