@@ -22,6 +22,7 @@ from .commands import (
     completion,
     config,
     convert,
+    doctor,
     evaluate,
     export,
     info,
@@ -81,7 +82,8 @@ def _described(error: Exception) -> str:
         return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
     if isinstance(error, MistralMLXError | OutputError):
         return str(error)
-    return f"this is a bug: {type(error).__name__}: {error} (--debug before the command shows where)"
+    where = "--debug before the command shows where, 'mistral-mlx doctor' what else a report needs"
+    return f"this is a bug: {type(error).__name__}: {error} ({where})"
 
 
 def _version(wanted: bool) -> None:
@@ -123,4 +125,5 @@ app.command(epilog=pull.EXAMPLES, rich_help_panel=MODELS)(pull.pull)
 app.command(epilog=models.EXAMPLES, rich_help_panel=MODELS)(models.models)
 app.command(epilog=tokens.EXAMPLES, rich_help_panel=MEASURES)(tokens.tokens)
 app.add_typer(config.app, name="config", rich_help_panel=PROGRAM)
+app.command(epilog=doctor.EXAMPLES, rich_help_panel=PROGRAM)(doctor.doctor)
 app.command(epilog=completion.EXAMPLES, rich_help_panel=PROGRAM)(completion.completion)

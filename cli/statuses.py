@@ -12,7 +12,7 @@ class Status(IntEnum):
     """How a command ended."""
 
     DONE = 0
-    INTERNAL = 1  # a bug, or an incomplete installation
+    INTERNAL = 1  # a bug, an incomplete installation, or a fault that doctor found
     USAGE = 2  # an option, or the prompt
     MODEL = 3  # the model or a saved session: missing, damaged, unsupported, hostile, or too large for the memory
     CONTEXT = 4  # the input does not fit the model's context

@@ -40,11 +40,16 @@ class Command(PlainValues, TyperCommand):
         for option in self.options:
             option.bind_variable()
 
+    @property
+    def is_settable(self) -> bool:
+        """Whether anything but the command line gives values to its options; only then the config file is read."""
+        return any(option.settable for option in self.options)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse a command line; see click. Raises OptionError, with its origin, for a value of the wrong type."""
         given: dict[str, Any] = {}
         try:
-            if self.options and not ctx.resilient_parsing:  # as a shell's completion is
+            if self.is_settable and not ctx.resilient_parsing:  # as a shell's completion is
                 given = self.make_parser(ctx).parse_args(args=list(args))[0]
                 if not given.get("help"):
                     ctx.default_map = {name: value for name, (value, _) in self._in_file(ctx).items()}
@@ -60,7 +65,8 @@ class Command(PlainValues, TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command. Raises OptionError, which names the origin of a value out of range."""
-        warn_of_variables(ctx)
+        if self.is_settable:
+            warn_of_variables(ctx)
         try:
             return super().invoke(ctx)
         except OptionError as error:
