@@ -9,11 +9,12 @@ KERNELS := $(wildcard mistral_mlx/kernels/src/*.h mistral_mlx/kernels/src/*.cpp 
 SOURCES := pyproject.toml constraints.txt setup.py $(KERNELS) mistral_mlx/kernels/src/CMakeLists.txt
 QUESTION := What is the capital of France?
 
-.PHONY: help demo test fuzz lint format lock clean
+.PHONY: help demo man test fuzz lint format lock clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    fetch a small trained model and ask it a question"
+	@echo "make man     write the man page, build/man/mistral-mlx.1"
 	@echo "make test    run the tests"
 	@echo "make fuzz    test the readers of files with damaged files: make fuzz CASES=120000 SEED=1"
 	@echo "make lint    ruff, clang-format and mypy"
@@ -27,6 +28,10 @@ demo: $(BIN)/.installed
 	@$(BIN)/mistral-mlx complete -m demo --temperature 0 "$(QUESTION)" </dev/null
 	@echo; echo 'Start a conversation:        $(BIN)/mistral-mlx chat -m demo'
 	@echo 'or see all commands:         $(BIN)/mistral-mlx --help'
+
+man: $(BIN)/.installed
+	@$(BIN)/python docs/generate_man.py build/man/mistral-mlx.1
+	@echo 'To read it: man -l build/man/mistral-mlx.1; to install it, copy it into a folder man1 of your manpath.'
 
 test: $(BIN)/.installed-test
 	@$(BIN)/mistral-mlx pull demo || echo "The demo model could not be fetched: the tests that need it are skipped."
