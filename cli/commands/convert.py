@@ -13,6 +13,7 @@ from mistral_mlx.errors import OptionError
 
 EXAMPLES = """\
 mistral-mlx convert ~/models/Mistral-7B-Instruct-v0.3
+mistral-mlx convert mistralai/Mistral-7B-Instruct-v0.3
 mistral-mlx convert model.Q4_K_M.gguf mistral-8bit --bits 8
 mistral-mlx convert ~/models/Mistral-7B --target-bpw 4.8 --calibrate my.txt
 mistral-mlx convert mistral-8bit mistral-plain --dequantize --dtype bfloat16
@@ -132,12 +133,14 @@ def convert(
     if source is None:
         raise OptionError("which model? Give a folder, a GGUF file or a name to convert")
     path = registry.located(source)
-    beside = Path(source) if registry.is_name(source) else path
+    named = None if registry.is_path(source) else source
+    how = recipe or mode or _size(bits, target_bpw)
+    place = Path(target).expanduser() if target else command.default_target(path, how, named=named)
     notes = Notes(quiet=quiet)
     with notes.progress("bytes") as progress:
         report = run(
             path,
-            target or command.default_target(beside, recipe or mode or _size(bits, target_bpw)),
+            place,
             bits=bits,
             group_size=group_size,
             mode=mode,

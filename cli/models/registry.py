@@ -1,19 +1,23 @@
-"""Registers names for model folders, and finds the folder that ``--model`` means."""
+"""Registers names for model folders, and finds the folder that ``--model`` means; always on this disk."""
 
 import contextlib
 import json
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import platformdirs
 
 from mistral_mlx.errors import ModelError, OptionError, shown
 
+from . import names
 from .folder_lock import locked
 
 HOME_VARIABLE = "MISTRAL_MLX_HOME"
 MODEL_VARIABLE = "MISTRAL_MLX_MODEL"
 PULLABLE = ("demo",)  # the models that `pull` fetches
+MAX_LISTED = 10  # names in a message
 
 
 def home() -> Path:
@@ -24,8 +28,8 @@ def home() -> Path:
 def registered() -> dict[str, Path]:
     """Return the registered names and their folders."""
     try:
-        names = json.loads(_file().read_text(encoding="utf-8"))
-        return {name: Path(path) for name, path in names.items()}
+        known = json.loads(_file().read_text(encoding="utf-8"))
+        return {name: Path(path) for name, path in known.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError, TypeError) as error:
@@ -41,53 +45,126 @@ def model_names() -> list[str]:
     return []
 
 
-def register(name: str, path: Path) -> None:
-    """Register `name` for the folder `path`."""
-    _file().parent.mkdir(parents=True, exist_ok=True)
-    with locked(_file().parent):  # otherwise two processes that register at once lose one name
-        names = {key: str(value) for key, value in (registered() | {name: path.resolve()}).items()}
-        draft = _file().with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(names, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        draft.replace(_file())
+def register(name: str, path: Path, *, takes_over: bool = True) -> None:
+    """Register `name` for the folder `path`.
 
-
-def resolve(model: str | None) -> Path:
-    """Return the folder of `model`, a registered name or a path; ``./name`` is always a path.
-
-    A name takes precedence over a path. Raises OptionError if `model` is empty, ModelError if it does not exist.
+    Raises OptionError if the name is none or, unless it `takes_over`, is that of another folder.
     """
-    if not model:
-        raise OptionError(f"which model? Give --model with a folder or a name, or set {MODEL_VARIABLE}")
-    path = located(model)
-    if path.is_dir():
-        return path
-    if path.is_file():
-        raise ModelError(f"{shown(model, limit=200)} is a file, but a model is a folder; convert a GGUF file first")
-    if os.sep in model:
-        raise ModelError(f"no such model directory: {shown(model, limit=200)}")
-    known = ", ".join(sorted(registered())) or f"none; 'mistral-mlx pull {PULLABLE[0]}' fetches one"
-    raise ModelError(
-        f"no such model directory or registered name: {shown(model, limit=200)} (registered: {shown(known)})"
+    names.check_name(name)
+    with _changing() as known:
+        if not takes_over:
+            _check_free(name, path, known)
+        known[name] = path.resolve()
+
+
+def check_free(name: str, path: Path) -> None:
+    """Raise OptionError unless `path` can be registered as `name`."""
+    _check_free(names.check_name(name), path, registered())
+
+
+def unregister(name: str) -> Path:
+    """Forget the name, and return the folder, which stays. Raises OptionError if it is not registered."""
+    with _changing() as known:
+        _check_known(name, known)
+        return known.pop(name)
+
+
+def rename(old: str, new: str) -> None:
+    """Register the folder of `old` under the name `new` instead. Raises OptionError."""
+    names.check_name(new)
+    with _changing() as known:
+        _check_known(old, known)
+        _check_free(new, known[old], known)
+        known[new] = known.pop(old)
+
+
+def only_registered() -> str:
+    """Return the name of the only registered model. Raises OptionError if there is none, or several."""
+    known = sorted(registered())
+    if len(known) == 1:
+        return known[0]
+    if known:
+        listed = ", ".join(known[:MAX_LISTED]) + (f" and {len(known) - MAX_LISTED} more" * (len(known) > MAX_LISTED))
+        raise OptionError(f"which model? registered: {shown(listed, limit=400)}; give --model, or set {MODEL_VARIABLE}")
+    raise OptionError(
+        f"which model? None is registered: 'mistral-mlx pull {PULLABLE[0]}' or 'pull ORG/REPO' fetches one, and "
+        "--model also takes a folder"
     )
 
 
-def located(model: str) -> Path:
-    """Return the path of `model`, a registered name or a path; the path need not exist.
+def resolve(model: str | None) -> Path:
+    """Return the folder of a model that runs: of a registered name, a path, or a name that another program knows.
 
-    Raises ModelError for a registered name whose folder was deleted.
+    They are looked for in this order; ``./name`` is always a path, and no name is that of the only registered model.
+    Raises OptionError if there are several, ModelError if no such model is on this disk, or it must be converted first.
     """
-    if not is_name(model):
-        return Path(model).expanduser()
-    names = registered()
-    if not names[model].is_dir():
-        remedy = f"fetch it again with 'mistral-mlx pull {model}'" if model in PULLABLE else "give the new path"
-        raise ModelError(f"the folder of {shown(model)}, {shown(str(names[model]), limit=200)}, is gone; {remedy}")
-    return names[model]
+    model = model or only_registered()
+    path = _known(model)
+    if path is None:
+        from .found import to_run
+
+        found = to_run(model)
+        return found.path if found else _refuse(model)
+    if path.is_file() or _is_gguf(path):
+        what = "is a file, but a model is a folder" if path.is_file() else "holds a GGUF file, which does not run"
+        text = shown(model, limit=200)
+        raise ModelError(f"{text} {what}; convert a GGUF file first: mistral-mlx convert {text}")
+    return path
 
 
-def is_name(model: str) -> bool:
-    """Return whether `model` is a registered name. Every text with a slash is a path."""
-    return os.sep not in model and model in registered()
+def located(model: str) -> Path:
+    """Return the path of the model `model`, a folder or a GGUF file, which need not run; else as `resolve`."""
+    path = _known(model)
+    if path is None:
+        from .found import find
+
+        found = find(model)
+        return found.path if found else _refuse(model)
+    return path
+
+
+def is_path(model: str) -> bool:
+    """Return whether `model` means a path, and not a name."""
+    return names.is_path(model) or (model not in registered() and os.path.exists(model))
+
+
+def _known(model: str) -> Path | None:
+    """Return the path of a registered name, or the path that `model` itself is; None if it is neither.
+
+    Raises ModelError if the folder or file is gone.
+    """
+    known = {} if names.is_path(model) else registered()
+    path = known.get(model) or Path(os.path.expanduser(model))
+    if os.path.exists(path):
+        return path
+    if model in known:
+        fetched = f"fetch it again with 'mistral-mlx pull {shown(model)}'"
+        remedy = fetched if model in PULLABLE or os.sep in model else "give the new path"
+        raise ModelError(
+            f"the folder of {shown(model)}, {shown(str(path), limit=200)}, is gone; {remedy} (or forget the name: "
+            f"mistral-mlx models remove {shown(model)})"
+        )
+    if names.is_path(model):
+        what = "file" if model.endswith(".gguf") else "model directory"
+        raise ModelError(f"no such {what}: {shown(model, limit=200)}")
+    return None
+
+
+def _is_gguf(folder: Path) -> bool:
+    return not os.path.exists(folder / "config.json") and next(folder.glob("*.gguf"), None) is not None
+
+
+def _refuse(model: str) -> NoReturn:
+    from .found import not_found
+
+    known, (name, at, _) = registered(), model.partition("@")
+    if at and name in known:
+        raise ModelError(
+            f"{shown(model, limit=200)} is not on this disk, but {shown(name)} is registered, at a commit of its own; "
+            f"give {shown(name)}, or fetch the other one: mistral-mlx pull {shown(model, limit=200)} NAME"
+        )
+    listed = ", ".join(sorted(known)) or f"none; 'mistral-mlx pull {PULLABLE[0]}' fetches one"
+    raise ModelError(not_found(model, listed))
 
 
 def first_time(remark: str) -> bool:
@@ -103,3 +180,30 @@ def first_time(remark: str) -> bool:
 
 def _file() -> Path:
     return home() / "models.json"
+
+
+@contextlib.contextmanager
+def _changing() -> Iterator[dict[str, Path]]:
+    """Yield the registered names, and write them at the end."""
+    _file().parent.mkdir(parents=True, exist_ok=True)
+    with locked(_file().parent):  # otherwise two processes that register at once lose one name
+        known = registered()
+        yield known
+        draft = _file().with_suffix(f".{os.getpid()}")
+        plain = {name: str(path) for name, path in known.items()}
+        draft.write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        draft.replace(_file())
+
+
+def _check_known(name: str, known: Mapping[str, Path]) -> None:
+    if name not in known:
+        listed = ", ".join(sorted(known)) or "none"
+        raise OptionError(f"no model is registered as {shown(name)}; registered: {shown(listed, limit=400)}")
+
+
+def _check_free(name: str, path: Path, known: Mapping[str, Path]) -> None:
+    if name in known and known[name] != path.resolve():
+        raise OptionError(
+            f"{shown(name)} is the name of {shown(str(known[name]), limit=200)}; take another one, or free it first: "
+            f"mistral-mlx models remove {shown(name)}"
+        )

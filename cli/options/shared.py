@@ -23,7 +23,11 @@ KV_BITS, SINKS = 16, 0
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", metavar="MODEL", autocompletion=model_names, help="A model folder, or a registered name."
+        "--model",
+        "-m",
+        metavar="MODEL",
+        autocompletion=model_names,
+        help="A model folder, a registered name, or ORG/REPO.",
     ),
 ]
 ModelName = Annotated[
@@ -31,7 +35,7 @@ ModelName = Annotated[
     typer.Argument(
         metavar="[MODEL]",
         autocompletion=model_names,
-        help="A model folder, or a registered name; the same as --model.",
+        help="A model folder, a registered name, or ORG/REPO; the same as --model.",
     ),
 ]
 TypedModel = Annotated[

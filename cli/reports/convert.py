@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from mistral_mlx.cli.models import names
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.table import gigabytes, print_json
 from mistral_mlx.convert import Report
@@ -29,8 +30,13 @@ def remarking(remark: str | None, notes: Notes, progress: Progress) -> Progress:
     return show
 
 
-def default_target(source: Path, how: str) -> Path:
-    """Return the folder to write when none is named: beside the source, called after it and `how` it is packed."""
+def default_target(source: Path, how: str, *, named: str | None = None) -> Path:
+    """Return the folder to write when none is given: beside the source, called after it and `how` it is packed.
+
+    It is in the current folder if the source was `named`.
+    """
+    if named is not None:
+        return Path.cwd() / f"{names.file_name(named)}-{how or 'mlx'}"
     source = source.expanduser().absolute()
     name = source.stem if source.suffix == ".gguf" else source.name
     return source.parent / f"{name}-mlx{f'-{how}' if how else ''}"

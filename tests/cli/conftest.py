@@ -58,3 +58,27 @@ def hub(hub_files, monkeypatch, tmp_path):
     with fake_hub(models={"org/tiny": dict(hub_files)}) as served:
         monkeypatch.setenv("HF_ENDPOINT", served.address)
         yield served
+
+
+@pytest.fixture
+def disk(monkeypatch, tmp_path):
+    """Return an empty home, which has the folders of all programs."""
+    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGINGFACE_", "XDG_CACHE", "OLLAMA_"))]:
+        monkeypatch.delenv(name)
+    home = tmp_path / "user"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mistral_mlx.cli.models.ollama.OF_SERVICE", tmp_path / "none")
+    return home
+
+
+@pytest.fixture
+def cache(disk):
+    return disk / ".cache" / "huggingface" / "hub"
+
+
+@pytest.fixture
+def models(disk):
+    """Ollama's folder."""
+    return disk / ".ollama" / "models"

@@ -12,7 +12,6 @@ import pytest
 from helpers.cli import PROGRAM, run
 from helpers.invoke import invoke
 
-from mistral_mlx.cli.models.registry import register
 from mistral_mlx.cli.reports.doctor import files, installation, machine, models, report, surroundings
 from mistral_mlx.cli.reports.doctor.findings import Findings, State, without_home
 from mistral_mlx.kernels import native
@@ -155,10 +154,10 @@ def test_passwords_tokens_and_the_users_folder_are_never_shown(tmp_path):
     assert "~/.cache/huggingface" in shown  # in the facts
 
 
-def test_models_that_are_gone_or_damaged_are_faults(tmp_path):
-    register("gone", tmp_path / "gone")
+def test_models_that_are_gone_or_damaged_are_faults(tmp_path, home):
     (tmp_path / "empty").mkdir()
-    register("empty\x1b[2J", tmp_path / "empty")
+    names = {"gone": str(tmp_path / "gone"), "empty\x1b[2J": str(tmp_path / "empty")}
+    (home / "models.json").write_text(json.dumps(names))
     found = examined(models.registered)
     empty, gone = faults(found)
     assert "empty\\x1b[2J cannot be used: config.json is missing" in empty and "is gone" in gone

@@ -50,13 +50,13 @@ def is_offline() -> bool:
 
 
 def _home() -> Path:
-    caches = _path("XDG_CACHE_HOME", Path("~/.cache").expanduser())
+    caches = _path("XDG_CACHE_HOME", Path(os.path.expanduser("~/.cache")))
     return _path("HF_HOME", caches / "huggingface")
 
 
 def _path(variable: str, default: Path) -> Path:
     value = os.environ.get(variable)
-    return Path(os.path.expandvars(value)).expanduser() if value else default
+    return Path(os.path.expanduser(os.path.expandvars(value))) if value else default  # Path's fails without a home
 
 
 def _cleaned(text: str) -> str | None:
