@@ -66,7 +66,8 @@ def batch(
     check_parallel(parallel)
     defaults = command.Defaults(answer_options(context, sampling, {}), system=system, template=template, raw=raw)
     tasks = command.read_tasks(read_stdin() if str(source) == "-" else read_file(source, "file of prompts"))
-    with command.Results(output, tasks, model or "") as results:
+    model = shared.chosen_model(model, notes)
+    with command.Results(output, tasks, model) as results:
         if results.remaining:
             use_machine(device, threads, notes, exact=exact)
             path = registry.resolve(model)

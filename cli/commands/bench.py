@@ -34,9 +34,9 @@ def bench(
     from mistral_mlx.model.cache_options import CacheOptions
 
     workload = Workload(n_prompt=n_prompt, n_gen=n_gen, depth=depth, repeats=repeats)
-    model = shared.named_model(context, name, model)
     notes = Notes(quiet=quiet)
+    model = shared.chosen_model(shared.named_model(context, name, model), notes)
     use_machine(device, threads, notes, exact=exact)
     cache = CacheOptions(window, sinks, kv_bits)
     measurement = command.run(registry.resolve(model), workload, cache, notes, ignore_memory=ignore_memory)
-    command.show(model or "", workload, measurement, cache=cache, as_json=as_json)
+    command.show(model, workload, measurement, cache=cache, as_json=as_json)

@@ -74,13 +74,14 @@ def chat(
         raise OptionError(f"{shown(name)} is no option; a model is named with --model, a session with --resume")
     store = Store(registry.home() / "sessions", autosave=save)
     resumes = store.existing(name) if resume or last else None
+    notes = Notes(quiet=quiet)
     if model or not resumes:
+        model = shared.chosen_model(model, notes)
         registry.resolve(model)  # a wrong name need not wait for the prompt
     shown_how = {"on_overflow": on_overflow, "stats": stats, "plain": plain, "reasoning": reasoning}
     ends = {"max_tokens": max_tokens, "stop": stop, "reasoning_effort": reasoning_effort or "", "draft": draft}
     plain_values = {**sampling, **ends, **shown_how}
     settings = ChatOptions(**from_plain(ChatOptions, plain_values))
-    notes = Notes(quiet=quiet)
     failed = start.run(
         opening.ChatSetup(
             opening.Opener(

@@ -171,11 +171,12 @@ def complete(
         n_parallel=parallel,
         kept=kept_prompts(notes, cache_limit) if cache else None,
     )
+    model = shared.chosen_model(model, notes)
     use_machine(device, threads, notes, exact=exact)
     path = registry.resolve(model)
     opened, tokenizer = open_model(path, notes, cache=CacheOptions(window, sinks, kv_bits), ignore_memory=ignore_memory)
     drafter = open_drafter(draft_model, tokenizer, notes, draft=asked_for.draft, ignore_memory=ignore_memory)
-    job = replace(job.with_system(lambda text: system_of(text, path, tokenizer, template)), drafter=drafter)
+    job = replace(job.with_system(lambda text: system_of(text, path, tokenizer, template)), name=model, drafter=drafter)
     command.run(job, opened, tokenizer, notes)
 
 

@@ -61,12 +61,12 @@ def evaluate(
     from mistral_mlx.cli.reports import evaluate as command
     from mistral_mlx.model.cache_options import CacheOptions
 
-    model = shared.named_model(context, name, model)
+    notes = Notes(quiet=quiet)
+    model = shared.chosen_model(shared.named_model(context, name, model), notes)
     path = registry.resolve(model)
     reference = None if against is None else registry.resolve(against)
     protocol = command.Protocol(read_text(text, "text"), length, stride, chunks)
-    notes = Notes(quiet=quiet)
     use_machine(device, threads, notes, exact=exact)
     cache = CacheOptions(window, sinks, kv_bits)
     result = command.run(path, reference, protocol, cache, notes, ignore_memory=ignore_memory)
-    command.show(model or "", against, protocol, cache, result, as_json=as_json)
+    command.show(model, against, protocol, cache, result, as_json=as_json)

@@ -4,6 +4,7 @@ import typer
 
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
+from mistral_mlx.cli.terminal.notes import Notes
 
 EXAMPLES = "mistral-mlx info demo"
 
@@ -17,4 +18,5 @@ def info(
     """Show what a model is, and what running it takes."""
     from mistral_mlx.cli.reports import info as command
 
-    command.show(command.describe(registry.resolve(shared.named_model(context, name, model))), as_json=as_json)
+    model = shared.chosen_model(shared.named_model(context, name, model), Notes())
+    command.show(command.describe(registry.resolve(model)), as_json=as_json)

@@ -6,6 +6,7 @@ import typer
 
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
+from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.reading import STDIN, decode, read_stdin
 from mistral_mlx.errors import OptionError
 
@@ -35,7 +36,7 @@ def tokens(
 
     if (system is not None or template is not None) and not chat:
         raise OptionError("--system and --template need --chat")
-    path = registry.resolve(model)
+    path = registry.resolve(shared.chosen_model(model, Notes()))
     tokenizer = load_tokenizer(path)
     text = decode(read_stdin(), STDIN).removesuffix("\n") if text is None else text
     content = system_of(system, path, tokenizer, template)

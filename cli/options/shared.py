@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from mistral_mlx.cli.models.registry import model_names
+from mistral_mlx.cli.models.registry import model_names, only_registered
+from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import OptionError, shown
 
 from .answer import AnswerKnobs
@@ -152,6 +153,15 @@ def named_model(context: typer.Context, argument: str | None, model: str | None)
     if argument and is_given(context, "model") and argument != model:
         raise OptionError(f"two models are given, {shown(argument)} and --model {shown(model)}; give one")
     return argument or model
+
+
+def chosen_model(model: str | None, notes: Notes) -> str:
+    """Return the model that is given, or the name of the only registered one, which is said. Raises OptionError."""
+    if model:
+        return model
+    name = only_registered()
+    notes.say(f"using {shown(name)}, the only registered model")
+    return name
 
 
 def model_and_target(

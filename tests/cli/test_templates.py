@@ -25,7 +25,7 @@ def filled(*args, input=""):
         patch.setattr(complete, "run", lambda job, *opened: jobs.append(job))
         patch.setattr("mistral_mlx.cli.models.opening.open_model", lambda *args, **options: (None, None))
         patch.setattr("mistral_mlx.cli.models.registry.resolve", lambda model: None)
-        invoke("complete", *args, input=input)
+        invoke("complete", "-m", "any", *args, input=input)
     return jobs[0]
 
 
