@@ -13,7 +13,7 @@ from mistral_mlx.errors import OptionError
 
 EXAMPLES = """\
 mistral-mlx convert ~/models/Mistral-7B-Instruct-v0.3
-mistral-mlx convert mistralai/Mistral-7B-Instruct-v0.3
+mistral-mlx convert mistralai/Mistral-7B-Instruct-v0.3 --name mistral
 mistral-mlx convert model.Q4_K_M.gguf mistral-8bit --bits 8
 mistral-mlx convert ~/models/Mistral-7B --target-bpw 4.8 --calibrate my.txt
 mistral-mlx convert mistral-8bit mistral-plain --dequantize --dtype bfloat16
@@ -109,6 +109,12 @@ def convert(
         Path | None,
         shared.weights_option(metavar="FILE", help="Verify on this text instead of a short built-in one."),
     ] = None,
+    name: Annotated[
+        str | None,
+        shared.output_option(
+            "--name", metavar="NAME", allow_from_autoenv=False, help="Register the result under this name."
+        ),
+    ] = None,
     overwrite: shared.Overwrite = False,
     dry_run: Annotated[
         bool,
@@ -136,6 +142,8 @@ def convert(
     named = None if registry.is_path(source) else source
     how = recipe or mode or _size(bits, target_bpw)
     place = Path(target).expanduser() if target else command.default_target(path, how, named=named)
+    if name is not None:
+        registry.check_free(name, place)  # not only after an hour
     notes = Notes(quiet=quiet)
     with notes.progress("bytes") as progress:
         report = run(
@@ -159,6 +167,10 @@ def convert(
             progress=command.remarking(cpu_remark(method), notes, progress),
         )
     command.show(report, notes, as_json=as_json)
+    if not dry_run:
+        if name is not None:
+            registry.register(name, place, takes_over=False)
+        notes.say(f"try it: mistral-mlx chat -m {command.spelled(name or place)}")
     if report.unverified is not None:
         raise typer.Exit(Status.UNVERIFIED)
 

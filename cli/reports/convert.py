@@ -1,6 +1,8 @@
 """``convert``: shows a conversion while it runs, and reports what it kept and what it cost."""
 
+import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +42,14 @@ def default_target(source: Path, how: str, *, named: str | None = None) -> Path:
     source = source.expanduser().absolute()
     name = source.stem if source.suffix == ".gguf" else source.name
     return source.parent / f"{name}-mlx{f'-{how}' if how else ''}"
+
+
+def spelled(model: str | Path) -> str:
+    """Return a name or a path as it is typed in a shell; a path can be told from a name."""
+    if isinstance(model, Path):
+        model = os.path.relpath(model) if Path(os.path.abspath(model)).is_relative_to(Path.cwd()) else str(model)
+        model = model if names.is_path(model) else f"./{model}"
+    return shlex.quote(model)
 
 
 def show(report: Report, notes: Notes, *, as_json: bool) -> None:
