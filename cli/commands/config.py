@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mistral_mlx.cli.options import shared
-from mistral_mlx.cli.options.help import Command, commands_of, warn_of_variables
+from mistral_mlx.cli.options.help import Configurable, commands_of, warn_of_variables
 from mistral_mlx.cli.options.sources import config_path, read_config
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.streams import write_text
@@ -21,7 +21,7 @@ def config(context: typer.Context, as_json: shared.Json = False) -> None:
     if context.invoked_subcommand is None:
         warn_of_variables(context)
         commands = context.find_root().command.commands.items()  # type: ignore[attr-defined]  # it is a group
-        settings = {name: list(of.settings(context)) for name, of in commands if isinstance(of, Command)}
+        settings = {name: list(of.settings(context)) for name, of in commands if isinstance(of, Configurable)}
         report.show({name: of for name, of in settings.items() if of}, as_json=as_json)
 
 

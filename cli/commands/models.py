@@ -1,19 +1,73 @@
-"""The options of ``models``; heavy imports are inside."""
+"""The command ``models`` and its subcommands; heavy imports are inside."""
 
-from mistral_mlx.cli.models.registry import registered
+from typing import Annotated
+
+import typer
+
+from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
+from mistral_mlx.cli.options.help import CommandGroup
+from mistral_mlx.cli.terminal.notes import Notes
+from mistral_mlx.errors import shown
 
 EXAMPLES = """\
 mistral-mlx models
 mistral-mlx models --json | jq -r '.[].name'
+mistral-mlx models add mistral ./mistral-4bit
 """
 
+app = typer.Typer(cls=CommandGroup, rich_markup_mode=None)
 
-def models(as_json: shared.Json = False) -> None:
-    """List the registered models.
 
-    The columns are size, bits per weight, window and path.
+@app.callback(invoke_without_command=True)
+def models(
+    context: typer.Context,
+    as_json: shared.Json = False,
+) -> None:
+    """List, add and rename models on this disk.
+
+    The columns are size, bits per weight, window and path of those that are registered.
     """
+    if context.invoked_subcommand is not None:
+        return
     from mistral_mlx.cli.reports import models as command
 
-    command.show([command.describe(name, path) for name, path in sorted(registered().items())], as_json=as_json)
+    command.show(
+        [command.describe(name, path) for name, path in sorted(registry.registered().items())], as_json=as_json
+    )
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new name, such as mistral, or ORG/REPO.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A model folder, or a name of one on this disk.")],
+) -> None:
+    """Register a name for a model folder, which stays where it is."""
+    from mistral_mlx.cli.reports import models as command
+
+    path = command.checked(folder)
+    registry.register(name, path, takes_over=False)
+    Notes().always(f"{shown(name)} is registered: {shown(str(path.resolve()), limit=200)}")
+
+
+@app.command()
+def remove(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", autocompletion=registry.model_names, help="The registered name.")
+    ],
+) -> None:
+    """Forget a registered name; the folder stays."""
+    folder = registry.unregister(name)
+    Notes().always(f"{shown(name)} is no longer registered; its folder stays: {shown(str(folder), limit=200)}")
+
+
+@app.command()
+def rename(
+    old: Annotated[
+        str, typer.Argument(metavar="OLD", autocompletion=registry.model_names, help="The registered name.")
+    ],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The name that takes its place.")],
+) -> None:
+    """Give a registered model another name."""
+    registry.rename(old, new)
+    Notes().always(f"{shown(old)} is called {shown(new)} now")

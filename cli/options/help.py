@@ -1,7 +1,7 @@
 """The class of all commands: where the values of their options come from, and how ``--help`` shows them."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
@@ -20,6 +20,11 @@ in the config file; 'mistral-mlx config' shows all. Exit statuses: docs/cli.md.
 """
 REPLACED = {"--force": ("--ignore-memory", "--overwrite")}  # flags of earlier versions
 
+if TYPE_CHECKING:
+    Parsed = TyperCommand
+else:
+    Parsed = object
+
 
 class PlainValues:
     """What a command is besides, so that its parameters take plain values as they are."""
@@ -31,8 +36,8 @@ class PlainValues:
         return parameters
 
 
-class Command(PlainValues, TyperCommand):
-    """A command whose options have variables and keys in the config file, and are shown in sections."""
+class Configurable(PlainValues, Parsed):
+    """What a command is besides, so that its options have variables and keys in the config file, and sections."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -144,6 +149,23 @@ class Command(PlainValues, TyperCommand):
             raise
 
 
+class Command(Configurable, TyperCommand):
+    """A command whose options can be set elsewhere."""
+
+
+class CommandGroup(Configurable, TyperGroup):
+    """A command that has commands, and options that can be set elsewhere."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the parts of the line that says how the command is called; see click."""
+        return ["[OPTIONS]", "[COMMAND]"]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options, then the commands."""
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
 class Group(PlainValues, TyperGroup):
     """The program, as a command that has commands, which are shown in sections."""
 
@@ -186,7 +208,7 @@ def written(argument: Any) -> str:
 def commands_of(ctx: Any) -> dict[str, list[Option]]:
     """Return the options of every command of the program that has settings."""
     commands = getattr(ctx.find_root().command, "commands", {})
-    return {name: command.options for name, command in commands.items() if isinstance(command, Command)}
+    return {name: command.options for name, command in commands.items() if isinstance(command, Configurable)}
 
 
 def warn_of_variables(ctx: Any) -> None:

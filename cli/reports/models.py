@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+from mistral_mlx.cli.models.registry import resolve
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.streams import write_text
 from mistral_mlx.cli.terminal.table import gigabytes, print_json, table
@@ -33,6 +34,13 @@ def describe(name: str, path: Path) -> dict[str, object]:
         "window": min(windows) if windows else None,
         "context": args.max_position_embeddings,
     }
+
+
+def checked(model: str) -> Path:
+    """Return the folder of `model`, a path or a name. Raises ModelError if it cannot run, or is no model at all."""
+    path = resolve(model)
+    inspect_model(ModelFolder(path))
+    return path
 
 
 def show(records: list[dict[str, object]], *, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from helpers.environment import run
 
 from mistral_mlx.cli.options import sources
-from mistral_mlx.cli.options.help import Command
+from mistral_mlx.cli.options.help import Configurable
 from mistral_mlx.sampling.knobs import knobs
 from mistral_mlx.sampling.options import SamplingOptions
 
@@ -53,7 +53,7 @@ def test_the_file_stands_in_the_users_config_folder_where_nothing_else_is_said(m
 
 def test_every_option_of_every_command_has_a_twin_in_the_environment(program, monkeypatch):
     samples = {bool: ("yes", True), int: ("7", 7), float: ("0.5", 0.5), str: ("a b", "a b"), Path: ("p", "p")}
-    for command in (name for name, of in program.commands.items() if isinstance(of, Command)):
+    for command in (name for name, of in program.commands.items() if isinstance(of, Configurable)):
         for option in [setting.option for setting in found(program, command)]:
             text, value = samples[option.kind]
             with monkeypatch.context() as patch:

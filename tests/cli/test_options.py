@@ -9,7 +9,7 @@ from helpers.invoke import invoke
 
 from mistral_mlx.cli.models.registry import register
 from mistral_mlx.cli.options.answer import from_plain
-from mistral_mlx.cli.options.help import Command
+from mistral_mlx.cli.options.help import Configurable
 from mistral_mlx.cli.options.shared import PANELS
 from mistral_mlx.errors import OptionError
 from mistral_mlx.sampling.knobs import knobs
@@ -77,7 +77,7 @@ def test_every_option_but_the_main_ones_has_a_section_of_the_help(program):
     """Options that were renamed used to fall out of their section."""
     main = {"help", "model", "max_tokens", "resume", "last", "on_overflow", "save", "history", "chat", "n_prompt"}
     main |= {"n_gen", "depth", "repeats", "revision", "include", "exclude"}
-    for command in (of for of in program.commands.values() if isinstance(of, Command)):
+    for command in (of for of in program.commands.values() if isinstance(of, Configurable)):
         for option in command.options:
             assert option.name in main or option.parameter.rich_help_panel in PANELS, option.name
 
@@ -124,6 +124,7 @@ def test_a_shell_completes_commands_options_and_names(home, tmp_path):
     (home / "templates" / "haiku.toml").touch()
     for words in (("complete", "-m"), ("info",), ("convert",), ("export",), ("bench",), ("eval", "--against")):
         assert completed(*words, "") == ["mine"], words
+    assert completed("models", "remove", "") == completed("models", "rename", "") == ["mine"]
     assert completed("chat", "--resume", "") == ["monday"]
     assert completed("chat", "") == completed("info", "./") == []  # the shell then offers files
     assert completed("complete", "-t", "h") == completed("templates", "rm", "h") == ["haiku"]

@@ -1,9 +1,12 @@
 """Names that the user registers, changes and removes."""
 
 import pytest
-from helpers.cli import one_line, run
+from helpers.cli import GREEDY, one_line, run
+from helpers.invoke import invoke
+from helpers.other_programs import hub_snapshot
 
-from mistral_mlx.cli.models.registry import registered
+from mistral_mlx.cli.models.registry import register, registered
+from mistral_mlx.errors import ModelError, OptionError
 
 pytestmark = pytest.mark.usefixtures("disk")
 
@@ -21,3 +24,45 @@ def test_a_conversion_registers_its_result_and_says_what_comes_next(folder, tmp_
     assert unnamed.stderr.decode().endswith("try it: mistral-mlx chat -m './un named'\n")
     dry = run("convert", folder, "dry", "--group-size", "32", "--name", "dry", "--dry-run")
     assert b"try it" not in dry.stderr and "dry" not in registered()
+
+
+def test_a_name_is_added_renamed_and_removed_and_the_folder_stays(folder):
+    said = invoke("models", "add", "mine", folder)
+    assert (said.stdout, said.stderr) == ("", f"mistral-mlx: mine is registered: {folder}\n")
+    assert run("complete", "-q", "-m", "mine", *GREEDY, "x").returncode == 0
+    assert "mine is called org/mine now" in invoke("models", "rename", "mine", "org/mine").stderr
+    assert registered() == {"org/mine": folder}
+    assert f"its folder stays: {folder}" in invoke("models", "remove", "org/mine").stderr
+    assert registered() == {} and (folder / "config.json").is_file()
+
+
+def test_a_name_is_not_taken_over(folder, endless):
+    register("mine", folder)
+    for args in (("add", "mine", endless), ("rename", "other", "mine")):
+        register("other", endless)
+        with pytest.raises(OptionError, match="free it first: mistral-mlx models remove mine"):
+            invoke("models", *args)
+    assert registered()["mine"] == folder
+    invoke("models", "add", "mine", folder)  # it has it already
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "said"),
+    [
+        (("add", "mine", "./nothing"), ModelError, "no such model directory: ./nothing"),
+        (("add", "mine", "."), ModelError, "config.json"),
+        (("add", "a/b/c", "{folder}"), OptionError, "cannot be a model's name"),
+        (("remove", "mine"), OptionError, "no model is registered as mine; registered: none"),
+        (("rename", "mine", "other"), OptionError, "no model is registered as mine"),
+    ],
+)
+def test_what_cannot_be_registered_says_why(folder, args, error, said):
+    with pytest.raises(error, match=said):
+        invoke("models", *(arg.format(folder=folder) for arg in args))
+    assert registered() == {}
+
+
+def test_a_model_that_another_program_has_can_get_a_name(folder, disk):
+    snapshot = hub_snapshot(disk / ".cache/huggingface/hub", "a/tiny", folder)
+    invoke("models", "add", "mine", "a/tiny")
+    assert registered() == {"mine": snapshot}
