@@ -13,6 +13,7 @@ from mistral_mlx.errors import shown
 EXAMPLES = """\
 mistral-mlx models
 mistral-mlx models --json | jq -r '.[].name'
+mistral-mlx models --discover
 mistral-mlx models add mistral ./mistral-4bit
 """
 
@@ -22,6 +23,12 @@ app = typer.Typer(cls=CommandGroup, rich_markup_mode=None)
 @app.callback(invoke_without_command=True)
 def models(
     context: typer.Context,
+    discover: Annotated[
+        bool,
+        shared.output_option(
+            "--discover", help="Also list the models of Hugging Face's cache, LM Studio and Ollama on this disk."
+        ),
+    ] = False,
     as_json: shared.Json = False,
 ) -> None:
     """List, add and rename models on this disk.
@@ -30,11 +37,15 @@ def models(
     """
     if context.invoked_subcommand is not None:
         return
-    from mistral_mlx.cli.reports import models as command
+    known = sorted(registry.registered().items())
+    if discover:
+        from mistral_mlx.cli.reports import discovered
 
-    command.show(
-        [command.describe(name, path) for name, path in sorted(registry.registered().items())], as_json=as_json
-    )
+        discovered.show(discovered.describe(known), as_json=as_json)
+    else:
+        from mistral_mlx.cli.reports import models as command
+
+        command.show([command.describe(name, path) for name, path in known], as_json=as_json)
 
 
 @app.command()

@@ -49,7 +49,8 @@ ORDER = {
     "batch output complete",
     "mistral_mlx.cli.chat": "__init__ background remarks store input toolbar settings words attachments clipboard "
     "answering opening first chat command commands file_commands loop start",
-    "mistral_mlx.cli.reports": "__init__ config cache models pull tokens info bench evaluate convert export doctor",
+    "mistral_mlx.cli.reports": "__init__ config cache models discovered pull tokens info bench evaluate convert export "
+    "doctor",
     "mistral_mlx.cli.reports.doctor": "__init__ findings installation machine files models surroundings report",
     "mistral_mlx.cli.commands": "__init__ offers complete batch templates cache chat convert export info bench "
     "evaluate pull models tokens config doctor completion",
