@@ -9,6 +9,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import OptionError, shown
 
+from .other_programs import OF_OTHERS
 from .shared import PANELS
 from .sources import Option, Setting, config_path, in_file, options_of, read_config, unknown_variables
 from .values import take_plain_values
@@ -180,6 +181,12 @@ class Group(PlainValues, TyperGroup):
         for title, rows in panels.items():
             with formatter.section(title):
                 formatter.write_dl(rows)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that is meant; see click. Raises OptionError for one that only other programs have."""
+        if args and args[0] not in self.commands and args[0] in OF_OTHERS:
+            raise OptionError(f"there is no command {args[0]}; {OF_OTHERS[args[0]]}")
+        return super().resolve_command(ctx, args)
 
 
 class Application(typer.Typer):

@@ -44,7 +44,7 @@ ORDER = {
     "registry kept opening index demo pull",
     "mistral_mlx.cli.models.hub": "__init__ settings repo_id web repository choice download record gathered outlook "
     "snapshots",
-    "mistral_mlx.cli.options": "__init__ values sources answer shared sampling help",
+    "mistral_mlx.cli.options": "__init__ values sources answer other_programs shared sampling help",
     "mistral_mlx.cli.answers": "__init__ remarks beginning code_block prompt said prompt_templates sources batch_files "
     "batch output complete",
     "mistral_mlx.cli.chat": "__init__ background remarks store input toolbar settings words attachments clipboard "
