@@ -126,7 +126,8 @@ def note() -> str | None:
     """Return a sentence for the user if products are slower than they could be."""
     if native.available or not on_cpu():
         return None
-    return f"running without the native CPU kernels, many times slower: {native.missing}"
+    advice = f"; {native.advice}" if native.advice else ""
+    return f"running without the native CPU kernels, many times slower: {native.missing}{advice}"
 
 
 def activation_dtype(stored: mx.Dtype) -> mx.Dtype:

@@ -4,12 +4,14 @@ Raises OptionError on import if that variable names a set that this CPU cannot r
 """
 
 import os
+import sys
 
 import mlx.core  # noqa: F401  # loads the library that the extension is linked against
 
 from mistral_mlx.errors import OptionError, shown
 
 FORCED = os.environ.get("MISTRAL_MLX_KERNELS") or None  # for tests and comparisons
+COMPILER = "xcode-select --install" if sys.platform == "darwin" else "apt install g++"
 
 
 def _require_usable(usable: list[str]) -> None:
@@ -20,10 +22,14 @@ def _require_usable(usable: list[str]) -> None:
 
 built = False  # whether the extension exists, for the work that plain C++ does well enough
 missing = ""  # why no native kernels are used, for people to read
+advice = ""  # what a user can do about it
 try:
     from . import _ext as ext
 except ImportError as error:
-    missing = "they were not built when it was installed" if "cannot import name" in str(error) else str(error)
+    missing, advice = str(error), "reinstall mistral-mlx"
+    if "cannot import name" in missing:  # there is no such file
+        missing = "they were not built when it was installed"
+        advice = f"install a C++ compiler ({COMPILER}) and reinstall mistral-mlx"
     _require_usable([])
 else:
     built = True
@@ -34,4 +40,4 @@ else:
         missing = "there are none for this CPU yet"  # plain C++ is the oracle of the others, and no faster than NumPy
 available = not missing
 
-__all__ = ["available", "built", "ext", "missing"]
+__all__ = ["advice", "available", "built", "ext", "missing"]
