@@ -9,7 +9,7 @@ KERNELS := $(wildcard mistral_mlx/kernels/src/*.h mistral_mlx/kernels/src/*.cpp 
 SOURCES := pyproject.toml constraints.txt setup.py $(KERNELS) mistral_mlx/kernels/src/CMakeLists.txt
 QUESTION := What is the capital of France?
 
-.PHONY: help demo man test fuzz lint format lock clean
+.PHONY: help demo man test fuzz lint format lock wheel test-wheel clean
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +20,8 @@ help:
 	@echo "make lint    ruff, clang-format and mypy"
 	@echo "make format  fix and format the code with ruff and clang-format"
 	@echo "make lock    update constraints.txt from pyproject.toml (needs the package index)"
+	@echo "make wheel   build the sdist and a wheel with the kernels inside, into dist/"
+	@echo "make test-wheel   install that wheel where no compiler is, and run the tests of the kernels from there"
 	@echo "make clean   remove .venv and all build results"
 
 demo: $(BIN)/.installed
@@ -57,6 +59,27 @@ lock: $(BIN)/python
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate \
 	    --custom-compile-command "make lock" --output-file constraints.txt pyproject.toml
+
+# The wheel is built from the sdist, so that both are whole. libmlx is not copied into it: it comes with mlx, whose wheels
+# need glibc 2.35, so ours do. Debian 12 makes such wheels; a newer system may make one that runs only where it is as new.
+ifeq ($(shell uname),Darwin)
+REPAIR := $(BIN)/delocate-wheel --exclude libmlx.dylib --wheel-dir dist
+else
+REPAIR := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --exclude libmlx.so --wheel-dir dist \
+    --only-plat --plat manylinux_2_35_$(shell uname -m)
+endif
+
+wheel: $(BIN)/.installed-dev
+	@rm -rf dist build/dist
+	@echo "Building dist/ (about two minutes) ..."
+	@MISTRAL_MLX_REQUIRE_KERNELS=1 $(BIN)/python -m build --quiet --outdir build/dist
+	@mkdir dist
+	@$(REPAIR) build/dist/*.whl || { echo "The wheel is only for systems like this one."; cp build/dist/*.whl dist/; }
+	@mv build/dist/*.tar.gz dist/
+	@ls dist
+
+test-wheel:
+	@.ci/test_wheel
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
