@@ -16,6 +16,7 @@ NATIVE = ("params.json", "consolidated.safetensors")
 PICKLES = (".bin", ".pt", ".pth")
 MAX_ENTRIES = 1000  # of a folder that is listed
 MAX_SMALL_BYTES = 1 << 20
+RUNS, CONVERT, INCOMPLETE, REFUSED = "runs", "convert first", "incomplete", "refused"  # what can be done with a model
 
 
 class Layout(Enum):

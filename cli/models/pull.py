@@ -5,7 +5,6 @@ it is whole. What a process that was interrupted or killed has gathered is what 
 checked by its hash.
 """
 
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,18 +19,19 @@ from mistral_mlx.errors import ConversionError, ModelError, OptionError, shown
 from mistral_mlx.files.whole import sync_folder
 
 from .folder_lock import locked
-from .hub import settings
+from .hub import settings, snapshots
 from .hub.choice import check_patterns
 from .hub.gathered import Gathered
 from .hub.outlook import Outlook, outlook
-from .hub.record import is_current, was_pulled, write_record
+from .hub.record import is_current, pulled_from, was_pulled, write_record
 from .hub.repo_id import RepoId, is_revision, parse_repo_id
 from .hub.repository import Repository, read_repository
 from .hub.web import Web
-from .registry import home, register, registered
+from .names import check_name
+from .registry import check_free, home, register, registered
 
+NONE: list[list[str]] = [[], []]  # patterns
 EXAMPLE = "mistralai/Mistral-7B-Instruct-v0.3"
-NAME = re.compile(r"\w[\w.-]{0,95}", re.ASCII)
 RESERVE_BYTES = 100_000_000  # of the disk, left to others
 
 
@@ -60,11 +60,12 @@ def wanted(
         if repo.revision is not None or not is_revision(revision):
             raise OptionError(f"--revision is {shown(revision)}; it must be one branch, tag or commit")
         repo = repo._replace(revision=revision)
-    if name is not None and not NAME.fullmatch(name):
-        raise OptionError(f"the name {shown(name)} cannot be registered; use letters, digits, dots, '-' and '_'")
+    if repo.revision == "main":
+        repo = repo._replace(revision=None)
     check_patterns(include, "--include")
     check_patterns(exclude, "--exclude")
-    return Wanted(repo, name or str(repo), include, exclude)
+    whole = f"{repo}@{repo.revision}" if repo.revision else str(repo)
+    return Wanted(repo, check_name(name or whole), include, exclude)
 
 
 def _without_address(text: str) -> str:
@@ -81,9 +82,14 @@ def pull(wanted: Wanted, notes: Notes) -> tuple[Path, Outlook | None]:
     Raises ConversionError if it cannot be fetched, ModelError if it is not supported. What has arrived stays, and the
     next call goes on from there.
     """
-    web, place = _web(notes), _place(wanted.name)
+    if settings.is_offline():
+        return _register_snapshot(wanted, wanted.repo, notes), None
+    web = Web(settings.endpoint(), settings.token(), notes.say)
     repository = read_repository(web, wanted.repo)
-    found = None
+    at_commit = wanted.repo._replace(revision=repository.commit)
+    if wanted.patterns == NONE and _snapshot(at_commit) is not None:
+        return _register_snapshot(wanted, at_commit, notes), None
+    place, found = _place(wanted), None
     with _working_folder(place, lambda: notes.say("another process fetches this model; waiting for it")) as folder:
         if is_current(place, repository, wanted.patterns):
             shutil.rmtree(folder)
@@ -96,27 +102,52 @@ def pull(wanted: Wanted, notes: Notes) -> tuple[Path, Outlook | None]:
 
 def look(wanted: Wanted, notes: Notes) -> Outlook:
     """Return what is known of a model without its weights; nothing stays on the disk. Raises as `pull`."""
-    web, place = _web(notes), _place(wanted.name)
+    if settings.is_offline():
+        raise OptionError("HF_HUB_OFFLINE is set, and --dry-run asks the hub; unset it")
+    web = Web(settings.endpoint(), settings.token(), notes.say)
     repository = read_repository(web, wanted.repo)
     with TemporaryDirectory() as folder:
-        return _outlook(Gathered(web, repository, Path(folder), place), repository, wanted)
+        return _outlook(Gathered(web, repository, Path(folder), _place(wanted)), repository, wanted)
 
 
-def _web(notes: Notes) -> Web:
-    if settings.is_offline():
-        raise OptionError("HF_HUB_OFFLINE is set, and pull needs the network; unset it, or use a model that is here")
-    return Web(settings.endpoint(), settings.token(), notes.say)
+def _snapshot(repo: RepoId) -> Path | None:
+    """Return the whole snapshot of a model in Hugging Face's cache; None if there is none."""
+    try:
+        found = snapshots.find(f"{repo}@{repo.revision}" if repo.revision else str(repo))
+    except ModelError:  # of another commit, or damaged
+        return None
+    return None if found is None or found.missing else found.path
 
 
-def _place(name: str) -> Path:
-    """Return the folder of the model `name`. Raises OptionError if something else is there or has the name."""
-    place = home() / "models" / name.replace("/", "--")
-    other = registered().get(name, place)
-    if other.is_dir() and other.resolve() != place.resolve():
-        raise OptionError(f"the name {shown(name)} is taken by {shown(str(other), limit=200)}; give another one")
+def _register_snapshot(wanted: Wanted, repo: RepoId, notes: Notes) -> Path:
+    """Register a model of Hugging Face's cache; return its folder. Raises OptionError if there is none."""
+    path = _snapshot(repo)
+    if path is None:
+        raise OptionError(f"HF_HUB_OFFLINE is set, and {repo} is not in {snapshots.PLACE}; unset it to fetch the model")
+    if not _is_of(wanted):
+        check_free(wanted.name, path)
+    notes.say(f"{repo} is in {snapshots.PLACE}; nothing is fetched")
+    register(wanted.name, path)
+    return path
+
+
+def _place(wanted: Wanted) -> Path:
+    """Return the folder for the model. Raises OptionError if something else is there or has the name."""
+    place = home() / "models" / wanted.name.replace("/", "--")
+    if not _is_of(wanted):
+        check_free(wanted.name, place)
     if place.exists() and not was_pulled(place):
         raise OptionError(f"{shown(str(place), limit=200)} was not fetched by this command; give another name")
     return place
+
+
+def _is_of(wanted: Wanted) -> bool:
+    """Return whether the name is registered for a commit of the same model, or for a folder that is gone."""
+    path = registered().get(wanted.name)
+    if path is None or not path.is_dir():
+        return path is not None
+    snapshot = settings.cache() / f"models--{wanted.repo.organisation}--{wanted.repo.repository}" / "snapshots"
+    return path.is_relative_to(snapshot.resolve()) or pulled_from(path) == str(wanted.repo)
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """The report of ``models --discover``: the models of all programs on this disk, and whether they run."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from mistral_mlx.cli.models import found
-from mistral_mlx.cli.models.on_disk import Layout, OnDisk, folder_on_disk
+from mistral_mlx.cli.models.on_disk import CONVERT, INCOMPLETE, REFUSED, RUNS, Layout, OnDisk, folder_on_disk
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.streams import write_text
 from mistral_mlx.cli.terminal.table import gigabytes, print_json, table
@@ -15,22 +15,30 @@ from mistral_mlx.model.loading import inspect_model
 
 TITLES = ("NAME", "WHERE", "SIZE", "FAMILY", "STATE")
 REGISTERED = "registered"
-RUNS, CONVERT, INCOMPLETE, REFUSED = "runs", "convert first", "incomplete", "refused"
 
 Record = dict[str, object]
 
 
 def describe(registered: Iterable[tuple[str, Path]]) -> list[Record]:
     """Return the facts about the registered models, and about those of other programs."""
-    names = {str(path): name for name, path in registered}
+    known = dict(registered)
+    names = {str(path): name for name, path in known.items()}
     records = []
     for model in found.everything():
         record = _record(model)
         record[REGISTERED] = names.get(_real(record["path"]))
         records.append(record)
     seen = {record[REGISTERED] for record in records}
-    own = [_record(model) | {REGISTERED: model.name} for model in _own(names) if model.name not in seen]
-    return [*own, *records]
+    return [*(of_registered(name, path) for name, path in sorted(known.items()) if name not in seen), *records]
+
+
+def of_registered(name: str, path: Path) -> Record:
+    """Return the facts about a registered model."""
+    try:
+        model: OnDisk | found.Refused = folder_on_disk(name, REGISTERED, path)
+    except (ModelError, OSError) as error:
+        model = found.Refused(name, REGISTERED, str(error))
+    return _record(model) | {REGISTERED: name}
 
 
 def show(records: list[Record], *, as_json: bool) -> None:
@@ -41,14 +49,6 @@ def show(records: list[Record], *, as_json: bool) -> None:
         write_text(table([TITLES, *map(_row, records)], max_width=60))
     else:
         Notes().always(f"no model is on this disk ({found.looked_in()}); 'mistral-mlx pull demo' fetches one")
-
-
-def _own(names: dict[str, str]) -> Iterator[OnDisk | found.Refused]:
-    for path, name in sorted(names.items(), key=lambda item: item[1]):
-        try:
-            yield folder_on_disk(name, REGISTERED, Path(path))
-        except (ModelError, OSError) as error:
-            yield found.Refused(name, REGISTERED, str(error))
 
 
 def _record(model: OnDisk | found.Refused) -> Record:

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from mistral_mlx.cli.models.hub.outlook import Outlook
+from mistral_mlx.cli.models.names import file_name
+from mistral_mlx.cli.models.on_disk import CONVERT, RUNS
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.table import print_json
-from mistral_mlx.errors import ModelError
-from mistral_mlx.files.folder import ModelFolder
-from mistral_mlx.model.loading import inspect_model
+
+from .discovered import of_registered
 
 
 def show_outlook(outlook: Outlook, notes: Notes, *, as_json: bool) -> None:
@@ -19,22 +20,16 @@ def show_outlook(outlook: Outlook, notes: Notes, *, as_json: bool) -> None:
 
 
 def show_result(name: str, path: Path, outlook: Outlook | None, notes: Notes, *, as_json: bool) -> None:
-    """Write where the model is; `outlook` is None for a model that was here already."""
-    problem = _problem(path)
+    """Write where the model is, and what comes next; `outlook` is None for a model that was here already."""
+    record = of_registered(name, path)
     if as_json:
-        print_json({"name": name, "path": str(path), "was_here": outlook is None, "runs": problem is None})
-    state = "is up to date" if outlook is None else "is ready"
-    notes.say(f"{name} {state}: {path}")
-    if problem is None:
+        facts = {key: record[key] for key in ("name", "path", "bytes", "family", "state", "why")}
+        print_json(facts | {"path": str(path), "was_here": outlook is None})
+    notes.say(f"{name} {'is up to date' if outlook is None else 'is ready'}: {path}")
+    if record["state"] == RUNS:
         notes.say(f"try it: mistral-mlx chat -m {name}")
+    elif record["state"] == CONVERT:
+        bits = "" if next(path.glob("*.gguf"), None) else " --bits 4"  # most GGUF files have few bits already
+        notes.say(f"convert it: mistral-mlx convert {name} {file_name(name)}-mlx{bits}")
     else:
-        target = f"{name.rpartition('/')[2]}-4bit"
-        notes.say(f"it cannot run as it is ({problem}); convert it: mistral-mlx convert {name} {target} --bits 4")
-
-
-def _problem(path: Path) -> str | None:
-    try:
-        inspect_model(ModelFolder(path))
-    except ModelError as error:
-        return str(error)
-    return None
+        notes.say(f"it cannot be used: {record['why']}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers.cli import PROGRAM, run
 from helpers.invoke import invoke
+from helpers.plain_gguf import plain
 
 from mistral_mlx.cli.reports.doctor import files, installation, machine, models, report, surroundings
 from mistral_mlx.cli.reports.doctor.findings import Findings, State, without_home
@@ -151,7 +152,13 @@ def test_passwords_tokens_and_the_users_folder_are_never_shown(tmp_path):
         assert "HTTPS_PROXY, PIP_INDEX_URL" in shown or '"HTTPS_PROXY", "PIP_INDEX_URL"' in shown
         assert "access token is there" in shown and "MISTRAL_MLX_SYSTEM" in shown
         assert "secret" not in shown and str(tmp_path) not in shown
-    assert "~/.cache/huggingface" in shown  # in the facts
+
+
+def test_paths_in_the_facts_do_not_name_the_users_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = Findings("x")
+    found.facts["path"] = str(tmp_path / "models")
+    assert found.record()["facts"] == {"path": "~/models"}
 
 
 def test_models_that_are_gone_or_damaged_are_faults(tmp_path, home):
@@ -167,19 +174,24 @@ def test_models_that_are_gone_or_damaged_are_faults(tmp_path, home):
 def test_caches_of_other_programs_are_counted(tmp_path, monkeypatch):
     hub, ollama = tmp_path / "hub", tmp_path / "ollama"
     for name in ("models--a--b", "models--c--d", "datasets--e--f"):
-        (hub / name).mkdir(parents=True)
+        (hub / name / "refs").mkdir(parents=True)
+        (hub / name / "refs" / "main").touch()
     manifests = ollama / "manifests" / "registry.ollama.ai" / "library" / "mistral"
     manifests.mkdir(parents=True)
     (manifests / "7b").touch()
     monkeypatch.setenv("HF_HUB_CACHE", str(hub))
     monkeypatch.setenv("OLLAMA_MODELS", str(ollama))
     monkeypatch.setenv("HOME", str(tmp_path))
-    facts = examined(models.caches).facts
-    assert {name: place["models"] for name, place in facts.items()} == {
-        "Hugging Face": 2,
-        "LM Studio": None,
-        "Ollama": 1,
-    }
+    assert examined(models.caches).facts == {"Hugging Face's cache": 2, "LM Studio": 0, "Ollama": 1}
+
+
+def test_a_model_that_has_to_be_converted_is_no_fault(tmp_path, home):
+    (tmp_path / "gguf").mkdir()
+    plain(tmp_path / "gguf" / "a.gguf")
+    (home / "models.json").write_text(json.dumps({"org/a": str(tmp_path / "gguf")}))
+    found = examined(models.registered)
+    assert faults(found) == []
+    assert "org/a has to be converted: mistral-mlx convert org/a a-mlx" in [line.text for line in found.lines]
 
 
 @pytest.mark.parametrize(

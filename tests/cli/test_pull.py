@@ -1,13 +1,15 @@
 """``pull ORG/REPO`` from a hub on this machine: what is fetched, kept, refused and said."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers.convert_sources import write_native
 from helpers.invoke import invoke
+from helpers.other_programs import hub_snapshot
+from helpers.plain_gguf import plain
 
 from mistral_mlx.cli.models.registry import registered
 from mistral_mlx.errors import ConversionError, ModelError, OptionError
@@ -39,9 +41,10 @@ def test_a_model_is_fetched_and_registered(hub, hub_files):
 
 def test_a_name_and_a_revision_can_be_given(hub):
     commit = hub.commit(NAME)
-    invoke("pull", f"{NAME}@{commit}", "small")
+    invoke("pull", f"{NAME}@{commit}")
     invoke("pull", NAME, "other", "--revision", "main")
-    assert {"small", "other"} <= set(registered())
+    assert {f"{NAME}@{commit}", "other"} <= set(registered())
+    assert invoke("info", f"{NAME}@{commit}").exit_code == 0
     assert any(f"/revision/{commit}" in asked.path for asked in hub.asked)
 
 
@@ -94,15 +97,12 @@ def test_an_unsupported_model_is_refused_before_its_weights(hub, tmp_path):
     assert not partial(tmp_path).exists() and registered() == {}
 
 
-def test_a_model_in_mistrals_own_layout_is_to_be_converted(hub):
-    weights = hub.models[NAME].pop(BIG)
-    hub.models[NAME].pop("config.json")
-    params = {"dim": 64, "n_layers": 2, "head_dim": 16, "hidden_dim": 128, "n_heads": 4, "n_kv_heads": 2}
-    params |= {"norm_eps": 1e-5, "vocab_size": 340, "rope_theta": 1e6}
-    hub.models[NAME] |= {"params.json": json.dumps(params).encode(), "consolidated.safetensors": weights}
+def test_a_model_in_mistrals_own_layout_is_to_be_converted(hub, tmp_path):
+    write_native(tmp_path / "native")
+    hub.models[NAME] = {path.name: path.read_bytes() for path in (tmp_path / "native").iterdir()}
     said = invoke("pull", NAME).stderr
     assert "has to be converted first: it is in Mistral's own layout" in said
-    assert f"convert it: mistral-mlx convert {NAME} tiny-4bit --bits 4" in said
+    assert f"convert it: mistral-mlx convert {NAME} tiny-mlx --bits 4" in said
 
 
 def test_the_shards_are_those_of_the_index(hub):
@@ -118,13 +118,14 @@ def test_the_shards_are_those_of_the_index(hub):
         invoke("pull", NAME)
 
 
-def test_gguf_files_are_chosen_by_name(hub):
-    hub.models[NAME] = {"a.Q4_K_M.gguf": b"GGUF" + bytes(50_000), "a.Q8_0.gguf": bytes(60_000)}
+def test_gguf_files_are_chosen_by_name(hub, tmp_path):
+    data = plain(tmp_path / "a.gguf").read_bytes()
+    hub.models[NAME] = {"a.Q4_K_M.gguf": data, "a.Q8_0.gguf": data}
     with pytest.raises(ConversionError, match=r"has 2 GGUF files and no safetensors; choose one with --include, such"):
         invoke("pull", NAME)
     said = invoke("pull", NAME, "--include", "*Q4_K_M*").stderr
     assert [path.name for path in folder_of().glob("*.gguf")] == ["a.Q4_K_M.gguf"]
-    assert f"mistral-mlx convert {NAME} tiny-4bit" in said
+    assert f"mistral-mlx convert {NAME} tiny-mlx\n" in said
 
 
 def test_pickles_alone_are_refused(hub):
@@ -150,6 +151,25 @@ def test_huggingface_hub_fetches_the_same_from_this_hub(hub, tmp_path):
     assert theirs == {path.name: path.read_bytes() for path in folder_of().iterdir() if path.name != "pulled.json"}
 
 
+def test_a_model_of_hugging_faces_cache_is_not_fetched_again(hub, tmp_path, monkeypatch):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name, data in hub.models[NAME].items():
+        (folder / name).write_bytes(data)
+    snapshot = hub_snapshot(tmp_path / "hf/hub", NAME, folder, commit=hub.commit(NAME))
+    said = invoke("pull", NAME).stderr
+    assert f"{NAME} is in Hugging Face's cache; nothing is fetched" in said and folder_of() == snapshot
+    assert not any("resolve" in asked.path for asked in hub.asked)
+    hub.asked.clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    invoke("pull", NAME, "other")
+    assert folder_of("other") == snapshot and hub.asked == []
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    hub.models[NAME]["README.md"] = b"# a newer commit"
+    invoke("pull", NAME)
+    assert (folder_of() / "README.md").read_bytes() == b"# a newer commit" and folder_of() != snapshot
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -157,7 +177,7 @@ def test_huggingface_hub_fetches_the_same_from_this_hub(hub, tmp_path):
         (["./a/b"], r"\./a/b is no name of a model"),
         (["a/b@x", "--revision", "y"], r"--revision is y; it must be one"),
         (["a/b", "--revision", "../y"], r"--revision is \.\./y"),
-        (["a/b", "../name"], r"the name \.\./name cannot be registered"),
+        (["a/b", "../name"], r"\.\./name cannot be a model's name"),
         (["a/b", "--include", "sub/x"], r"--include is sub/x; it must be a file name"),
         (["demo", "name"], r"pull demo takes no other argument"),
     ],
@@ -173,8 +193,7 @@ def test_what_has_the_name_already_is_not_replaced(hub, tmp_path):
     (tmp_path / "home/models/mine/thesis.txt").write_text("my only copy")
     with pytest.raises(OptionError, match="was not fetched by this command; give another name"):
         invoke("pull", NAME, "mine")
-    invoke("pull", NAME, "a")
-    os.rename(tmp_path / "home/models/a", tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
     (tmp_path / "home/models.json").write_text(json.dumps({"a": str(tmp_path / "elsewhere")}))
-    with pytest.raises(OptionError, match=r"the name a is taken by .*elsewhere; give another one"):
+    with pytest.raises(OptionError, match=r"a is the name of .*elsewhere; take another one"):
         invoke("pull", NAME, "a")

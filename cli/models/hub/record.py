@@ -29,6 +29,12 @@ def was_pulled(folder: Path) -> bool:
     return _read(folder) is not None
 
 
+def pulled_from(folder: Path) -> object:
+    """Return the ``ORG/REPO`` from which `pull` made `folder`; None if it did not."""
+    record = _read(folder)
+    return record.get("repository") if record else None
+
+
 def is_current(folder: Path, repository: Repository, patterns: list[list[str]]) -> bool:
     """Return whether `folder` holds this commit, fetched with the same patterns, and each of its files in full."""
     record = _read(folder)

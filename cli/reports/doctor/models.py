@@ -1,12 +1,13 @@
 """The checks of ``doctor`` on registered models, and on the models that other programs keep on this disk."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
 from mistral_mlx.cli.models import registry
-from mistral_mlx.cli.models.hub import settings
+from mistral_mlx.cli.models.found import PLACES
+from mistral_mlx.cli.models.names import file_name
+from mistral_mlx.cli.models.on_disk import CONVERT, RUNS
 from mistral_mlx.errors import ModelError, counted, shown
 
 from .findings import Findings
@@ -24,13 +25,17 @@ def registered(found: Findings) -> None:
         return
     records: list[dict[str, object]] = [{"name": name, "path": str(path)} for name, path in sorted(names.items())]
     found.facts["registered"] = records
-    inspect = _inspector(found)
+    state = _examiner(found)
     for record in records:
-        record["error"] = _fault_of(str(record["name"]), inspect)
-    for record in records:
+        record["state"], record["error"] = _state(str(record["name"]), state)
         if record["error"]:
             found.fault(f"{shown(record['name'])} cannot be used: {record['error']}")
-    if usable := [shown(record["name"]) for record in records if not record["error"]]:
+        elif record["state"] == CONVERT:
+            name = shown(record["name"])
+            found.note(f"{name} has to be converted: mistral-mlx convert {name} {file_name(name)}-mlx")
+    if usable := [
+        shown(record["name"]) for record in records if record["state"] in (RUNS, None) and not record["error"]
+    ]:
         found.ok(f"{len(usable)} of {counted(len(records), 'registered model')} can be used: {', '.join(usable)}")
     elif not records:
         found.note(f"none is registered; 'mistral-mlx pull {registry.PULLABLE[0]}' fetches one")
@@ -38,49 +43,32 @@ def registered(found: Findings) -> None:
 
 def caches(found: Findings) -> None:
     """Say how many models other programs keep, without looking into them."""
-    ollama = Path(os.environ.get("OLLAMA_MODELS") or os.path.expanduser("~/.ollama/models"))
-    places = {
-        "Hugging Face": (settings.cache(), "models--*"),
-        "LM Studio": (Path(os.path.expanduser("~/.lmstudio/models")), "*/*/"),
-        "Ollama": (ollama, "manifests/*/*/*/*"),
-    }
     texts = []
-    for name, (path, pattern) in places.items():
-        n = _count(path.glob(pattern)) if path.is_dir() else None
-        found.facts[name] = {"path": str(path), "models": n}
-        texts.append(f"{name} {'not found' if n is None else counted(n, 'model')}")
+    for place in PLACES:
+        found.facts[place.name] = n = sum(1 for _ in islice(place.names(), MAX_COUNTED))
+        texts.append(f"{place.name} {counted(n, 'model')}")
     found.ok(", ".join(texts))
 
 
-def _inspector(found: Findings) -> Callable[[Path], object] | None:
-    """Return what raises ModelError for a folder that cannot be used; None if nothing can tell."""
+def _examiner(found: Findings) -> Callable[[str, Path], tuple[object, object]] | None:
+    """Return what tells the state of a registered model and why it is refused; None if nothing can tell."""
     try:
-        from mistral_mlx.files.folder import ModelFolder
-        from mistral_mlx.model.loading import inspect_model
+        from mistral_mlx.cli.reports.discovered import of_registered
     except Exception as error:  # MLX or the kernels, which have their own lines
         found.note(f"only looked for, and not inspected: {why(error)}")
         return None
-    return lambda path: inspect_model(ModelFolder(path))
+
+    def examine(name: str, path: Path) -> tuple[object, object]:
+        record = of_registered(name, path)
+        return record["state"], record["why"]
+
+    return examine
 
 
-def _fault_of(name: str, inspect: Callable[[Path], object] | None) -> str | None:
-    """Return what is wrong with a registered model, and what to do."""
+def _state(name: str, examine: Callable[[str, Path], tuple[object, object]] | None) -> tuple[object, object]:
+    """Return the state of a registered model, None if nothing can tell, and what is wrong with it."""
     try:
         path = registry.located(name)
-        if inspect is not None:
-            inspect(path)
     except (ModelError, OSError) as error:
-        return str(error)
-    return None
-
-
-def _count(found: Iterable[Path]) -> int:
-    """Return how many there are, MAX_COUNTED at most; those that cannot be listed do not count."""
-
-    def listed() -> Iterator[Path]:
-        try:
-            yield from found
-        except OSError:
-            return
-
-    return sum(1 for _ in islice(listed(), MAX_COUNTED))
+        return None, str(error)
+    return examine(name, path) if examine else (None, None)
