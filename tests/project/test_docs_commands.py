@@ -1,0 +1,208 @@
+"""Every command in README.md and docs/ works as it is written, with a tiny model under the names that the pages use."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import typer.main
+from helpers.adapters import write_peft
+from helpers.convert_sources import CONFIG
+from helpers.invoke import invoke
+from helpers.pages import PROGRAM, SHELL, blocks, calls, is_syntax, spans, typed
+from helpers.tiny_folder import write_tiny_folder
+from helpers.warm_program import warm_program
+
+from mistral_mlx.cli.app import app
+from mistral_mlx.cli.models.registry import register
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# Calls that are not run here, as patterns, and why. That their commands and options exist is checked all the same.
+NOT_RUN = {
+    r"pull ": "needs the network",
+    r"completion (fish|pwsh)": "that shell reads it",
+}
+# Calls of what is not here yet; take a line away when it is.
+NOT_YET = (
+    r"doctor",
+    r"models (add|remove|rename|--discover)",
+    r"templates rm",
+    r".* --name ",
+    r".* -m mistral$",
+    r".*mistralai/",
+)
+
+# Lines that do not call the program: these are run, because what follows needs them.
+RUN = ("printf", "cat", "mkdir", "export", "chmod")
+OTHERS = (".venv/bin/", "hf download", "make", "pip", "python3 -m venv", "source", "strace", "uv")
+
+ENVIRONMENT = {
+    "EDITOR": "true",  # an editor that is left at once
+    "VISUAL": "",
+    "MISTRAL_MLX_MAX_TOKENS": "4",
+    "MISTRAL_MLX_REPEATS": "1",
+    "MISTRAL_MLX_N_PROMPT": "16",
+    "MISTRAL_MLX_CHUNKS": "2",
+    "HF_HUB_OFFLINE": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@example.org", "GIT_COMMITTER_NAME": "A",
+    "GIT_COMMITTER_EMAIL": "a@example.org", "GIT_EDITOR": "true",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """The folder for PATH with the program, and with stand-ins for programs that ask a person."""
+    with warm_program(tmp_path_factory.mktemp("bin")) as folder:
+        (folder / "fzf").write_text("#!/bin/sh\nhead -n 1\n")
+        (folder / "fzf").chmod(0o755)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory):
+    """A folder with all files that the pages name and do not make."""
+    folder = tmp_path_factory.mktemp("things")
+    shape = {key: CONFIG[key] for key in ("hidden_size", "intermediate_size", "head_dim", "sliding_window")}
+    model = write_tiny_folder(folder / "Mistral-7B-Instruct-v0.3", **shape, max_position_embeddings=8192)
+    shutil.copytree(model, folder / "home" / "models" / model.name)
+    assert invoke("convert", model, folder / "demo", "--bits", "4", "-q").exit_code == 0
+    assert invoke("export", model, folder / "model.Q4_K_M.gguf", "-q").exit_code == 0
+    (folder / "path" / "to").mkdir(parents=True)
+    (folder / "path" / "to" / "model").symlink_to(folder / "demo")
+    write_peft(folder / "my-lora")
+    for name in ("pyproject.toml", "setup.py", "Makefile"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "prompts.jsonl").write_text('"Name a colour."\n"Name an animal."\n')
+    words = (ROOT / "LICENSE").read_text("utf-8").split()
+    for name in ("some-text.txt", "wiki.test.raw", "sample.txt"):
+        (folder / name).write_text(" ".join(words))
+    git = "git init -q && git add Makefile && git commit -qm Begin && echo >> Makefile && git add setup.py"
+    subprocess.run(git, shell=True, cwd=folder, check=True, env={**os.environ, **ENVIRONMENT})
+    return folder
+
+
+@pytest.fixture
+def shell(programs, things, home, tmp_path):
+    """Return a function that runs a script where a reader is: with the demo model, and the files that pages name."""
+    folder = tmp_path / "here"
+    shutil.copytree(things, folder, symlinks=True)
+    for name in ("demo", "mistral-4bit"):
+        register(name, things / "demo")
+    register("mistral-7b", things / "Mistral-7B-Instruct-v0.3")
+    here = {"MISTRAL_MLX_HOME": str(home), "HOME": str(folder / "home"), "PATH": f"{programs}:{os.environ['PATH']}"}
+
+    def run(*command):
+        options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 120}
+        done = subprocess.run(command, cwd=folder, env={**os.environ, **ENVIRONMENT, **here}, **options)
+        return done.returncode, done.stderr[-2000:]
+
+    return run
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page_work(page, shell):
+    for block in shell_blocks(page):
+        if script := [as_run(line) for line in typed(block) if is_run(line)]:
+            trap = "set -eo pipefail; trap 'echo \"failed: $BASH_COMMAND\" >&2' ERR"
+            status, said = shell("bash", "-c", "\n".join([trap, *script]))
+            assert status == 0, f"{page.name}, line {block.start}: status {status}\n{said}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_option_that_a_page_names_exists(page):
+    text = page.read_text("utf-8")
+    lines = [line for block in blocks(text) for line in block.lines if PROGRAM in line and not is_python(block)]
+    wrong = [wrong for line in [*lines, *spans(text)] for call in calls(line) if (wrong := unknown(call))]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_python_of_a_page_runs(page, shell):
+    found = [block.lines for block in blocks(page.read_text("utf-8")) if is_python(block)]
+    if found:
+        status, said = shell(sys.executable, "-c", "\n".join(line for lines in found for line in lines))
+        assert status == 0, f"{page.name}: {said}"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "mistral-mlx complete -m demo --no-such-option Hello",
+        "mistral-mlx complete -m demo -f no-such-file.py Hello",
+        "mistral-mlx info ./no-such-model",
+        "mistral-mlx complete -m ./no-such-model Hello | cat",
+    ],
+)
+def test_a_command_that_does_not_work_is_found(command, shell):
+    assert shell("bash", "-c", f"set -eo pipefail; {as_run(command)}")[0] != 0
+
+
+def test_an_option_or_a_command_that_does_not_exist_is_found():
+    assert unknown(["complete", "--no-such-option"]) == "complete --no-such-option"
+    assert unknown(["no-such-command"]) == "no-such-command"
+    assert unknown(["templates", "no-such-command"]) == "templates no-such-command"
+    assert unknown(["complete", "[--top-p", "P]", "-n", "4", "--stop=x"]) is None
+
+
+def shell_blocks(page):
+    """Return the blocks of a page that hold a line with the program."""
+    found = [block for block in blocks(page.read_text("utf-8")) if block.language in SHELL]
+    return [block for block in found if any(list(calls(line)) for line in typed(block))]
+
+
+def is_python(block):
+    return block.lines[0].startswith(("from ", "import "))
+
+
+def is_run(line):
+    """Return whether a typed line is run here. A line that this list does not know is an error."""
+    found = [" ".join(call) for call in calls(line)]
+    if not found:
+        assert line.startswith((*RUN, *OTHERS)), f"say in this test whether to run: {line}"
+        return line.startswith(RUN)
+    return not is_syntax(line) and not any(re.match(p, call) for p in (*NOT_RUN, *NOT_YET) for call in found)
+
+
+def as_run(line):
+    """Return a line as the shell gets it: a person types into a chat, and a tiny model writes no code block."""
+    for call in calls(line):
+        if call[0] == "chat":
+            line = f"{{ {line}\n}} <<< Hello"
+        if {"-x", "--extract"} & set(call):
+            line = f"{{ {line}\n}} || [ $? -eq 7 ]"
+    return line
+
+
+def unknown(call):
+    """Return the first command or option of a call that the program does not have, or None."""
+    command, names = program(), []
+    if any(re.match(pattern, " ".join(call)) for pattern in NOT_YET):
+        return None
+    for word in call:
+        word = word.strip("[]").partition("=")[0]
+        children = getattr(command, "commands", {})
+        if word.startswith("-") and word not in options(command):
+            return " ".join([*names, word])
+        if children and word in children:
+            command, names = children[word], [*names, word]
+        elif children and not word.startswith(("-", ".")) and not word.isupper():
+            return " ".join([*names, word])
+    return None
+
+
+@cache
+def program():
+    return typer.main.get_command(app)
+
+
+def options(command):
+    """Return the options of a command."""
+    own = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    return own | {"--help", "-h", "--install-completion", "-"}
