@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from .version import __version__
 
 if TYPE_CHECKING:
+    from mistral_mlx.generation.answer import AnswerOptions
     from mistral_mlx.generation.response import GenerationResponse
     from mistral_mlx.generation.stream import generate, generate_step, prefill, stream_generate
     from mistral_mlx.model.args import ModelArgs
@@ -55,6 +56,7 @@ _HOMES = {
         "SessionError",
         "TokenizerError",
     ),
+    "generation.answer": ("AnswerOptions",),
     "generation.response": ("GenerationResponse",),
     "generation.stream": ("generate", "generate_step", "prefill", "stream_generate"),
     "prompt.encode": ("encode_chat",),
@@ -67,6 +69,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AnswerOptions",
     "CheckpointError",
     "ConfigError",
     "ContextError",
