@@ -32,7 +32,7 @@ def blocks(page: str) -> Iterator[Block]:
             fence = (mark[1] if fence is None else None) if mark else fence
             found = Block(fence or "", [], number + 1)
         elif fence is not None or (line.startswith("    ") and (after_blank or found.lines)) or found.lines:
-            found.lines.append(line.removeprefix("    "))
+            found.lines.append(line.removeprefix("    ") if fence is None else line)
         after_blank = not line
     if any(found.lines):
         yield found
@@ -76,7 +76,8 @@ def calls(text: str) -> Iterator[list[str]]:
 
 def is_syntax(text: str) -> bool:
     """Return whether a line shows how to write a command, with words that stand for others."""
-    return any(STANDS_FOR.fullmatch(word) for word in shlex.split(text.split("\n")[0], comments=True))
+    command = text.split("\n")[0] if HEREDOC.search(text) else text
+    return any(STANDS_FOR.fullmatch(word) for word in shlex.split(command, comments=True, posix=False))  # keeps quotes
 
 
 def spans(page: str) -> list[str]:

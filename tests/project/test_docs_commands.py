@@ -39,7 +39,7 @@ NOT_YET = (
 )
 
 # Lines that do not call the program: these are run, because what follows needs them.
-RUN = ("printf", "cat", "mkdir", "export", "chmod")
+RUN = ("printf", "cat", "chmod", "echo", "export", "git commit", "jq", "mkdir", "sessions=", "sh ")
 OTHERS = (".venv/bin/", "hf download", "make", "pip", "python3 -m venv", "source", "strace", "uv")
 
 ENVIRONMENT = {
@@ -106,7 +106,7 @@ def shell(programs, things, home, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_a_page_work(page, shell):
     for block in shell_blocks(page):
         if script := [as_run(line) for line in typed(block) if is_run(line)]:
@@ -115,7 +115,7 @@ def test_the_commands_of_a_page_work(page, shell):
             assert status == 0, f"{page.name}, line {block.start}: status {status}\n{said}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_and_option_that_a_page_names_exists(page):
     text = page.read_text("utf-8")
     lines = [line for block in blocks(text) for line in block.lines if PROGRAM in line and not is_python(block)]
@@ -123,7 +123,7 @@ def test_every_command_and_option_that_a_page_names_exists(page):
     assert wrong == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_python_of_a_page_runs(page, shell):
     found = [block.lines for block in blocks(page.read_text("utf-8")) if is_python(block)]
     if found:
