@@ -45,7 +45,7 @@ RUN = ("printf", "cat", "chmod", "echo", "export", "git commit", "jq", "mkdir", 
 OTHERS = (".venv/bin/", "hf download", "make", "pip", "python3 -m venv", "source", "strace", "uv")
 
 ENVIRONMENT = {
-    "EDITOR": "true",  # an editor that is left at once
+    "EDITOR": "write-something",
     "VISUAL": "",
     "MISTRAL_MLX_MAX_TOKENS": "4",
     "MISTRAL_MLX_REPEATS": "1",
@@ -62,8 +62,9 @@ ENVIRONMENT = {
 def programs(tmp_path_factory):
     """The folder for PATH with the program, and with stand-ins for programs that ask a person."""
     with warm_program(tmp_path_factory.mktemp("bin")) as folder:
-        (folder / "fzf").write_text("#!/bin/sh\nhead -n 1\n")
-        (folder / "fzf").chmod(0o755)
+        for name, script in {"fzf": "head -n 1", "write-something": "echo '# changed' >> \"$1\""}.items():
+            (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+            (folder / name).chmod(0o755)
         yield folder
 
 
@@ -73,7 +74,8 @@ def things(tmp_path_factory):
     folder = tmp_path_factory.mktemp("things")
     shape = {key: CONFIG[key] for key in ("hidden_size", "intermediate_size", "head_dim", "sliding_window")}
     model = write_tiny_folder(folder / "Mistral-7B-Instruct-v0.3", **shape, max_position_embeddings=8192)
-    shutil.copytree(model, folder / "home" / "models" / model.name)
+    for name in (model.name, "Mistral-7B"):
+        shutil.copytree(model, folder / "home" / "models" / name)
     assert invoke("convert", model, folder / "demo", "--bits", "4", "-q").exit_code == 0
     assert invoke("export", model, folder / "model.Q4_K_M.gguf", "-q").exit_code == 0
     (folder / "path" / "to").mkdir(parents=True)
@@ -83,7 +85,7 @@ def things(tmp_path_factory):
         shutil.copy(ROOT / name, folder / name)
     (folder / "prompts.jsonl").write_text('"Name a colour."\n"Name an animal."\n')
     words = (ROOT / "LICENSE").read_text("utf-8").split()
-    for name in ("some-text.txt", "wiki.test.raw", "sample.txt"):
+    for name in ("some-text.txt", "wiki.test.raw", "sample.txt", "my.txt"):
         (folder / name).write_text(" ".join(words))
     git = "git init -q && git add Makefile && git commit -qm Begin && echo >> Makefile && git add setup.py"
     subprocess.run(git, shell=True, cwd=folder, check=True, env={**os.environ, **ENVIRONMENT})
