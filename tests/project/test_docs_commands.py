@@ -75,6 +75,10 @@ def things(tmp_path_factory):
     repeat_forever(model)  # so that no answer holds what a shell or git stumbles over
     for name in (model.name, "Mistral-7B"):
         shutil.copytree(model, folder / "home" / "models" / name)
+    cached = folder / "home" / "huggingface" / "hub" / f"models--mistralai--{model.name}"
+    shutil.copytree(model, cached / "snapshots" / ("c0ffee" + "0" * 34))
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("c0ffee" + "0" * 34)
     assert invoke("convert", model, folder / "demo", "--bits", "4", "-q").exit_code == 0
     assert invoke("export", model, folder / "model.Q4_K_M.gguf", "-q").exit_code == 0
     (folder / "path" / "to").mkdir(parents=True)
