@@ -114,9 +114,11 @@ def reader(programs, things, hub, monkeypatch, tmp_path):
     """
     folders = (tmp_path / str(number) for number in itertools.count())
 
-    def new():
+    def new(*, reference=False):
         folder = next(folders)
         shutil.copytree(things, folder, symlinks=True, copy_function=linked)
+        if reference:
+            shutil.copytree(things / "demo", folder / "mistral-4bit")
         environment = {
             **ENVIRONMENT,
             "HF_ENDPOINT": hub,
@@ -144,7 +146,8 @@ def test_the_commands_of_a_page_work(page, reader):
     run = None
     for block in shell_blocks(page):
         if script := [as_run(line) for line in typed(block) if is_run(line)]:
-            run = reader() if run is None or page.name in REFERENCE else run
+            if run is None or page.name in REFERENCE:
+                run = reader(reference=page.name in REFERENCE)
             trap = "set -eo pipefail; trap 'echo \"failed: $BASH_COMMAND\" >&2' ERR"
             status, said = run("bash", "-c", "\n".join([trap, *script]))
             assert status == 0, f"{page.name}, line {block.start}: status {status}\n{said}"
