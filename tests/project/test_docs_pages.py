@@ -8,7 +8,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
-NOT_YET = ("install.md",)  # pages and messages that are not here yet: take one away when it is
+# Pages and messages that are not here yet; take a line away when it is.
+NOT_YET = (
+    "install.md",
+    "is not complete",
+    "is not on this disk",
+)
 NOT_OURS = ("command not found",)  # messages of a shell
 
 
