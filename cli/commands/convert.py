@@ -167,12 +167,12 @@ def convert(
             progress=command.remarking(cpu_remark(method), notes, progress),
         )
     command.show(report, notes, as_json=as_json)
-    if not dry_run:
-        if name is not None:
-            registry.register(name, place, takes_over=False)
-        notes.say(f"try it: mistral-mlx chat -m {command.spelled(name or place)}")
+    if name is not None and not dry_run:
+        registry.register(name, place, takes_over=False)
     if report.unverified is not None:
         raise typer.Exit(Status.UNVERIFIED)
+    if not dry_run:
+        notes.say(f"try it: mistral-mlx chat -m {command.spelled(name or place)}")
 
 
 def _size(bits: int | None, target_bpw: float | None) -> str:
