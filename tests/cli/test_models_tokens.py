@@ -1,22 +1,15 @@
 """`models` and `tokens`: the registered models, and the tokens of a text."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from helpers.cli import run
 from helpers.tiny_folder import write_tiny_folder
 
 from mistral_mlx.cli.models.registry import register
 from mistral_mlx.cli.reports.tokens import describe
 from mistral_mlx.prompt.encode import encode_chat
 from mistral_mlx.tokenizer.choose import load_tokenizer
-
-PROGRAM = [sys.executable, "-c", "from mistral_mlx.cli.main import main; main()"]
-
-
-def run(*args, **options):
-    return subprocess.run([*PROGRAM, *map(str, args)], capture_output=True, timeout=60, **options)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +59,7 @@ def test_a_byte_order_mark_is_no_part_of_a_text(folder):
 
 def test_tokens_are_those_that_a_raw_completion_sends(folder):
     tokenizer = load_tokenizer(folder)
-    facts = json.loads(run("tokens", "-m", folder, "--json", "the king [INST]", stdin=-3).stdout)
+    facts = json.loads(run("tokens", "-m", folder, "--json", "the king [INST]", input=None).stdout)
     assert facts["ids"] == tokenizer.encode("the king [INST]", bos=True)
     assert facts["control"] == [True] + [False] * (len(facts["ids"]) - 1)
     assert (facts["count"], facts["pieces"][0]) == (len(facts["ids"]), "<s>")
@@ -83,7 +76,7 @@ def test_tokens_of_a_chat_are_the_prompt_that_is_sent(folder):
 
 
 def test_tokens_as_a_table(folder):
-    lines = run("tokens", "-m", folder, "--chat", "the\nking", stdin=-3).stdout.decode().splitlines()
+    lines = run("tokens", "-m", folder, "--chat", "the\nking", input=None).stdout.decode().splitlines()
     assert lines[0].split() == ["1", '"<s>"', "control"]
     assert lines[-2].endswith("tokens, 3 control")
     assert lines[-1] == 'prompt: "<s>[INST] the king[/INST]"'

@@ -1,10 +1,19 @@
 """Runs the program in its own process, with input, signals and a time limit."""
 
+import atexit
+import functools
+import os
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from helpers.warm_program import warm_program
 
 PROGRAM = [sys.executable, "-c", "from mistral_mlx.cli.main import main; main()"]
+READ_AT_IMPORT = ("MISTRAL_MLX_KERNELS", "PYTHONPATH")
 GREEDY = ("--temperature", "0", "--max-tokens", "8")
 
 
@@ -14,7 +23,22 @@ def run(*args, input=b"", **options):
         options["stdin"] = subprocess.DEVNULL
     else:
         options["input"] = input
-    return subprocess.run([*PROGRAM, *map(str, args)], capture_output=True, timeout=60, **options)
+    return subprocess.run([*_program(options), *map(str, args)], capture_output=True, timeout=60, **options)
+
+
+def _program(options):
+    """Return the command of the program: one that has been imported already, unless the environment tells at import."""
+    is_cold = any(name in (options.get("env") or os.environ) for name in READ_AT_IMPORT)
+    return PROGRAM if is_cold else [_warm_program()]
+
+
+@functools.cache
+def _warm_program():
+    stack = ExitStack()
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    stack.enter_context(warm_program(folder))
+    atexit.register(stack.close)
+    return str(folder / "mistral-mlx")
 
 
 def one_line(stderr):

@@ -1,12 +1,9 @@
 """Runs the program with variables of the environment."""
 
 import os
-import subprocess
 
-from helpers.cli import PROGRAM
+from helpers import cli
 
 
 def run(*args, **env):
-    return subprocess.run(
-        [*PROGRAM, *map(str, args)], capture_output=True, text=True, timeout=60, stdin=-3, env={**os.environ, **env}
-    )
+    return cli.run(*args, input=None, text=True, env={**os.environ, **env})

@@ -109,8 +109,9 @@ def _run(streams: list[int], arguments: list[str], folder: str, environment: dic
     except BaseException:
         traceback.print_exc()
     finally:
-        with suppress(OSError):
-            sys.stdout.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # nobody reads it, or it is closed
+                stream.flush()
         os._exit(status)
 
 

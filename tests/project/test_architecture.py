@@ -1,7 +1,7 @@
 """Which module may import which; imports run in one direction, without a circle."""
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -111,11 +111,13 @@ def child(package: str, module: str) -> str:
     return module.split(".")[package.count(".") + 1]
 
 
-def imports(module: str) -> Iterator[str]:
-    """Yield the full dotted name of every module that a module imports, inside functions too."""
+@cache
+def imports(module: str) -> list[str]:
+    """Return the full dotted name of every module that a module imports, inside functions too."""
+    found = []
     for node in ast.walk(MODULES[module]):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = module.split(".")[: -node.level] if node.level else []
             base = ".".join((*above, *filter(None, [node.module])))
@@ -123,4 +125,5 @@ def imports(module: str) -> Iterator[str]:
                 if alias.name == EXTENSION:
                     continue
                 names = f"{base}.{alias.name}", f"{base}.{alias.name}.__init__", base, f"{base}.__init__"
-                yield next((name for name in names if name in MODULES), base)
+                found.append(next((name for name in names if name in MODULES), base))
+    return found

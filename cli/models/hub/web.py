@@ -125,6 +125,18 @@ class _Redirects(HTTPRedirectHandler):
     def __init__(self, endpoint: str, token: str | None) -> None:
         self._endpoint, self._token = endpoint, token
 
+    def http_error_302(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage
+    ) -> HTTPResponse | None:
+        """Follow the redirect; urllib leaves the connection open if it names no address."""
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except (ValueError, ConversionError):
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
