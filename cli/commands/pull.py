@@ -19,6 +19,7 @@ Patterns = list[str] | None
 
 
 def pull(
+    context: typer.Context,
     model: Annotated[
         str, typer.Argument(metavar="ORG/REPO[@REVISION]", help="A model on the hub, or demo: a small model to try.")
     ],
@@ -46,7 +47,8 @@ def pull(
     """
     notes = Notes(quiet=quiet)
     if model == DEMO:
-        _pull_demo(notes, unused=(name, revision, include, exclude, dry_run or None, as_json or None))
+        others = ("name", "revision", "include", "exclude", "dry_run", "as_json")
+        _pull_demo(notes, has_others=any(shared.is_given(context, other) for other in others))
         return
     from mistral_mlx.cli.models import pull as command
     from mistral_mlx.cli.reports import pull as report
@@ -58,9 +60,9 @@ def pull(
         report.show_result(wanted.name, *command.pull(wanted, notes), notes, as_json=as_json)
 
 
-def _pull_demo(notes: Notes, unused: tuple[object, ...]) -> None:
+def _pull_demo(notes: Notes, *, has_others: bool) -> None:
     from mistral_mlx.cli.models.demo import pull_demo
 
-    if any(unused):
+    if has_others:
         raise OptionError("pull demo takes no other argument and no option but --quiet")
     pull_demo(notes)

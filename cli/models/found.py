@@ -41,12 +41,18 @@ def find(name: str) -> OnDisk | None:
 
     Raises ModelError if a file of it is missing, or what describes it is damaged or leads out of its folder.
     """
-    incomplete = None
+    incomplete, refused = None, None
     for place in PLACES:
-        found = place.find(name)
+        try:
+            found = place.find(name)
+        except ModelError as error:
+            refused = refused or error
+            continue
         if found is not None and not found.missing:
             return found
         incomplete = incomplete or found
+    if refused is not None:
+        raise refused
     if incomplete is not None:
         raise ModelError(
             f"{_whole(name)} in {incomplete.place} is not complete: {shown(incomplete.missing)} is missing from "

@@ -11,10 +11,19 @@ import re
 from html import unescape
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
-from urllib.request import HTTPBasicAuthHandler, HTTPPasswordMgrWithDefaultRealm, OpenerDirector, Request, build_opener
+from urllib.request import (
+    HTTPBasicAuthHandler,
+    HTTPPasswordMgrWithDefaultRealm,
+    HTTPSHandler,
+    OpenerDirector,
+    Request,
+    build_opener,
+)
 
 from mistral_mlx.errors import ConversionError, shown
 from mistral_mlx.progress import Progress
+
+from .hub.opener import tls_context
 
 INDEXES = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL")
 PYPI = "https://pypi.org/simple"
@@ -51,7 +60,7 @@ def _without_password(url: str) -> tuple[str, OpenerDirector]:
     plain = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     if parts.username:
         passwords.add_password(None, urljoin(plain, "/"), unquote(parts.username), unquote(parts.password or ""))
-    return plain, build_opener(HTTPBasicAuthHandler(passwords))
+    return plain, build_opener(HTTPBasicAuthHandler(passwords), HTTPSHandler(context=tls_context()))
 
 
 def _file_with(sha256: str, opener: OpenerDirector, page: str) -> str:

@@ -11,7 +11,8 @@ from mistral_mlx.errors import ModelError
 from mistral_mlx.files.json import parse_json
 
 from .hub.repo_id import parse_repo_id
-from .on_disk import OnDisk, absolute, confined, folder_on_disk, names_in, small_text
+from .on_disk import OnDisk, absolute, confined, folder_on_disk, names_in
+from .small_file import small_text
 
 PLACE = "LM Studio"
 POINTER = "~/.lmstudio-home-pointer"  # a file with the path of the home

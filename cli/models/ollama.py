@@ -14,7 +14,8 @@ from typing import NamedTuple
 from mistral_mlx.errors import ModelError, shown
 from mistral_mlx.files.json import parse_json
 
-from .on_disk import Layout, OnDisk, confined, names_in, small_text
+from .on_disk import Layout, OnDisk, confined, names_in
+from .small_file import small_text
 
 PLACE = "Ollama"
 PUBLIC = ("registry.ollama.ai", "ollama.com")  # two names of one registry

@@ -1,7 +1,6 @@
 """A model that another program has on this disk. What is there is untrusted, and links to it are not followed."""
 
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -15,7 +14,6 @@ from mistral_mlx.files.safetensors import SINGLE_NAME
 NATIVE = ("params.json", "consolidated.safetensors")
 PICKLES = (".bin", ".pt", ".pth")
 MAX_ENTRIES = 1000  # of a folder that is listed
-MAX_SMALL_BYTES = 1 << 20
 RUNS, CONVERT, INCOMPLETE, REFUSED = "runs", "convert first", "incomplete", "refused"  # what can be done with a model
 
 
@@ -87,30 +85,6 @@ def confined(root: Path, *parts: str) -> Path:
             "itself"
         )
     return path
-
-
-def small_text(path: Path, limit: int = MAX_SMALL_BYTES) -> str | None:
-    """Return the text of a file of at most `limit` bytes; None if there is none.
-
-    Raises ModelError if it is longer, a link, not a regular file, or not UTF-8.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a FIFO would make it wait
-        try:
-            is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            data = os.read(descriptor, limit + 1) if is_file else b""
-        finally:
-            os.close(descriptor)
-        if is_file and len(data) <= limit:
-            return data.decode("utf-8")
-        why = f"it has more than {limit} bytes" if is_file else "it is not a regular file"
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except UnicodeDecodeError:
-        why = "it is not UTF-8 text"
-    except OSError as error:
-        why = error.strerror or str(error)
-    raise ModelError(f"{shown(str(path), limit=200)} cannot be read: {why}")
 
 
 def absolute(text: str) -> Iterator[Path]:

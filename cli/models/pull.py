@@ -1,36 +1,34 @@
 """``pull ORG/REPO``: fetches a model from a hub, file by file, and registers its name.
 
-The files are gathered in a hidden folder next to the place of the model, ``.NAME.partial``, which takes that place when
-it is whole. What a process that was interrupted or killed has gathered is what the next one begins with; each file is
-checked by its hash.
+What a process that was interrupted or killed has gathered is what the next one begins with; each file is checked by its
+hash.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mistral_mlx.cli.terminal.notes import Notes
-from mistral_mlx.cli.terminal.signals import Interrupted
+from mistral_mlx.cli.terminal.signals import Interrupted, uninterrupted
 from mistral_mlx.cli.terminal.table import gigabytes
 from mistral_mlx.errors import ConversionError, ModelError, OptionError, shown
-from mistral_mlx.files.whole import sync_folder
+from mistral_mlx.files.folder import ModelFolder
 
-from .folder_lock import locked
+from .fetched import check_place, is_of, partial, place_of, publish, working_folder
 from .hub import settings, snapshots
-from .hub.choice import check_patterns
+from .hub.choice import ABOUT, check_patterns, small_files, weight_files
 from .hub.gathered import Gathered
 from .hub.outlook import Outlook, outlook
-from .hub.record import is_current, pulled_from, was_pulled, write_record
+from .hub.record import Patterns, is_current, pulled_from, write_record
 from .hub.repo_id import RepoId, is_revision, parse_repo_id
 from .hub.repository import Repository, read_repository
 from .hub.web import Web
 from .names import check_name
-from .registry import check_free, home, register, registered
+from .registry import check_free, register
 
-NONE: list[list[str]] = [[], []]  # patterns
+NONE: Patterns = [[], []]
 EXAMPLE = "mistralai/Mistral-7B-Instruct-v0.3"
 RESERVE_BYTES = 100_000_000  # of the disk, left to others
 
@@ -45,7 +43,7 @@ class Wanted:
     exclude: Sequence[str] = ()
 
     @property
-    def patterns(self) -> list[list[str]]:
+    def patterns(self) -> Patterns:
         return [list(self.include), list(self.exclude)]
 
 
@@ -64,6 +62,8 @@ def wanted(
         repo = repo._replace(revision=None)
     check_patterns(include, "--include")
     check_patterns(exclude, "--exclude")
+    if name is not None and "--" in name:  # a folder of that name could be that of ORG/REPO
+        raise OptionError(f"the name {shown(name)} has '--' in it; take another one")
     whole = f"{repo}@{repo.revision}" if repo.revision else str(repo)
     return Wanted(repo, check_name(name or whole), include, exclude)
 
@@ -83,20 +83,24 @@ def pull(wanted: Wanted, notes: Notes) -> tuple[Path, Outlook | None]:
     next call goes on from there.
     """
     if settings.is_offline():
-        return _register_snapshot(wanted, wanted.repo, notes), None
+        return _register_snapshot(wanted, _snapshot(wanted.repo), notes), None
     web = Web(settings.endpoint(), settings.token(), notes.say)
     repository = read_repository(web, wanted.repo)
-    at_commit = wanted.repo._replace(revision=repository.commit)
-    if wanted.patterns == NONE and _snapshot(at_commit) is not None:
-        return _register_snapshot(wanted, at_commit, notes), None
-    place, found = _place(wanted), None
-    with _working_folder(place, lambda: notes.say("another process fetches this model; waiting for it")) as folder:
+    place = place_of(wanted.name, wanted.repo)
+    is_own = pulled_from(place) == str(wanted.repo)
+    if not is_own and wanted.patterns == NONE and (snapshot := _whole_snapshot(repository)) is not None:
+        return _register_snapshot(wanted, snapshot, notes), None
+    found = None
+    with working_folder(place, lambda: notes.say("another process fetches this model; waiting for it")) as folder:
+        check_place(place, wanted.name, wanted.repo)
         if is_current(place, repository, wanted.patterns):
             shutil.rmtree(folder)
+            register(wanted.name, place)
         else:
             found = _gather(Gathered(web, repository, folder, place), repository, wanted, folder, notes)
-            _publish(folder, place)
-    register(wanted.name, place)
+            with uninterrupted():
+                publish(folder, place)
+                register(wanted.name, place)
     return place, found
 
 
@@ -105,9 +109,13 @@ def look(wanted: Wanted, notes: Notes) -> Outlook:
     if settings.is_offline():
         raise OptionError("HF_HUB_OFFLINE is set, and --dry-run asks the hub; unset it")
     web = Web(settings.endpoint(), settings.token(), notes.say)
-    repository = read_repository(web, wanted.repo)
+    repository, place = read_repository(web, wanted.repo), place_of(wanted.name, wanted.repo)
+    check_place(place, wanted.name, wanted.repo)
     with TemporaryDirectory() as folder:
-        return _outlook(Gathered(web, repository, Path(folder), _place(wanted)), repository, wanted)
+        gathered = Gathered(web, repository, Path(folder), place)
+        files = gathered.begin(wanted.include, wanted.exclude)
+        nbytes_here = gathered.nbytes_in(partial(place), place)
+        return outlook(repository, gathered.files, files, nbytes_here, _free(place))
 
 
 def _snapshot(repo: RepoId) -> Path | None:
@@ -119,59 +127,41 @@ def _snapshot(repo: RepoId) -> Path | None:
     return None if found is None or found.missing else found.path
 
 
-def _register_snapshot(wanted: Wanted, repo: RepoId, notes: Notes) -> Path:
-    """Register a model of Hugging Face's cache; return its folder. Raises OptionError if there is none."""
-    path = _snapshot(repo)
+def _whole_snapshot(repository: Repository) -> Path | None:
+    """Return the snapshot of this commit if it has every file that would be fetched, but for texts about the model."""
+    path = _snapshot(repository.id._replace(revision=repository.commit))
     if path is None:
-        raise OptionError(f"HF_HUB_OFFLINE is set, and {repo} is not in {snapshots.PLACE}; unset it to fetch the model")
-    if not _is_of(wanted):
+        return None
+    small = [file for file in small_files(repository.files, [], []) if not ABOUT.match(file.name)]
+    files = [*small, *weight_files(repository.files, ModelFolder(path), [], [])]
+    sizes = {file.name: (path / file.name).stat().st_size for file in files if (path / file.name).is_file()}
+    return path if all(sizes.get(file.name) == file.nbytes for file in files) else None
+
+
+def _register_snapshot(wanted: Wanted, path: Path | None, notes: Notes) -> Path:
+    """Register a model of Hugging Face's cache; return its folder. Raises OptionError if there is none."""
+    if path is None:
+        raise OptionError(
+            f"HF_HUB_OFFLINE is set, and {wanted.repo} is not in {snapshots.PLACE}; unset it to fetch the model"
+        )
+    if not is_of(wanted.name, wanted.repo):
         check_free(wanted.name, path)
-    notes.say(f"{repo} is in {snapshots.PLACE}; nothing is fetched")
+    notes.say(f"{wanted.repo} is in {snapshots.PLACE}; nothing is fetched")
     register(wanted.name, path)
     return path
-
-
-def _place(wanted: Wanted) -> Path:
-    """Return the folder for the model. Raises OptionError if something else is there or has the name."""
-    place = home() / "models" / wanted.name.replace("/", "--")
-    if not _is_of(wanted):
-        check_free(wanted.name, place)
-    if place.exists() and not was_pulled(place):
-        raise OptionError(f"{shown(str(place), limit=200)} was not fetched by this command; give another name")
-    return place
-
-
-def _is_of(wanted: Wanted) -> bool:
-    """Return whether the name is registered for a commit of the same model, or for a folder that is gone."""
-    path = registered().get(wanted.name)
-    if path is None or not path.is_dir():
-        return path is not None
-    snapshot = settings.cache() / f"models--{wanted.repo.organisation}--{wanted.repo.repository}" / "snapshots"
-    return path.is_relative_to(snapshot.resolve()) or pulled_from(path) == str(wanted.repo)
-
-
-@contextmanager
-def _working_folder(place: Path, wait: Callable[[], None]) -> Iterator[Path]:
-    """Give the folder in which the files for `place` are gathered; no other process uses it meanwhile."""
-    folder = place.with_name(f".{place.name}.partial")
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder, wait) as number:
-            if folder.is_dir() and folder.stat().st_ino == number:  # or another process has put it at its place
-                yield folder
-                return
 
 
 def _gather(gathered: Gathered, repository: Repository, wanted: Wanted, folder: Path, notes: Notes) -> Outlook:
     """Fetch all files into `folder`. An error says what stays of them; nothing does if the model is not supported."""
     try:
-        found = _outlook(gathered, repository, wanted)
+        files = gathered.begin(wanted.include, wanted.exclude)
+        found = outlook(repository, gathered.files, files, gathered.nbytes_in(folder), _free(folder))
         notes.report(found.lines())
         _check(found)
+        gathered.check()
         with notes.progress("bytes", has_rate=True) as progress:
             gathered.fetch(progress)
-        gathered.finish()
-        write_record(folder, repository, gathered.files, wanted.patterns)
+        write_record(folder, repository, gathered.finish(), wanted.patterns)
         return found
     except ModelError:
         shutil.rmtree(folder, ignore_errors=True)
@@ -179,14 +169,14 @@ def _gather(gathered: Gathered, repository: Repository, wanted: Wanted, folder: 
     except Interrupted as error:
         error.remark = f"interrupted; {gathered.remark() or 'nothing is here'}"
         raise
-    except ConversionError as error:
-        raise ConversionError("; ".join(filter(None, (str(error), gathered.remark())))) from error
+    except (ConversionError, OSError) as error:
+        text = str(error) if isinstance(error, ConversionError) else f"the disk: {error.strerror or error}"
+        raise ConversionError("; ".join(filter(None, (text, gathered.remark())))) from error
 
 
-def _outlook(gathered: Gathered, repository: Repository, wanted: Wanted) -> Outlook:
-    folder = gathered.begin(wanted.include, wanted.exclude)
-    free = shutil.disk_usage(folder.path).free
-    return outlook(repository, gathered.files, folder, gathered.nbytes_before, free)
+def _free(place: Path) -> int:
+    """Return the bytes that are free on the disk of a folder that need not exist."""
+    return shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.is_dir())).free
 
 
 def _check(found: Outlook) -> None:
@@ -199,15 +189,3 @@ def _check(found: Outlook) -> None:
             f"{gigabytes(needed)} are needed and {gigabytes(found.disk_free)} are free on the disk; make room, or set "
             "MISTRAL_MLX_HOME to a folder on another disk"
         )
-
-
-def _publish(folder: Path, place: Path) -> None:
-    """Put what was gathered at its place, instead of an older commit."""
-    old = place.with_name(f".{place.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    sync_folder(folder)
-    if place.exists():
-        place.rename(old)
-    folder.rename(place)
-    sync_folder(place.parent)
-    shutil.rmtree(old, ignore_errors=True)

@@ -13,6 +13,7 @@ from mistral_mlx.errors import ModelError, OptionError, shown
 
 from . import names
 from .folder_lock import locked
+from .small_file import is_gguf, small_text
 
 HOME_VARIABLE = "MISTRAL_MLX_HOME"
 MODEL_VARIABLE = "MISTRAL_MLX_MODEL"
@@ -28,11 +29,9 @@ def home() -> Path:
 def registered() -> dict[str, Path]:
     """Return the registered names and their folders."""
     try:
-        known = json.loads(_file().read_text(encoding="utf-8"))
+        known = json.loads(small_text(_file(), follow=True) or "{}")
         return {name: Path(path) for name, path in known.items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise ModelError(
             f"{shown(str(_file()), limit=200)} cannot be read ({error}); delete it and fetch the models again"
         ) from error
@@ -105,7 +104,7 @@ def resolve(model: str | None) -> Path:
 
         found = to_run(model)
         return found.path if found else _refuse(model)
-    if path.is_file() or _is_gguf(path):
+    if path.is_file() or is_gguf(path):
         what = "is a file, but a model is a folder" if path.is_file() else "holds a GGUF file, which does not run"
         text = shown(model, limit=200)
         raise ModelError(f"{text} {what}; convert a GGUF file first: mistral-mlx convert {text}")
@@ -150,10 +149,6 @@ def _known(model: str) -> Path | None:
     return None
 
 
-def _is_gguf(folder: Path) -> bool:
-    return not os.path.exists(folder / "config.json") and next(folder.glob("*.gguf"), None) is not None
-
-
 def _refuse(model: str) -> NoReturn:
     from .found import not_found
 
@@ -185,13 +180,17 @@ def _file() -> Path:
 @contextlib.contextmanager
 def _changing() -> Iterator[dict[str, Path]]:
     """Yield the registered names, and write them at the end."""
+    from mistral_mlx.files.whole import new_file  # which a start of the program need not wait for
+
     _file().parent.mkdir(parents=True, exist_ok=True)
     with locked(_file().parent):  # otherwise two processes that register at once lose one name
         known = registered()
         yield known
         draft = _file().with_suffix(f".{os.getpid()}")
         plain = {name: str(path) for name, path in known.items()}
-        draft.write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        draft.unlink(missing_ok=True)
+        with new_file(draft) as file:
+            file.write((json.dumps(plain, indent=2, sort_keys=True) + "\n").encode())
         draft.replace(_file())
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import platformdirs
 
 from mistral_mlx.cli.models.registry import HOME_VARIABLE, home
-from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.cli.models.small_file import small_text
+from mistral_mlx.errors import ModelError, OptionError, shown
 
 from .values import kinds_of
 
@@ -187,11 +188,9 @@ def _parsed(path: Path) -> dict[str, object]:
     import tomllib
 
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise OptionError(f"{shown(str(path), limit=200)} cannot be read: {error.strerror}") from error
+        return tomllib.loads(small_text(path, follow=True) or "")
+    except ModelError as error:
+        raise OptionError(str(error)) from error
     except ValueError as error:
         raise OptionError(f"{shown(str(path), limit=200)} is not TOML: {shown(str(error), limit=200)}") from error
 

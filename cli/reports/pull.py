@@ -1,5 +1,6 @@
 """``pull``: says what is known of a model on a hub, and what to do with it when it is here."""
 
+import shlex
 from pathlib import Path
 
 from mistral_mlx.cli.models.hub.outlook import Outlook
@@ -25,11 +26,12 @@ def show_result(name: str, path: Path, outlook: Outlook | None, notes: Notes, *,
     if as_json:
         facts = {key: record[key] for key in ("name", "path", "bytes", "family", "state", "why")}
         print_json(facts | {"path": str(path), "was_here": outlook is None})
+    typed = shlex.quote(name)
     notes.say(f"{name} {'is up to date' if outlook is None else 'is ready'}: {path}")
     if record["state"] == RUNS:
-        notes.say(f"try it: mistral-mlx chat -m {name}")
+        notes.say(f"try it: mistral-mlx chat -m {typed}")
     elif record["state"] == CONVERT:
         bits = "" if next(path.glob("*.gguf"), None) else " --bits 4"  # most GGUF files have few bits already
-        notes.say(f"convert it: mistral-mlx convert {name} {file_name(name)}-mlx{bits}")
+        notes.say(f"convert it: mistral-mlx convert {typed} {file_name(name)}-mlx{bits}")
     else:
         notes.say(f"it cannot be used: {record['why']}")

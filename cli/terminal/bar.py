@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Display
 
 DELAY_S = 1.0
-BAR_WIDTH, RATE_WIDTH = 16, 11
+BAR_WIDTH, RATE_WIDTH, AMOUNT_WIDTH, NAME_WIDTH = 16, 11, 24, 8
 OTHER_WIDTH = 50  # cells of a line that the name of what is done leaves to the amounts, the bar and the time
-MEGABYTE = 1_000_000
+MEGABYTE, GIGABYTE = 1_000_000, 1_000_000_000
 
 
 class Bar:
@@ -82,7 +82,11 @@ class Bar:
     def _draw(self, what: str, done: int, total: int) -> None:
         if self._display is None:
             self._display = _new_display(has_rate=self._has_rate)
-        name = _cut(inert(what), self._display.console.width - OTHER_WIDTH - RATE_WIDTH * self._has_rate)
+        others = OTHER_WIDTH + RATE_WIDTH * self._has_rate
+        if self._display.console.width < others + NAME_WIDTH:  # only the text has room
+            self._display.columns = self._display.columns[:1]
+            others = AMOUNT_WIDTH
+        name = _cut(inert(what), self._display.console.width - others)
         text = f"{name}: {_amount(done, total, self._unit)}"
         self._display.update(self._display.task_ids[0], description=text, completed=done, total=total)
         self._display.start()  # has no effect while it is shown
@@ -112,10 +116,12 @@ def _new_display(*, has_rate: bool) -> "Display":
 def _amount(done: int, total: int, unit: str) -> str:
     if unit != "bytes":
         return f"{done} of {total} {unit}".rstrip()
+    if total >= 10 * GIGABYTE:
+        return f"{done / GIGABYTE:.2f} of {total / GIGABYTE:.2f} GB"
     is_bytes = total >= MEGABYTE  # a conversion also counts blocks and windows
     return f"{done / MEGABYTE:.1f} of {total / MEGABYTE:.1f} MB" if is_bytes else f"{done} of {total}"
 
 
 def _cut(text: str, n: int) -> str:
-    n = max(n, 8)
+    n = max(n, NAME_WIDTH)
     return text if len(text) <= n else text[: n - 1] + "…"

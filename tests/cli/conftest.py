@@ -49,11 +49,11 @@ def hub_files(tmp_path_factory):
 @pytest.fixture
 def hub(hub_files, monkeypatch, tmp_path):
     """A hub on this machine, at HF_ENDPOINT, that nobody waits for."""
-    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING"))]:
-        monkeypatch.delenv(name)
+    for name in list(os.environ):
+        if name.startswith(("HF_", "HUGGING", "TRANSFORMERS_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("MISTRAL_MLX_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(web, "pause", lambda n: 0.0)
     with fake_hub(models={"org/tiny": dict(hub_files)}) as served:
         monkeypatch.setenv("HF_ENDPOINT", served.address)

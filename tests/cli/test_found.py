@@ -11,8 +11,8 @@ from helpers.plain_gguf import plain
 
 from mistral_mlx.cli.models import found
 from mistral_mlx.cli.models.ollama import parse_name
-from mistral_mlx.cli.models.on_disk import small_text
 from mistral_mlx.cli.models.registry import located, register, resolve
+from mistral_mlx.cli.models.small_file import small_text
 from mistral_mlx.errors import ModelError
 
 NAME = "mistralai/Tiny-v0.1"

@@ -191,7 +191,7 @@ def test_arguments_that_cannot_be_meant_are_refused(hub, arguments, said):
 def test_what_has_the_name_already_is_not_replaced(hub, tmp_path):
     (tmp_path / "home/models/mine").mkdir(parents=True)
     (tmp_path / "home/models/mine/thesis.txt").write_text("my only copy")
-    with pytest.raises(OptionError, match="was not fetched by this command; give another name"):
+    with pytest.raises(OptionError, match="holds something else; give another name"):
         invoke("pull", NAME, "mine")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "home/models.json").write_text(json.dumps({"a": str(tmp_path / "elsewhere")}))

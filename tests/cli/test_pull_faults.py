@@ -1,5 +1,7 @@
 """A network with faults, tokens, and processes that end early: what `pull` does about them."""
 
+import hashlib
+import io
 import os
 import random
 import re
@@ -13,7 +15,7 @@ import pytest
 from helpers.fake_hub import fake_hub
 from helpers.invoke import invoke
 
-from mistral_mlx.cli.models.hub import web
+from mistral_mlx.cli.models.hub import opener, web
 from mistral_mlx.cli.models.registry import registered
 from mistral_mlx.errors import ConversionError, OptionError
 
@@ -27,6 +29,11 @@ def folder_of(name=NAME):
 
 def partial(home):
     return home / "home/models/.org--tiny.partial"
+
+
+def part(home, name, data):
+    """The path of a file that has arrived in part: as the program calls it."""
+    return partial(home) / f"{name}.{hashlib.sha256(data).hexdigest()[:16]}.part"
 
 
 @pytest.mark.parametrize("has_ranges", [True, False])
@@ -44,7 +51,7 @@ def test_a_download_that_is_always_cut_ends_and_keeps_what_is_here(hub, hub_file
         ConversionError, match=r"cannot be reached \(the connection was cut\).*; 0\.\d MB of 0\.\d MB are"
     ):
         invoke("pull", NAME)
-    assert (partial(tmp_path) / f"{BIG}.part").stat().st_size == 50_000
+    assert part(tmp_path, BIG, hub_files[BIG]).stat().st_size == 50_000
     hub.cuts.clear()
     hub.asked.clear()
     said = invoke("pull", NAME).stderr
@@ -56,7 +63,7 @@ def test_a_download_that_is_always_cut_ends_and_keeps_what_is_here(hub, hub_file
 @pytest.mark.parametrize("begun", [b"", b"x" * 100, b"x" * 10_000_000])
 def test_a_damaged_beginning_is_fetched_again(hub, hub_files, tmp_path, begun):
     partial(tmp_path).mkdir(parents=True)
-    (partial(tmp_path) / f"{BIG}.part").write_bytes(begun)
+    part(tmp_path, BIG, hub_files[BIG]).write_bytes(begun)
     (partial(tmp_path) / "of-another-commit.safetensors").write_bytes(b"x")
     invoke("pull", NAME)
     assert (folder_of() / BIG).read_bytes() == hub_files[BIG]
@@ -68,7 +75,7 @@ def test_a_file_with_a_wrong_hash_is_refused(hub, tmp_path, name):
     hub.damaged = {name}
     with pytest.raises(ConversionError, match=rf"{name} arrived damaged: its hash is \w+…, not \w+…"):
         invoke("pull", NAME)
-    assert not (partial(tmp_path) / name).exists() and not (partial(tmp_path) / f"{name}.part").exists()
+    assert not list(partial(tmp_path).glob(f"{name}*"))
     assert registered() == {}
 
 
@@ -85,9 +92,10 @@ def test_a_file_with_a_wrong_hash_is_refused(hub, tmp_path, name):
         ("resolve", 404, {"X-Error-Code": "EntryNotFound"}, "a file has gone from {}/org/tiny"),
         ("revision", 429, {"Retry-After": "4000"}, "the hub asks to wait 4000 s (429 Too Many Requests); try again"),
         ("revision", 429, {"RateLimit": '"api";r=0;t=999'}, "the hub asks to wait 999 s"),
-        ("revision", 410, {}, "the hub answers 410 Gone; try again later"),
-        ("revision", 302, {"Location": "file:///x"}, "Redirection to url 'file:///x' is not allowed"),
-        ("revision", 302, {"Location": "http://[x"}, "the hub redirects to what is no address"),
+        ("revision", 410, {}, "the hub answers 410 Gone; look at {}/org/tiny, or try again later"),
+        ("revision", 302, {"Location": "file:///x"}, "the hub redirects to file:///x, which is not safe"),
+        ("resolve", 302, {"Location": "ftp://h/x"}, "the hub redirects to ftp://h/x, which is not safe"),
+        ("revision", 302, {"Location": "http://[x"}, "the hub names what is no address"),
     ],
 )  # fmt: skip
 def test_each_refusal_says_what_to_do(hub, part, code, headers, said):
@@ -99,11 +107,17 @@ def test_each_refusal_says_what_to_do(hub, part, code, headers, said):
 
 
 def test_no_redirect_leaves_encryption():
-    redirects = web._Redirects("https://hub", "hf_secret")
+    redirects, body, head = opener._Redirects("https://hub", "hf_secret"), io.BytesIO(), {"location": "http://cdn/x"}
     with pytest.raises(ConversionError, match="the hub redirects to http://cdn/x, which is not safe"):
-        redirects.redirect_request(Request("https://hub/x"), None, 302, "Found", {}, "http://cdn/x")
-    followed = redirects.redirect_request(Request("https://hub/x"), None, 302, "Found", {}, "https://cdn/x")
+        redirects.http_error_302(Request("https://hub/x"), body, 302, "Found", head)
+    followed = redirects.redirect_request(Request("https://hub/x"), body, 302, "Found", head, "https://cdn/x")
     assert followed.full_url == "https://cdn/x" and not followed.has_header("Authorization")
+
+
+def test_a_circle_of_redirects_ends(hub):
+    hub.elsewhere = hub.address
+    with pytest.raises(ConversionError, match=r"the hub answers 302 .*infinite loop"):
+        invoke("pull", NAME)
 
 
 def test_a_busy_hub_is_asked_again(hub):
@@ -114,7 +128,9 @@ def test_a_busy_hub_is_asked_again(hub):
 
 def test_a_hub_that_stays_busy_is_given_up(hub):
     hub.refusals = [("revision", 503, {})] * web.N_TRIES
-    with pytest.raises(ConversionError, match=r"the hub answers 503 Service Unavailable; try again later"):
+    with pytest.raises(
+        ConversionError, match=r"the hub answers 503 Service Unavailable; look at .*, or try again later"
+    ):
         invoke("pull", NAME)
 
 
@@ -142,7 +158,7 @@ def test_a_page_that_makes_no_sense_is_refused(hub, page):
 
 
 def test_a_page_that_ends_too_early_is_refused(hub):
-    hub.refusals = [("tree", 200, {"Transfer-Encoding": "chunked"})]
+    hub.refusals = [("tree", 200, {"Transfer-Encoding": "chunked"})] * web.N_TRIES
     with pytest.raises(ConversionError, match=r"cannot be reached \(.*\); check the connection"):
         invoke("pull", NAME)
 
@@ -224,8 +240,8 @@ def until(condition):
 def test_an_interrupt_says_what_stays(hub, hub_files, tmp_path):
     hub.pause_s = 0.05
     process = begin()
-    part = partial(tmp_path) / f"{BIG}.part"
-    until(lambda: part.exists() and part.stat().st_size > 20_000)
+    path = part(tmp_path, BIG, hub_files[BIG])
+    until(lambda: path.exists() and path.stat().st_size > 20_000)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=10)[1]
     assert process.returncode == 130

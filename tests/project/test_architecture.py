@@ -40,10 +40,10 @@ ORDER = {
     "mistral_mlx.cli": "__init__ statuses terminal models options answers chat reports commands app main",
     "mistral_mlx.cli.terminal": "__init__ sanitize style row thoughts highlight markdown signals streams table bar "
     "notes editor reading",
-    "mistral_mlx.cli.models": "__init__ folder_lock on_disk hub names lm_studio ollama found "
-    "registry kept opening index demo pull",
-    "mistral_mlx.cli.models.hub": "__init__ settings repo_id web repository choice download record gathered outlook "
-    "snapshots",
+    "mistral_mlx.cli.models": "__init__ folder_lock small_file on_disk hub names lm_studio ollama found "
+    "registry kept opening index demo fetched pull",
+    "mistral_mlx.cli.models.hub": "__init__ settings repo_id opener web repository choice download record gathered "
+    "outlook snapshots",
     "mistral_mlx.cli.options": "__init__ values sources answer other_programs shared sampling help",
     "mistral_mlx.cli.answers": "__init__ remarks beginning code_block prompt said prompt_templates sources batch_files "
     "batch output complete",

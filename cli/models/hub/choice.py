@@ -15,17 +15,23 @@ SMALL = re.compile(
     r"chat_template|adapter_config)\.json|.+\.safetensors\.index\.json|tokenizer\.model(\.v\w+)?|merges\.txt|"
     r"SYSTEM_PROMPT\.txt|[\w-]+\.jinja|(README|LICENSE|LICENCE|NOTICE)[\w.-]*"
 )
+ABOUT = re.compile(r"(README|LICENSE|LICENCE|NOTICE)", re.ASCII)
 WEIGHTS = re.compile(r".+\.(safetensors|gguf)")
 CODE = re.compile(r".+\.(py|ipynb|sh|so|pkl|pickle|bin|pt|pth|ckpt|npz|h5)", re.IGNORECASE)
-OWN_SHARD = re.compile(r"model(-\d+-of-\d+)?\.safetensors", re.ASCII)
 MISTRALS_OWN = re.compile(r"consolidated(-\d+-of-\d+|\.\d+)?\.safetensors", re.ASCII)
-MAX_SMALL_BYTES = 1 << 26
+MAX_SMALL_BYTES, MAX_SMALL_FILES, MAX_ALL_SMALL_BYTES = 1 << 26, 64, 1 << 28
 
 
 def small_files(files: Iterable[RemoteFile], include: Sequence[str], exclude: Sequence[str]) -> list[RemoteFile]:
-    """Return the files beside the weights: config, tokenizer, index, licence."""
+    """Return the files beside the weights: config, tokenizer, index, licence.
+
+    Raises ConversionError if they are more than is plausible.
+    """
     small = [f for f in files if SMALL.fullmatch(f.name) and not CODE.fullmatch(f.name) and f.nbytes <= MAX_SMALL_BYTES]
-    return _filtered(small, include, exclude)
+    chosen = _filtered(small, include, exclude)
+    if len(chosen) > MAX_SMALL_FILES or sum(f.nbytes for f in chosen) > MAX_ALL_SMALL_BYTES:
+        raise ConversionError(f"the model has {len(chosen)} files beside its weights, which is not plausible")
+    return chosen
 
 
 def weight_files(

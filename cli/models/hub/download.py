@@ -9,7 +9,7 @@ from pathlib import Path
 from mistral_mlx.errors import ConversionError
 
 from .repository import RemoteFile
-from .web import LOST, N_TRIES, Web, pause
+from .web import LOST, N_TRIES, Web, pause, read_part
 
 PART_BYTES = 1 << 20
 PART_SUFFIX = ".part"  # of a file that is not whole
@@ -52,6 +52,8 @@ def fetch_file(web: Web, url: str, file: RemoteFile, folder: Path, advance: Adva
             f"{file.name} arrived damaged: its hash is {found[:16]}…, not {_wanted(file)[:16]}…; the same command "
             "fetches it again"
         )
+    if part.stat().st_size != file.nbytes:
+        raise ConversionError(f"{file.name} could not be written in full; check the disk, and try again")
     part.replace(folder / file.name)
 
 
@@ -72,7 +74,9 @@ class _Growing:
     def append(self, data: bytes) -> None:
         if self.n + len(data) > self._remote.nbytes:
             raise ConversionError(f"the hub sends more of {self._remote.name} than it says; try again later")
-        self._file.write(data)
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]  # a full disk may take a piece of it
         self.digest.update(data)
         self.n += len(data)
 
@@ -107,7 +111,7 @@ def _copy(answer: HTTPResponse, growing: _Growing, advance: Advance) -> None:
     skip = growing.n if answer.status == 200 else 0
     if growing.n and not skip and not (answer.headers.get("Content-Range") or "").startswith(f"bytes {growing.n}-"):
         raise ConversionError("the hub sends another part of a file than it was asked for; try again later")
-    while data := answer.read1(min(PART_BYTES, skip or PART_BYTES)):
+    while data := read_part(answer, min(PART_BYTES, skip or PART_BYTES)):
         if skip:
             skip -= len(data)
         else:
@@ -116,7 +120,8 @@ def _copy(answer: HTTPResponse, growing: _Growing, advance: Advance) -> None:
 
 
 def _part(folder: Path, file: RemoteFile) -> Path:
-    return folder / (file.name + PART_SUFFIX)
+    """Return the path of what has arrived; the hash in it tells it from the same file of another commit."""
+    return folder / f"{file.name}.{_wanted(file)[:16]}{PART_SUFFIX}"
 
 
 def _wanted(file: RemoteFile) -> str:

@@ -1,25 +1,27 @@
 """The note that `pull` leaves in a model's folder: which model it is, at which commit, and which files were fetched."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from mistral_mlx.errors import MistralMLXError
 from mistral_mlx.files.folder import read_json
 
-from .repository import RemoteFile, Repository
+from .repository import Repository
 
 RECORD_NAME = "pulled.json"
 
+Patterns = list[list[str]]  # of file names: those to include, and those to exclude
 
-def write_record(folder: Path, repository: Repository, files: Sequence[RemoteFile], patterns: list[list[str]]) -> None:
-    """Write the note: `files` were chosen by `patterns`, those to include and those to exclude."""
+
+def write_record(folder: Path, repository: Repository, files: Mapping[str, int], patterns: Patterns) -> None:
+    """Write the note: `files` are names and sizes, and were chosen by `patterns`."""
     record = {
         "repository": str(repository.id),
         "commit": repository.commit,
         "licence": repository.licence,
         "patterns": patterns,
-        "files": {file.name: file.nbytes for file in files},
+        "files": dict(files),
     }
     (folder / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
@@ -35,7 +37,18 @@ def pulled_from(folder: Path) -> object:
     return record.get("repository") if record else None
 
 
-def is_current(folder: Path, repository: Repository, patterns: list[list[str]]) -> bool:
+def kept_files(folder: Path, commit: str) -> dict[str, int | None]:
+    """Return the files that `pull` fetched into `folder`, with their sizes; None for those of another commit."""
+    record = _read(folder) or {}
+    files, is_same = record.get("files"), record.get("commit") == commit
+    return (
+        {name: n if is_same and type(n) is int else None for name, n in files.items()}
+        if isinstance(files, dict)
+        else {}
+    )
+
+
+def is_current(folder: Path, repository: Repository, patterns: Patterns) -> bool:
     """Return whether `folder` holds this commit, fetched with the same patterns, and each of its files in full."""
     record = _read(folder)
     if record is None or (record["commit"], record.get("patterns")) != (repository.commit, patterns):

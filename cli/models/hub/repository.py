@@ -13,7 +13,7 @@ from .web import Web
 COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 PLAIN_NAME = re.compile(r"\w[\w.+-]*", re.ASCII)  # a file at the top, with a name that every system can hold
-MAX_NAME = 200
+MAX_NAME, MAX_NBYTES = 200, 1 << 50
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Repository:
 
 def read_repository(web: Web, repo: RepoId) -> Repository:
     """Return what the hub says of `repo`. Raises ConversionError if that is nothing, or not plausible."""
-    (page,) = web.pages(f"api/models/{repo}/revision/{quote(repo.revision or 'main', safe='')}")
+    page, *_ = web.pages(f"api/models/{repo}/revision/{quote(repo.revision or 'main', safe='')}")
     commit = page.get("sha") if isinstance(page, dict) else None
     if not isinstance(page, dict) or not isinstance(commit, str) or not COMMIT.fullmatch(commit):
         raise ConversionError(f"{shown(web.endpoint, limit=200)} says nothing of {repo}; check HF_ENDPOINT")
@@ -67,7 +67,7 @@ def _files(entries: list[object]) -> Iterator[RemoteFile]:
         nbytes = (lfs if isinstance(lfs, dict) else entry).get("size")
         sha256 = _hash(lfs.get("oid") if isinstance(lfs, dict) else None, SHA256)
         git_sha1 = None if isinstance(lfs, dict) else _hash(entry.get("oid"), COMMIT)
-        if type(nbytes) is int and nbytes >= 0 and (sha256 or git_sha1):
+        if type(nbytes) is int and 0 <= nbytes <= MAX_NBYTES and (sha256 or git_sha1):
             yield RemoteFile(name, nbytes, sha256, git_sha1)
 
 

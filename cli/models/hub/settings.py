@@ -4,12 +4,15 @@ HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE (hug
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.cli.models.small_file import small_text
+from mistral_mlx.errors import ModelError, OptionError, shown
 
 HUB = "https://huggingface.co"
+MAX_TOKEN_BYTES = 10_000
 TRUE = {"1", "on", "yes", "true"}
 
 
@@ -22,20 +25,30 @@ def endpoint() -> str:
     except ValueError:
         is_address = False
     if not is_address:
-        raise OptionError(f"HF_ENDPOINT is {shown(url)}; it must be an address such as {HUB}")
-    if parts.username is not None or parts.query or parts.fragment:  # not shown: there may be a password in it
+        value = "" if "@" in url else f" is {shown(url)}; it"  # there may be a password in it
+        raise OptionError(f"HF_ENDPOINT{value} must be an address such as {HUB}")
+    if parts.username is not None or parts.query or parts.fragment:
         raise OptionError(f"HF_ENDPOINT must be an address such as {HUB}, without a user and without '?' and '#'")
     return url.rstrip("/")
 
 
 def token() -> str | None:
-    """Return the user's access token, of HF_TOKEN or of the file that `hf auth login` writes; None without one."""
-    if named := os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN"):
-        return _cleaned(named)
-    try:
-        return _cleaned(_path("HF_TOKEN_PATH", _home() / "token").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
+    """Return the user's access token, of HF_TOKEN or of the file that `hf auth login` writes; None without one.
+
+    Raises OptionError if it cannot be one.
+    """
+    if os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").strip().lower() in TRUE:
         return None
+    text = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
+    if text is None:
+        with suppress(ModelError):  # a file that cannot be read is none
+            text = small_text(_path("HF_TOKEN_PATH", _home() / "token"), MAX_TOKEN_BYTES, follow=True)
+    found = (text or "").replace("\r", "").replace("\n", "").strip()
+    if not all("!" <= c <= "~" for c in found):
+        raise OptionError(
+            "the access token in HF_TOKEN, or in the file of 'hf auth login', has characters that none has"
+        )
+    return found or None
 
 
 def cache() -> Path:
@@ -57,7 +70,3 @@ def _home() -> Path:
 def _path(variable: str, default: Path) -> Path:
     value = os.environ.get(variable)
     return Path(os.path.expanduser(os.path.expandvars(value))) if value else default  # Path's fails without a home
-
-
-def _cleaned(text: str) -> str | None:
-    return text.replace("\r", "").replace("\n", "").strip() or None

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from mistral_mlx.cli.models.on_disk import Layout, OnDisk, confined, folder_on_disk, names_in, small_text
+from mistral_mlx.cli.models.on_disk import Layout, OnDisk, confined, folder_on_disk, names_in
+from mistral_mlx.cli.models.small_file import small_text
 from mistral_mlx.errors import ModelError, shown
 
 from . import settings

@@ -1,32 +1,39 @@
-"""Asks a hub over HTTP: follows redirects, waits when it is asked to, and says in one line why an answer is none.
+"""Asks a hub over HTTP: waits when it is asked to, tries again, and says in one line why an answer is none.
 
 The user's token goes to the hub's own address alone, never to the host that a redirect names. urllib obeys the
 variables for proxies.
 """
 
+import errno
 import json
 import re
 import ssl
 import time
 from collections.abc import Callable
-from http.client import HTTPException, HTTPMessage, HTTPResponse
-from importlib.util import find_spec
-from typing import IO
+from contextlib import closing
+from functools import partial
+from http.client import HTTPException, HTTPResponse
+from typing import TypeVar
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
+from urllib.parse import urljoin, urlsplit
+from urllib.request import Request
 
 from mistral_mlx.errors import ConversionError, shown
 from mistral_mlx.version import __version__
 
+from .opener import make_opener, origin
+
 TIMEOUT_S = 30  # without a byte
-MAX_ANSWER_BYTES = 1 << 26
+MAX_PAGES_BYTES, MAX_PAGES = 8_000_000, 100  # of one question; an entry of a tree takes 300 bytes
 MAX_WAIT_S = 300  # that a hub may ask for before we give up
 BUSY = (408, 429, 500, 502, 503, 504)
 N_TRIES = 5
 LOST = (URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError)  # a connection that failed
+UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
 MODEL = re.compile(r"([^/]+/[^/]+)/(?:resolve|revision|tree)/")
 NEXT_PAGE = re.compile(r'<([^>]+)>;\s*rel="next"')
+
+Found = TypeVar("Found")
 
 
 class Web:
@@ -34,46 +41,25 @@ class Web:
 
     def __init__(self, endpoint: str, token: str | None, say: Callable[[str], None]) -> None:
         self.endpoint, self._token, self._say = endpoint, token, say
-        self._opener = _opener(endpoint, token)
+        self._opener = make_opener(endpoint, token)
 
     def pages(self, path: str) -> list[object]:
-        """Return the JSON of `path` below the endpoint, and of the pages that follow it."""
-        url: str | None = f"{self.endpoint}/{path}"
+        """Return the JSON of `path` below the endpoint, and of the pages that follow it. Raises ConversionError."""
+        url, left = f"{self.endpoint}/{path}", MAX_PAGES_BYTES
         found: list[object] = []
-        while url is not None:
-            try:
-                with self.open(url) as answer:
-                    text = answer.read(MAX_ANSWER_BYTES + 1)
-                    following = NEXT_PAGE.search(answer.headers.get("Link") or "")
-            except LOST as error:
-                raise ConversionError(self.unreachable(error)) from error
-            if len(text) > MAX_ANSWER_BYTES or len(found) > 1000:
-                raise ConversionError(f"{shown(url, limit=200)} sends more than is plausible; it is no model's page")
+        for _ in range(MAX_PAGES):
+            text, link = self._asking(url, partial(self._page, url, left))
             found.append(_parsed(text, url))
-            url = following[1] if following and _origin(following[1]) == _origin(self.endpoint) else None
-        return found
+            left -= len(text)
+            following = NEXT_PAGE.search(link)
+            if following is None:
+                return found
+            url = self._here(urljoin(url, following[1]))
+        raise ConversionError(f"{shown(url, limit=200)} has more pages than is plausible")
 
     def open(self, url: str, start: int = 0) -> HTTPResponse:
-        """Return the answer for `url`, from its byte `start` on if the server can do that.
-
-        A busy hub and a failed connection are asked again. Raises ConversionError with what to do.
-        """
-        for n in range(1, N_TRIES + 1):
-            try:
-                return self._answer(url, start)
-            except HTTPError as error:
-                with error:
-                    wait = _wait(error, n)
-                    if error.code not in BUSY or n == N_TRIES or wait > MAX_WAIT_S:
-                        raise ConversionError(self._refused(error, url, wait)) from error
-                    self.wait(wait, f"the hub is busy ({error.code} {error.reason})")
-            except LOST as error:
-                if n == N_TRIES:
-                    raise ConversionError(self.unreachable(error)) from error
-                self.wait(pause(n), f"the hub does not answer ({_reason(error)})")
-            except ValueError as error:  # of urllib, for what is no address
-                raise ConversionError(f"the hub redirects to what is no address ({shown(str(error))})") from error
-        raise AssertionError("the last try returns or raises")
+        """Return the answer for `url`, from its byte `start` on if the server can do that. Raises ConversionError."""
+        return self._asking(url, lambda: self._answer(url, start))
 
     def wait(self, seconds: float, why: str) -> None:
         """Say why nothing happens, and wait."""
@@ -84,23 +70,59 @@ class Web:
     def unreachable(self, error: Exception) -> str:
         """Return the message for a hub that does not answer."""
         return (
-            f"{shown(urlsplit(self.endpoint).netloc)} cannot be reached ({shown(_reason(error), limit=160)}); "
-            "check the connection, the proxy and HF_ENDPOINT, and try again"
+            f"{shown(urlsplit(self.endpoint).netloc)} cannot be reached ({_reason(error)}); check the connection, the "
+            "proxy and HF_ENDPOINT, and try again"
         )
+
+    def _asking(self, url: str, ask: Callable[[], Found]) -> Found:
+        """Return what `ask` returns. A busy hub and a failed connection are asked again."""
+        for n in range(1, N_TRIES + 1):
+            try:
+                return ask()
+            except HTTPError as error:
+                with closing(error):
+                    wait = _wait(error, n)
+                    if error.code not in BUSY or n == N_TRIES or wait > MAX_WAIT_S:
+                        raise ConversionError(self._refused(error, url, wait)) from error
+                    self.wait(wait, f"the hub is busy ({error.code} {shown(error.reason)})")
+            except LOST as error:
+                if n == N_TRIES or _is_certificate(error):
+                    raise ConversionError(self.unreachable(error)) from error
+                self.wait(pause(n), f"the hub does not answer ({_reason(error)})")
+            except ValueError as error:  # of urllib, for what is no address
+                raise ConversionError(f"the hub names what is no address ({shown(str(error))})") from error
+        raise AssertionError("the last try returns or raises")
 
     def _answer(self, url: str, start: int) -> HTTPResponse:
         request = Request(url, headers={"User-Agent": f"mistral-mlx/{__version__}"})
         if start:
             request.add_header("Range", f"bytes={start}-")
-        if self._token and _origin(url) == _origin(self.endpoint):
+        if self._token:
             request.add_unredirected_header("Authorization", f"Bearer {self._token}")
         answer: HTTPResponse = self._opener.open(request, timeout=TIMEOUT_S)
         return answer
 
+    def _page(self, url: str, limit: int) -> tuple[bytes, str]:
+        """Return the body of an answer, of at most `limit` bytes, and the links in its head."""
+        with self._answer(url, 0) as answer:
+            text = answer.read(limit + 1)
+            if len(text) > limit:
+                raise ConversionError(f"{shown(url, limit=200)} sends more than is plausible; it is no model's page")
+            if len(text) < int(answer.headers.get("Content-Length") or 0):
+                raise ConnectionError("the connection was cut")
+            return text, answer.headers.get("Link") or ""
+
+    def _here(self, url: str) -> str:
+        """Return an address on the hub: a mirror may name the hub that it mirrors, and no other host gets the token."""
+        if origin(url) == origin(self.endpoint):
+            return url
+        parts, own = urlsplit(url), urlsplit(self.endpoint)
+        return parts._replace(scheme=own.scheme, netloc=own.netloc).geturl()
+
     def _refused(self, error: HTTPError, url: str, wait: float) -> str:
         """Return the message for an answer that is an error; the codes are those of the hub's API."""
-        code = error.headers.get("X-Error-Code") or ""
-        said = f"{error.code} {shown(error.headers.get('X-Error-Message') or error.reason, limit=160)}"
+        code, text = error.headers.get("X-Error-Code") or "", error.headers.get("X-Error-Message") or error.reason
+        said = f"{error.code} {shown(text, limit=160)}"
         name = MODEL.search(url)
         page = f"{self.endpoint}/{name[1]}" if name else self.endpoint
         if code == "GatedRepo":
@@ -109,61 +131,31 @@ class Web:
             return f"the model has no such revision; {page} lists its branches, tags and commits"
         if code == "EntryNotFound":
             return f"a file has gone from {page} ({said}); try again"
+        if self._token and error.code == 401 and "credentials" in text.lower():
+            return f"the access token is not valid ({said}); renew it, or unset HF_TOKEN"
         if code == "RepoNotFound" or error.code in (401, 404):
             token = ", and that the token may read it" if self._token else ", or set HF_TOKEN"
             return f"there is no such model at {page}, or it is private ({said}); check the name{token}"
-        if error.code == 403:
+        if error.code == 403 and "disabled" not in text.lower():
             return f"{page} may not be read ({said}); set HF_TOKEN to a token that has the right to"
         if error.code == 429:
             return f"the hub asks to wait {wait:.0f} s ({said}); try again later, or set HF_TOKEN for a higher limit"
-        return f"the hub answers {said}; try again later"
+        return f"the hub answers {said}; look at {page}, or try again later"
 
 
-class _Redirects(HTTPRedirectHandler):
-    """Follows a redirect; the token goes along only to the hub itself, and nothing goes from https to http."""
-
-    def __init__(self, endpoint: str, token: str | None) -> None:
-        self._endpoint, self._token = endpoint, token
-
-    def http_error_302(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage
-    ) -> HTTPResponse | None:
-        """Follow the redirect; urllib leaves the connection open if it names no address."""
-        try:
-            return super().http_error_302(req, fp, code, msg, headers)
-        except (ValueError, ConversionError):
-            fp.close()
-            raise
-
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
-
-    def redirect_request(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> Request | None:
-        old, new = urlsplit(req.full_url), urlsplit(newurl)
-        if (old.scheme, new.scheme) == ("https", "http"):
-            raise ConversionError(
-                f"the hub redirects to {shown(newurl, limit=160)}, which is not safe; nothing is fetched"
-            )
-        request = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if request is not None and self._token and _origin(newurl) == _origin(self._endpoint):
-            request.add_unredirected_header("Authorization", f"Bearer {self._token}")
-        return request
+def read_part(answer: HTTPResponse, nbytes: int) -> bytes:
+    """Return what has arrived of an answer, at most `nbytes`. Raises one of LOST if the connection has failed."""
+    try:
+        return answer.read1(nbytes)
+    except OSError as error:
+        if error.errno in UNREACHABLE:
+            raise ConnectionError(error.strerror) from error
+        raise
 
 
-def _opener(endpoint: str, token: str | None) -> OpenerDirector:
-    paths = ssl.get_default_verify_paths()
-    context = ssl.create_default_context()
-    if not paths.cafile and not paths.capath and find_spec("certifi"):  # a Python of python.org on macOS has none
-        import certifi
-
-        context.load_verify_locations(certifi.where())
-    return build_opener(_Redirects(endpoint, token), HTTPSHandler(context=context))
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+def pause(n: int) -> float:
+    """Return the seconds to wait after the `n`-th failure."""
+    return 0.25 * 4.0 ** (n - 1)
 
 
 def _parsed(text: bytes, url: str) -> object:
@@ -182,11 +174,11 @@ def _wait(error: HTTPError, n: int) -> float:
     return float(found) if found else pause(n)
 
 
-def pause(n: int) -> float:
-    """Return the seconds to wait after the `n`-th failure."""
-    return 0.25 * 4.0 ** (n - 1)
+def _is_certificate(error: Exception) -> bool:
+    cause = error.reason if isinstance(error, URLError) else error
+    return isinstance(cause, ssl.SSLCertVerificationError)
 
 
 def _reason(error: Exception) -> str:
     cause = error.reason if isinstance(error, URLError) else error
-    return str(cause) or type(cause).__name__
+    return shown(str(cause) or type(cause).__name__, limit=160)

@@ -55,7 +55,10 @@ class Findings:
 def without_home(text: str) -> str:
     """Return `text` with ~ for the user's own folder, whose name need not be in a public report."""
     home = os.path.expanduser("~")
-    return re.sub(re.escape(home) + r"(?![\w.-])", "~", text) if len(home) > 1 else text
+    for folder in (home, os.path.realpath(home)):
+        if len(folder) > 1:
+            text = re.sub(re.escape(folder) + r"(?![\w.-])", "~", text)
+    return text
 
 
 def _without_home(value: object) -> object:

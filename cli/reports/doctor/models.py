@@ -8,6 +8,7 @@ from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.models.found import PLACES
 from mistral_mlx.cli.models.names import file_name
 from mistral_mlx.cli.models.on_disk import CONVERT, RUNS
+from mistral_mlx.cli.models.small_file import is_gguf
 from mistral_mlx.errors import ModelError, counted, shown
 
 from .findings import Findings
@@ -59,6 +60,8 @@ def _examiner(found: Findings) -> Callable[[str, Path], tuple[object, object]] |
         return None
 
     def examine(name: str, path: Path) -> tuple[object, object]:
+        if is_gguf(path):  # the library that reads one looks for network interfaces when it is imported
+            return CONVERT, None
         record = of_registered(name, path)
         return record["state"], record["why"]
 

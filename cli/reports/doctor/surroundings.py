@@ -17,7 +17,7 @@ from .findings import Findings
 # Values of these can hold passwords.
 NETWORK = (
     *("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
     *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"),
 )
 
@@ -25,7 +25,12 @@ NETWORK = (
 def network(found: Findings) -> None:
     """Say what is set that `pull` obeys; nothing is connected to."""
     names = [name for name in NETWORK if os.environ.get(name) or os.environ.get(name.lower())]
-    has_token, is_offline = settings.token() is not None, settings.is_offline()
+    is_offline = settings.is_offline()
+    try:
+        has_token = settings.token() is not None
+    except OptionError as error:
+        has_token = False
+        found.fault(str(error), "make a new one, or unset HF_TOKEN")
     found.facts = {"set": list(names), "token": has_token, "offline": is_offline}
     texts = [f"set: {', '.join(names)}" if names else "no variable is set"]
     texts += ["Hugging Face's access token is there" if has_token else "no access token of Hugging Face"]
