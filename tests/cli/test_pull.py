@@ -170,6 +170,59 @@ def test_a_model_of_hugging_faces_cache_is_not_fetched_again(hub, tmp_path, monk
     assert (folder_of() / "README.md").read_bytes() == b"# a newer commit" and folder_of() != snapshot
 
 
+def test_the_folder_of_another_model_is_not_taken(hub):
+    hub.models["org/b"] = hub.models[NAME] | {"README.md": b"# b"}
+    invoke("pull", NAME, "mine")
+    invoke("models", "rename", "mine", "keep")
+    with pytest.raises(OptionError, match=r"models/mine is the folder of keep; give another name"):
+        invoke("pull", "org/b", "mine")
+    with pytest.raises(OptionError, match="the name org--b has '--' in it"):
+        invoke("pull", NAME, "org--b")
+    invoke("models", "remove", "keep")
+    with pytest.raises(OptionError, match=r"models/mine holds something else; give another name"):
+        invoke("pull", "org/b", "mine")
+    invoke("pull", NAME, "mine")
+    assert (folder_of("mine") / "README.md").read_bytes() == b"# tiny"
+
+
+def test_a_renamed_model_is_brought_up_to_date_in_its_place(hub):
+    invoke("pull", NAME, "mine")
+    place = folder_of("mine")
+    invoke("models", "rename", "mine", "keep")
+    hub.models[NAME]["README.md"] = b"# new"
+    hub.asked.clear()
+    invoke("pull", NAME, "keep")
+    assert folder_of("keep") == place and (place / "README.md").read_bytes() == b"# new"
+    assert not any(BIG in asked.path for asked in hub.asked)
+
+
+def test_other_files_of_the_commit_and_those_of_the_user_stay(hub, tmp_path):
+    data = plain(tmp_path / "a.gguf").read_bytes()
+    hub.models[NAME] = {"a.Q4.gguf": data, "a.Q8.gguf": data}
+    invoke("pull", NAME, "--include", "*Q4*")
+    (folder_of() / "notes.txt").write_text("mine")
+    invoke("pull", NAME, "--include", "*Q8*")
+    assert {path.name for path in folder_of().iterdir()} == {"a.Q4.gguf", "a.Q8.gguf", "notes.txt", "pulled.json"}
+    hub.models[NAME]["a.Q8.gguf"] = plain(tmp_path / "b.gguf").read_bytes() + bytes(32)
+    invoke("pull", NAME, "--include", "*Q8*")
+    assert {path.name for path in folder_of().iterdir()} == {"a.Q8.gguf", "notes.txt", "pulled.json"}
+
+
+def test_a_snapshot_without_a_tokenizer_is_not_whole(hub, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name in ("config.json", BIG):
+        (folder / name).write_bytes(hub.models[NAME][name])
+    hub_snapshot(tmp_path / "hf/hub", NAME, folder, commit=hub.commit(NAME))
+    assert "is ready" in invoke("pull", NAME).stderr and (folder_of() / "tokenizer.model").exists()
+
+
+def test_a_dry_run_counts_what_is_here(hub):
+    invoke("pull", NAME)
+    outlook = json.loads(invoke("pull", NAME, "--dry-run", "--json").stdout)
+    assert outlook["nbytes_here"] == outlook["nbytes"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -5,10 +5,12 @@ import io
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 from urllib.request import Request
 
 import pytest
@@ -183,6 +185,77 @@ def test_only_plain_names_at_the_top_are_fetched(hub, hub_files):
     assert {path.name for path in folder_of().iterdir()} == {*hub_files, "pulled.json"}
 
 
+def test_more_than_the_hub_promised_is_refused(hub):
+    hub.more[BIG] = b"x"
+    with pytest.raises(ConversionError, match=rf"the hub sends more of {BIG} than it says"):
+        invoke("pull", NAME)
+
+
+def test_another_part_than_was_asked_for_is_refused(hub, tmp_path, hub_files):
+    partial(tmp_path).mkdir(parents=True)
+    part(tmp_path, BIG, hub_files[BIG]).write_bytes(hub_files[BIG][:1000])
+    hub.off_by = 1
+    with pytest.raises(ConversionError, match="the hub sends another part of a file than it was asked for"):
+        invoke("pull", NAME)
+
+
+def test_a_link_in_the_place_of_a_file_is_not_written_through(hub, tmp_path, hub_files):
+    partial(tmp_path).mkdir(parents=True)
+    mine = tmp_path / "mine"
+    mine.write_text("my only copy")
+    part(tmp_path, BIG, hub_files[BIG]).symlink_to(mine)
+    (partial(tmp_path) / "config.json").symlink_to(mine)
+    invoke("pull", NAME)
+    assert mine.read_text() == "my only copy" and not (folder_of() / BIG).is_symlink()
+
+
+def test_a_disk_that_takes_a_piece_of_a_write_gets_the_rest(hub, hub_files, monkeypatch):
+    opened = io.open
+
+    class Slow(io.FileIO):
+        def write(self, data):
+            return super().write(data[: min(len(data), 1000)])
+
+    def open_slowly(path, mode="r", *args, **options):
+        return Slow(path, mode) if mode == "ab" else opened(path, mode, *args, **options)
+
+    monkeypatch.setattr("pathlib.io.open", open_slowly)
+    invoke("pull", NAME)
+    assert (folder_of() / BIG).read_bytes() == hub_files[BIG]
+
+
+def test_too_little_space_is_said_before_the_weights(hub, monkeypatch):
+    monkeypatch.setattr("mistral_mlx.cli.models.pull.shutil.disk_usage", lambda path: SimpleNamespace(free=50_000_000))
+    with pytest.raises(ConversionError, match=r"are needed and 50\.0 MB are free on the disk; make room, or set MIST"):
+        invoke("pull", NAME)
+    assert not any(BIG in asked.path for asked in hub.asked)
+
+
+def test_pages_are_bounded(hub, monkeypatch):
+    monkeypatch.setattr(web, "MAX_PAGES", 1)
+    hub.more_entries = [{"type": "directory", "path": "d", "oid": "0" * 40}] * 10
+    with pytest.raises(ConversionError, match="has more pages than is plausible"):
+        invoke("pull", NAME)
+    monkeypatch.setattr(web, "MAX_PAGES_BYTES", 100)
+    with pytest.raises(ConversionError, match="sends more than is plausible; it is no model's page"):
+        invoke("pull", NAME)
+
+
+def test_small_files_are_bounded(hub, monkeypatch):
+    hub.models[NAME] |= {f"README{i}": b"x" for i in range(80)}
+    with pytest.raises(ConversionError, match=r"has \d+ files beside its weights, which is not plausible"):
+        invoke("pull", NAME)
+
+
+@pytest.mark.parametrize("form", ["{path}?cursor={n}", "http://127.0.0.1:9{path}?cursor={n}"])
+def test_the_pages_of_a_mirror_lead_on_at_the_mirror(hub, hub_files, form, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.next_page = form
+    hub.more_entries = [{"type": "directory", "path": "d", "oid": "0" * 40}] * 10
+    invoke("pull", NAME)
+    assert {path.name for path in folder_of().iterdir()} == {*hub_files, "pulled.json"}
+
+
 # -- tokens -----------------------------------------------------------------------------------------------------------
 
 
@@ -209,6 +282,16 @@ def test_without_a_token_a_gated_model_says_where_to_ask(hub):
     with pytest.raises(
         ConversionError, match=r"the model is gated; accept its terms at http.*/org/tiny, then set HF_TOKEN"
     ):
+        invoke("pull", NAME)
+
+
+def test_a_token_that_is_not_accepted_is_named(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_old")
+    hub.refusals = [("revision", 401, {"X-Error-Message": "Invalid credentials in Authorization header"})]
+    with pytest.raises(ConversionError, match=r"the access token is not valid .*; renew it, or unset HF_TOKEN"):
+        invoke("pull", NAME)
+    monkeypatch.setenv("HF_TOKEN", "hf_…")
+    with pytest.raises(OptionError, match=r"the access token in HF_TOKEN, .* has characters that none has"):
         invoke("pull", NAME)
 
 
@@ -269,10 +352,26 @@ def test_a_process_that_is_killed_loses_nothing(hub, hub_files, tmp_path):
 
 
 def test_two_processes_fetch_a_model_once(hub, hub_files):
-    hub.pause_s = 0.01
-    processes = [begin(), begin()]
-    said = "".join(process.communicate(timeout=60)[1] for process in processes)
-    assert [process.returncode for process in processes] == [0, 0]
-    assert "another process fetches this model; waiting for it" in said
+    hub.gate.clear()
+    first = begin()
+    until(lambda: any(BIG in asked.path for asked in hub.asked))
+    second = begin()
+    assert second.stderr.readline() == "mistral-mlx: another process fetches this model; waiting for it\n"
+    hub.gate.set()
+    said = [process.communicate(timeout=60)[1] for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0] and "is up to date" in said[1]
     assert sum(BIG in asked.path for asked in hub.asked) == 1
     assert (folder_of() / BIG).read_bytes() == hub_files[BIG]
+
+
+@pytest.mark.parametrize("has_new", [False, True])
+def test_a_process_that_ended_between_two_renames_loses_nothing(hub, has_new):
+    invoke("pull", NAME)
+    place = folder_of()
+    place.rename(place.with_name(f".{place.name}.old"))
+    if has_new:
+        shutil.copytree(place.with_name(f".{place.name}.old"), place)
+    hub.asked.clear()
+    assert "is up to date" in invoke("pull", NAME).stderr
+    assert not any("resolve" in asked.path for asked in hub.asked)
+    assert [path.name for path in place.parent.iterdir()] == [place.name]

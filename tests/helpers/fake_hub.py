@@ -35,6 +35,10 @@ class FakeHub:
     elsewhere: str | None = None  # the address of the server that has the files
     pause_s: float = 0.0  # between two pieces of a body
     silence_s: float = 0.0  # before an answer
+    gate: threading.Event = field(default_factory=threading.Event)  # weights wait for it
+    more: dict[str, bytes] = field(default_factory=dict)  # what a file has beyond what its tree says
+    off_by: int = 0  # bytes between what is asked for and what is sent
+    next_page: str = ""  # the address of the next page, of "{path}" and "{n}"
     more_entries: list[object] = field(default_factory=list)  # of every tree
     asked: list[Asked] = field(default_factory=list)
     address: str = ""
@@ -61,6 +65,7 @@ class FakeHub:
 def fake_hub(**given):
     """Serve a FakeHub with these values; yield it."""
     hub = FakeHub(**given)
+    hub.gate.set()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -121,14 +126,17 @@ def _send_page(hub, handler, name, kind, revision):
     ]
     entries += hub.more_entries
     start = int(handler.path.partition("cursor=")[2] or 0)
-    more = {"Link": f'<{hub.address}{handler.path.partition("?")[0]}?cursor={start + PAGE}>; rel="next"'}
+    path, n = handler.path.partition("?")[0], start + PAGE
+    address = hub.next_page.format(path=path, n=n) if hub.next_page else f"{hub.address}{path}?cursor={n}"
+    more = {"Link": f'<{address}>; rel="next"'}
     headers = more if start + PAGE < len(entries) else {}
     return _send(handler, 200, json.dumps(entries[start : start + PAGE]).encode(), headers)
 
 
 def _send_file(hub, handler, model, name):
     data, start = hub.models[model][name], 0
-    total, entry = len(data), hub.entry(name, data)
+    entry, data = hub.entry(name, data), data + hub.more.get(name, b"")
+    total = len(data)
     if name in hub.damaged:
         data = bytes(len(data))
     asked = handler.headers.get("Range")
@@ -136,6 +144,7 @@ def _send_file(hub, handler, model, name):
         start = int(asked.removeprefix("bytes=").partition("-")[0])
         if start >= total:
             return _send(handler, 416, b"", {"Content-Range": f"bytes */{total}"})
+        start += hub.off_by
     handler.send_response(206 if start else 200)
     if start:
         handler.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
@@ -146,6 +155,8 @@ def _send_file(hub, handler, model, name):
     if handler.command == "HEAD":
         return None
     end = start + hub.cuts.pop(0) if hub.cuts and name.endswith(".safetensors") else total
+    if name.endswith(".safetensors"):
+        hub.gate.wait()
     for at in range(start, min(end, total), 8192):
         handler.wfile.write(data[at : min(at + 8192, end)])
         if hub.pause_s:
