@@ -109,6 +109,7 @@ def common(
     context.ensure_object(dict)["debug"] = debug
     if context.invoked_subcommand is None:
         print(context.get_help())
+        print("\nNew here? Type 'mistral-mlx pull demo', then 'mistral-mlx chat -m demo'.")
 
 
 app.command(epilog=complete.EXAMPLES, rich_help_panel=ANSWERS)(complete.complete)

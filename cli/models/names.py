@@ -21,12 +21,12 @@ def check_name(name: str) -> str:
     if (
         not 0 < len(name) <= MAX_NAME
         or not name.isprintable()
-        or name != name.strip()
+        or any(c.isspace() for c in name)
         or name.startswith(NO_NAME)
         or (os.sep in name and parse_repo_id(name) is None)
     ):
         raise OptionError(
-            f"{shown(name)} cannot be a model's name; take at most {MAX_NAME} characters that can be printed, none of "
+            f"{shown(name)} cannot be a model's name; take at most {MAX_NAME} characters without spaces, none of "
             "'-', '.', '~' at the beginning, and a slash only as in ORG/REPO"
         )
     return name

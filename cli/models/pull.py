@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted, uninterrupted
@@ -31,6 +32,17 @@ from .registry import check_free, register
 NONE: Patterns = [[], []]
 EXAMPLE = "mistralai/Mistral-7B-Instruct-v0.3"
 RESERVE_BYTES = 100_000_000  # of the disk, left to others
+
+
+FETCHED, CURRENT = "is ready", "is up to date"
+IN_CACHE = "is ready; it uses the files of Hugging Face's cache"
+
+
+class Pulled(NamedTuple):
+    """A model that is registered, and how it came here."""
+
+    path: Path
+    state: str  # FETCHED, CURRENT or IN_CACHE
 
 
 @dataclass(frozen=True)
@@ -76,46 +88,54 @@ def _without_address(text: str) -> str:
     return text
 
 
-def pull(wanted: Wanted, notes: Notes) -> tuple[Path, Outlook | None]:
-    """Fetch and register a model; return its folder, and what is known of it, or None if it was here already.
+def pull(wanted: Wanted, notes: Notes) -> Pulled:
+    """Fetch and register a model.
 
     Raises ConversionError if it cannot be fetched, ModelError if it is not supported. What has arrived stays, and the
     next call goes on from there.
     """
     if settings.is_offline():
-        return _register_snapshot(wanted, _snapshot(wanted.repo), notes), None
-    web = Web(settings.endpoint(), settings.token(), notes.say)
-    repository = read_repository(web, wanted.repo)
+        return _register_snapshot(wanted, _snapshot(wanted.repo))
+    web, repository = _asked(wanted, notes)
     place = place_of(wanted.name, wanted.repo)
     is_own = pulled_from(place) == str(wanted.repo)
     if not is_own and wanted.patterns == NONE and (snapshot := _whole_snapshot(repository)) is not None:
-        return _register_snapshot(wanted, snapshot, notes), None
-    found = None
+        return _register_snapshot(wanted, snapshot)
+    state = FETCHED
     with working_folder(place, lambda: notes.say("another process fetches this model; waiting for it")) as folder:
         check_place(place, wanted.name, wanted.repo)
         if is_current(place, repository, wanted.patterns):
             shutil.rmtree(folder)
             register(wanted.name, place)
+            state = CURRENT
         else:
-            found = _gather(Gathered(web, repository, folder, place), repository, wanted, folder, notes)
+            _gather(Gathered(web, repository, folder, place), repository, wanted, folder, notes)
             with uninterrupted():
                 publish(folder, place)
                 register(wanted.name, place)
-    return place, found
+    return Pulled(place, state)
 
 
 def look(wanted: Wanted, notes: Notes) -> Outlook:
     """Return what is known of a model without its weights; nothing stays on the disk. Raises as `pull`."""
     if settings.is_offline():
         raise OptionError("HF_HUB_OFFLINE is set, and --dry-run asks the hub; unset it")
-    web = Web(settings.endpoint(), settings.token(), notes.say)
-    repository, place = read_repository(web, wanted.repo), place_of(wanted.name, wanted.repo)
+    web, repository = _asked(wanted, notes)
+    place = place_of(wanted.name, wanted.repo)
     check_place(place, wanted.name, wanted.repo)
     with TemporaryDirectory() as folder:
         gathered = Gathered(web, repository, Path(folder), place)
         files = gathered.begin(wanted.include, wanted.exclude)
         nbytes_here = gathered.nbytes_in(partial(place), place)
         return outlook(repository, gathered.files, files, nbytes_here, _free(place))
+
+
+def _asked(wanted: Wanted, notes: Notes) -> tuple[Web, Repository]:
+    """Return the hub, and what it says of the model."""
+    endpoint, token = settings.endpoint(), settings.token()
+    notes.say(f"asking {endpoint} for {wanted.repo}")
+    web = Web(endpoint, token, notes.say)
+    return web, read_repository(web, wanted.repo)
 
 
 def _snapshot(repo: RepoId) -> Path | None:
@@ -138,31 +158,30 @@ def _whole_snapshot(repository: Repository) -> Path | None:
     return path if all(sizes.get(file.name) == file.nbytes for file in files) else None
 
 
-def _register_snapshot(wanted: Wanted, path: Path | None, notes: Notes) -> Path:
-    """Register a model of Hugging Face's cache; return its folder. Raises OptionError if there is none."""
+def _register_snapshot(wanted: Wanted, path: Path | None) -> Pulled:
+    """Register a model of Hugging Face's cache. Raises OptionError if there is none."""
     if path is None:
         raise OptionError(
             f"HF_HUB_OFFLINE is set, and {wanted.repo} is not in {snapshots.PLACE}; unset it to fetch the model"
         )
     if not is_of(wanted.name, wanted.repo):
         check_free(wanted.name, path)
-    notes.say(f"{wanted.repo} is in {snapshots.PLACE}; nothing is fetched")
     register(wanted.name, path)
-    return path
+    return Pulled(path, IN_CACHE)
 
 
-def _gather(gathered: Gathered, repository: Repository, wanted: Wanted, folder: Path, notes: Notes) -> Outlook:
+def _gather(gathered: Gathered, repository: Repository, wanted: Wanted, folder: Path, notes: Notes) -> None:
     """Fetch all files into `folder`. An error says what stays of them; nothing does if the model is not supported."""
     try:
         files = gathered.begin(wanted.include, wanted.exclude)
-        found = outlook(repository, gathered.files, files, gathered.nbytes_in(folder), _free(folder))
+        nbytes_here = gathered.nbytes_in(folder) - gathered.nbytes_fetched
+        found = outlook(repository, gathered.files, files, nbytes_here, _free(folder))
         notes.report(found.lines())
         _check(found)
         gathered.check()
         with notes.progress("bytes", has_rate=True) as progress:
             gathered.fetch(progress)
         write_record(folder, repository, gathered.finish(), wanted.patterns)
-        return found
     except ModelError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -186,6 +205,7 @@ def _check(found: Outlook) -> None:
     needed = found.nbytes - found.nbytes_here + RESERVE_BYTES
     if needed > found.disk_free:
         raise ConversionError(
-            f"{gigabytes(needed)} are needed and {gigabytes(found.disk_free)} are free on the disk; make room, or set "
-            "MISTRAL_MLX_HOME to a folder on another disk"
+            f"{gigabytes(needed)} are needed, {gigabytes(RESERVE_BYTES)} of them to spare, and "
+            f"{gigabytes(found.disk_free)} are free on the disk; make room, or set MISTRAL_MLX_HOME to a folder on "
+            "another disk"
         )

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -138,7 +139,8 @@ def _known(model: str) -> Path | None:
         return path
     if model in known:
         fetched = f"fetch it again with 'mistral-mlx pull {shown(model)}'"
-        remedy = fetched if model in PULLABLE or os.sep in model else "give the new path"
+        moved = f"name the new one: mistral-mlx models add {shlex.quote(shown(model))} DIR"
+        remedy = fetched if model in PULLABLE or os.sep in model else moved
         raise ModelError(
             f"the folder of {shown(model)}, {shown(str(path), limit=200)}, is gone; {remedy} (or forget the name: "
             f"mistral-mlx models remove {shown(model)})"
@@ -201,7 +203,7 @@ def _check_known(name: str, known: Mapping[str, Path]) -> None:
 
 
 def _check_free(name: str, path: Path, known: Mapping[str, Path]) -> None:
-    if name in known and known[name] != path.resolve():
+    if name in known and known[name] != path.resolve() and known[name].exists():
         raise OptionError(
             f"{shown(name)} is the name of {shown(str(known[name]), limit=200)}; take another one, or free it first: "
             f"mistral-mlx models remove {shown(name)}"

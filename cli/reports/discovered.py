@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mistral_mlx.cli.models import found
+from mistral_mlx.cli.models.fetched import nameless, nbytes_of
 from mistral_mlx.cli.models.on_disk import CONVERT, INCOMPLETE, REFUSED, RUNS, Layout, OnDisk, folder_on_disk
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.streams import write_text
@@ -29,7 +30,8 @@ def describe(registered: Iterable[tuple[str, Path]]) -> list[Record]:
         record[REGISTERED] = names.get(_real(record["path"]))
         records.append(record)
     seen = {record[REGISTERED] for record in records}
-    return [*(of_registered(name, path) for name, path in sorted(known.items()) if name not in seen), *records]
+    own = [of_registered(name, path) for name, path in sorted(known.items()) if name not in seen]
+    return [*own, *(_nameless(path) for path in nameless(names)), *records]
 
 
 def of_registered(name: str, path: Path) -> Record:
@@ -49,6 +51,14 @@ def show(records: list[Record], *, as_json: bool) -> None:
         write_text(table([TITLES, *map(_row, records)], max_width=60))
     else:
         Notes().always(f"no model is on this disk ({found.looked_in()}); 'mistral-mlx pull demo' fetches one")
+
+
+def _nameless(path: Path) -> Record:
+    """Return the facts about a folder of this program that has no name any more, or not yet."""
+    record = of_registered(str(path), path) | {"where": "no name", REGISTERED: None}
+    if path.name.startswith("."):
+        record |= {"bytes": nbytes_of(path), "state": INCOMPLETE, "why": "pull was interrupted"}
+    return record
 
 
 def _record(model: OnDisk | found.Refused) -> Record:

@@ -1,6 +1,8 @@
 """`models --discover`: what all programs have on the disk, and whether it runs."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from helpers.cli import one_line, run
@@ -91,3 +93,13 @@ def test_listing_writes_nothing(folder, disk):
     before = {path: path.lstat().st_mtime_ns for path in disk.rglob("*")}
     discovered()
     assert {path: path.lstat().st_mtime_ns for path in disk.rglob("*")} == before
+
+
+def test_folders_without_a_name_and_unfinished_downloads_are_listed(folder, home):
+    shutil.copytree(folder, home / "models" / "left")
+    (home / "models" / ".a--b.partial").mkdir()
+    (home / "models" / ".a--b.partial" / "model.safetensors.part").write_bytes(bytes(2_000_000))
+    register("named", shutil.copytree(folder, home / "models" / "named"))
+    states = {Path(name).name: (r["where"], r["state"], r["why"], r["bytes"]) for name, r in discovered().items()}
+    assert states[".a--b.partial"] == ("no name", "incomplete", "pull was interrupted", 2_000_000)
+    assert states["left"][:3] == ("no name", "runs", None) and states["named"][0] == "registered"

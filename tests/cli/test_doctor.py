@@ -282,3 +282,29 @@ def test_only_the_users_own_folder_is_shortened(monkeypatch):
     assert without_home("/home/me/a, /home/me: /home/mean") == "~/a, ~: /home/mean"
     monkeypatch.setenv("HOME", "/")
     assert without_home("/a/b") == "/a/b"
+
+
+def test_a_default_model_that_is_not_here_is_a_fault(home):
+    (home / "config.toml").write_text('model = "nope"\n')
+    for variable, said in (
+        (None, "model is nope in the config file: no such"),
+        ("x", "model is x in MISTRAL_MLX_MODEL"),
+    ):
+        env = {**os.environ, **({"MISTRAL_MLX_MODEL": variable} if variable else {})}
+        lines = json.loads(run("doctor", "--json", env=env).stdout)["checks"]["config"]["lines"]
+        assert lines[0]["state"] == "fault" and said in lines[0]["text"]
+
+
+def test_doctor_does_not_wait_for_a_fifo(home, tmp_path):
+    for name in ("config.toml", "models.json"):
+        os.mkfifo(home / name)
+        result = run("doctor", env={**os.environ, "MISTRAL_MLX_HOME": str(home)})
+        assert result.returncode == 1 and "it is not a regular file" in " ".join(result.stdout.decode().split())
+        (home / name).unlink()
+
+
+def test_a_linked_home_is_not_named_either(tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "home").symlink_to("real")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert without_home(f"{tmp_path}/real/models and {tmp_path}/home/models") == "~/models and ~/models"

@@ -46,7 +46,7 @@ def test_names_that_cannot_be_resolved_get_the_advice_that_helps(models, tmp_pat
     assert b"registered" not in run("info", tmp_path / "nowhere").stderr
     assert b"(registered: gone, tiny)" in run("info", "nowhere").stderr
     gone = run("info", "gone").stderr
-    assert b"is gone; give the new path" in gone and b"pull" not in gone
+    assert b"is gone; name the new one: mistral-mlx models add gone DIR" in gone and b"pull" not in gone
     register("demo", tmp_path / "gone")
     assert b"fetch it again with 'mistral-mlx pull demo'" in run("info", "demo").stderr
 

@@ -12,14 +12,30 @@ from mistral_mlx.errors import OptionError
 pytestmark = pytest.mark.usefixtures("disk")
 
 
-@pytest.mark.parametrize("name", ["a", "mistral", "7b-v0.3", "a b", "é", "ns:7b", "org/repo", "org/repo@v1", "a" * 96])
+@pytest.mark.parametrize("name", ["a", "mistral", "7b-v0.3", "é", "ns:7b", "org/repo", "org/repo@v1", "a" * 96])
 def test_what_a_model_may_be_called(name):
     assert check_name(name) == name
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", "-m", ".a", "~a", "/a", "a/", "a/b/c", "a/../b", " a", "a ", "a\n", "\x1b[2J", "a" * (MAX_NAME + 1), "a/-b"],
+    [
+        "",
+        "-m",
+        ".a",
+        "~a",
+        "/a",
+        "a/",
+        "a/b/c",
+        "a/../b",
+        " a",
+        "a ",
+        "a b",
+        "a\n",
+        "\x1b[2J",
+        "a" * (MAX_NAME + 1),
+        "a/-b",
+    ],
 )
 def test_what_a_model_cannot_be_called(name):
     with pytest.raises(OptionError, match="cannot be a model's name"):

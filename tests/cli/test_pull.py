@@ -158,7 +158,7 @@ def test_a_model_of_hugging_faces_cache_is_not_fetched_again(hub, tmp_path, monk
         (folder / name).write_bytes(data)
     snapshot = hub_snapshot(tmp_path / "hf/hub", NAME, folder, commit=hub.commit(NAME))
     said = invoke("pull", NAME).stderr
-    assert f"{NAME} is in Hugging Face's cache; nothing is fetched" in said and folder_of() == snapshot
+    assert f"{NAME} is ready; it uses the files of Hugging Face's cache: {snapshot}" in said and folder_of() == snapshot
     assert not any("resolve" in asked.path for asked in hub.asked)
     hub.asked.clear()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

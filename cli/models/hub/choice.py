@@ -19,7 +19,7 @@ ABOUT = re.compile(r"(README|LICENSE|LICENCE|NOTICE)", re.ASCII)
 WEIGHTS = re.compile(r".+\.(safetensors|gguf)")
 CODE = re.compile(r".+\.(py|ipynb|sh|so|pkl|pickle|bin|pt|pth|ckpt|npz|h5)", re.IGNORECASE)
 MISTRALS_OWN = re.compile(r"consolidated(-\d+-of-\d+|\.\d+)?\.safetensors", re.ASCII)
-MAX_SMALL_BYTES, MAX_SMALL_FILES, MAX_ALL_SMALL_BYTES = 1 << 26, 64, 1 << 28
+MAX_SMALL_FILES, MAX_SMALL_BYTES = 64, 1 << 28
 
 
 def small_files(files: Iterable[RemoteFile], include: Sequence[str], exclude: Sequence[str]) -> list[RemoteFile]:
@@ -27,9 +27,9 @@ def small_files(files: Iterable[RemoteFile], include: Sequence[str], exclude: Se
 
     Raises ConversionError if they are more than is plausible.
     """
-    small = [f for f in files if SMALL.fullmatch(f.name) and not CODE.fullmatch(f.name) and f.nbytes <= MAX_SMALL_BYTES]
+    small = [f for f in files if SMALL.fullmatch(f.name) and not CODE.fullmatch(f.name)]
     chosen = _filtered(small, include, exclude)
-    if len(chosen) > MAX_SMALL_FILES or sum(f.nbytes for f in chosen) > MAX_ALL_SMALL_BYTES:
+    if len(chosen) > MAX_SMALL_FILES or sum(f.nbytes for f in chosen) > MAX_SMALL_BYTES:
         raise ConversionError(f"the model has {len(chosen)} files beside its weights, which is not plausible")
     return chosen
 

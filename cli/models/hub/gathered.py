@@ -24,6 +24,7 @@ class Gathered:
         self._web, self._repository, self._folder, self._older = web, repository, folder, older
         self.files: list[RemoteFile] = []  # that are wanted
         self._missing: list[RemoteFile] = []
+        self.nbytes_fetched = 0  # by this process, of small files
 
     def begin(self, include: Sequence[str], exclude: Sequence[str]) -> ModelFolder:
         """Fetch the small files, and choose the weights; return the folder."""
@@ -31,6 +32,7 @@ class Gathered:
         for file in small:
             if not self._has(file):
                 self._fetch(file, lambda n: None)
+                self.nbytes_fetched += file.nbytes
         folder = ModelFolder(self._folder)
         self.files = [*small, *weight_files(self._repository.files, folder, include, exclude)]
         return folder

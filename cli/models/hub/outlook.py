@@ -35,7 +35,7 @@ class Outlook:
     verdict: str  # runs, convert, refused or unknown
     why: str  # it does not run as it is
     memory_needed: int | None  # as it is, with the cache of a conversation
-    memory_at_4_bits: int | None
+    memory_at_4_bits: int | None  # if `convert` can make that of it
     memory_available: int | None
     disk_free: int
 
@@ -49,16 +49,16 @@ class Outlook:
         here = f", {gigabytes(self.nbytes_here)} of it here already" if self.nbytes_here else ""
         yield f"  size    {gigabytes(self.nbytes)} in {counted(len(self.files), 'file')}{here}"
         yield f"  model   {VERDICTS.get(self.verdict, 'is not supported')}{f': {self.why}' if self.why else ''}"
-        if self.memory_needed is not None and self.memory_at_4_bits is not None:
+        if self.memory_needed is not None:
             yield f"  memory  {self._memory()}"
         yield f"  disk    {gigabytes(self.nbytes - self.nbytes_here)} needed, {gigabytes(self.disk_free)} free"
 
     def _memory(self) -> str:
-        assert self.memory_needed is not None and self.memory_at_4_bits is not None
+        assert self.memory_needed is not None
         available = self.memory_available
         fits = "" if available is None else " (does not fit)" if self.memory_needed > available else " (fits)"
-        less = self.memory_at_4_bits < 0.9 * self.memory_needed
-        at_4_bits = f", about {gigabytes(self.memory_at_4_bits)} at 4 bits" if less else ""
+        small = self.memory_at_4_bits
+        at_4_bits = f", about {gigabytes(small)} at 4 bits" if small and small < 0.9 * self.memory_needed else ""
         here = "" if available is None else f"; {gigabytes(available)} available"
         return f"{gigabytes(self.memory_needed)} as it is{fits}{at_4_bits}{here}"
 
@@ -84,7 +84,7 @@ def outlook(
         verdict=verdict,
         why=why,
         memory_needed=nbytes_of_weights + _cache(args) if args else None,
-        memory_at_4_bits=_at_4_bits(args) + _cache(args) if args else None,
+        memory_at_4_bits=_at_4_bits(args) + _cache(args) if args and not args.quantization else None,
         memory_available=available_memory(),
         disk_free=disk_free,
     )

@@ -54,7 +54,7 @@ def is_current(folder: Path, repository: Repository, patterns: Patterns) -> bool
     if record is None or (record["commit"], record.get("patterns")) != (repository.commit, patterns):
         return False
     files = record.get("files")
-    if record.get("repository") != str(repository.id) or not isinstance(files, dict) or not files:
+    if not isinstance(files, dict) or not files:
         return False
     return all((folder / name).is_file() and (folder / name).stat().st_size == n for name, n in files.items())
 

@@ -126,7 +126,10 @@ class Web:
         name = MODEL.search(url)
         page = f"{self.endpoint}/{name[1]}" if name else self.endpoint
         if code == "GatedRepo":
-            return f"the model is gated; accept its terms at {page}, then set HF_TOKEN to a token of that account"
+            token = (
+                "check that HF_TOKEN is of that account" if self._token else "set HF_TOKEN to a token of that account"
+            )
+            return f"the model is gated; accept its terms at {page}, then {token}"
         if code == "RevisionNotFound":
             return f"the model has no such revision; {page} lists its branches, tags and commits"
         if code == "EntryNotFound":

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mistral_mlx.cli.models.registry import HOME_VARIABLE, home
+from mistral_mlx.cli.models.registry import HOME_VARIABLE, MODEL_VARIABLE, home, located
 from mistral_mlx.cli.options.sources import Option, config_path, read_config
 from mistral_mlx.cli.terminal.table import gigabytes
-from mistral_mlx.errors import OptionError, counted, shown
+from mistral_mlx.errors import ModelError, OptionError, counted, shown
 
 from .findings import Findings
 
@@ -59,12 +59,26 @@ def config(found: Findings, known: Mapping[str, list[Option]]) -> None:
     path = config_path()
     found.facts = {"path": str(path), "exists": path.exists(), "error": None}
     try:
-        read_config(path, known)
+        tables = read_config(path, known)
     except OptionError as error:
         found.facts["error"] = str(error)
         found.fault(str(error), "correct it: mistral-mlx config edit")
         return
+    _default_model(found, tables[""].get("model"))
     found.ok(f"{_named(path)}" + ("" if path.exists() else " does not exist, so all options have their defaults"))
+
+
+def _default_model(found: Findings, in_file: object) -> None:
+    """Say whether the model that is taken without --model is on this disk."""
+    name = os.environ.get(MODEL_VARIABLE) or in_file
+    found.facts["model"] = name if isinstance(name, str) else None
+    if not isinstance(name, str):
+        return
+    try:
+        located(name)
+    except ModelError as error:
+        source = MODEL_VARIABLE if os.environ.get(MODEL_VARIABLE) else "the config file"
+        found.fault(f"model is {shown(name)} in {source}: {error}", "name another one there")
 
 
 def size_of(folder: Path) -> Size | None:
