@@ -36,17 +36,15 @@ def of_huggingface(config: Mapping[str, object], tensors: Iterable[str] = (TENSO
     except ModelError as error:
         return Support("refused", str(error))
     try:
-        ModelArgs.from_config(config)
+        as_it_is = ModelArgs.from_config(config)
     except ModelError as error:
         return Support("convert" if _is_unpacked(config) else "refused", str(error), args)
     names = text_names(tensors)
     known = {part for name, shape in expected_shapes(args).items() for part in parts(name, shape, names)}
     known |= {f"{name.removesuffix('weight')}{part}" for name in known for part in ("scales", "biases")}
-    return (
-        Support("runs", args=args)
-        if names.keys() <= known
-        else Support("convert", "its tensors are named otherwise", args)
-    )
+    if not names.keys() <= known:
+        return Support("convert", "its tensors are named otherwise", args)
+    return Support("runs", args=as_it_is)
 
 
 def of_native(params: Mapping[str, object]) -> Support:

@@ -88,6 +88,14 @@ def test_a_dry_run_leaves_nothing(hub, tmp_path):
     assert registered() == {} and not (tmp_path / "home").exists()
 
 
+def test_a_model_that_has_few_bits_already_is_not_to_be_made_smaller(hub):
+    assert json.loads(invoke("pull", NAME, "--dry-run", "--json").stdout)["memory_at_4_bits"] is not None
+    config = json.loads(hub.models[NAME]["config.json"]) | {"quantization": {"bits": 4, "group_size": 64}}
+    hub.models[NAME]["config.json"] = json.dumps(config).encode()
+    outlook = json.loads(invoke("pull", NAME, "--dry-run", "--json").stdout)
+    assert (outlook["verdict"], outlook["memory_at_4_bits"]) == ("runs", None)
+
+
 def test_an_unsupported_model_is_refused_before_its_weights(hub, tmp_path):
     config = json.loads(hub.models[NAME]["config.json"]) | {"model_type": "mamba"}
     hub.models[NAME]["config.json"] = json.dumps(config).encode()
