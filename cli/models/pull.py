@@ -109,7 +109,7 @@ def pull(wanted: Wanted, notes: Notes) -> Pulled:
             register(wanted.name, place)
             state = CURRENT
         else:
-            _gather(Gathered(web, repository, folder, place), repository, wanted, folder, notes)
+            _gather(Gathered(web, repository, folder, place), repository, wanted, folder, place, notes)
             with uninterrupted():
                 publish(folder, place)
                 register(wanted.name, place)
@@ -170,11 +170,13 @@ def _register_snapshot(wanted: Wanted, path: Path | None) -> Pulled:
     return Pulled(path, IN_CACHE)
 
 
-def _gather(gathered: Gathered, repository: Repository, wanted: Wanted, folder: Path, notes: Notes) -> None:
+def _gather(
+    gathered: Gathered, repository: Repository, wanted: Wanted, folder: Path, place: Path, notes: Notes
+) -> None:
     """Fetch all files into `folder`. An error says what stays of them; nothing does if the model is not supported."""
     try:
         files = gathered.begin(wanted.include, wanted.exclude)
-        nbytes_here = gathered.nbytes_in(folder) - gathered.nbytes_fetched
+        nbytes_here = gathered.nbytes_in(folder, place) - gathered.nbytes_fetched
         found = outlook(repository, gathered.files, files, nbytes_here, _free(folder))
         notes.report(found.lines())
         _check(found)
