@@ -5,7 +5,7 @@ import re
 
 from mistral_mlx.errors import OptionError, shown
 
-MAX_NAME = 96
+MAX_NAME = 200  # ORG/REPO@COMMIT has up to 137
 NO_NAME = ("-", ".", "~", os.sep)  # an option, or a path
 
 

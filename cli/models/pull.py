@@ -32,6 +32,7 @@ from .registry import check_free, register
 NONE: Patterns = [[], []]
 EXAMPLE = "mistralai/Mistral-7B-Instruct-v0.3"
 RESERVE_BYTES = 100_000_000  # of the disk, left to others
+MUCH_BYTES = 1_000_000_000  # whose hashes take a second or more
 
 
 FETCHED, CURRENT = "is ready", "is up to date"
@@ -180,6 +181,8 @@ def _gather(
         found = outlook(repository, gathered.files, files, nbytes_here, _free(folder))
         notes.report(found.lines())
         _check(found)
+        if found.nbytes_here > MUCH_BYTES:
+            notes.say("checking the files that are here already")
         gathered.check()
         with notes.progress("bytes", has_rate=True) as progress:
             gathered.fetch(progress)

@@ -12,7 +12,7 @@ from mistral_mlx.errors import OptionError
 pytestmark = pytest.mark.usefixtures("disk")
 
 
-@pytest.mark.parametrize("name", ["a", "mistral", "7b-v0.3", "é", "ns:7b", "org/repo", "org/repo@v1", "a" * 96])
+@pytest.mark.parametrize("name", ["a", "mistral", "7b-v0.3", "é", "ns:7b", "org/repo", "org/repo@v1", "a" * 200])
 def test_what_a_model_may_be_called(name):
     assert check_name(name) == name
 
