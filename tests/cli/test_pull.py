@@ -88,6 +88,13 @@ def test_a_dry_run_leaves_nothing(hub, tmp_path):
     assert registered() == {} and not (tmp_path / "home").exists()
 
 
+def test_the_page_names_every_key_of_the_json(hub):
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
+    for arguments in (("--dry-run",), ()):
+        keys = json.loads(invoke("pull", NAME, "--json", *arguments).stdout)
+        assert [key for key in keys if f"`{key}`" not in page] == []
+
+
 def test_a_model_that_has_few_bits_already_is_not_to_be_made_smaller(hub):
     assert json.loads(invoke("pull", NAME, "--dry-run", "--json").stdout)["memory_at_4_bits"] is not None
     config = json.loads(hub.models[NAME]["config.json"]) | {"quantization": {"bits": 4, "group_size": 64}}
