@@ -1,6 +1,6 @@
 """The class of all commands: where the values of their options come from, and how ``--help`` shows them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -9,7 +9,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import OptionError, shown
 
-from .other_programs import OF_OTHERS
+from .other_programs import OF_MODELS, OF_OTHERS
 from .shared import PANELS
 from .sources import Option, Setting, config_path, in_file, options_of, read_config, unknown_variables
 from .values import take_plain_values
@@ -166,6 +166,11 @@ class CommandGroup(Configurable, TyperGroup):
         super().format_options(ctx, formatter)
         self.format_commands(ctx, formatter)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that is meant; see click. Raises OptionError for one that only other programs have."""
+        _refuse(args, self.commands, OF_MODELS, "models ")
+        return super().resolve_command(ctx, args)
+
 
 class Group(PlainValues, TyperGroup):
     """The program, as a command that has commands, which are shown in sections."""
@@ -184,9 +189,17 @@ class Group(PlainValues, TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that is meant; see click. Raises OptionError for one that only other programs have."""
-        if args and args[0] not in self.commands and args[0] in OF_OTHERS:
-            raise OptionError(f"there is no command {args[0]}; {OF_OTHERS[args[0]]}")
+        if args[:1] == ["help"]:
+            print(ctx.get_help())
+            raise typer.Exit
+        _refuse(args, self.commands, OF_OTHERS)
         return super().resolve_command(ctx, args)
+
+
+def _refuse(args: list[str], ours: Container[str], others: Mapping[str, str], before: str = "") -> None:
+    """Raise OptionError, which names the command of ours, for one that only other programs have."""
+    if args and args[0] not in ours and args[0] in others:
+        raise OptionError(f"there is no command {before}{args[0]}; {others[args[0]]}")
 
 
 class Application(typer.Typer):

@@ -2,6 +2,7 @@
 
 LIST = "'mistral-mlx models' lists the models"
 CHAT = "'mistral-mlx chat -m MODEL' talks to a model, 'mistral-mlx complete -m MODEL' answers once"
+REMOVE = "'mistral-mlx models remove NAME' forgets a name; its folder stays"
 NO_SERVER = "an HTTP server is not included"
 OF_OTHERS = {  # of ollama, lms, hf and mlx_lm
     "run": CHAT,
@@ -9,10 +10,17 @@ OF_OTHERS = {  # of ollama, lms, hf and mlx_lm
     "list": LIST,
     "ls": LIST,
     "show": "'mistral-mlx info MODEL' describes a model",
-    "rm": "'mistral-mlx models remove NAME' forgets a name; its folder stays",
+    "rm": REMOVE,
     "serve": NO_SERVER,
     "server": NO_SERVER,
     "get": "'mistral-mlx pull ORG/REPO' fetches a model",
     "download": "'mistral-mlx pull ORG/REPO' fetches a model",
-    "help": "'mistral-mlx --help' lists the commands, 'mistral-mlx COMMAND --help' the options of one",
+}
+OF_MODELS = {  # after `models`
+    "list": LIST,
+    "ls": LIST,
+    "rm": REMOVE,
+    "delete": REMOVE,
+    "mv": "'mistral-mlx models rename OLD NEW' changes a name",
+    "show": "'mistral-mlx info MODEL' describes a model",
 }
