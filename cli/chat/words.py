@@ -14,8 +14,8 @@ class CommandCompleter(Completer):
     """Completes the names of commands, and the first word after a name.
 
     `commands` maps each name to the kind of its argument: "paths", a key of `words`, or "" for no completion; `words`
-    maps each other kind to a function that returns the candidates, and `helps` a name to what stands beside it.
-    NestedCompleter splits a name at its slash.
+    maps each other kind to a function that returns the candidates. `helps` has the text that the menu shows beside
+    each name. NestedCompleter splits a name at its slash.
     """
 
     def __init__(

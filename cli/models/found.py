@@ -29,7 +29,7 @@ PLACES = (  # in the order in which they are asked
 
 
 class Refused(NamedTuple):
-    """A model that cannot be used, and why."""
+    """A model that the program cannot use, and the reason."""
 
     name: str
     place: str
@@ -91,7 +91,7 @@ def looked_in() -> str:
 
 
 def everything() -> Iterator[OnDisk | Refused]:
-    """Yield the models in all places, a bounded number of each; also those that cannot be used."""
+    """Yield the models of all places, MAX_ENTRIES of each at most. Those that cannot be used are among them."""
     for place in PLACES:
         for name in islice(place.names(), MAX_ENTRIES):
             try:

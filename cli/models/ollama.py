@@ -111,7 +111,7 @@ def _manifest(root: Path, name: Name) -> Mapping[str, object] | None:
 
 
 def _named_text(root: Path, *parts: str) -> str | None:
-    """Return the text of a manifest by its name, which may be a link to a blob, and to nothing else."""
+    """Return the text of a manifest. It may be a link to a blob; any other link is refused."""
     folder = confined(root, *parts[:-1])
     path = folder / parts[-1]
     if not path.is_symlink():

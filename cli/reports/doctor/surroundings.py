@@ -23,7 +23,7 @@ NETWORK = (
 
 
 def network(found: Findings) -> None:
-    """Say what is set that `pull` obeys; nothing is connected to."""
+    """Say which settings of `pull` are set. This opens no connection."""
     names = [name for name in NETWORK if os.environ.get(name) or os.environ.get(name.lower())]
     is_offline = settings.is_offline()
     try:
