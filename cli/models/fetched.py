@@ -4,19 +4,21 @@
 when it is whole. An older state is ``.NAME.old`` for the moment between two renames.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.cli.terminal.table import gigabytes
+from mistral_mlx.errors import ConversionError, OptionError, shown
 from mistral_mlx.files.whole import sync_folder
 
 from .folder_lock import locked
 from .hub import settings
 from .hub.record import pulled_from
 from .hub.repo_id import RepoId
-from .registry import check_free, home, registered
+from .registry import HOME_VARIABLE, check_free, home, registered
 
 
 def place_of(name: str, repo: RepoId) -> Path:
@@ -91,6 +93,21 @@ def publish(folder: Path, place: Path) -> None:
     folder.rename(place)
     sync_folder(place.parent)
     shutil.rmtree(_old(place), ignore_errors=True)
+
+
+def existing(path: Path) -> Path:
+    """Return the path, or the first above it that exists."""
+    return next((place for place in (path, *path.parents) if os.path.exists(place)), Path("/"))
+
+
+def check_disk(needed: int, free: int, *, spare: int = 0) -> None:
+    """Raise ConversionError unless `needed` bytes are free on the disk, and `spare` bytes beside them."""
+    if needed + spare > free:
+        and_spare = f", {gigabytes(spare)} of them to spare," if spare else ""
+        raise ConversionError(
+            f"{gigabytes(needed + spare)} are needed{and_spare} and {gigabytes(free)} are free on the disk; make room, "
+            f"or set {HOME_VARIABLE} to a folder on another disk"
+        )
 
 
 def nameless(known: Container[str]) -> list[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mistral_mlx.errors import ModelError, shown
 from mistral_mlx.files.folder import ModelFolder
-from mistral_mlx.files.safetensors import SINGLE_NAME
+from mistral_mlx.files.safetensors import SINGLE_NAME, weight_map
 
 NATIVE = ("params.json", "consolidated.safetensors")
 PICKLES = (".bin", ".pt", ".pth")
@@ -57,8 +57,7 @@ def _missing(folder: ModelFolder, config: str, weights: str) -> str:
         return config
     index = f"{weights}.index.json"
     if folder.has(index):
-        places = folder.json(index).get("weight_map")
-        files = sorted({str(file) for file in places.values()}) if isinstance(places, dict) else []
+        files = sorted(set(map(str, weight_map(folder, index).values())))
     else:
         files = [weights]
     missing = next((file for file in files if not folder.has(file)), "")

@@ -1,7 +1,7 @@
 """``pull ORG/REPO``: fetches a model from a hub, file by file, and registers its name.
 
-What a process that was interrupted or killed has gathered is what the next one begins with; each file is checked by its
-hash.
+The files of a process that was interrupted or killed stay. The next process continues with them. Each file is checked
+by its hash.
 """
 
 import shutil
@@ -13,11 +13,10 @@ from typing import NamedTuple
 
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted, uninterrupted
-from mistral_mlx.cli.terminal.table import gigabytes
 from mistral_mlx.errors import ConversionError, ModelError, OptionError, shown
 from mistral_mlx.files.folder import ModelFolder
 
-from .fetched import check_place, is_of, partial, place_of, publish, working_folder
+from .fetched import check_disk, check_place, existing, is_of, partial, place_of, publish, working_folder
 from .hub import settings, snapshots
 from .hub.choice import ABOUT, check_patterns, small_files, weight_files
 from .hub.gathered import Gathered
@@ -63,7 +62,7 @@ class Wanted:
 def wanted(
     model: str, name: str | None, revision: str | None, include: Sequence[str], exclude: Sequence[str]
 ) -> Wanted:
-    """Return what the arguments of the command ask for. Raises OptionError for one that cannot be meant."""
+    """Return what the arguments of the command ask for. Raises OptionError if one of them is wrong."""
     repo = parse_repo_id(_without_address(model))
     if repo is None:
         raise OptionError(f"{shown(model)} is no name of a model on a hub; give ORG/REPO, such as {EXAMPLE}, or demo")
@@ -77,8 +76,7 @@ def wanted(
     check_patterns(exclude, "--exclude")
     if name is not None and "--" in name:  # a folder of that name could be that of ORG/REPO
         raise OptionError(f"the name {shown(name)} has '--' in it; take another one")
-    whole = f"{repo}@{repo.revision}" if repo.revision else str(repo)
-    return Wanted(repo, check_name(name or whole), include, exclude)
+    return Wanted(repo, check_name(name or repo.whole), include, exclude)
 
 
 def _without_address(text: str) -> str:
@@ -128,7 +126,7 @@ def look(wanted: Wanted, notes: Notes) -> Outlook:
         gathered = Gathered(web, repository, Path(folder), place)
         files = gathered.begin(wanted.include, wanted.exclude)
         nbytes_here = gathered.nbytes_in(partial(place), place)
-        return outlook(repository, gathered.files, files, nbytes_here, _free(place))
+        return outlook(repository, gathered.files, files, nbytes_here, shutil.disk_usage(existing(place)).free)
 
 
 def _asked(wanted: Wanted, notes: Notes) -> tuple[Web, Repository]:
@@ -142,7 +140,7 @@ def _asked(wanted: Wanted, notes: Notes) -> tuple[Web, Repository]:
 def _snapshot(repo: RepoId) -> Path | None:
     """Return the whole snapshot of a model in Hugging Face's cache; None if there is none."""
     try:
-        found = snapshots.find(f"{repo}@{repo.revision}" if repo.revision else str(repo))
+        found = snapshots.find(repo.whole)
     except ModelError:  # of another commit, or damaged
         return None
     return None if found is None or found.missing else found.path
@@ -178,7 +176,7 @@ def _gather(
     try:
         files = gathered.begin(wanted.include, wanted.exclude)
         nbytes_here = gathered.nbytes_in(folder, place) - gathered.nbytes_fetched
-        found = outlook(repository, gathered.files, files, nbytes_here, _free(folder))
+        found = outlook(repository, gathered.files, files, nbytes_here, shutil.disk_usage(folder).free)
         notes.report(found.lines())
         _check(found)
         if found.nbytes_here > MUCH_BYTES:
@@ -198,19 +196,8 @@ def _gather(
         raise ConversionError("; ".join(filter(None, (text, gathered.remark())))) from error
 
 
-def _free(place: Path) -> int:
-    """Return the bytes that are free on the disk of a folder that need not exist."""
-    return shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.is_dir())).free
-
-
 def _check(found: Outlook) -> None:
     """Raise ModelError for a model that is not supported, ConversionError if the disk has no room for it."""
     if found.verdict == "refused":
         raise ModelError(f"{found.repository} is not supported, and nothing more is fetched: {found.why}")
-    needed = found.nbytes - found.nbytes_here + RESERVE_BYTES
-    if needed > found.disk_free:
-        raise ConversionError(
-            f"{gigabytes(needed)} are needed, {gigabytes(RESERVE_BYTES)} of them to spare, and "
-            f"{gigabytes(found.disk_free)} are free on the disk; make room, or set MISTRAL_MLX_HOME to a folder on "
-            "another disk"
-        )
+    check_disk(found.nbytes - found.nbytes_here, found.disk_free, spare=RESERVE_BYTES)

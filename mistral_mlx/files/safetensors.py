@@ -170,6 +170,15 @@ def _single_file(folder: ModelFolder, single: str) -> Path:
     raise CheckpointError(f"no weights in {shown(str(folder.path))}: neither {single} nor {single}.index.json exists")
 
 
+def weight_map(folder: ModelFolder, name: str = INDEX_NAME) -> dict[str, object]:
+    """Return the places of the tensors as the index `name` gives them, without a check; empty if it gives none.
+
+    For a look at files that are not all here. Raises ConfigError if the index is no JSON object.
+    """
+    places = folder.json(name).get("weight_map")
+    return places if isinstance(places, dict) else {}
+
+
 def _read_index(folder: ModelFolder, name: str) -> dict[str, str]:
     index = parse_json(folder.text(name), name=name, error=CheckpointError)
     places = index.get("weight_map")

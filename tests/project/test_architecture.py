@@ -41,7 +41,7 @@ ORDER = {
     "mistral_mlx.cli.terminal": "__init__ sanitize style row thoughts highlight markdown signals streams table bar "
     "notes editor reading",
     "mistral_mlx.cli.models": "__init__ folder_lock small_file on_disk hub names lm_studio ollama found "
-    "registry kept opening index demo fetched pull",
+    "registry kept opening index fetched demo pull",
     "mistral_mlx.cli.models.hub": "__init__ settings repo_id opener web repository choice download record gathered "
     "outlook snapshots",
     "mistral_mlx.cli.options": "__init__ values sources answer other_programs shared sampling help",

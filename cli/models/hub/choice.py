@@ -1,12 +1,12 @@
 """Which files of a model are fetched: those that the program reads. Code and pickles are never among them."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from mistral_mlx.errors import ConversionError, OptionError, counted, shown
 from mistral_mlx.files.folder import ModelFolder
-from mistral_mlx.files.safetensors import INDEX_NAME, SINGLE_NAME
+from mistral_mlx.files.safetensors import INDEX_NAME, SINGLE_NAME, weight_map
 
 from .repository import RemoteFile
 
@@ -59,7 +59,7 @@ def _matches(file: RemoteFile, patterns: Sequence[str]) -> bool:
 
 def _of_one_layout(weights: list[RemoteFile], folder: ModelFolder) -> list[RemoteFile]:
     if folder.has(INDEX_NAME) and folder.has("config.json"):
-        named = set(_shards(folder))
+        named = set(map(str, weight_map(folder).values()))
         if missing := sorted(named - {f.name for f in weights}):
             raise ConversionError(
                 f"the index names {counted(len(named), 'file')} of weights, and {shown(missing[0])} is not on the hub"
@@ -68,12 +68,6 @@ def _of_one_layout(weights: list[RemoteFile], folder: ModelFolder) -> list[Remot
     if folder.has("config.json") and (own := [f for f in weights if f.name == SINGLE_NAME]):
         return own
     return [f for f in weights if MISTRALS_OWN.fullmatch(f.name)] if folder.has("params.json") else []
-
-
-def _shards(folder: ModelFolder) -> Iterator[str]:
-    places = folder.json(INDEX_NAME).get("weight_map")
-    for name in places.values() if isinstance(places, dict) else ():
-        yield str(name)
 
 
 def _nothing(files: Sequence[RemoteFile], include: Sequence[str], exclude: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from mistral_mlx.progress import Progress
 
 from .choice import small_files, weight_files
 from .download import Advance, fetch_file, is_here, nbytes_begun
-from .record import RECORD_NAME, kept_files, was_pulled
+from .record import RECORD_NAME, read_record, was_pulled
 from .repository import RemoteFile, Repository
 from .web import Web
 
@@ -23,7 +23,7 @@ class Gathered:
     def __init__(self, web: Web, repository: Repository, folder: Path, older: Path) -> None:
         self._web, self._repository, self._folder, self._older = web, repository, folder, older
         self.files: list[RemoteFile] = []  # that are wanted
-        self._missing: list[RemoteFile] = []
+        self._missing: list[RemoteFile] = []  # weights
         self.nbytes_fetched = 0  # by this process, of small files
 
     def begin(self, include: Sequence[str], exclude: Sequence[str]) -> ModelFolder:
@@ -34,12 +34,13 @@ class Gathered:
                 self._fetch(file, lambda n: None)
                 self.nbytes_fetched += file.nbytes
         folder = ModelFolder(self._folder)
-        self.files = [*small, *weight_files(self._repository.files, folder, include, exclude)]
+        self._missing = weight_files(self._repository.files, folder, include, exclude)
+        self.files = [*small, *self._missing]
         return folder
 
     def check(self) -> None:
         """Find out which weights are here, by their hashes."""
-        self._missing = [file for file in self.files if not self._has(file)]
+        self._missing = [file for file in self._missing if not self._has(file)]
 
     def fetch(self, progress: Progress) -> None:
         """Fetch the weights that are not here."""
@@ -57,17 +58,19 @@ class Gathered:
         for path in self._folder.iterdir():
             if path.name not in wanted:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        kept = kept_files(self._older, self._repository.commit)
+        commit, fetched = read_record(self._older)
+        of_this_commit = fetched if commit == self._repository.commit else {}
+        replaced = {*wanted, RECORD_NAME, *(fetched.keys() - of_this_commit.keys())}
         for path in self._older.iterdir() if was_pulled(self._older) else ():
-            is_dropped = path.name in (*wanted, RECORD_NAME) or kept.get(path.name, 0) is None
-            if not is_dropped and not _take(path, self._folder / path.name):
+            if path.name not in replaced and not _take(path, self._folder / path.name):
                 _copy(path, self._folder / path.name)
-        return wanted | {name: n for name, n in kept.items() if n is not None and (self._folder / name).is_file()}
+        kept = {name: n for name, n in of_this_commit.items() if type(n) is int and (self._folder / name).is_file()}
+        return wanted | kept
 
     @property
     def nbytes(self) -> int:
         """How many bytes of the wanted files are here, whole ones and begun ones."""
-        return sum(self._nbytes(file) for file in self.files)
+        return self.nbytes_in(self._folder)
 
     def nbytes_in(self, *folders: Path) -> int:
         """Return how many bytes of the wanted files seem to be in `folders`, by their names and sizes."""
@@ -84,11 +87,6 @@ class Gathered:
             return ""
         total = sum(file.nbytes for file in self.files)
         return f"{gigabytes(self.nbytes)} of {gigabytes(total)} are here, and the same command goes on from there"
-
-    def _nbytes(self, file: RemoteFile) -> int:
-        path = self._folder / file.name
-        is_whole = path.is_file() and path.stat().st_size == file.nbytes
-        return file.nbytes if is_whole else nbytes_begun(self._folder, file)
 
     def _fetch(self, file: RemoteFile, advance: Advance) -> None:
         fetch_file(self._web, self._repository.url(self._web, file.name), file, self._folder, advance)

@@ -19,7 +19,7 @@ from urllib.request import (
 
 from mistral_mlx.errors import ConversionError, shown
 
-DOWN = ("https", "http")  # from what is encrypted to what is not
+DOWN = ("https", "http")  # encryption would end
 
 Origin = tuple[str, str | None, int | None]
 

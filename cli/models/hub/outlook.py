@@ -8,7 +8,7 @@ from mistral_mlx.cli.terminal.table import gigabytes
 from mistral_mlx.convert.sources.support import TENSOR, Support, of_huggingface, of_native
 from mistral_mlx.errors import counted
 from mistral_mlx.files.folder import ModelFolder
-from mistral_mlx.files.safetensors import INDEX_NAME
+from mistral_mlx.files.safetensors import INDEX_NAME, weight_map
 from mistral_mlx.kernels.memory import available_memory
 from mistral_mlx.model.args import ModelArgs, expected_shapes
 from mistral_mlx.model.cache import cache_nbytes
@@ -92,8 +92,8 @@ def outlook(
 
 def _support(folder: ModelFolder) -> Support | None:
     if folder.has("config.json"):
-        places = folder.json(INDEX_NAME).get("weight_map") if folder.has(INDEX_NAME) else None
-        return of_huggingface(folder.json("config.json"), list(places) if isinstance(places, dict) else (TENSOR,))
+        tensors = list(weight_map(folder)) if folder.has(INDEX_NAME) else []
+        return of_huggingface(folder.json("config.json"), tensors or (TENSOR,))
     return of_native(folder.json("params.json")) if folder.has("params.json") else None
 
 

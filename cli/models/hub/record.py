@@ -37,15 +37,11 @@ def pulled_from(folder: Path) -> object:
     return record.get("repository") if record else None
 
 
-def kept_files(folder: Path, commit: str) -> dict[str, int | None]:
-    """Return the files that `pull` fetched into `folder`, with their sizes; None for those of another commit."""
+def read_record(folder: Path) -> tuple[object, dict[str, object]]:
+    """Return the commit that `pull` fetched into `folder`, or None, and the files with their sizes."""
     record = _read(folder) or {}
-    files, is_same = record.get("files"), record.get("commit") == commit
-    return (
-        {name: n if is_same and type(n) is int else None for name, n in files.items()}
-        if isinstance(files, dict)
-        else {}
-    )
+    files = record.get("files")
+    return record.get("commit"), files if isinstance(files, dict) else {}
 
 
 def is_current(folder: Path, repository: Repository, patterns: Patterns) -> bool:

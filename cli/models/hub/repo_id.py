@@ -6,6 +6,7 @@ from typing import NamedTuple
 # huggingface_hub/utils/_validators.py: at most 96 characters, no "--" and "..", no "-" or "." at either end.
 PART = re.compile(r"[A-Za-z0-9_](?:(?!--|\.\.)[\w.-])*", re.ASCII)
 REVISION = re.compile(r"(?!.*\.\.)[\w.][\w./+-]*", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 MAX_ID, MAX_REVISION = 96, 200
 
 
@@ -19,6 +20,11 @@ class RepoId(NamedTuple):
     def __str__(self) -> str:
         """Return ``ORG/REPO``, without the revision."""
         return f"{self.organisation}/{self.repository}"
+
+    @property
+    def whole(self) -> str:
+        """Return ``ORG/REPO@REVISION``, or ``ORG/REPO`` for the main branch."""
+        return f"{self}@{self.revision}" if self.revision else str(self)
 
 
 def parse_repo_id(text: str) -> RepoId | None:

@@ -7,10 +7,9 @@ from urllib.parse import quote
 
 from mistral_mlx.errors import ConversionError, shown
 
-from .repo_id import RepoId
+from .repo_id import COMMIT, RepoId
 from .web import Web
 
-COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 PLAIN_NAME = re.compile(r"\w[\w.+-]*", re.ASCII)  # a file at the top, with a name that every system can hold
 MAX_NAME, MAX_NBYTES = 200, 1 << 50

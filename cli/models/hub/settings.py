@@ -37,11 +37,11 @@ def token() -> str | None:
 
     Raises OptionError if it cannot be one.
     """
-    if os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").strip().lower() in TRUE:
+    if _is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN"):
         return None
     text = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
     if text is None:
-        with suppress(ModelError):  # a file that cannot be read is none
+        with suppress(ModelError):  # no token, if the file cannot be read
             text = small_text(_path("HF_TOKEN_PATH", _home() / "token"), MAX_TOKEN_BYTES, follow=True)
     found = (text or "").replace("\r", "").replace("\n", "").strip()
     if not all("!" <= c <= "~" for c in found):
@@ -59,7 +59,11 @@ def cache() -> Path:
 
 def is_offline() -> bool:
     """Return whether the user forbids the network."""
-    return any(os.environ.get(name, "").strip().lower() in TRUE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return _is_set("HF_HUB_OFFLINE") or _is_set("TRANSFORMERS_OFFLINE")
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "").strip().lower() in TRUE
 
 
 def _home() -> Path:

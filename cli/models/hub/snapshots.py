@@ -13,10 +13,9 @@ from mistral_mlx.cli.models.small_file import small_text
 from mistral_mlx.errors import ModelError, shown
 
 from . import settings
-from .repo_id import RepoId, parse_repo_id
+from .repo_id import COMMIT, RepoId, parse_repo_id
 
 PLACE = "Hugging Face's cache"
-COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 BEGINNING = re.compile(r"[0-9a-f]{7,39}", re.ASCII)
 MAX_REF_BYTES = 100
 N_SHORT, N_SHOWN = 7, 3  # digits of a commit that is shown, and commits of a repository

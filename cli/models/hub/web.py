@@ -86,7 +86,7 @@ class Web:
                         raise ConversionError(self._refused(error, url, wait)) from error
                     self.wait(wait, f"the hub is busy ({error.code} {shown(error.reason)})")
             except LOST as error:
-                if n == N_TRIES or _is_certificate(error):
+                if n == N_TRIES or isinstance(_cause(error), ssl.SSLCertVerificationError):
                     raise ConversionError(self.unreachable(error)) from error
                 self.wait(pause(n), f"the hub does not answer ({_reason(error)})")
             except ValueError as error:  # of urllib, for what is no address
@@ -177,11 +177,11 @@ def _wait(error: HTTPError, n: int) -> float:
     return float(found) if found else pause(n)
 
 
-def _is_certificate(error: Exception) -> bool:
-    cause = error.reason if isinstance(error, URLError) else error
-    return isinstance(cause, ssl.SSLCertVerificationError)
+def _cause(error: Exception) -> object:
+    """Return what urllib has wrapped."""
+    return error.reason if isinstance(error, URLError) else error
 
 
 def _reason(error: Exception) -> str:
-    cause = error.reason if isinstance(error, URLError) else error
+    cause = _cause(error)
     return shown(str(cause) or type(cause).__name__, limit=160)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from mistral_mlx.cli.models.fetched import existing
 from mistral_mlx.cli.models.registry import HOME_VARIABLE, MODEL_VARIABLE, home, located
 from mistral_mlx.cli.options.sources import Option, config_path, read_config
 from mistral_mlx.cli.terminal.table import gigabytes
@@ -29,7 +30,7 @@ class Size(NamedTuple):
 def own_folder(found: Findings) -> None:
     """Say where the program keeps its files, whether it can, and what they take."""
     path = home()
-    beside = _existing(path)
+    beside = existing(path)
     is_writable = beside.is_dir() and os.access(beside, os.W_OK | os.X_OK)
     sizes = {name: size for name in FOLDERS if (size := size_of(path / name)) is not None}
     found.facts = {"path": str(path), "exists": path.is_dir(), "writable": is_writable}
@@ -48,7 +49,7 @@ def own_folder(found: Findings) -> None:
 
 def disk(found: Findings) -> None:
     """Say how much space is left below the program's own folder."""
-    usage = shutil.disk_usage(_existing(home()))
+    usage = shutil.disk_usage(existing(home()))
     found.facts = {"total": usage.total, "free": usage.free}
     say = found.note if usage.free < LITTLE_BYTES else found.ok
     say(f"{gigabytes(usage.free)} of {gigabytes(usage.total)} are free")
@@ -107,11 +108,6 @@ def _told(item: tuple[str, Size]) -> str:
     name, size = item
     least = "" if size.whole else "at least "
     return f"{name} {least}{gigabytes(size.nbytes, from_gb=0.1)} in {counted(size.files, 'file')}"
-
-
-def _existing(path: Path) -> Path:
-    """Return the path, or the first above it that exists."""
-    return next((place for place in (path, *path.parents) if os.path.exists(place)), Path("/"))
 
 
 def _named(path: Path) -> str:

@@ -44,16 +44,13 @@ def python(found: Findings) -> None:
 def packages(found: Findings) -> None:
     """Compare the installed packages with the ranges that the program's own metadata names, and import them."""
     try:
-        from packaging.requirements import Requirement
-
-        required = [Requirement(text) for text in metadata.requires(PROGRAM) or []]
+        here = _requirements()
     except metadata.PackageNotFoundError:
         found.note("the program runs without being installed, so nothing says which packages it needs")
         return
     except ImportError:
         found.note("the versions are not compared: the package packaging is not installed")
         return
-    here = [r for r in required if r.marker is None or r.marker.evaluate({"extra": ""})]
     fine = [text for requirement in here if (text := _checked(found, requirement))]
     if len(fine) == len(here):
         found.ok(f"{counted(len(fine), 'package')}, as required: {', '.join(fine)}")
@@ -90,18 +87,22 @@ def reinstalled(requirement: str = "") -> str:
 def requirement_of(package: str) -> str:
     """Return what the program requires of a package on this system, as pip takes it; its name if that is unknown."""
     try:
-        from packaging.requirements import Requirement
-
-        required = [Requirement(text) for text in metadata.requires(PROGRAM) or []]
+        return next((_as_text(required) for required in _requirements() if required.name == package), package)
     except (ImportError, metadata.PackageNotFoundError):
         return package
-    here = (r for r in required if r.name == package and (r.marker is None or r.marker.evaluate({"extra": ""})))
-    return next((_as_text(requirement) for requirement in here), package)
 
 
 def why(error: BaseException) -> str:
     """Return the message of an error that can be any, on one line, or its class if there is none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _requirements() -> "list[Requirement]":
+    """Return what the program requires on this system. Raises ImportError or PackageNotFoundError."""
+    from packaging.requirements import Requirement
+
+    required = [Requirement(text) for text in metadata.requires(PROGRAM) or []]
+    return [r for r in required if r.marker is None or r.marker.evaluate({"extra": ""})]
 
 
 def _checked(found: Findings, requirement: "Requirement") -> str:

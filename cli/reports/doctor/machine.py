@@ -1,7 +1,6 @@
 """The checks of ``doctor`` on what computes: MLX, its devices, the native kernels, the processor and the memory."""
 
 import os
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from mistral_mlx.errors import OptionError, counted
 from .findings import Findings
 from .installation import reinstalled, requirement_of, why
 
-COMPILER = "xcode-select --install" if sys.platform == "darwin" else "for example: apt install g++"
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -58,7 +56,7 @@ def kernels(found: Findings) -> None:
     else:
         found.fault(
             f"none are used, which is many times slower: {native.missing}",
-            f"install a C++ compiler ({COMPILER}), then {reinstalled().removeprefix('run: ')}",
+            f"install a C++ compiler ({native.COMPILER}), then {reinstalled().removeprefix('run: ')}",
         )
 
 
