@@ -26,9 +26,16 @@ def terminal(model, *args, setup="", before="", **variables):
 
 def leave(child):
     child.send("\x04")
+    assert ended(child) == 0
+
+
+def ended(child):
+    """Wait for the end of a program, and return its exit status.
+
+    The terminal ends a moment before the process does, and pexpect's close() sends it a hangup in between.
+    """
     child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
+    return child.wait()
 
 
 def asked(home, name="*"):

@@ -2,8 +2,7 @@
 
 import signal
 
-import pexpect
-from helpers.terminal import PROMPT, asked, leave, terminal
+from helpers.terminal import PROMPT, asked, ended, leave, terminal
 
 from mistral_mlx.cli.chat import loop
 from mistral_mlx.cli.chat.background import Background
@@ -30,10 +29,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(endless):
     child.expect(PROMPT)
     child.send("/clear\r")
     child.expect("the conversation is cleared")
-    child.send("\x04")
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
+    leave(child)
 
 
 def test_ctrl_c_while_the_prompt_is_read_is_heard_at_once(endless):
@@ -44,8 +40,7 @@ def test_ctrl_c_while_the_prompt_is_read_is_heard_at_once(endless):
     child.kill(signal.SIGINT)
     child.expect("interrupted before the answer began", timeout=2)
     child.expect(PROMPT)
-    child.send("\x04")
-    child.expect(pexpect.EOF)
+    leave(child)
 
 
 def test_ctrl_c_clears_a_line_and_twice_on_an_empty_one_leaves(endless):
@@ -54,9 +49,7 @@ def test_ctrl_c_clears_a_line_and_twice_on_an_empty_one_leaves(endless):
     child.expect("Ctrl-C again")
     child.expect(PROMPT)
     child.send("\x03")
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
+    assert ended(child) == 0
 
 
 def test_a_paste_of_several_lines_is_one_message(endless):
@@ -64,8 +57,7 @@ def test_a_paste_of_several_lines_is_one_message(endless):
     child.send("\x1b[200~first line\nsecond line\x1b[201~\r")
     child.expect("the the\r\n")
     child.expect(PROMPT)
-    child.send("\x04")
-    child.expect(pexpect.EOF)
+    leave(child)
     assert "the the" not in child.before
 
 

@@ -6,11 +6,10 @@ import re
 import signal
 import stat
 
-import pexpect
 import pytest
 from helpers.chat import SIX
 from helpers.cli import run
-from helpers.terminal import PROMPT, asked, leave, terminal
+from helpers.terminal import PROMPT, asked, ended, leave, terminal
 
 
 @pytest.mark.parametrize(("option", "kept"), [("--history", True), ("--no-history", False)])
@@ -19,9 +18,7 @@ def test_what_was_typed_is_remembered_for_its_owner_only(endless, home, option, 
     child.send("remember me\r")
     child.expect("the the")
     child.expect(PROMPT)  # before it, the terminal itself takes Ctrl-D
-    child.send("\x04")
-    child.expect(pexpect.EOF)
-    child.close()
+    leave(child)
     history = home / "history"
     assert history.exists() == kept
     if kept:
@@ -34,9 +31,7 @@ def test_an_error_of_loading_is_shown_as_soon_as_it_is_known(endless, tmp_path):
     (broken / "config.json").write_text("{")
     child = terminal(broken)
     child.expect("error: ")
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 3
+    assert ended(child) == 3
 
 
 def test_the_prompt_does_not_wait_for_the_model(endless, tmp_path):
