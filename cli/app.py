@@ -6,6 +6,7 @@ Heavy imports are inside the commands: ``--help`` needs neither MLX nor a tokeni
 import gc
 import os
 import sys
+import threading
 from typing import Annotated, NoReturn
 
 import typer
@@ -58,6 +59,19 @@ def run() -> NoReturn:
         if found.get("debug") or os.environ.get("MISTRAL_MLX_DEBUG"):
             raise
         status = _report(error)
+    _leave(status)
+
+
+def _leave(status: int | None) -> NoReturn:
+    """End the process.
+
+    Where a daemon thread still loads a model, Python must not be taken down: before 3.14 it ends such a thread in the
+    middle of MLX, which then aborts the process.
+    """
+    if any(thread.daemon for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status or 0)
     gc.freeze()  # at its end Python would look for unused cycles among all objects once more, a tenth of a second
     sys.exit(status)
 

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import stat
+import time
 
 import pytest
 from helpers.chat import SIX
@@ -49,6 +50,21 @@ o.Opener.open = open_later
     child.send("/stats\r")  # waits
     may_load.touch()
     child.expect("there is no answer yet")
+    leave(child)
+
+
+def test_the_chat_can_be_left_while_the_model_is_loading(endless):
+    """Python used to end the loading thread in the middle of MLX, which aborted the process."""
+    loads_for_ever = """
+import mistral_mlx.cli.chat.opening as o
+def open_for_ever(*args):
+    import mlx.core as mx
+    while True:
+        mx.eval(mx.ones(100_000) + 1)
+o.Opener.open = open_for_ever
+"""
+    child = terminal(endless, setup=loads_for_ever)
+    time.sleep(1)  # until it computes
     leave(child)
 
 
