@@ -8,8 +8,8 @@ import pytest
 
 # For each package, its modules and folders from the lowest to the highest: each may import those to its left.
 ORDER = {
-    "mistral_mlx": "version errors progress kernels files tokenizer prompt model sampling generation session measure "
-    "__init__ convert cli",
+    "mistral_mlx": "version errors progress kernels files tokenizer prompt model sampling constraint generation "
+    "session measure __init__ convert cli",
     "mistral_mlx.kernels": "native dtypes fallback weights codes ready __init__ experts memory",
     "mistral_mlx.kernels.fallback": "__init__ float_modes products search packing",
     "mistral_mlx.files": "__init__ json keys folder safetensors whole",
@@ -20,6 +20,7 @@ ORDER = {
     "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args known "
     "cache_options cache layers feed_forward mistral expert_files loading",
     "mistral_mlx.sampling": "__init__ knobs options filters penalties dry logprobs device sampler",
+    "mistral_mlx.constraint": "__init__ limits schema grammar constraint",
     "mistral_mlx.generation": "__init__ limits snapshots ahead stop channels drafts timeline draft_model lazy decode "
     "response answer stream together",
     "mistral_mlx.session": "__init__ turns context_use fingerprint session saved_cache "
