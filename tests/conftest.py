@@ -13,7 +13,7 @@ from helpers.models import LetterTokenizer
 from mistral_mlx import kernels
 from mistral_mlx.cli.models.registry import registered
 from mistral_mlx.kernels import native
-from mistral_mlx.tokenizer.detokenizer import LeadingSpace, PieceDetokenizer
+from mistral_mlx.tokenizer.detokenizer import LeadingSpace
 
 DEMO = registered().get("demo")  # asked before the fixtures below hide the user's own models
 ON_GPU = {"cpu": False, "gpu": True}[os.environ.get("MISTRAL_MLX_TEST_DEVICE", "cpu")]
@@ -83,6 +83,7 @@ class ThumbTokenizer(LetterTokenizer):
 
     THUMB = tuple(range(6 + len(LetterTokenizer.LETTERS) - 4, 6 + len(LetterTokenizer.LETTERS)))
 
-    def detokenizer(self, *, continues=False):
-        pieces = [None] * 6 + list(self.LETTERS[:-4]) + [bytes([byte]) for byte in "👍".encode()]
-        return PieceDetokenizer(pieces, leading=LeadingSpace.KEPT)
+    leading = LeadingSpace.KEPT
+
+    def pieces(self):
+        return [None] * 6 + list(self.LETTERS[:-4]) + [bytes([byte]) for byte in "👍".encode()]

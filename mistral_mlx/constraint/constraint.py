@@ -9,14 +9,27 @@ from mistral_mlx.errors import OptionError
 from .grammar import gbnf_grammar, lark_grammar, regex_grammar
 from .schema import Schema, checked_schema, schema_grammar
 
+NAMES = {
+    "schema": "the schema",
+    "regex": "the regular expression",
+    "grammar": "the grammar",
+    "calls": "the format of tool calls",
+}
+
 
 @dataclass(frozen=True)
 class Constraint:
     """The texts that an answer may be, made by one of the class methods, which raise OptionError."""
 
-    kind: Literal["schema", "regex", "grammar"]
+    kind: Literal["schema", "regex", "grammar", "calls"]
     grammar: str  # of llguidance
     schema: Schema | None = None
+    after: int | None = None  # the control token that begins the bound part; None: the whole answer is bound
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return NAMES[self.kind]
 
     @classmethod
     def from_schema(cls, schema: object) -> "Constraint":

@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mistral_mlx.errors import OptionError
 from mistral_mlx.kernels.memory import wired_memory
@@ -12,9 +13,13 @@ from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .channels import AnswerChannels, Parts
 from .decode import Choose, decode, takes_drafts, with_drafts
-from .drafts import MAX_DRAFT, Drafter, Drafts, NGramDrafts
+from .drafts import MAX_DRAFT, Drafter, Drafts, GuidedDrafts, NGramDrafts
 from .response import GenerationResponse, Meter
 from .timeline import READING, Timeline
+
+if TYPE_CHECKING:
+    from mistral_mlx.constraint.constraint import Constraint
+    from mistral_mlx.constraint.guide import Guide
 
 DEFAULT_MAX_TOKENS = 2048
 
@@ -26,6 +31,8 @@ class AnswerOptions:
     sampler: Choose | None = None  # None: a Sampler with its defaults
     max_tokens: int = DEFAULT_MAX_TOKENS
     stop: Sequence[str] = ()  # the text ends before the first of these strings
+    constraint: "Constraint | None" = None  # what the text must be
+    begun: str = ""  # the text that the constraint takes as the beginning of this answer
     n_logprobs: int | None = None  # how many likely tokens are returned with each token; None: no probabilities at all
     continues: bool = False  # the prompt is a text that goes on: the leading space that joins the two is kept
     splits: bool = True  # reasoning is told apart from the text; not for a text without a chat format
@@ -94,12 +101,6 @@ def _decoded_pieces(state: _State, tokenizer: Tokenizer, ids: Sequence[int]) -> 
     sampler = options.sampler or Sampler()
     if isinstance(sampler, Sampler):
         sampler = sampler.bound(tokenizer)
-    meter = _read(state.timeline, ids, options)
-    if options.fork:
-        state.timeline = state.timeline.fork()
-    timeline = state.timeline
-    if options.draft and takes_drafts(timeline):
-        meter.drafts = state.drafts = (options.drafter or NGramDrafts)(ids, options.draft)
     channels = AnswerChannels(
         tokenizer,
         options.stop,
@@ -108,13 +109,22 @@ def _decoded_pieces(state: _State, tokenizer: Tokenizer, ids: Sequence[int]) -> 
         splits=options.splits,
         calls=options.calls,
     )
-    stop_ids = timeline.model.args.eos_token_ids | tokenizer.eos_ids
-    with closing(decode(timeline, sampler, options.max_tokens, options.n_logprobs, state.drafts)) as tokens:
+    stop_ids = state.timeline.model.args.eos_token_ids | tokenizer.eos_ids
+    guide = _guide(options, tokenizer, state.timeline.model.args.vocab_size, stop_ids, channels)
+    choose = sampler if guide is None else guide.over(sampler)
+    meter = _read(state.timeline, ids, options)
+    if options.fork:
+        state.timeline = state.timeline.fork()
+    timeline = state.timeline
+    if options.draft and takes_drafts(timeline):
+        meter.drafts = state.drafts = _drafts(options, ids, guide)
+    with closing(decode(timeline, choose, options.max_tokens, options.n_logprobs, state.drafts)) as tokens:
         for decoded in tokens:
             meter.tick()
             is_stop_id = decoded.token in stop_ids
             piece = Parts() if is_stop_id else channels.add(decoded.token)
-            reason = "stop" if is_stop_id or channels.stopped else decoded.finish_reason
+            is_whole = is_stop_id or channels.stopped or (guide is not None and guide.finished)
+            reason = "stop" if is_whole else decoded.finish_reason
             if reason:
                 last = channels.finish(cut=reason != "stop")
                 piece = Parts(piece.text + last.text, piece.reasoning + last.reasoning)
@@ -138,3 +148,27 @@ def _read(timeline: Timeline, ids: Sequence[int], options: AnswerOptions) -> Met
     elif options.progress is not None:
         options.progress(READING, 0, 0)
     return meter
+
+
+def _guide(
+    options: AnswerOptions, tokenizer: Tokenizer, n_rows: int, stop_ids: frozenset[int], channels: AnswerChannels
+) -> "Guide | None":
+    if options.constraint is None:
+        return None
+    from mistral_mlx.constraint.guide import Guide
+    from mistral_mlx.constraint.vocabulary import vocabulary
+
+    return Guide(
+        options.constraint,
+        vocabulary(tokenizer, n_rows, stop_ids),
+        begun=options.begun,
+        continues=options.continues,
+        leading=tokenizer.leading,
+        think=channels.think,
+        is_thinking=lambda: channels.thinking and not channels.calling,
+    )
+
+
+def _drafts(options: AnswerOptions, ids: Sequence[int], guide: "Guide | None") -> Drafts:
+    drafts = (options.drafter or NGramDrafts)(ids, options.draft)
+    return drafts if guide is None else GuidedDrafts(drafts, guide, options.draft)

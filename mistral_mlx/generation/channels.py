@@ -61,6 +61,11 @@ class AnswerChannels:
         self._undecided = 0  # tokens of a beginning that may still become <think>
 
     @property
+    def think(self) -> int | None:
+        """The control token that begins reasoning, if there is one."""
+        return self._marks[0] if self._marks else None
+
+    @property
     def stopped(self) -> bool:
         """Whether a stop string has ended the text."""
         return self._text.stopped

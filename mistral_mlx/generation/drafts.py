@@ -9,6 +9,10 @@ decides how soon a token is known, and never which one.
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mistral_mlx.constraint.guide import Guide
 
 MAX_DRAFT = 15  # tokens: with the one before them a pass of 16 rows
 SHORT_DRAFT = 3  # a pass of 4 rows costs hardly more than one of a single row, one of 5 or more the double
@@ -93,3 +97,20 @@ class NGramDrafts(Drafts):
                 last = tuple(self.ids[end - n : end])
                 self._place = self._place or self._ends.get(last)
                 self._ends[last] = end
+
+
+class GuidedDrafts(Drafts):
+    """Drafts what a constraint forces, or else what others draft as far as it may follow."""
+
+    def __init__(self, drafts: Drafts, guide: "Guide", most: int = MAX_DRAFT) -> None:
+        super().__init__(drafts.ids, most)
+        self._drafts, self._guide = drafts, guide
+
+    def add(self, token: int) -> None:
+        """Note the next token of the text."""
+        super().add(token)
+        self._drafts.add(token)
+
+    def guess(self, most: int) -> list[int]:
+        """Return the forced tokens, or the drafted ones that may follow."""
+        return self._guide.forced()[:most] or self._guide.fitting(self._drafts.guess(most))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mistral_mlx.errors import TokenizerError, shown
 
-from .detokenizer import StreamingDetokenizer, join_stream
+from .detokenizer import LeadingSpace, StreamingDetokenizer, join_stream
 from .settings import TokenizerSettings
 from .versions import Efforts
 
@@ -37,6 +37,8 @@ class Tokenizer(ABC):
     and encoding a text never produces them. The version is "v1" for every sentencepiece-like vocabulary without
     [INST], because Mistral's first vocabulary cannot be told from Llama's.
     """
+
+    leading = LeadingSpace.KEPT  # which spaces before the text of an answer are removed
 
     def __init__(self, traits: TokenizerTraits) -> None:
         self.vocab_size = traits.vocab_size
@@ -81,6 +83,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def detokenizer(self, *, continues: bool = False) -> StreamingDetokenizer:
         """Return a new stream; one that `continues` a text keeps its leading space."""
+
+    @abstractmethod
+    def piece(self, token_id: int) -> bytes | None:
+        """Return the bytes that an id below `vocab_size` stands for within a text; None for no text."""
 
     @abstractmethod
     def _encode_plain(self, text: str) -> list[int]: ...

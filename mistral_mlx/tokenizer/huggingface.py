@@ -63,7 +63,7 @@ class HuggingFaceTokenizer(Tokenizer):
         added, special = added_tokens(document)
         unknown = model.get("unk_token")
         control = control_tokens(self._ids, added, special - {unknown}, settings)
-        kind, self._leading = decoder_kind(document.get("decoder"))
+        kind, self.leading = decoder_kind(document.get("decoder"))
         self._is_byte_level, self._has_byte_pieces = kind == "ByteLevel", "ByteFallback" in kind
         first = leading_special(document.get("post_processor"), control)
         version = version_of(control, settings.chat_template, is_byte_level=self._is_byte_level)
@@ -90,7 +90,11 @@ class HuggingFaceTokenizer(Tokenizer):
         if self._is_byte_level:
             return ByteLevelDetokenizer(LazyTable(self.vocab_size, self._bytes_of))
         pieces = LazyTable(self.vocab_size, self._piece_of)
-        return PieceDetokenizer(pieces, leading=LeadingSpace.KEPT if continues else self._leading)
+        return PieceDetokenizer(pieces, leading=LeadingSpace.KEPT if continues else self.leading)
+
+    def piece(self, token_id: int) -> bytes | None:
+        piece = self._bytes_of(token_id) if self._is_byte_level else self._piece_of(token_id)
+        return piece.encode() if isinstance(piece, str) else piece
 
     def _encode_plain(self, text: str) -> list[int]:
         if self._forgets_a_space and text.startswith((" ", SPACE)):

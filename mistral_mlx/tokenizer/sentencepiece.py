@@ -57,11 +57,15 @@ class SentencePieceTokenizer(Tokenizer):
         )
         self._ids = {piece: i for i, piece in enumerate(pieces) if i not in self._control_text}
         self._pieces = self._decoded(pieces, settings.added_tokens)
-        self._leading = self._leading_space()
+        self.leading = self._leading_space()
 
     def detokenizer(self, *, continues: bool = False) -> PieceDetokenizer:
-        leading = LeadingSpace.KEPT if continues else self._leading
+        leading = LeadingSpace.KEPT if continues else self.leading
         return PieceDetokenizer(self._pieces, leading=leading, verbatim=frozenset({int(self._processor.unk_id())}))
+
+    def piece(self, token_id: int) -> bytes | None:
+        piece = self._pieces[token_id]
+        return piece.encode() if isinstance(piece, str) else piece
 
     def _encode_plain(self, text: str) -> list[int]:
         ids: list[int] = self._processor.encode(text)

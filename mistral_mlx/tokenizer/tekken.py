@@ -72,6 +72,9 @@ class TekkenTokenizer(Tokenizer):
     def detokenizer(self, *, continues: bool = False) -> ByteLevelDetokenizer:
         return TekkenDetokenizer(self._tokens)
 
+    def piece(self, token_id: int) -> bytes | None:
+        return self._tokens[token_id]
+
     def _encode_plain(self, text: str) -> list[int]:
         ids: list[int] = []
         known: dict[str, list[int]] = {}

@@ -80,6 +80,7 @@ class LetterTokenizer(Tokenizer):
     """One id per letter, and Mistral's v3 control tokens: a vocabulary of 64."""
 
     LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,\n\t"
+    leading = LeadingSpace.FIRST_PIECE
 
     def __init__(self, *, has_chat_format=True):
         control = {"<s>": 1, "</s>": 2, "[INST]": 3, "[/INST]": 4, "[PREFIX]": 5}
@@ -98,9 +99,15 @@ class LetterTokenizer(Tokenizer):
             )
         )
 
+    def pieces(self):
+        return [None] * 6 + list(self.LETTERS)
+
     def detokenizer(self, *, continues=False):
-        pieces = [None] * 6 + list(self.LETTERS)
-        return PieceDetokenizer(pieces, leading=LeadingSpace.KEPT if continues else LeadingSpace.FIRST_PIECE)
+        return PieceDetokenizer(self.pieces(), leading=LeadingSpace.KEPT if continues else self.leading)
+
+    def piece(self, token_id):
+        piece = self.pieces()[token_id]
+        return piece.encode() if isinstance(piece, str) else piece
 
     def _encode_plain(self, text):
         return [6 + self.LETTERS.index(letter) for letter in text]

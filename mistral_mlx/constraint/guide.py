@@ -1,0 +1,140 @@
+"""Follows one answer through a constraint: which ids may come next, and which must.
+
+The mask of a position is computed when its id is chosen, so that drafts and batches need nothing of their own. What a
+model thinks is free, and so is the text before the control token that begins a constraint.
+"""
+
+from collections.abc import Callable, Sequence
+
+import mlx.core as mx
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer
+from numpy.typing import NDArray
+
+from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.tokenizer.detokenizer import LeadingSpace
+
+from .constraint import Constraint
+from .limits import LIMITS
+from .vocabulary import Vocabulary
+
+Choose = Callable[[mx.array, Sequence[int]], int]
+Mask = NDArray[np.bool_]
+
+NEVER = np.float32(-np.inf)
+
+
+class Guide:
+    """Knows what may follow; `take` tells it each id that was chosen.
+
+    `begun` is the text that the answer has already, and it `continues` a text if a blank at its beginning is kept. An
+    answer may begin with the id `think`; `is_thinking` says whether the next id is a thought. Raises OptionError if
+    `begun` does not fit.
+    """
+
+    def __init__(
+        self,
+        constraint: Constraint,
+        vocabulary: Vocabulary,
+        *,
+        begun: str = "",
+        continues: bool = False,
+        leading: LeadingSpace = LeadingSpace.KEPT,
+        think: int | None = None,
+        is_thinking: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._constraint, self._vocabulary = constraint, vocabulary
+        self._leading = LeadingSpace.KEPT if continues or begun else leading
+        self._think, self._is_thinking = think, is_thinking
+        self._waits_for = constraint.after  # the control token that begins the constraint
+        self._is_first = True  # no id of the text was taken
+        self._bits = np.zeros((vocabulary.n_rows + 31) // 32, np.int32)
+        self._matcher = self._begin(vocabulary.within, begun)
+        keeps = self._leading is LeadingSpace.KEPT
+        self._first = None if keeps else self._begin(vocabulary.first)  # until a blank at the beginning is decided on
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is whole, and nothing can follow."""
+        return self._waits_for is None and not self._is_first and self._matcher.is_stopped()
+
+    def over(self, choose: Choose) -> Choose:
+        """Return a choice among the ids that are allowed, before all that `choose` does itself."""
+
+        def chosen(logits: mx.array, history: Sequence[int]) -> int:
+            allowed = self.mask()
+            if allowed is not None:
+                logits = mx.array(np.where(allowed, np.asarray(logits), NEVER))
+            token = choose(logits, history)
+            self.take(token)
+            return token
+
+        return chosen
+
+    def mask(self) -> Mask | None:
+        """Return which ids may come next, of ``[n_rows]``; None for all. Raises OptionError if none may."""
+        if self._is_thinking():
+            return self._all_but_stop_ids() if self._waits_for is None else None
+        if self._waits_for is not None:
+            return None
+        allowed = self._allowed(self._first or self._matcher)
+        if self._first is not None and self._is_first:
+            allowed[self._vocabulary.blank_first] = True
+        if self._is_first and self._think is not None:
+            allowed[self._think] = True
+        if not allowed.any():
+            raise OptionError(f"{self._constraint.name} asks for a text that the vocabulary of this model cannot spell")
+        return allowed
+
+    def take(self, token: int) -> None:
+        """Note the id that was chosen. Raises OptionError if the constraint has grown too complex."""
+        if self._waits_for is not None and token == self._waits_for:
+            self._waits_for, self._first = None, None
+        elif self._waits_for is not None or self._is_thinking() or token in self._vocabulary.stop_ids:
+            return
+        elif self._is_first and token == self._think:
+            self._think = None
+            return
+        if self._first is None:
+            self._matcher.consume_token(token)
+        elif data := self._vocabulary.bytes_first(token):
+            self._matcher.consume_tokens(self._vocabulary.within.tokenize_bytes(data))
+            self._first = None
+        elif self._leading is not LeadingSpace.UNTIL_TEXT:
+            self._first = None
+        self._is_first = False
+        self._check()
+
+    def forced(self) -> list[int]:
+        """Return the ids that must come next, as the tokenizer writes them."""
+        return self._matcher.compute_ff_tokens() if self._is_bound else []
+
+    def fitting(self, draft: Sequence[int]) -> list[int]:
+        """Return the beginning of a draft that may come next."""
+        return list(draft[: self._matcher.validate_tokens(list(draft))] if self._is_bound else draft)
+
+    @property
+    def _is_bound(self) -> bool:
+        return self._waits_for is None and self._first is None and not self._is_thinking()
+
+    def _begin(self, tokenizer: LLTokenizer, begun: str = "") -> LLMatcher:
+        matcher = LLMatcher(tokenizer, self._constraint.grammar, log_level=0, limits=LIMITS)
+        if begun and not matcher.consume_tokens(tokenizer.tokenize_bytes(begun.encode("utf-8", "replace"))):
+            raise OptionError(f"the answer begins with {shown(begun)}, which does not fit {self._constraint.name}")
+        return matcher
+
+    def _allowed(self, matcher: LLMatcher) -> Mask:
+        matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
+        self._check()
+        return np.unpackbits(self._bits.view(np.uint8), count=self._vocabulary.n_rows, bitorder="little").view(bool)
+
+    def _all_but_stop_ids(self) -> Mask:
+        allowed = np.ones(self._vocabulary.n_rows, bool)
+        allowed[self._vocabulary.stop_ids] = False
+        return allowed
+
+    def _check(self) -> None:
+        for matcher in (self._matcher, self._first):
+            if matcher is not None and matcher.is_error():
+                fault = shown(matcher.get_error(), limit=160)
+                raise OptionError(f"{self._constraint.name} cannot be followed here: {fault}; write a simpler one")

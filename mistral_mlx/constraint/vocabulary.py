@@ -1,0 +1,122 @@
+"""The vocabulary of a model as llguidance needs it: the bytes of each id, from our own tables.
+
+A tokenizer file is untrusted, so the library's own readers never see one. Control tokens have no bytes that a text can
+spell. At the beginning of an answer some tokenizers remove a blank, so the first id has a table of its own.
+"""
+
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from llguidance import LLTokenizer, TokenizerWrapper
+from numpy.typing import NDArray
+
+from mistral_mlx.tokenizer.base import Tokenizer
+from mistral_mlx.tokenizer.detokenizer import LeadingSpace
+
+ANCHOR = "\x02"  # begins no token but its own: behind it, a text is encoded as within a text
+
+_known: WeakKeyDictionary[Tokenizer, dict[object, "Vocabulary"]] = WeakKeyDictionary()
+
+
+class Vocabulary:
+    """The ids of a tokenizer, up to the `n_rows` of the model's head; an answer may end with one of `stop_ids`."""
+
+    def __init__(self, tokenizer: Tokenizer, n_rows: int, stop_ids: Collection[int]) -> None:
+        self.n_rows = n_rows
+        self.stop_ids = np.array(sorted(i for i in stop_ids if i < n_rows), np.int64)
+        self._tokenizer = tokenizer
+        self._control = [i for i in tokenizer.control.values() if i < n_rows]
+        self._pieces = self._table([tokenizer.piece(i) or b"" for i in range(min(tokenizer.vocab_size, n_rows))])
+
+    @cached_property
+    def within(self) -> LLTokenizer:
+        """The ids as they stand within an answer."""
+        return self._built(self._pieces)
+
+    @cached_property
+    def first(self) -> LLTokenizer:
+        """The ids as they stand at the beginning of an answer."""
+        if self._tokenizer.leading is LeadingSpace.KEPT:
+            return self.within
+        pieces = list(self._pieces)
+        for token in self._with_blanks:
+            pieces[token] = self._tokenizer.decode([token]).encode()
+        return self._built(pieces)
+
+    @cached_property
+    def blank_first(self) -> NDArray[np.int64]:
+        """The ids that are no text at the beginning of an answer, because their blank is removed."""
+        if self._tokenizer.leading is LeadingSpace.KEPT:
+            return np.zeros(0, np.int64)
+        return np.array([i for i in self._with_blanks if not self._tokenizer.decode([i])], np.int64)
+
+    def bytes_first(self, token: int) -> bytes:
+        """Return the bytes of an id at the beginning of an answer."""
+        piece = self._pieces[token]
+        is_changed = self._tokenizer.leading is not LeadingSpace.KEPT and b" " in piece
+        return self._tokenizer.decode([token]).encode() if is_changed else piece
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids that the tokenizer has for `text` within a text, or those of its bytes."""
+        data = text.encode("utf-8", "replace")
+        try:
+            ids = self._tokenizer.encode(ANCHOR + data.decode())
+        except Exception:  # llguidance aborts the process on an exception
+            ids = []
+        behind = next((i + 1 for i, token in enumerate(ids) if self._piece(token) == ANCHOR.encode()), len(ids))
+        found = ids[behind:]
+        return found if b"".join(map(self._piece, found)) == data else self._bytewise(data)
+
+    @cached_property
+    def _with_blanks(self) -> list[int]:
+        return [i for i, piece in enumerate(self._pieces) if b" " in piece]
+
+    @cached_property
+    def _of_byte(self) -> dict[bytes, int]:
+        return {piece: i for i, piece in enumerate(self._pieces) if len(piece) == 1}
+
+    def _bytewise(self, data: bytes) -> list[int]:
+        ids = [self._of_byte.get(bytes([byte])) for byte in data]
+        return [] if None in ids else [i for i in ids if i is not None]
+
+    def _piece(self, token: int) -> bytes:
+        return self._pieces[token] if token < len(self._pieces) else b""
+
+    def _table(self, pieces: list[bytes]) -> list[bytes]:
+        for token in self._control:
+            pieces[token] = b""
+        return pieces + [b""] * (self.n_rows - len(pieces))
+
+    def _built(self, pieces: Sequence[bytes]) -> LLTokenizer:
+        spelled = list(pieces)
+        special = sorted({*self._control, *self.stop_ids.tolist()})
+        for token in special:
+            spelled[token] = b"[%d]" % token  # marked as special: no text matches it
+        wrapper = TokenizerWrapper(_Backend(self, spelled, special))
+        ends = self.stop_ids.tolist()
+        return LLTokenizer(wrapper, n_vocab=self.n_rows, eos_token=ends, slices=LLTokenizer.json_slices())
+
+
+class _Backend:
+    """What llguidance asks of a tokenizer."""
+
+    bos_token_id = None
+
+    def __init__(self, vocabulary: Vocabulary, tokens: list[bytes], special: list[int]) -> None:
+        self._vocabulary = vocabulary
+        self.tokens, self.special_token_ids = tokens, special
+        self.eos_token_id = int(vocabulary.stop_ids[0])
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return self._vocabulary.encode(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
+
+
+def vocabulary(tokenizer: Tokenizer, n_rows: int, stop_ids: Collection[int]) -> Vocabulary:
+    """Return the vocabulary of a tokenizer, which is made once."""
+    known = _known.setdefault(tokenizer, {})
+    key = n_rows, frozenset(stop_ids)
+    if key not in known:
+        known[key] = Vocabulary(tokenizer, n_rows, stop_ids)
+    return known[key]
