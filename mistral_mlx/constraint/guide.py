@@ -21,6 +21,7 @@ from .vocabulary import Vocabulary
 Choose = Callable[[mx.array, Sequence[int]], int]
 Mask = NDArray[np.bool_]
 
+NO_TOKEN = "NoExtensionBias"  # how llguidance says that no id fits
 NEVER = np.float32(-np.inf)
 
 
@@ -72,7 +73,10 @@ class Guide:
         return chosen
 
     def mask(self) -> Mask | None:
-        """Return which ids may come next, of ``[n_rows]``; None for all. Raises OptionError if none may."""
+        """Return which ids may come next, ``[n_rows]``; None for all.
+
+        Raises OptionError if none may, or if that is too much to find out.
+        """
         if self._is_thinking():
             return self._all_but_stop_ids() if self._waits_for is None else None
         if self._waits_for is not None:
@@ -82,8 +86,6 @@ class Guide:
             allowed[self._vocabulary.blank_first] = True
         if self._is_first and self._think is not None:
             allowed[self._think] = True
-        if not allowed.any():
-            raise OptionError(f"{self._constraint.name} asks for a text that the vocabulary of this model cannot spell")
         return allowed
 
     def take(self, token: int) -> None:
@@ -135,6 +137,9 @@ class Guide:
 
     def _check(self) -> None:
         for matcher in (self._matcher, self._first):
-            if matcher is not None and matcher.is_error():
-                fault = shown(matcher.get_error(), limit=160)
-                raise OptionError(f"{self._constraint.name} cannot be followed here: {fault}; write a simpler one")
+            if matcher is None or not matcher.is_error():
+                continue
+            fault = shown(matcher.get_error().partition("\n")[0], limit=160)
+            if fault == NO_TOKEN:
+                raise OptionError(f"{self._constraint.name} asks for a text that this model's vocabulary cannot spell")
+            raise OptionError(f"{self._constraint.name} cannot be followed here: {fault}; write a simpler one")

@@ -4,7 +4,7 @@ A tokenizer file is untrusted, so the library's own readers never see one. Contr
 spell. At the beginning of an answer some tokenizers remove a blank, so the first id has a table of its own.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
@@ -33,30 +33,24 @@ class Vocabulary:
     @cached_property
     def within(self) -> LLTokenizer:
         """The ids as they stand within an answer."""
-        return self._built(self._pieces)
+        return self._built(self._pieces, self.encode)
 
     @cached_property
     def first(self) -> LLTokenizer:
         """The ids as they stand at the beginning of an answer."""
         if self._tokenizer.leading is LeadingSpace.KEPT:
             return self.within
-        pieces = list(self._pieces)
-        for token in self._with_blanks:
-            pieces[token] = self._tokenizer.decode([token]).encode()
-        return self._built(pieces)
+        return self._built(self._pieces_first, self._encode_first)
 
     @cached_property
     def blank_first(self) -> NDArray[np.int64]:
         """The ids that are no text at the beginning of an answer, because their blank is removed."""
-        if self._tokenizer.leading is LeadingSpace.KEPT:
-            return np.zeros(0, np.int64)
-        return np.array([i for i in self._with_blanks if not self._tokenizer.decode([i])], np.int64)
+        pairs = zip(self._pieces, self._pieces_first, strict=True)
+        return np.array([i for i, (within, first) in enumerate(pairs) if within and not first], np.int64)
 
     def bytes_first(self, token: int) -> bytes:
         """Return the bytes of an id at the beginning of an answer."""
-        piece = self._pieces[token]
-        is_changed = self._tokenizer.leading is not LeadingSpace.KEPT and b" " in piece
-        return self._tokenizer.decode([token]).encode() if is_changed else piece
+        return self._pieces_first[token]
 
     def encode(self, text: str) -> list[int]:
         """Return the ids that the tokenizer has for `text` within a text, or those of its bytes."""
@@ -67,19 +61,34 @@ class Vocabulary:
             ids = []
         behind = next((i + 1 for i, token in enumerate(ids) if self._piece(token) == ANCHOR.encode()), len(ids))
         found = ids[behind:]
-        return found if b"".join(map(self._piece, found)) == data else self._bytewise(data)
+        return found if b"".join(map(self._piece, found)) == data else _spelled(self._of_byte, data)
+
+    def _encode_first(self, text: str) -> list[int]:
+        """Return ids for `text` at the beginning, the first of them as the tokenizer has it; nobody asks for others."""
+        data = text.encode("utf-8", "replace")
+        try:
+            ids = self._tokenizer.encode(text)[:1]
+        except Exception:
+            ids = []
+        begin = b"".join(map(self.bytes_first, ids))
+        if not begin or not data.startswith(begin):
+            ids, begin = [], b""
+        return [*ids, *_spelled(self._of_byte_first, data[len(begin) :])]
 
     @cached_property
-    def _with_blanks(self) -> list[int]:
-        return [i for i, piece in enumerate(self._pieces) if b" " in piece]
+    def _pieces_first(self) -> list[bytes]:
+        if self._tokenizer.leading is LeadingSpace.KEPT:
+            return self._pieces
+        decode = self._tokenizer.decode
+        return [decode([i]).encode() if b" " in piece else piece for i, piece in enumerate(self._pieces)]
 
     @cached_property
     def _of_byte(self) -> dict[bytes, int]:
         return {piece: i for i, piece in enumerate(self._pieces) if len(piece) == 1}
 
-    def _bytewise(self, data: bytes) -> list[int]:
-        ids = [self._of_byte.get(bytes([byte])) for byte in data]
-        return [] if None in ids else [i for i in ids if i is not None]
+    @cached_property
+    def _of_byte_first(self) -> dict[bytes, int]:
+        return {piece: i for i, piece in enumerate(self._pieces_first) if len(piece) == 1}
 
     def _piece(self, token: int) -> bytes:
         return self._pieces[token] if token < len(self._pieces) else b""
@@ -89,13 +98,13 @@ class Vocabulary:
             pieces[token] = b""
         return pieces + [b""] * (self.n_rows - len(pieces))
 
-    def _built(self, pieces: Sequence[bytes]) -> LLTokenizer:
+    def _built(self, pieces: Sequence[bytes], encode: Callable[[str], list[int]]) -> LLTokenizer:
         spelled = list(pieces)
         special = sorted({*self._control, *self.stop_ids.tolist()})
         for token in special:
             spelled[token] = b"[%d]" % token  # marked as special: no text matches it
-        wrapper = TokenizerWrapper(_Backend(self, spelled, special))
         ends = self.stop_ids.tolist()
+        wrapper = TokenizerWrapper(_Backend(spelled, special, ends[0], encode))
         return LLTokenizer(wrapper, n_vocab=self.n_rows, eos_token=ends, slices=LLTokenizer.json_slices())
 
 
@@ -104,13 +113,19 @@ class _Backend:
 
     bos_token_id = None
 
-    def __init__(self, vocabulary: Vocabulary, tokens: list[bytes], special: list[int]) -> None:
-        self._vocabulary = vocabulary
-        self.tokens, self.special_token_ids = tokens, special
-        self.eos_token_id = int(vocabulary.stop_ids[0])
+    def __init__(
+        self, tokens: list[bytes], special: list[int], eos_id: int, encode: Callable[[str], list[int]]
+    ) -> None:
+        self.tokens, self.special_token_ids, self.eos_token_id = tokens, special, eos_id
+        self._encode = encode
 
-    def __call__(self, text: str | bytes) -> list[int]:
-        return self._vocabulary.encode(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
+    def __call__(self, text: str) -> list[int]:
+        return self._encode(text)
+
+
+def _spelled(of_byte: dict[bytes, int], data: bytes) -> list[int]:
+    ids = [of_byte.get(bytes([byte])) for byte in data]
+    return [] if None in ids else [i for i in ids if i is not None]
 
 
 def vocabulary(tokenizer: Tokenizer, n_rows: int, stop_ids: Collection[int]) -> Vocabulary:

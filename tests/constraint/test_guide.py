@@ -1,0 +1,122 @@
+"""An answer under a constraint: what may come next, with every kind of tokenizer."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from constraint.conftest import KINDS, new_guide, random_answer
+from helpers.models import LetterTokenizer
+
+from mistral_mlx.constraint.constraint import Constraint
+from mistral_mlx.errors import OptionError
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer", "minimum": 0, "maximum": 99}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_answers_are_what_the_constraint_says(tokenizers, kind):
+    tokenizer, rng = tokenizers(kind), np.random.default_rng(0)
+    for pattern in (r"(yes|no)", r" ?[a-z]+( [a-z]+){0,3}\.?", r"\{[0-9]{2,4}\}", r"  two( blanks)+", r"[à-ü]{2,5}"):
+        constraint = Constraint.from_regex(pattern)
+        for _ in range(15):
+            ids, ended = random_answer(new_guide(constraint, tokenizer), tokenizer, rng)
+            assert ended and re.fullmatch(pattern, tokenizer.decode(ids)), (pattern, tokenizer.decode(ids))
+    constraint = Constraint.from_schema(PERSON)
+    for _ in range(15):
+        ids, ended = random_answer(new_guide(constraint, tokenizer), tokenizer, rng)
+        person = json.loads(tokenizer.decode(ids))
+        assert ended and list(person) == ["name", "age"] and 0 <= person["age"] <= 99 and len(person["name"]) <= 8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_ids_that_the_tokenizer_has_for_a_text_are_allowed(tokenizers, kind):
+    tokenizer = tokenizers(kind)
+    text = json.dumps({"name": "Zoë", "age": 42}, ensure_ascii=False, indent=2)
+    guide = new_guide(Constraint.from_schema(PERSON), tokenizer)
+    for token in tokenizer.encode(text):
+        assert guide.mask()[token], tokenizer.decode([token])
+        guide.take(token)
+    assert guide.finished
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_forced_ids_are_those_of_the_tokenizer(tokenizers, kind):
+    tokenizer = tokenizers(kind)
+    guide = new_guide(Constraint.from_regex("(a|b) forced text behind it"), tokenizer)
+    begin = tokenizer.encode("a")
+    for token in begin:
+        guide.take(token)
+    ids = guide.forced()
+    assert [*begin, *ids] == tokenizer.encode("a forced text behind it")[: len(begin) + len(ids)]
+    assert guide.fitting([*ids, *tokenizer.encode("other")]) == ids
+
+
+def test_rows_without_a_token_and_control_tokens_are_never_allowed(tokenizers):
+    tokenizer = tokenizers("tekken")
+    mask = new_guide(Constraint.from_regex(r"(?s).*"), tokenizer).mask()
+    assert not mask[tokenizer.vocab_size :].any()
+    assert [i for i in tokenizer.control.values() if mask[i]] == sorted(tokenizer.eos_ids)
+
+
+def test_the_answer_ends_where_it_is_whole_and_nowhere_else(tokenizers):
+    tokenizer = tokenizers("byte level")
+    (stop,) = tokenizer.eos_ids
+    guide = new_guide(Constraint.from_regex("ab?"), tokenizer)
+    assert not guide.mask()[stop]
+    guide.take(*tokenizer.encode("a"))
+    assert guide.mask()[stop] and not guide.finished
+    guide.take(*tokenizer.encode("b"))
+    assert guide.finished
+
+
+def test_thoughts_are_free_and_have_to_end(tokenizers):
+    tokenizer = tokenizers("tekken")
+    begin, end, (stop,) = tokenizer.control["[THINK]"], tokenizer.control["[/THINK]"], tokenizer.eos_ids
+    thinking = False
+    guide = new_guide(Constraint.from_regex("yes"), tokenizer, think=begin, is_thinking=lambda: thinking)
+    assert guide.mask()[begin]
+    guide.take(begin)
+    thinking = True
+    for token in [*tokenizer.encode("no, or {"), end]:
+        mask = guide.mask()
+        assert mask[token] and not mask[stop]
+        guide.take(token)
+    assert guide.forced() == [] and guide.fitting([1, 2]) == [1, 2]
+    thinking = False
+    mask = guide.mask()
+    assert not mask[begin] and not mask[stop] and mask[tokenizer.encode("yes")[0]]
+    ids, _ = random_answer(guide, tokenizer, np.random.default_rng(0))
+    assert tokenizer.decode(ids) == "yes"
+
+
+def test_text_before_the_token_that_begins_a_constraint_is_free(tokenizers):
+    tokenizer = tokenizers("tekken")
+    call = tokenizer.control["[TOOL_CALLS]"]
+    constraint = Constraint("calls", Constraint.from_grammar("start: /yes/").grammar, after=call)
+    guide = new_guide(constraint, tokenizer)
+    for token in tokenizer.encode("any text"):
+        assert guide.mask() is None
+        guide.take(token)
+    assert not guide.finished
+
+
+def test_the_text_that_an_answer_begins_with_is_a_part_of_it(tokenizers):
+    tokenizer, constraint = tokenizers("v3"), Constraint.from_schema(PERSON)
+    guide = new_guide(constraint, tokenizer, begun='{"name": "Bo', continues=True)
+    ids, _ = random_answer(guide, tokenizer, np.random.default_rng(1))
+    rest = tokenizer.detokenizer(continues=True)
+    text = "".join([*map(rest.add, ids), rest.flush()])
+    assert json.loads('{"name": "Bo' + text)["name"].startswith("Bo")
+    with pytest.raises(OptionError, match="begins with I think, which does not fit the schema"):
+        new_guide(constraint, tokenizer, begun="I think")
+
+
+def test_a_text_that_the_vocabulary_cannot_spell_is_an_error():
+    with pytest.raises(OptionError, match="cannot spell"):
+        new_guide(Constraint.from_regex("[0-9]"), LetterTokenizer()).mask()
