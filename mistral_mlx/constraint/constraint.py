@@ -2,13 +2,18 @@
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
-from mistral_mlx.errors import OptionError
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+
+from mistral_mlx.errors import OptionError, shown
 
 from .grammar import gbnf_grammar, lark_grammar, regex_grammar
+from .limits import LIMITS
 from .schema import Schema, checked_schema, schema_grammar
 
+END = 256
 NAMES = {
     "schema": "the schema",
     "regex": "the regular expression",
@@ -47,10 +52,31 @@ class Constraint:
         return cls("grammar", gbnf_grammar(text) if gbnf else lark_grammar(text))
 
     def meaning(self, text: str) -> object:
-        """Return what a whole answer means: the value of its JSON, or the text itself. Raises OptionError."""
+        """Return what a whole answer means: the value of its JSON, or the text itself.
+
+        Raises OptionError if the text is not what the constraint says; one that was cut short is not.
+        """
+        matcher = LLMatcher(_bytes(), self.grammar, log_level=0, limits=LIMITS)
+        if not (matcher.consume_tokens(list(text.encode("utf-8", "replace"))) and matcher.is_accepting()):
+            raise OptionError(f"the answer does not fit {self.name}")
         if self.kind != "schema":
             return text
         try:
             return json.loads(text)
-        except ValueError as error:
-            raise OptionError(f"the answer is no JSON: {error}") from error
+        except (ValueError, RecursionError) as error:  # such as an integer of more digits than Python reads
+            raise OptionError(f"the answer cannot be read as JSON: {shown(str(error))}") from error
+
+
+class _Bytes:
+    """A vocabulary of the 256 bytes and an end."""
+
+    eos_token_id, bos_token_id, special_token_ids = END, None, (END,)
+    tokens = (*(bytes([byte]) for byte in range(END)), b"[end]")
+
+    def __call__(self, text: str) -> list[int]:
+        return list(text.encode("utf-8", "replace"))
+
+
+@cache
+def _bytes() -> LLTokenizer:
+    return LLTokenizer(TokenizerWrapper(_Bytes()), n_vocab=END + 1, eos_token=END, slices=[])

@@ -16,7 +16,7 @@ from mistral_mlx.tokenizer.versions import NEEDED, VERSIONS, Efforts
 
 from .content import JOINED
 from .disguise import encode_by_template
-from .messages import checked, merged
+from .messages import checked, merged, with_schema
 from .mistral_formats import encode_mistral
 from .structure import check_thinking, check_tools, in_call_order
 from .tools import checked_tools
@@ -29,6 +29,7 @@ def encode_chat(
     template: str | None = None,
     tools: Sequence[Mapping[str, object]] | None = None,
     reasoning_effort: str | None = None,
+    schema: Mapping[str, object] | bool | None = None,
 ) -> list[int]:
     """Return the ids after which the model writes the next answer.
 
@@ -40,20 +41,24 @@ def encode_chat(
     other are joined, empty assistant messages are left out.
 
     `template` is one of v1 to v15 to use that format instead of the model's own. `tools` are definitions of functions
-    in OpenAI's form. `reasoning_effort` is a setting of models with v15.
+    in OpenAI's form. `reasoning_effort` is a setting of models with v15. `schema`, a JSON Schema, tells the model what
+    the answer is to be: in the settings of a v15 that knows it, else in a line of the system prompt.
 
     Raises OptionError for what cannot be, TokenizerError if the model has no usable format.
     """
-    turns = checked(messages)
-    offered = checked_tools(tools)
     version = chat_format(tokenizer, template)
+    setting = schema if version == "v15" and tokenizer.takes_schema else None
+    turns = checked(messages if schema is None or setting is not None else with_schema(messages, schema))
+    offered = checked_tools(tools)
     effort = effort_of(tokenizer, version, reasoning_effort)
     check_tools(turns, offered, version)
     check_thinking(turns, version)
     turns = merged(turns, "" if version == "v15" else JOINED)
     if version is None:
         return encode_by_template(tokenizer, turns)
-    return encode_mistral(tokenizer, in_call_order(turns, version), version, tools=offered, effort=effort)
+    return encode_mistral(
+        tokenizer, in_call_order(turns, version), version, tools=offered, effort=effort, schema=setting
+    )
 
 
 def chat_format(tokenizer: Tokenizer, template: str | None = None) -> str | None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from mistral_mlx.errors import OptionError, shown
 
 from .content import JOINED, Content, Thinking, aggregated, checked_content, chunks_of, has_thinking, is_empty
-from .tools import ToolCall, checked_calls, checked_name
+from .tools import ToolCall, checked_calls, checked_name, written
 
+SCHEMA_LINE = "Answer only with JSON that follows this JSON Schema: "
 ROLES = ("system", "user", "assistant", "tool")
 MAY_THINK = ("system", "assistant")
 
@@ -107,3 +108,14 @@ def _joined(group: Sequence[ChatMessage], between_chunks: str) -> ChatMessage:
 def joined(texts: Sequence[str]) -> str:
     """Return texts of several messages as one."""
     return JOINED.join(text for text in texts if text)
+
+
+def with_schema(messages: Sequence[Mapping[str, object]], schema: object) -> list[Mapping[str, object]]:
+    """Return the messages with a line at the end of the system prompt that tells what JSON the answer is to be."""
+    line, first = SCHEMA_LINE + written(schema), messages[0] if messages else {}
+    if not isinstance(first, Mapping) or first.get("role") != "system":
+        return [{"role": "system", "content": line}, *messages]
+    content = first.get("content")
+    if isinstance(content, list | tuple):
+        return [{**first, "content": [*content, {"type": "text", "text": JOINED + line}]}, *messages[1:]]
+    return [{**first, "content": f"{content}{JOINED}{line}"}, *messages[1:]]

@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 
 from mistral_mlx.errors import OptionError, TokenizerError
 from mistral_mlx.tokenizer.base import Tokenizer
-from mistral_mlx.tokenizer.versions import BEGIN_THINK, END_THINK, SETTINGS_TOKENS, SYSTEM_TOKENS, TOOL_CALLS, number
+from mistral_mlx.tokenizer.versions import (
+    BEGIN_THINK,
+    END_THINK,
+    SCHEMA_SETTING,
+    SETTINGS_TOKENS,
+    SYSTEM_TOKENS,
+    TOOL_CALLS,
+    number,
+)
 
 from .content import JOINED, Content, Thinking, chunks_of
 from .messages import ChatMessage, joined
@@ -25,8 +33,9 @@ def encode_mistral(
     *,
     tools: Sequence[Mapping[str, object]] = (),
     effort: str | None = None,
+    schema: object = None,
 ) -> list[int]:
-    """Return the ids of merged and checked `turns`; `effort` is written by v15."""
+    """Return the ids of merged and checked `turns`; `effort` and `schema` are written by v15."""
     writer = _Writer(tokenizer, number(version))
     turns = list(turns) if writer.number >= 7 else _with_system_in_user(turns, version)
     users = [index for index, turn in enumerate(turns) if turn.role == "user"]
@@ -36,7 +45,7 @@ def encode_mistral(
         if version == "v2" and index < last and (turn.role == "tool" or turn.tool_calls):
             continue  # v2 forgets the calls of earlier turns
         if index == (first if writer.number >= 13 else last):
-            ids += writer.tools(tools) + writer.settings(effort)
+            ids += writer.tools(tools) + writer.settings(effort, schema)
         ids += writer.message(turn)
         if turn.role == "assistant" and index + 1 < len(turns):
             ids.append(_required(tokenizer.eos_id, "eos"))
@@ -80,11 +89,13 @@ class _Writer:
             return []
         return self._between("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", self.tokenizer.encode(written(tools)))
 
-    def settings(self, effort: str | None) -> list[int]:
-        """Return the block of v15 with the effort of reasoning, if the model has one."""
-        if effort is None or self.number < 15:
+    def settings(self, effort: str | None, schema: object) -> list[int]:
+        """Return the block of v15 with the schema of the answer and the effort of reasoning, if there are any."""
+        settings = {SCHEMA_SETTING: schema, "reasoning_effort": effort}  # in alphabetical order
+        settings = {key: value for key, value in settings.items() if value is not None}
+        if not settings or self.number < 15:
             return []
-        return self._between(*SETTINGS_TOKENS, self.tokenizer.encode(written({"reasoning_effort": effort})))
+        return self._between(*SETTINGS_TOKENS, self.tokenizer.encode(written(settings)))
 
     def _answer(self, content: Content) -> list[int]:
         if isinstance(content, str):

@@ -5,7 +5,7 @@ with the ids that the timeline holds. The common prefix is kept; a snapshot from
 a ring has wrapped. So `undo`, `retry` and `edit` only change the messages.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -58,6 +58,7 @@ class Session:
         self.model, self.tokenizer, self.template = model, tokenizer, template
         self.messages: list[Message] = []
         self.system = system
+        self.schema: Mapping[str, object] | bool | None = None  # that the model is told of
         self.reasoning_effort: str | None = None
         self.set_effort(reasoning_effort)
         self.on_overflow = on_overflow
@@ -209,12 +210,16 @@ class Session:
         if version is None or number(version) < 13:  # these read thinking only as the ids that were generated
             messages = [{key: m[key] for key in m if key != "reasoning"} for m in messages]
         return encode_chat(
-            self.tokenizer, [*system, *messages], template=self.template, reasoning_effort=self.reasoning_effort
+            self.tokenizer,
+            [*system, *messages],
+            template=self.template,
+            reasoning_effort=self.reasoning_effort,
+            schema=self.schema,
         )
 
     def _count(self) -> int:
         """Return the tokens of the conversation, which is encoded once after each change."""
-        key = (self.system, self.reasoning_effort, self.messages[:])
+        key = (self.system, self.reasoning_effort, self.schema, self.messages[:])
         if self._counted[0] != key:
             try:
                 n = len(self.encode(self.messages)) if self.messages else 0

@@ -11,7 +11,7 @@ from mistral_mlx.errors import TokenizerError, shown
 
 from .detokenizer import LeadingSpace, StreamingDetokenizer, join_stream
 from .settings import TokenizerSettings
-from .versions import Efforts
+from .versions import SCHEMA_SETTING, Efforts
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class TokenizerTraits:
     add_bos: bool  # whether a text prompt begins with bos_id
     version: str | None  # one of VERSIONS: the chat format that the vocabulary was made for
     efforts: Efforts | None  # of reasoning, where the chat format has a setting for it
+    takes_schema: bool  # whether the chat format has a setting for the JSON Schema of the answer
     chat_template: str | None
     has_chat_format: bool
     control: Mapping[str, int]  # the text of a control token -> its id
@@ -48,6 +49,7 @@ class Tokenizer(ABC):
         self.add_bos = traits.add_bos
         self.version = traits.version
         self.efforts = traits.efforts
+        self.takes_schema = traits.takes_schema
         self.chat_template = traits.chat_template
         self.has_chat_format = traits.has_chat_format
         self.control = traits.control
@@ -123,6 +125,7 @@ def make_traits(
     add_bos: bool,
     version: str | None,
     efforts: Efforts | None = None,
+    takes_schema: bool = False,
 ) -> TokenizerTraits:
     """Return the traits, from the settings if they have them, else from the vocabulary file."""
     bos_id = own_bos if settings.bos is None else _lookup(settings.bos, control, "bos_token")
@@ -136,6 +139,7 @@ def make_traits(
         add_bos=bos_id is not None and (add_bos if settings.add_bos is None else settings.add_bos),
         version=version,
         efforts=efforts,
+        takes_schema=takes_schema or (version == "v15" and SCHEMA_SETTING in (template or "")),
         chat_template=template,
         has_chat_format=template is not None or (not settings.has_config and version not in (None, "v1")),
         control=control,

@@ -18,7 +18,7 @@ from mistral_mlx.files.json import parse_json
 from .base import Tokenizer, make_traits
 from .detokenizer import ByteLevelDetokenizer
 from .settings import TokenizerSettings
-from .versions import NEEDED, Efforts
+from .versions import NEEDED, SCHEMA_SETTING, Efforts
 
 NAME = "tekken.json"
 MAX_BYTES = 32 * 1024 * 1024  # real ones have 15 to 20 MB
@@ -53,6 +53,7 @@ class TekkenTokenizer(Tokenizer):
         n_special = _count(config, "default_num_special_tokens", most=100_000)
         vocab_size = _count(config, "default_vocab_size", most=10_000_000)
         control = _special_tokens(document.get("special_tokens"), n_special, version)
+        builder = document.get("model_settings_builder")
         super().__init__(
             make_traits(
                 settings,
@@ -62,7 +63,8 @@ class TekkenTokenizer(Tokenizer):
                 own_eos=control["</s>"],
                 add_bos=True,
                 version=version,
-                efforts=_efforts(document.get("model_settings_builder")) if version == "v15" else None,
+                efforts=_efforts(builder) if version == "v15" else None,
+                takes_schema=version == "v15" and isinstance(builder, dict) and builder.get(SCHEMA_SETTING) is not None,
             )
         )
         self._ids = _ordinary_tokens(document.get("vocab"), n_special, vocab_size)

@@ -12,6 +12,7 @@ SYSTEM_TOKENS = ("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]")
 CALL_TOKENS = ("[ARGS]", "[CALL_ID]")
 THINK_TOKENS = BEGIN_THINK, END_THINK = ("[THINK]", "[/THINK]")
 SETTINGS_TOKENS = ("[MODEL_SETTINGS]", "[/MODEL_SETTINGS]")
+SCHEMA_SETTING = "json_schema"
 TOOL_CALLS = "[TOOL_CALLS]"
 # The tokens that a format cannot do without.
 NEEDED = {

@@ -93,6 +93,7 @@ class LetterTokenizer(Tokenizer):
                 add_bos=True,
                 version="v3",
                 efforts=None,
+                takes_schema=False,
                 chat_template=None,
                 has_chat_format=has_chat_format,
                 control=control,

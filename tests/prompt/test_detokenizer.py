@@ -70,7 +70,7 @@ def test_every_kind_of_sentencepiece_model_keeps_its_leading_spaces(options, lea
     tokenizer = load_tokenizer(trained_sentencepiece(tmp_path, byte_fallback=True, vocab_size=300, **options))
     processor = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
     space, rng = processor.piece_to_id("▁"), random.Random(1)
-    assert tokenizer._leading is leading
+    assert tokenizer.leading is leading
     for _ in range(500):
         ids = [rng.choice([space, rng.randrange(processor.get_piece_size())]) for _ in range(6)]
         assert stream(tokenizer.detokenizer(), ids) == processor.decode(ids), ids
