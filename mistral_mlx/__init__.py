@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from .version import __version__
 
 if TYPE_CHECKING:
+    from mistral_mlx.constraint.constraint import Constraint
     from mistral_mlx.generation.answer import AnswerOptions
     from mistral_mlx.generation.response import GenerationResponse
     from mistral_mlx.generation.stream import generate, generate_step, prefill, stream_generate
@@ -56,6 +57,7 @@ _HOMES = {
         "SessionError",
         "TokenizerError",
     ),
+    "constraint.constraint": ("Constraint",),
     "generation.answer": ("AnswerOptions",),
     "generation.response": ("GenerationResponse",),
     "generation.stream": ("generate", "generate_step", "prefill", "stream_generate"),
@@ -72,6 +74,7 @@ __all__ = [
     "AnswerOptions",
     "CheckpointError",
     "ConfigError",
+    "Constraint",
     "ContextError",
     "ConversionError",
     "GenerationResponse",

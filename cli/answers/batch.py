@@ -7,8 +7,9 @@ a fork.
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -31,13 +32,17 @@ from mistral_mlx.sampling.sampler import Sampler
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .batch_files import Results, Task, read_tasks
+from .constraints import Wanted
 from .prompt import Prompt
 from .said import Said
+
+if TYPE_CHECKING:
+    from mistral_mlx.constraint.constraint import Constraint
 
 __all__ = ["Defaults", "Results", "leave", "read_tasks", "run"]
 
 SHOW_EVERY_S = 0.5
-OWN_KEYS = ("id", "prompt", "messages", "system", "prefill", "tools")
+OWN_KEYS = ("id", "prompt", "messages", "system", "prefill", "tools", "schema")
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,19 @@ class Defaults:
     system: SystemContent | None = None
     template: str | None = None
     raw: bool = False
+    wanted: Wanted = field(default_factory=Wanted)  # of the answer
+    schema_prompt: bool = True
     meaning: Callable[[str], SystemContent | None] = str  # of the text of a system prompt, such as @model
 
     def __post_init__(self) -> None:
         """Raise OptionError for what cannot go together before there is any work."""
         Prompt(system=self.system, template=self.template, raw=self.raw)
+        _ = self.constraint
+
+    @cached_property
+    def constraint(self) -> "Constraint | None":
+        """What the answer to a line must be that does not say otherwise."""
+        return self.wanted.constraint()
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,7 @@ class Request:
     max_tokens: int
     stop: Sequence[str]
     draft: int = AnswerKnobs.draft
+    constraint: "Constraint | None" = None
 
 
 class Line:
@@ -109,6 +123,8 @@ def begin(request: Request, timeline: Timeline, tokenizer: Tokenizer) -> AnswerS
         continues=prompt.continues(tokenizer) or bool(prompt.prefill),
         splits=not prompt.continues(tokenizer),
         calls=bool(prompt.tools),
+        constraint=request.constraint,
+        begun=prompt.prefill,
         draft=request.draft,
         fork=True,
     )
@@ -117,13 +133,15 @@ def begin(request: Request, timeline: Timeline, tokenizer: Tokenizer) -> AnswerS
 
 def answer_of(request: Request, responses: Sequence[GenerationResponse], tokenizer: Tokenizer) -> dict[str, object]:
     """Return a whole answer as JSON has it, its text with the prefill."""
-    said = Said(request.prompt.prefill)
+    said = Said(request.constraint, request.prompt.prefill)
     for response in responses:
         said.add(response)
     said.text += said.end(request.prompt, tokenizer)
     reason = responses[-1].finish_reason
     reason = "tool_calls" if said.calls and reason == "stop" else reason
-    return {"text": said.text, **said.more(), "finish_reason": reason}
+    said.judge()
+    fault = {"error": said.fault} if said.fault else {}
+    return {"text": said.text, **said.more(), "finish_reason": reason, **fault}
 
 
 def run(
@@ -199,8 +217,22 @@ def request_of(task: Task, defaults: Defaults) -> Request:
     seed = defaults.options.seed
     own = ({} if seed is None else {"seed": (seed + task.index) % (MAX_SEED + 1)}) | own
     options = replace(defaults.options, **own)
-    prompt = replace(_prompt(value, defaults), reasoning_effort=options.reasoning_effort or None)
-    return Request(prompt, Sampler(options), options.max_tokens, options.stop, options.draft)
+    bound = _constraint(value, defaults)
+    schema = bound.schema if bound is not None and defaults.schema_prompt else None
+    prompt = replace(_prompt(value, defaults), reasoning_effort=options.reasoning_effort or None, schema=schema)
+    if bound is not None and prompt.tools:
+        raise OptionError("tools of the line and a schema exclude each other")
+    return Request(prompt, Sampler(options), options.max_tokens, options.stop, options.draft, bound)
+
+
+def _constraint(value: Mapping[str, object], defaults: Defaults) -> "Constraint | None":
+    """Return what the answer to a line must be. Its schema is data: a schema, or a text, but never a file."""
+    if "schema" not in value:
+        return defaults.constraint
+    from mistral_mlx.constraint.short_form import schema_of
+
+    schema = value["schema"]
+    return None if schema is None else Wanted(schema_of(schema) if isinstance(schema, str) else schema).constraint()
 
 
 def _prompt(value: Mapping[str, object], defaults: Defaults) -> Prompt:

@@ -35,11 +35,18 @@ from .code_block import FirstCodeBlock
 from .output import Answer, JsonlOutput, JsonOutput, Output, TextOutput, spelled_logprobs
 from .prompt import Prompt
 from .remarks import statistics, untrained_position
+from .said import Said
 
 if TYPE_CHECKING:
+    from mistral_mlx.constraint.constraint import Constraint
     from mistral_mlx.session.kept import KeptPrompts
 
 MAX_SAMPLES = 1000
+CUTS = {  # why an answer is not whole
+    "length": "it was cut short, give it more --max-tokens",
+    "context": "the model's context was full",
+    "stop": "a stop string ended it",
+}
 ENDINGS = {
     "length": "stopped at the limit of {tokens} (--max-tokens); the answer may go on",
     "context": "stopped because the model's context is full, after {tokens}",
@@ -65,6 +72,7 @@ class Job:
     stats: bool = False
     fail_on_length: bool = False
     reasoning: str | None = None  # show or hide; None: as stderr is a terminal or not
+    constraint: "Constraint | None" = None
     draft: int = MAX_DRAFT
     drafter: Drafter | None = None  # what drafts; None: the text so far
     n_parallel: int = 0  # answers at a time; 0: as the memory has room
@@ -79,6 +87,9 @@ class Job:
         if self.n_logprobs is not None and not (self.as_json or self.as_jsonl):
             raise OptionError("--logprobs needs --json or --jsonl to appear in")
         check_parallel(self.n_parallel)
+        if self.constraint is not None and (self.extract or self.prompt.tools):
+            other = "--extract" if self.extract else "--tools"
+            raise OptionError(f"{other} and a form of the answer (--schema, --regex, --grammar) exclude each other")
         if self.reasoning not in (None, *SHOW):
             raise OptionError(f"--reasoning is {shown(self.reasoning)}; it must be {' or '.join(SHOW)}")
 
@@ -89,6 +100,10 @@ class Job:
             return replace(prompt, system=meaning(prompt.system)) if isinstance(prompt.system, str) else prompt
 
         return replace(self, prompt=meant(self.prompt), other=None if self.other is None else meant(self.other))
+
+    def tells_schema(self, tokenizer: Tokenizer) -> bool:
+        """Whether the prompt tells the model the schema of the answer."""
+        return self.prompt.schema is not None and not self.prompt.continues(tokenizer)
 
     def output(self, *, quiet: bool) -> Output:
         """Return what writes the answers; `quiet` writes no reasoning."""
@@ -130,7 +145,7 @@ def run(job: Job, model: Mistral, tokenizer: Tokenizer, notes: Notes) -> None:
                 interrupted, answers[-1].finish_reason = signal, "interrupt"
                 bar.hide()
             _end(job, answers[-1], output, tokenizer)
-            _remark(job, answers[-1], model.args.max_position_embeddings, beginning.n_taken, notes)
+            _remark(job, answers[-1], model.args.max_position_embeddings, beginning.n_taken, tokenizer, notes)
             if interrupted:
                 break
     output.close()
@@ -151,6 +166,8 @@ def _streams(job: Job, beginning: Beginning, tokenizer: Tokenizer, notes: Notes,
         continues=continues or bool(job.prompt.prefill),
         splits=not continues,
         calls=bool(job.prompt.tools),
+        constraint=job.constraint,
+        begun=job.prompt.prefill,
         n_logprobs=job.n_logprobs,
         fork=len(job.samplers) > 1,
         draft=job.draft,
@@ -167,6 +184,7 @@ def _new_answer(job: Job, index: int) -> Answer:
     return Answer(
         sampler=job.samplers[index],
         index=index,
+        said=Said(job.constraint),
         logprobs=None if job.n_logprobs is None else [],
         block=FirstCodeBlock() if job.extract else None,
     )
@@ -203,10 +221,11 @@ def _end(job: Job, answer: Answer, output: Output, tokenizer: Tokenizer) -> None
         output.piece(answer, answer.add(unread), replace(answer.last, text=unread) if answer.last else None)
     elif answer.said.calls and answer.finish_reason == "stop":
         answer.finish_reason = "tool_calls"
+    answer.said.judge()
     output.end(answer)
 
 
-def _remark(job: Job, answer: Answer, n_trained: int, n_from_disk: int, notes: Notes) -> None:
+def _remark(job: Job, answer: Answer, n_trained: int, n_from_disk: int, tokenizer: Tokenizer, notes: Notes) -> None:
     """Write why the answer ended early, that it is past the trained positions, and the statistics."""
     last = answer.last
     n_answered, n_tokens = (last.generation_tokens, last.prompt_tokens + last.generation_tokens) if last else (0, 0)
@@ -216,6 +235,8 @@ def _remark(job: Job, answer: Answer, n_trained: int, n_from_disk: int, notes: N
         notes.say(untrained_position(n_tokens, n_trained))
     if job.stats and last:
         figures = statistics(last, answer.sampler.seed, answer.finish_reason, n_from_disk)
+        if job.constraint is not None and job.constraint.schema is not None:
+            figures += f", the schema is {'' if job.tells_schema(tokenizer) else 'not '}in the prompt"
         notes.always(f"{figures}, {answer.start_ttft_s:.2f} s after the program's start")
 
 
@@ -224,6 +245,9 @@ def _judge(job: Job, answers: list[Answer], notes: Notes) -> None:
     if any(answer.block is not None and not answer.block.found for answer in answers):
         notes.error("the answer has no code block (--extract); ask for one, or begin it with --prefill")
         raise typer.Exit(Status.NO_CODE_BLOCK)
+    if faults := [answer for answer in answers if answer.said.fault]:
+        notes.error(f"{faults[0].said.fault}; {CUTS[faults[0].finish_reason]}")
+        raise typer.Exit(Status.CUT_SHORT)
     if job.fail_on_length and any(answer.finish_reason in ("length", "context") for answer in answers):
         notes.error("the answer was cut short (--fail-on-length); give it more --max-tokens")
         raise typer.Exit(Status.CUT_SHORT)

@@ -156,8 +156,8 @@ class JsonlOutput:
     def end(self, answer: Answer) -> None:
         answer.end()
         code = {} if answer.block is None else {"code": code_of(answer)}
-        calls = {} if answer.said.calls is None else {"tool_calls": answer.said.calls}
-        print_json({"event": "end", "index": answer.index, **calls, **code, **record(answer, self._name)})
+        results = answer.said.results()
+        print_json({"event": "end", "index": answer.index, **results, **code, **record(answer, self._name)})
 
     def close(self) -> None:
         pass

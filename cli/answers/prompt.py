@@ -24,6 +24,7 @@ class Prompt:
     messages: Sequence[Mapping[str, object]] = ()  # instead of a text
     tools: Sequence[Mapping[str, object]] = ()
     reasoning_effort: str | None = None
+    schema: Mapping[str, object] | bool | None = None  # of the answer, to tell the model
 
     def __post_init__(self) -> None:
         """Raise OptionError for values that exclude each other."""
@@ -72,6 +73,7 @@ class Prompt:
             template=self.template,
             tools=self.tools,
             reasoning_effort=self.reasoning_effort,
+            schema=self.schema,
         )
 
     def calls_in(self, tokenizer: Tokenizer, ids: Sequence[int]) -> list[dict[str, object]] | None:

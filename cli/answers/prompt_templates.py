@@ -28,6 +28,7 @@ prompt = '''
 '''
 # prefill = ""              what the answer begins with
 # extract = true            only the first code block of the answer
+# schema = "name, age int"  an answer in JSON, as --schema says it
 # temperature = 0.2         and any other option of sampling, with _ for -
 # max_tokens = 200
 # stop = ["\\n\\n"]
@@ -48,6 +49,7 @@ class UserTemplate:
     prefill: str = ""
     extract: bool = False
     raw: bool = False
+    schema: object = None  # a text as of --schema, or a schema itself
     variables: Mapping[str, str] = field(default_factory=dict)  # their defaults
     options: Mapping[str, object] = field(default_factory=dict)  # as they are written
 
@@ -190,8 +192,11 @@ def _parsed(name: str, values: dict[str, object]) -> UserTemplate:
     for key, value in own.items():
         if not isinstance(value, bool if key in FLAGS else str):
             raise OptionError(f"{key} of the template {name} is {shown(value)}; give {_expected(key)}")
-    read_values(AnswerKnobs, values, f"the template {name}", also=(*TEXTS, *FLAGS, "vars"))
-    return UserTemplate(name, **own, variables=variables, options=values)  # type: ignore[arg-type]  # checked above
+    schema = values.pop("schema", None)
+    if not isinstance(schema, str | dict | None):
+        raise OptionError(f"schema of the template {name} is {shown(schema)}; give a text or a table")
+    read_values(AnswerKnobs, values, f"the template {name}", also=(*TEXTS, *FLAGS, "schema", "vars"))
+    return UserTemplate(name, **own, schema=schema, variables=variables, options=values)  # type: ignore[arg-type]  # checked above
 
 
 def _expected(key: str) -> str:

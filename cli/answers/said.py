@@ -2,21 +2,32 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from mistral_mlx.errors import OptionError
 from mistral_mlx.generation.response import GenerationResponse
 from mistral_mlx.tokenizer.choose import Tokenizer
 from mistral_mlx.tokenizer.versions import TOOL_CALLS
 
 from .prompt import Prompt
 
+if TYPE_CHECKING:
+    from mistral_mlx.constraint.constraint import Constraint
+
 
 @dataclass
 class Said:
-    """The parts of an answer. `text` has its prefill; `calls` is None unless tools were offered."""
+    """The parts of an answer. `text` has its prefill; `calls` is None unless tools were offered.
 
+    `parsed` is what an answer with a schema means, and `fault` why an answer does not fit its constraint.
+    """
+
+    constraint: "Constraint | None" = None
     text: str = ""
     reasoning: str = ""
     calls: Sequence[Mapping[str, object]] | None = None
+    parsed: object = None
+    fault: str | None = None
     tokens: list[int] = field(default_factory=list)
 
     def add(self, response: GenerationResponse) -> None:
@@ -35,7 +46,21 @@ class Said:
             return ""
         return tokenizer.decode(self.tokens[self.tokens.index(begin) :])
 
+    def judge(self) -> None:
+        """Compare the text, to which no more is added, with the constraint."""
+        if self.constraint is None:
+            return
+        try:
+            self.parsed = self.constraint.meaning(self.text)
+        except OptionError as error:
+            self.fault = str(error)
+
+    def results(self) -> dict[str, object]:
+        """Return what JSON has as the results of an answer: its calls, or what it means, if that was asked for."""
+        has_meaning = self.constraint is not None and self.constraint.schema is not None
+        calls = {} if self.calls is None else {"tool_calls": self.calls}
+        return {**calls, **({"parsed": self.parsed} if has_meaning else {})}
+
     def more(self) -> dict[str, object]:
-        """Return what JSON has beside the text: reasoning, if there is any, and calls, if tools were offered."""
-        reasoning = {"reasoning": self.reasoning} if self.reasoning else {}
-        return {**reasoning, **({} if self.calls is None else {"tool_calls": self.calls})}
+        """Return what JSON has beside the text: reasoning, if there is any, and the results."""
+        return {**({"reasoning": self.reasoning} if self.reasoning else {}), **self.results()}

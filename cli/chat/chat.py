@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mistral_mlx.cli.answers.remarks import statistics
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.thoughts import Thoughts
-from mistral_mlx.errors import MistralMLXError, shown
+from mistral_mlx.errors import MistralMLXError, OptionError, shown
 
 from .answering import show_answer, writer
 from .attachments import Attachment, with_files
@@ -20,6 +20,7 @@ from .settings import ChatOptions
 from .store import Store
 
 if TYPE_CHECKING:
+    from mistral_mlx.constraint.constraint import Constraint
     from mistral_mlx.generation.answer import AnswerOptions
     from mistral_mlx.generation.response import GenerationResponse
     from mistral_mlx.sampling.sampler import Sampler
@@ -35,6 +36,7 @@ class Chat:
     settings: ChatOptions
     is_interactive: bool = False
     attachments: list[Attachment] = field(default_factory=list)
+    constraint: Constraint | None = None  # what further answers must be
     edit: tuple[int, str] | None = None  # the message that the next one replaces, from the end, and its text
     sampler: Sampler = field(init=False)  # of `settings`, since the model was opened
     last: GenerationResponse | None = None
@@ -96,6 +98,7 @@ class Chat:
                         sampler=self.sampler,
                         max_tokens=self.settings.max_tokens,
                         stop=self.settings.stop,
+                        constraint=self.constraint,
                         draft=self.settings.draft,
                         drafter=self.opened.drafter,
                         progress=progress,
@@ -118,9 +121,18 @@ class Chat:
         self.last = last
         for remark in self.remarks.after(self.session, last, max_tokens=self.settings.max_tokens):
             self.say(remark)
+        if self.constraint is not None and last.finish_reason:
+            self._judge(self.constraint)
         if self.settings.stats:
             self.notes.always(statistics(last, self.sampler.seed, last.finish_reason or "interrupt"))
         return True
+
+    def _judge(self, constraint: Constraint) -> None:
+        """Write an error if the last answer does not fit."""
+        try:
+            constraint.meaning(str(self.session.messages[-1]["content"]))
+        except OptionError as error:
+            self.notes.error(str(error))
 
     def save(self) -> None:
         """Save the conversation if it has begun and autosave is on; an error is only printed."""
@@ -151,6 +163,12 @@ class Chat:
         self.sampler = settings.sampler()
         self.settings = settings
         self.session.on_overflow = settings.on_overflow
+        self.session.schema = None if self.constraint is None else self.constraint.schema
+
+    def bind(self, constraint: Constraint | None) -> None:
+        """Have all further answers follow `constraint`, whose schema the prompt tells; None for no constraint."""
+        self.constraint = constraint
+        self.apply(self.settings)
 
     def begin_anew(self) -> None:
         """Reset everything that belongs to one conversation; the next one gets a name of its own."""

@@ -1,8 +1,10 @@
 """The commands of the chat that change or show the conversation."""
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mistral_mlx.cli.answers.constraints import Wanted
 from mistral_mlx.cli.answers.remarks import statistics
 from mistral_mlx.cli.models import registry
 from mistral_mlx.errors import OptionError, shown
@@ -47,6 +49,13 @@ def _system(chat: Chat, rest: str) -> None:
         chat.save()
     system = spelled(chat.session.system)
     chat.say(f"system prompt: {system}" if system else "there is no system prompt")
+
+
+def _schema(chat: Chat, rest: str) -> None:
+    if rest:
+        chat.bind(None if rest == "-" else Wanted(rest).constraint())
+    schema = None if chat.constraint is None else chat.constraint.schema
+    chat.say("answers are free" if schema is None else f"answers follow the schema {json.dumps(schema)}")
 
 
 def _undo(chat: Chat, rest: str) -> None:
@@ -146,6 +155,9 @@ CONVERSATION = {
     "exit": Command("", "leave; so does Ctrl-D", _exit),
     "clear": Command("", "begin a new conversation; the system prompt stays", _clear),
     "system": Command("[TEXT]", "set the system prompt, '-' for none, @model for the model's", _system),
+    "schema": Command(
+        "[SCHEMA]", "answer with JSON that follows FILE or 'name, age int'; '-' ends it", _schema, "paths"
+    ),
     "undo": Command("[N]", "remove the last turn, or the last N", _undo),
     "retry": Command("", "answer the last message again", _retry),
     "edit": Command("[N]", "change your last message, or the N-th from the end", _edit),

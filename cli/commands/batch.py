@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mistral_mlx.cli.models import registry
-from mistral_mlx.cli.options import shared
+from mistral_mlx.cli.options import constraint, shared
 from mistral_mlx.cli.options.sampling import with_sampling
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.reading import read_file, read_stdin
@@ -37,6 +37,11 @@ def batch(
     ] = False,
     system: shared.System = None,
     template: shared.Template = None,
+    schema: constraint.Schema = None,
+    schema_multi: constraint.SchemaMulti = False,
+    schema_prompt: constraint.SchemaPrompt = True,
+    regex: constraint.Regex = None,
+    grammar: constraint.Grammar = None,
     reasoning_effort: shared.ReasoningEffort = None,
     max_tokens: shared.MaxTokens = shared.MAX_TOKENS,
     stop: shared.Stop = None,
@@ -55,16 +60,24 @@ def batch(
     """Answer many prompts as JSON lines in their order.
 
     Some are answered at the same time. A line of the input is a text, a list of messages, or an object with prompt or
-    messages, and with id, system, prefill, tools or any option of sampling of its own.
+    messages, and with id, system, prefill, tools, schema or any option of sampling of its own.
     """
     from mistral_mlx.cli.answers import batch as command
+    from mistral_mlx.cli.answers.constraints import Wanted
     from mistral_mlx.cli.models.opening import check_parallel, open_model, parallel_for_memory, use_machine
     from mistral_mlx.model.cache_options import CacheOptions
     from mistral_mlx.prompt.official import system_of
 
     notes = Notes(quiet=quiet)
     check_parallel(parallel)
-    defaults = command.Defaults(answer_options(context, sampling, {}), system=system, template=template, raw=raw)
+    defaults = command.Defaults(
+        answer_options(context, sampling, {}),
+        system=system,
+        template=template,
+        raw=raw,
+        wanted=Wanted(schema, schema_multi, regex, grammar),
+        schema_prompt=schema_prompt,
+    )
     tasks = command.read_tasks(read_stdin() if str(source) == "-" else read_file(source, "file of prompts"))
     model = shared.chosen_model(model, notes)
     with command.Results(output, tasks, model) as results:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mistral_mlx.cli.models import registry
-from mistral_mlx.cli.options import shared
+from mistral_mlx.cli.options import constraint, shared
 from mistral_mlx.cli.options.answer import AnswerKnobs, from_plain
 from mistral_mlx.cli.options.sampling import with_sampling
 from mistral_mlx.cli.terminal.notes import Notes
@@ -76,6 +76,11 @@ def complete(
         str | None,
         shared.prompt_option(metavar="FILE", help="Offer the tools in this JSON file; calls are written, not made."),
     ] = None,
+    schema: constraint.Schema = None,
+    schema_multi: constraint.SchemaMulti = False,
+    schema_prompt: constraint.SchemaPrompt = True,
+    regex: constraint.Regex = None,
+    grammar: constraint.Grammar = None,
     reasoning_effort: shared.ReasoningEffort = None,
     max_tokens: shared.MaxTokens = shared.MAX_TOKENS,
     samples: Annotated[int, shared.output_option(metavar="K", help="Write K answers, with consecutive seeds.")] = 1,
@@ -127,6 +132,7 @@ def complete(
     between them.
     """
     from mistral_mlx.cli.answers import complete as command
+    from mistral_mlx.cli.answers.constraints import Wanted
     from mistral_mlx.cli.answers.prompt import Prompt
     from mistral_mlx.cli.answers.prompt_templates import load_template, parse_variables
     from mistral_mlx.cli.answers.sources import Sources, read_list
@@ -139,6 +145,8 @@ def complete(
     if var and chosen is None:
         raise OptionError("--var is for the variables of a template; name one with --prompt-template")
     asked_for = answer_options(context, sampling, {} if chosen is None else chosen.options)
+    wanted = Wanted(schema, schema_multi, regex, grammar).over(chosen.schema if chosen else None)
+    bound = wanted.constraint()
     frame = Prompt(
         system=system,
         template=template,
@@ -146,6 +154,7 @@ def complete(
         prefill=prefill.rstrip(" "),  # models write a space before a word, not after it
         tools=[] if tools is None else read_list(tools, "--tools"),
         reasoning_effort=asked_for.reasoning_effort or None,
+        schema=bound.schema if bound is not None and schema_prompt else None,
     )
     variables = parse_variables(var or ())
     sources = Sources(prompt, prompt_file, file or (), fim_prefix, fim_suffix, messages, chosen, variables)
@@ -167,6 +176,7 @@ def complete(
         stats=stats,
         fail_on_length=fail_on_length,
         reasoning=reasoning,
+        constraint=bound,
         draft=asked_for.draft,
         n_parallel=parallel,
         kept=kept_prompts(notes, cache_limit) if cache else None,

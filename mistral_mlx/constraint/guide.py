@@ -86,6 +86,8 @@ class Guide:
             allowed[self._vocabulary.blank_first] = True
         if self._is_first and self._think is not None:
             allowed[self._think] = True
+        if not allowed.any():
+            raise self._unspellable()
         return allowed
 
     def take(self, token: int) -> None:
@@ -128,7 +130,11 @@ class Guide:
     def _allowed(self, matcher: LLMatcher) -> Mask:
         matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         self._check()
-        return np.unpackbits(self._bits.view(np.uint8), count=self._vocabulary.n_rows, bitorder="little").view(bool)
+        bits = np.unpackbits(self._bits.view(np.uint8), count=self._vocabulary.n_rows, bitorder="little")
+        allowed = bits.view(bool)
+        if allowed[self._vocabulary.stop_ids].any() and not matcher.is_accepting():  # see Vocabulary
+            allowed[self._vocabulary.stop_ids] = False
+        return allowed
 
     def _all_but_stop_ids(self) -> Mask:
         allowed = np.ones(self._vocabulary.n_rows, bool)
@@ -141,5 +147,8 @@ class Guide:
                 continue
             fault = shown(matcher.get_error().partition("\n")[0], limit=160)
             if fault == NO_TOKEN:
-                raise OptionError(f"{self._constraint.name} asks for a text that this model's vocabulary cannot spell")
+                raise self._unspellable()
             raise OptionError(f"{self._constraint.name} cannot be followed here: {fault}; write a simpler one")
+
+    def _unspellable(self) -> OptionError:
+        return OptionError(f"{self._constraint.name} asks for a text that this model's vocabulary cannot spell")

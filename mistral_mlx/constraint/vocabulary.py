@@ -61,7 +61,7 @@ class Vocabulary:
             ids = []
         behind = next((i + 1 for i, token in enumerate(ids) if self._piece(token) == ANCHOR.encode()), len(ids))
         found = ids[behind:]
-        return found if b"".join(map(self._piece, found)) == data else _spelled(self._of_byte, data)
+        return found if b"".join(map(self._piece, found)) == data else self._spelled(self._of_byte, data)
 
     def _encode_first(self, text: str) -> list[int]:
         """Return ids for `text` at the beginning, the first of them as the tokenizer has it; nobody asks for others."""
@@ -73,7 +73,7 @@ class Vocabulary:
         begin = b"".join(map(self.bytes_first, ids))
         if not begin or not data.startswith(begin):
             ids, begin = [], b""
-        return [*ids, *_spelled(self._of_byte_first, data[len(begin) :])]
+        return [*ids, *self._spelled(self._of_byte_first, data[len(begin) :])]
 
     @cached_property
     def _pieces_first(self) -> list[bytes]:
@@ -89,6 +89,10 @@ class Vocabulary:
     @cached_property
     def _of_byte_first(self) -> dict[bytes, int]:
         return {piece: i for i, piece in enumerate(self._pieces_first) if len(piece) == 1}
+
+    def _spelled(self, of_byte: dict[bytes, int], data: bytes) -> list[int]:
+        """Return an id for each byte, and a stop id for one that has none: llguidance takes no ids for no bytes."""
+        return [of_byte.get(bytes([byte]), int(self.stop_ids[0])) for byte in data]
 
     def _piece(self, token: int) -> bytes:
         return self._pieces[token] if token < len(self._pieces) else b""
@@ -121,11 +125,6 @@ class _Backend:
 
     def __call__(self, text: str) -> list[int]:
         return self._encode(text)
-
-
-def _spelled(of_byte: dict[bytes, int], data: bytes) -> list[int]:
-    ids = [of_byte.get(bytes([byte])) for byte in data]
-    return [] if None in ids else [i for i in ids if i is not None]
 
 
 def vocabulary(tokenizer: Tokenizer, n_rows: int, stop_ids: Collection[int]) -> Vocabulary:

@@ -1,6 +1,7 @@
 """Text from a model: `stream` works on a timeline, all else on a model and, if one is given, a cache."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -14,6 +15,9 @@ from .answer import DEFAULT_MAX_TOKENS, AnswerOptions, AnswerStream
 from .decode import Choose, decode
 from .response import GenerationResponse
 from .timeline import Timeline
+
+if TYPE_CHECKING:
+    from mistral_mlx.constraint.constraint import Constraint
 
 
 def stream(timeline: Timeline, tokenizer: Tokenizer, ids: Sequence[int], options: AnswerOptions) -> AnswerStream:
@@ -81,10 +85,12 @@ def stream_generate(
     sampler: Choose | None = None,
     max_tokens: int = DEFAULT_MAX_TOKENS,
     stop: Sequence[str] = (),
+    constraint: "Constraint | None" = None,
 ) -> Iterator[GenerationResponse]:
     """Yield the text that follows `prompt`, piece by piece; see `stream`.
 
     The prompt continues what `cache` holds. If it is a string, the leading space that joins it to the answer is kept.
+    With a `constraint` the text can be nothing else; it is whole if the `finish_reason` is "stop".
 
     Raises OptionError for an empty prompt or an invalid limit, ContextError if the prompt does not fit.
     """
@@ -93,7 +99,14 @@ def stream_generate(
         ids = tokenizer.encode(prompt, bos=tokenizer.add_bos and timeline.position == 0)
     else:
         ids = [int(token) for token in prompt]
-    options = AnswerOptions(sampler=sampler, max_tokens=max_tokens, stop=stop, continues=is_text, splits=not is_text)
+    options = AnswerOptions(
+        sampler=sampler,
+        max_tokens=max_tokens,
+        stop=stop,
+        constraint=constraint,
+        continues=is_text,
+        splits=not is_text,
+    )
     yield from stream(timeline, tokenizer, ids, options)
 
 
@@ -105,7 +118,13 @@ def generate(
     sampler: Choose | None = None,
     max_tokens: int = DEFAULT_MAX_TOKENS,
     stop: Sequence[str] = (),
+    constraint: "Constraint | None" = None,
 ) -> str:
-    """Return the whole text that follows `prompt`; see `stream`."""
-    responses = stream_generate(model, tokenizer, prompt, sampler=sampler, max_tokens=max_tokens, stop=stop)
+    """Return the whole text that follows `prompt`; see `stream_generate`.
+
+    ``constraint.meaning(text)`` tells whether it is whole.
+    """
+    responses = stream_generate(
+        model, tokenizer, prompt, sampler=sampler, max_tokens=max_tokens, stop=stop, constraint=constraint
+    )
     return "".join(response.text for response in responses)

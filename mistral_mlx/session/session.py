@@ -180,8 +180,9 @@ class Session:
         continued = asked[-1] if is_answer(asked[-1]) else None
         answer = list[GenerationResponse]()
         try:
+            begun = "" if continued is None else str(continued["content"])
             for response in stream(
-                self.timeline, self.tokenizer, ids, replace(options, continues=continued is not None)
+                self.timeline, self.tokenizer, ids, replace(options, continues=continued is not None, begun=begun)
             ):
                 answer.append(response)
                 yield response

@@ -11,6 +11,7 @@ from helpers.models import LetterTokenizer
 from mistral_mlx.constraint.constraint import Constraint
 from mistral_mlx.errors import OptionError
 
+RNG = np.random.default_rng(0)
 PERSON = {
     "type": "object",
     "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer", "minimum": 0, "maximum": 99}},
@@ -118,5 +119,6 @@ def test_the_text_that_an_answer_begins_with_is_a_part_of_it(tokenizers):
 
 
 def test_a_text_that_the_vocabulary_cannot_spell_is_an_error():
-    with pytest.raises(OptionError, match="cannot spell"):
-        new_guide(Constraint.from_regex("[0-9]"), LetterTokenizer()).mask()
+    for pattern in ("[0-9]", "5", "5+", "(56|57)"):
+        with pytest.raises(OptionError, match="cannot spell"):
+            random_answer(new_guide(Constraint.from_regex(pattern), LetterTokenizer()), LetterTokenizer(), RNG)

@@ -20,7 +20,7 @@ ORDER = {
     "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args known "
     "cache_options cache layers feed_forward mistral expert_files loading",
     "mistral_mlx.sampling": "__init__ knobs options filters penalties dry logprobs device sampler",
-    "mistral_mlx.constraint": "__init__ limits schema grammar constraint vocabulary guide",
+    "mistral_mlx.constraint": "__init__ limits schema short_form grammar constraint vocabulary guide",
     "mistral_mlx.generation": "__init__ limits snapshots ahead stop channels drafts timeline draft_model lazy decode "
     "response answer stream together",
     "mistral_mlx.session": "__init__ turns context_use fingerprint session saved_cache "
@@ -45,9 +45,9 @@ ORDER = {
     "registry kept opening index fetched demo pull",
     "mistral_mlx.cli.models.hub": "__init__ settings repo_id opener web repository choice download record gathered "
     "outlook snapshots",
-    "mistral_mlx.cli.options": "__init__ values sources answer other_programs shared sampling help",
-    "mistral_mlx.cli.answers": "__init__ remarks beginning code_block prompt said prompt_templates sources batch_files "
-    "batch output complete",
+    "mistral_mlx.cli.options": "__init__ values sources answer other_programs shared constraint sampling help",
+    "mistral_mlx.cli.answers": "__init__ remarks beginning code_block constraints prompt said prompt_templates sources "
+    "batch_files batch output complete",
     "mistral_mlx.cli.chat": "__init__ background remarks store input toolbar settings words attachments clipboard "
     "answering opening first chat command commands file_commands loop start",
     "mistral_mlx.cli.reports": "__init__ config cache models discovered pull tokens info bench evaluate convert export "
