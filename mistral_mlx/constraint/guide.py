@@ -12,13 +12,14 @@ from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
 from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.sampling.sampler import Sampler
 from mistral_mlx.tokenizer.detokenizer import LeadingSpace
 
 from .constraint import Constraint
 from .limits import LIMITS
 from .vocabulary import Vocabulary
 
-Choose = Callable[[mx.array, Sequence[int]], int]
+Choose = Callable[[mx.array, Sequence[int]], int]  # what a Sampler does
 Mask = NDArray[np.bool_]
 
 NO_TOKEN = "NoExtensionBias"  # how llguidance says that no id fits
@@ -47,6 +48,7 @@ class Guide:
         self._constraint, self._vocabulary = constraint, vocabulary
         self._leading = LeadingSpace.KEPT if continues or begun else leading
         self._think, self._is_thinking = think, is_thinking
+        self._stop_ids = frozenset(vocabulary.stop_ids.tolist())
         self._waits_for = constraint.after  # the control token that begins the constraint
         self._is_first = True  # no id of the text was taken
         self._bits = np.zeros((vocabulary.n_rows + 31) // 32, np.int32)
@@ -63,30 +65,46 @@ class Guide:
         """Return a choice among the ids that are allowed, before all that `choose` does itself."""
 
         def chosen(logits: mx.array, history: Sequence[int]) -> int:
-            allowed = self.mask()
-            if allowed is not None:
-                logits = mx.array(np.where(allowed, np.asarray(logits), NEVER))
-            token = choose(logits, history)
+            token = self._greedy(choose, logits, history) if _is_greedy(choose) else None
+            if token is None:
+                token = self._bound(choose, logits, history)
             self.take(token)
             return token
 
         return chosen
+
+    def _greedy(self, choose: Choose, logits: mx.array, history: Sequence[int]) -> int | None:
+        """Return the likeliest id of all if it is allowed: then it is that of the allowed ones, and costs no mask."""
+        if not self._is_bound:
+            return None
+        token = choose(logits, history)
+        if token in self._stop_ids:
+            return token if self._matcher.is_accepting() else None
+        return token if self._vocabulary.bytes_of(token) and self._matcher.validate_tokens([token]) else None
+
+    def _bound(self, choose: Choose, logits: mx.array, history: Sequence[int]) -> int:
+        allowed = self.mask()
+        if allowed is None:
+            return choose(logits, history)
+        if isinstance(choose, Sampler) and 2 * np.count_nonzero(allowed) < len(allowed):
+            return choose(logits, history, np.flatnonzero(allowed))
+        row = np.array(logits)
+        row[np.flatnonzero(~allowed)] = NEVER
+        return choose(mx.array(row), history)
 
     def mask(self) -> Mask | None:
         """Return which ids may come next, ``[n_rows]``; None for all.
 
         Raises OptionError if none may, or if that is too much to find out.
         """
-        if self._is_thinking():
-            return self._all_but_stop_ids() if self._waits_for is None else None
-        if self._waits_for is not None:
-            return None
-        allowed = self._allowed(self._first or self._matcher)
+        if self._is_thinking() or self._waits_for is not None:
+            return None if self._waits_for is not None else self._all_but_stop_ids()
+        allowed, vocabulary = self._allowed(self._first or self._matcher), self._vocabulary
         if self._first is not None and self._is_first:
-            allowed[self._vocabulary.blank_first] = True
+            allowed[vocabulary.blank_first] = True
         if self._is_first and self._think is not None:
             allowed[self._think] = True
-        if not allowed.any():
+        if not vocabulary.spells_all and not allowed.any():
             raise self._unspellable()
         return allowed
 
@@ -94,7 +112,7 @@ class Guide:
         """Note the id that was chosen. Raises OptionError if the constraint has grown too complex."""
         if self._waits_for is not None and token == self._waits_for:
             self._waits_for, self._first = None, None
-        elif self._waits_for is not None or self._is_thinking() or token in self._vocabulary.stop_ids:
+        elif self._waits_for is not None or self._is_thinking() or token in self._stop_ids:
             return
         elif self._is_first and token == self._think:
             self._think = None
@@ -132,8 +150,8 @@ class Guide:
         self._check()
         bits = np.unpackbits(self._bits.view(np.uint8), count=self._vocabulary.n_rows, bitorder="little")
         allowed = bits.view(bool)
-        if allowed[self._vocabulary.stop_ids].any() and not matcher.is_accepting():  # see Vocabulary
-            allowed[self._vocabulary.stop_ids] = False
+        if not self._vocabulary.spells_all and not matcher.is_accepting():
+            allowed[self._vocabulary.stop_ids] = False  # which stood for a byte that cannot be spelled
         return allowed
 
     def _all_but_stop_ids(self) -> Mask:
@@ -152,3 +170,7 @@ class Guide:
 
     def _unspellable(self) -> OptionError:
         return OptionError(f"{self._constraint.name} asks for a text that this model's vocabulary cannot spell")
+
+
+def _is_greedy(choose: Choose) -> bool:
+    return isinstance(choose, Sampler) and choose.options.temperature == 0

@@ -31,6 +31,11 @@ class Vocabulary:
         self._pieces = self._table([tokenizer.piece(i) or b"" for i in range(min(tokenizer.vocab_size, n_rows))])
 
     @cached_property
+    def spells_all(self) -> bool:
+        """Whether every byte has an id of its own, wherever it stands."""
+        return len(self._of_byte) == 256 == len(self._of_byte_first)
+
+    @cached_property
     def within(self) -> LLTokenizer:
         """The ids as they stand within an answer."""
         return self._built(self._pieces, self.encode)
@@ -47,6 +52,10 @@ class Vocabulary:
         """The ids that are no text at the beginning of an answer, because their blank is removed."""
         pairs = zip(self._pieces, self._pieces_first, strict=True)
         return np.array([i for i, (within, first) in enumerate(pairs) if within and not first], np.int64)
+
+    def bytes_of(self, token: int) -> bytes:
+        """Return the bytes of an id within an answer; none for one without a text."""
+        return self._pieces[token]
 
     def bytes_first(self, token: int) -> bytes:
         """Return the bytes of an id at the beginning of an answer."""
@@ -88,6 +97,8 @@ class Vocabulary:
 
     @cached_property
     def _of_byte_first(self) -> dict[bytes, int]:
+        if self._pieces_first is self._pieces:
+            return self._of_byte
         return {piece: i for i, piece in enumerate(self._pieces_first) if len(piece) == 1}
 
     def _spelled(self, of_byte: dict[bytes, int], data: bytes) -> list[int]:

@@ -75,8 +75,8 @@ class Sampler:
         sampler._piece_of = functools.cache(piece_of)
         return sampler
 
-    def __call__(self, logits: mx.array, history: Sequence[int]) -> int:
-        """Return the id chosen from float32 logits ``[V]`` after the ids in `history`.
+    def __call__(self, logits: mx.array, history: Sequence[int], allowed: Ids | None = None) -> int:
+        """Return the id chosen from float32 logits ``[V]`` after the ids in `history`, of the ids `allowed` if given.
 
         Raises CheckpointError if the logits are not finite: the weights are damaged or overflow; OptionError if the
         logit bias names an id that the vocabulary lacks, or bans all, or if DRY has sequence breakers and no tokenizer.
@@ -86,11 +86,14 @@ class Sampler:
         if not math.isfinite(row[best]):
             raise CheckpointError(NO_LOGITS)
         changed = self._change(row, history)
+        if allowed is not None:
+            changed = changed[allowed]
         if changed is not row:
             best = int(changed.argmax())
             if not math.isfinite(changed[best]):
                 raise OptionError("logit_bias bans every token; leave one")
-        return best if self.options.temperature == 0 else self._draw(changed, float(changed[best]))
+        place = best if self.options.temperature == 0 else self._draw(changed, float(changed[best]))
+        return place if allowed is None else int(allowed[place])
 
     @property
     def fits_device(self) -> bool:
