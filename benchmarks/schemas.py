@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -116,13 +117,14 @@ def main() -> None:
     options = parser("An answer that is bound to a schema, relative to the same answer without.")
     options.add_argument("--model", default="7b-4bit", help="one of those in models.py")
     options.add_argument("--tokens", type=int, default=200, help="of the answer")
+    options.add_argument("--tokenizer", type=Path, help="folder of another tokenizer with ids below the model's rows")
     arguments = options.parse_args()
     described = machine(arguments)
     model_of = ready(arguments)
     folder = named(model_of.name).folder(arguments.work)
     mx.set_default_device(mx.cpu)
     kernels.set_threads(arguments.threads)
-    measured = Measured(load_model(folder), load_tokenizer(folder), arguments.tokens)
+    measured = Measured(load_model(folder), load_tokenizer(arguments.tokenizer or folder), arguments.tokens)
     rates = alternate(
         arguments.runs,
         {
