@@ -104,7 +104,7 @@ class Chat:
                         progress=progress,
                     )
                 ),
-                writer(plain=self.settings.plain),
+                writer(plain=self.settings.plain or self.constraint is not None),  # a bound answer is data
                 Thoughts(
                     hidden=self.settings.reasoning == "hide" or self.notes.quiet,
                     sign=not self.notes.quiet,

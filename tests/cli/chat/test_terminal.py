@@ -80,6 +80,16 @@ def test_copy_goes_through_the_terminal_where_there_is_no_desktop(endless, monke
     leave(child)
 
 
+def test_an_answer_that_follows_a_schema_is_shown_as_it_is(endless):
+    """Stars would be taken for Markdown."""
+    child = terminal(endless)
+    child.send('/schema {"enum": ["a *word* in stars"]}\r')
+    child.expect("answers follow the schema")
+    child.send("Hello\r")
+    child.expect_exact('"a *word* in stars"\r\n')
+    leave(child)
+
+
 def test_a_killed_program_loses_at_most_the_answer(endless, home):
     child = terminal(endless, "--max-tokens", "1000000")
     child.send("Hello\r")
