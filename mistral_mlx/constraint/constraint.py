@@ -29,7 +29,8 @@ class Constraint:
     kind: Literal["schema", "regex", "grammar", "calls"]
     grammar: str  # of llguidance
     schema: Schema | None = None
-    after: int | None = None  # the control token that begins the bound part; None: the whole answer is bound
+    begin: int | None = None  # the control token that the bound part begins with, if it begins with one
+    waits: bool = False  # until the model itself writes it; else the whole answer is bound
 
     @property
     def name(self) -> str:

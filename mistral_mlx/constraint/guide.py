@@ -1,7 +1,8 @@
 """Follows one answer through a constraint: which ids may come next, and which must.
 
 The mask of a position is computed when its id is chosen, so that drafts and batches need nothing of their own. What a
-model thinks is free, and so is the text before the control token that begins a constraint.
+model thinks is free. So is the text before the control token that a constraint waits for; until then the constraint
+costs nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,17 +50,16 @@ class Guide:
         self._leading = LeadingSpace.KEPT if continues or begun else leading
         self._think, self._is_thinking = think, is_thinking
         self._stop_ids = frozenset(vocabulary.stop_ids.tolist())
-        self._waits_for = constraint.after  # the control token that begins the constraint
         self._is_first = True  # no id of the text was taken
         self._bits = np.zeros((vocabulary.n_rows + 31) // 32, np.int32)
-        self._matcher = self._begin(vocabulary.within, begun)
-        keeps = self._leading is LeadingSpace.KEPT
+        self._matcher = None if constraint.waits else self._begin(vocabulary.within, begun)
+        keeps = self._leading is LeadingSpace.KEPT or constraint.begin is not None
         self._first = None if keeps else self._begin(vocabulary.first)  # until a blank at the beginning is decided on
 
     @property
     def finished(self) -> bool:
         """Whether the answer is whole, and nothing can follow."""
-        return self._waits_for is None and not self._is_first and self._matcher.is_stopped()
+        return self._matcher is not None and not self._is_first and self._matcher.is_stopped()
 
     def over(self, choose: Choose) -> Choose:
         """Return a choice among the ids that are allowed, before all that `choose` does itself."""
@@ -75,12 +75,13 @@ class Guide:
 
     def _greedy(self, choose: Choose, logits: mx.array, history: Sequence[int]) -> int | None:
         """Return the likeliest id of all if it is allowed: then it is that of the allowed ones, and costs no mask."""
-        if not self._is_bound:
+        matcher = self._deciding
+        if matcher is None:
             return None
         token = choose(logits, history)
         if token in self._stop_ids:
-            return token if self._matcher.is_accepting() else None
-        return token if self._vocabulary.bytes_of(token) and self._matcher.validate_tokens([token]) else None
+            return token if matcher.is_accepting() else None
+        return token if self._vocabulary.bytes_of(token) and matcher.validate_tokens([token]) else None
 
     def _bound(self, choose: Choose, logits: mx.array, history: Sequence[int]) -> int:
         allowed = self.mask()
@@ -97,8 +98,8 @@ class Guide:
 
         Raises OptionError if none may, or if that is too much to find out.
         """
-        if self._is_thinking() or self._waits_for is not None:
-            return None if self._waits_for is not None else self._all_but_stop_ids()
+        if self._is_thinking() or self._matcher is None:
+            return None if self._matcher is None else self._all_but_stop_ids()
         allowed, vocabulary = self._allowed(self._first or self._matcher), self._vocabulary
         if self._first is not None and self._is_first:
             allowed[vocabulary.blank_first] = True
@@ -110,9 +111,9 @@ class Guide:
 
     def take(self, token: int) -> None:
         """Note the id that was chosen. Raises OptionError if the constraint has grown too complex."""
-        if self._waits_for is not None and token == self._waits_for:
-            self._waits_for, self._first = None, None
-        elif self._waits_for is not None or self._is_thinking() or token in self._stop_ids:
+        if token == self._constraint.begin and (self._matcher is None or self._is_thinking()):
+            self._matcher = self._matcher or self._begin(self._vocabulary.within)  # it ends a thought, too
+        elif self._matcher is None or self._is_thinking() or token in self._stop_ids:
             return
         elif self._is_first and token == self._think:
             self._think = None
@@ -129,15 +130,16 @@ class Guide:
 
     def forced(self) -> list[int]:
         """Return the ids that must come next, as the tokenizer writes them."""
-        return self._matcher.compute_ff_tokens() if self._is_bound else []
+        return [] if self._deciding is None else self._deciding.compute_ff_tokens()
 
     def fitting(self, draft: Sequence[int]) -> list[int]:
         """Return the beginning of a draft that may come next."""
-        return list(draft[: self._matcher.validate_tokens(list(draft))] if self._is_bound else draft)
+        return list(draft if self._deciding is None else draft[: self._deciding.validate_tokens(list(draft))])
 
     @property
-    def _is_bound(self) -> bool:
-        return self._waits_for is None and self._first is None and not self._is_thinking()
+    def _deciding(self) -> LLMatcher | None:
+        """What says alone which ids may come next, if anything does."""
+        return None if self._first is not None or self._is_thinking() else self._matcher
 
     def _begin(self, tokenizer: LLTokenizer, begun: str = "") -> LLMatcher:
         matcher = LLMatcher(tokenizer, self._constraint.grammar, log_level=0, limits=LIMITS)

@@ -28,7 +28,6 @@ class Vocabulary:
         self.stop_ids = np.array(sorted(i for i in stop_ids if i < n_rows), np.int64)
         self._tokenizer = tokenizer
         self._control = [i for i in tokenizer.control.values() if i < n_rows]
-        self._pieces = self._table([tokenizer.piece(i) or b"" for i in range(min(tokenizer.vocab_size, n_rows))])
 
     @cached_property
     def spells_all(self) -> bool:
@@ -85,6 +84,14 @@ class Vocabulary:
         return [*ids, *self._spelled(self._of_byte_first, data[len(begin) :])]
 
     @cached_property
+    def _pieces(self) -> list[bytes]:
+        size = min(self._tokenizer.vocab_size, self.n_rows)
+        pieces = [self._tokenizer.piece(i) or b"" for i in range(size)] + [b""] * (self.n_rows - size)
+        for token in self._control:
+            pieces[token] = b""
+        return pieces
+
+    @cached_property
     def _pieces_first(self) -> list[bytes]:
         if self._tokenizer.leading is LeadingSpace.KEPT:
             return self._pieces
@@ -107,11 +114,6 @@ class Vocabulary:
 
     def _piece(self, token: int) -> bytes:
         return self._pieces[token] if token < len(self._pieces) else b""
-
-    def _table(self, pieces: list[bytes]) -> list[bytes]:
-        for token in self._control:
-            pieces[token] = b""
-        return pieces + [b""] * (self.n_rows - len(pieces))
 
     def _built(self, pieces: Sequence[bytes], encode: Callable[[str], list[int]]) -> LLTokenizer:
         spelled = list(pieces)

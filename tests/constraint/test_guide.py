@@ -20,6 +20,11 @@ PERSON = {
 }
 
 
+def begun_by(token, *, waits):
+    """Return a constraint to a control token and "yes"."""
+    return Constraint("calls", Constraint.from_grammar(f"start: <[{token}]> /yes/").grammar, begin=token, waits=waits)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_answers_are_what_the_constraint_says(tokenizers, kind):
     tokenizer, rng = tokenizers(kind), np.random.default_rng(0)
@@ -99,12 +104,39 @@ def test_thoughts_are_free_and_have_to_end(tokenizers):
 def test_text_before_the_token_that_begins_a_constraint_is_free(tokenizers):
     tokenizer = tokenizers("tekken")
     call = tokenizer.control["[TOOL_CALLS]"]
-    constraint = Constraint("calls", Constraint.from_grammar("start: /yes/").grammar, after=call)
-    guide = new_guide(constraint, tokenizer)
-    for token in tokenizer.encode("any text"):
-        assert guide.mask() is None
+    guide = new_guide(begun_by(call, waits=True), tokenizer)
+    for token in [*tokenizer.encode("any text"), *tokenizer.eos_ids]:
+        assert guide.mask() is None and guide.forced() == [] and guide.fitting([1, 2]) == [1, 2]
         guide.take(token)
     assert not guide.finished
+    guide.take(call)
+    assert tokenizer.decode(random_answer(guide, tokenizer, np.random.default_rng(0))[0]) == "yes"
+
+
+@pytest.mark.parametrize("kind", ["v3", "tekken"])
+def test_a_constraint_may_begin_with_a_control_token(kind, tokenizers):
+    tokenizer = tokenizers(kind)
+    call = tokenizer.control["[TOOL_CALLS]"]
+    guide = new_guide(begun_by(call, waits=False), tokenizer)
+    assert np.flatnonzero(guide.mask()).tolist() == [call]
+    ids, _ = random_answer(guide, tokenizer, np.random.default_rng(0))
+    assert ids[0] == call and tokenizer.decode(ids) == "yes" and guide.finished
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_the_token_that_begins_a_constraint_ends_a_thought(waits, tokenizers):
+    tokenizer = tokenizers("tekken")
+    begin, call = tokenizer.control["[THINK]"], tokenizer.control["[TOOL_CALLS]"]
+    thinking = False
+    guide = new_guide(begun_by(call, waits=waits), tokenizer, think=begin, is_thinking=lambda: thinking)
+    guide.take(begin)
+    thinking = True
+    guide.take(*tokenizer.encode("a"))
+    assert waits or guide.mask()[call]
+    guide.take(call)
+    thinking = False
+    ids, _ = random_answer(guide, tokenizer, np.random.default_rng(0))
+    assert tokenizer.decode(ids) == "yes" and call not in ids
 
 
 def test_the_text_that_an_answer_begins_with_is_a_part_of_it(tokenizers):
