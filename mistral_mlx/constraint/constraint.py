@@ -1,6 +1,7 @@
 """A constraint: the texts that an answer may be."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -8,7 +9,10 @@ from typing import Literal
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.tokenizer.base import Tokenizer
+from mistral_mlx.tokenizer.versions import TOOL_CALLS
 
+from .calls import calls_grammar
 from .grammar import gbnf_grammar, lark_grammar, regex_grammar
 from .limits import LIMITS
 from .schema import Schema, checked_schema, schema_grammar
@@ -51,6 +55,20 @@ class Constraint:
     def from_grammar(cls, text: str, *, gbnf: bool = False) -> "Constraint":
         """The texts of a grammar in Lark's notation, or in llama.cpp's with `gbnf`."""
         return cls("grammar", gbnf_grammar(text) if gbnf else lark_grammar(text))
+
+    @classmethod
+    def from_tools(
+        cls,
+        tools: Sequence[Mapping[str, object]],
+        tokenizer: Tokenizer,
+        version: str,
+        *,
+        name: str | None = None,
+        waits: bool = False,
+    ) -> "Constraint":
+        """Calls of tools, or one call of the tool `name`; with `waits` from the first one that the model begins."""
+        grammar = calls_grammar(tokenizer, version, tools, name)
+        return cls("calls", grammar, begin=tokenizer.control[TOOL_CALLS], waits=waits)
 
     def meaning(self, text: str) -> object:
         """Return what a whole answer means: the value of its JSON, or the text itself.

@@ -8,9 +8,11 @@ from importlib.resources import files
 from pathlib import Path
 
 import sentencepiece
+from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from mistral_mlx import load_tokenizer
 from mistral_mlx.tokenizer.detokenizer import byte_level_alphabet
 from mistral_mlx.tokenizer.tekken import TEKKEN_PATTERN
 
@@ -147,6 +149,15 @@ def special_names(version):
 def tekken_folder(path, size, version="v3"):
     """Return `path` with a tekken.json of `size` tokens in it."""
     return write_json(path, "tekken.json", tekken_document(size, version))
+
+
+def both_tokenizers(path, name):
+    """Return our tokenizer and mistral-common's; `name` is one of MISTRAL, or one of TEKKEN and " tekken"."""
+    version, _, is_tekken = name.partition(" ")
+    if is_tekken:
+        file = tekken_folder(path, 6000, version) / "tekken.json"
+        return load_tokenizer(path), MistralTokenizer.from_file(str(file))
+    return load_tokenizer(mistral_folder(path, version)), MistralTokenizer.from_file(str(MISTRAL[version]))
 
 
 @cache
