@@ -32,6 +32,7 @@ class AnswerOptions:
     max_tokens: int = DEFAULT_MAX_TOKENS
     stop: Sequence[str] = ()  # the text ends before the first of these strings
     constraint: "Constraint | None" = None  # what the text must be
+    banned: Sequence[int] = ()  # ids that are never chosen
     begun: str = ""  # the text that the constraint takes as the beginning of this answer
     n_logprobs: int | None = None  # how many likely tokens are returned with each token; None: no probabilities at all
     continues: bool = False  # the prompt is a text that goes on: the leading space that joins the two is kept
@@ -100,7 +101,7 @@ def _decoded_pieces(state: _State, tokenizer: Tokenizer, ids: Sequence[int]) -> 
     options = state.options
     sampler = options.sampler or Sampler()
     if isinstance(sampler, Sampler):
-        sampler = sampler.bound(tokenizer)
+        sampler = sampler.bound(tokenizer).without(options.banned)
     channels = AnswerChannels(
         tokenizer,
         options.stop,

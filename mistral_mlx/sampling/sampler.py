@@ -75,6 +75,15 @@ class Sampler:
         sampler._piece_of = functools.cache(piece_of)
         return sampler
 
+    def without(self, ids: Sequence[int]) -> "Sampler":
+        """Return a sampler that never chooses one of `ids`. The two share the random generator."""
+        if not ids:
+            return self
+        sampler = copy.copy(self)
+        biases = {**(self.options.logit_bias or {}), **dict.fromkeys(ids, -math.inf)}
+        sampler.options = replace(self.options, logit_bias=biases)
+        return sampler
+
     def __call__(self, logits: mx.array, history: Sequence[int], allowed: Ids | None = None) -> int:
         """Return the id chosen from float32 logits ``[V]`` after the ids in `history`, of the ids `allowed` if given.
 

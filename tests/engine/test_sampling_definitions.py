@@ -136,6 +136,15 @@ def test_logit_bias_adds_and_bans():
     assert drawn == {0, 1}
 
 
+def test_a_sampler_without_an_id_never_chooses_it_and_draws_as_before():
+    row = mx.array([0.0, 1.0, 2.0])
+    sampler = Sampler(temperature=9, top_p=1, logit_bias={2: 50.0, 0: -math.inf}, seed=1)
+    assert sampler.without([]) is sampler
+    assert {sampler.without([2])(row, []) for _ in range(40)} == {1} and sampler(row, []) == 2
+    one, other = Sampler(seed=3), Sampler(seed=3)
+    assert [one.without([7])(mx.zeros((8,)), []) < 7, one(row, [])] == [other(mx.zeros((7,)), []) < 7, other(row, [])]
+
+
 def test_logit_bias_of_a_token_that_is_not_there_and_a_ban_of_all_are_errors():
     with pytest.raises(OptionError, match="token 3; the vocabulary has 3"):
         Sampler(logit_bias={3: 1})(mx.zeros((3,)), [])
