@@ -17,7 +17,7 @@ class Status(IntEnum):
     MODEL = 3  # the model or a saved session: missing, damaged, unsupported, hostile, or too large for the memory
     CONTEXT = 4  # the input does not fit the model's context
     OUTPUT = 5  # no space, the target exists, nothing could be downloaded or written
-    CUT_SHORT = 6  # a limit cut the answer short, with --fail-on-length
+    CUT_SHORT = 6  # a limit cut the answer short, with --fail-on-length, or one that has to be whole
     NO_CODE_BLOCK = 7  # the answer has none, with --extract
     SOME_FAILED = 8  # batch could not answer some lines
     UNVERIFIED = 9  # convert --verify: the target is written, but it could not be compared with its source

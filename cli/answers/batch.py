@@ -35,6 +35,7 @@ from .batch_files import Results, Task, read_tasks
 from .constraints import Wanted
 from .prompt import Prompt
 from .said import Said
+from .tool_choice import tool_choice_of
 
 if TYPE_CHECKING:
     from mistral_mlx.constraint.constraint import Constraint
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Defaults", "Results", "leave", "read_tasks", "run"]
 
 SHOW_EVERY_S = 0.5
-OWN_KEYS = ("id", "prompt", "messages", "system", "prefill", "tools", "schema")
+OWN_KEYS = ("id", "prompt", "messages", "system", "prefill", "tools", "tool_choice", "schema")
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def begin(request: Request, timeline: Timeline, tokenizer: Tokenizer) -> AnswerS
         continues=prompt.continues(tokenizer) or bool(prompt.prefill),
         splits=not prompt.continues(tokenizer),
         calls=bool(prompt.tools),
-        constraint=request.constraint,
+        constraint=request.constraint or prompt.binding(tokenizer),
+        banned=prompt.banned(tokenizer),
         begun=prompt.prefill,
         draft=request.draft,
         fork=True,
@@ -251,4 +253,5 @@ def _prompt(value: Mapping[str, object], defaults: Defaults) -> Prompt:
         template=defaults.template,
         raw=defaults.raw,
         tools=tools or (),
+        tool_choice=tool_choice_of(value.get("tool_choice"), tools, "tool_choice of the line"),
     ).answering(messages)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mistral_mlx.errors import OptionError
 from mistral_mlx.prompt.calls import read_calls
@@ -9,6 +10,12 @@ from mistral_mlx.prompt.encode import chat_format, encode_chat
 from mistral_mlx.prompt.infill import encode_infill
 from mistral_mlx.prompt.official import SystemContent
 from mistral_mlx.tokenizer.choose import Tokenizer
+from mistral_mlx.tokenizer.versions import TOOL_CALLS
+
+from .tool_choice import AUTO, ToolChoice
+
+if TYPE_CHECKING:
+    from mistral_mlx.constraint.constraint import Constraint
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,7 @@ class Prompt:
     suffix: str | None = None
     messages: Sequence[Mapping[str, object]] = ()  # instead of a text
     tools: Sequence[Mapping[str, object]] = ()
+    tool_choice: ToolChoice = AUTO
     reasoning_effort: str | None = None
     schema: Mapping[str, object] | bool | None = None  # of the answer, to tell the model
 
@@ -75,6 +83,22 @@ class Prompt:
             reasoning_effort=self.reasoning_effort,
             schema=self.schema,
         )
+
+    def binding(self, tokenizer: Tokenizer) -> "Constraint | None":
+        """Return what binds the calls of the answer; None if none can be. Raises OptionError for tools that cannot."""
+        choice = self.tool_choice
+        version = chat_format(tokenizer, self.template) if self.tools and choice.mode != "none" else None
+        if version is None:
+            return None
+        from mistral_mlx.constraint.constraint import Constraint
+
+        waits = choice.mode == "auto"
+        return Constraint.from_tools(self.tools, tokenizer, version, name=choice.name, waits=waits)
+
+    def banned(self, tokenizer: Tokenizer) -> list[int]:
+        """Return the ids that the answer must not have."""
+        call = tokenizer.control.get(TOOL_CALLS)
+        return [] if call is None or self.tool_choice.mode != "none" else [call]
 
     def calls_in(self, tokenizer: Tokenizer, ids: Sequence[int]) -> list[dict[str, object]] | None:
         """Return the tool calls in the ids of an answer, as JSON has them; None if there are none that can be read."""

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Said:
     """The parts of an answer. `text` has its prefill; `calls` is None unless tools were offered.
 
-    `parsed` is what an answer with a schema means, and `fault` why an answer does not fit its constraint.
+    `parsed` is what an answer with a schema means, and `fault` why an answer does not fit its constraint, or a call the
+    form of its tool.
     """
 
     constraint: "Constraint | None" = None
@@ -37,14 +38,17 @@ class Said:
         self.tokens.append(response.token)
 
     def end(self, prompt: Prompt, tokenizer: Tokenizer) -> str:
-        """Read the calls, if tools were offered. Return the text of those that cannot be read, which is not added."""
+        """Read the calls, if tools were offered. Return the text of those that were cut off, which is not added."""
         if not prompt.tools:
             return ""
         self.calls = prompt.calls_in(tokenizer, self.tokens) or []
         begin = tokenizer.control.get(TOOL_CALLS)
-        if self.calls or begin not in self.tokens:
-            return ""
-        return tokenizer.decode(self.tokens[self.tokens.index(begin) :])
+        if not self.calls and begin in self.tokens:
+            self.fault = "the answer has a call of a tool that is not whole"
+            return tokenizer.decode(self.tokens[self.tokens.index(begin) :])
+        if not self.calls and prompt.tool_choice.mode == "required":
+            self.fault = "the answer calls no tool"
+        return ""
 
     def judge(self) -> None:
         """Compare the text, to which no more is added, with the constraint."""

@@ -76,6 +76,13 @@ def complete(
         str | None,
         shared.prompt_option(metavar="FILE", help="Offer the tools in this JSON file; calls are written, not made."),
     ] = None,
+    tool_choice: Annotated[
+        str | None,
+        shared.prompt_option(
+            metavar="auto|required|none|NAME",
+            help="With --tools: call some if the model likes, one at least, none, or the tool NAME once.",
+        ),
+    ] = None,
     schema: constraint.Schema = None,
     schema_multi: constraint.SchemaMulti = False,
     schema_prompt: constraint.SchemaPrompt = True,
@@ -136,6 +143,7 @@ def complete(
     from mistral_mlx.cli.answers.prompt import Prompt
     from mistral_mlx.cli.answers.prompt_templates import load_template, parse_variables
     from mistral_mlx.cli.answers.sources import Sources, read_list
+    from mistral_mlx.cli.answers.tool_choice import tool_choice_of
     from mistral_mlx.cli.models.kept import kept_prompts
     from mistral_mlx.cli.models.opening import open_drafter, open_model, use_machine
     from mistral_mlx.model.cache_options import CacheOptions
@@ -147,12 +155,14 @@ def complete(
     asked_for = answer_options(context, sampling, {} if chosen is None else chosen.options)
     wanted = Wanted(schema, schema_multi, regex, grammar).over(chosen.schema if chosen else None)
     bound = wanted.constraint()
+    offered = [] if tools is None else read_list(tools, "--tools")
     frame = Prompt(
         system=system,
         template=template,
         raw=raw,
         prefill=prefill.rstrip(" "),  # models write a space before a word, not after it
-        tools=[] if tools is None else read_list(tools, "--tools"),
+        tools=offered,
+        tool_choice=tool_choice_of(tool_choice, offered, "--tool-choice"),
         reasoning_effort=asked_for.reasoning_effort or None,
         schema=bound.schema if bound is not None and schema_prompt else None,
     )

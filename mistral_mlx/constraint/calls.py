@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from mistral_mlx.errors import OptionError, shown
-from mistral_mlx.prompt.tools import checked_tools
+from mistral_mlx.prompt.tools import checked_tools, tool_names
 from mistral_mlx.tokenizer.base import Tokenizer
 from mistral_mlx.tokenizer.detokenizer import LeadingSpace
 from mistral_mlx.tokenizer.versions import CALL_TOKENS, TOOL_CALLS, number
@@ -30,13 +30,11 @@ def calls_grammar(
 
     Raises OptionError for tools that cannot be bound, or if the model has no token for calls.
     """
-    functions = [_function(tool) for tool in checked_tools(tools)]
-    names = [str(function["name"]) for function in functions]
-    if twice := next((n for i, n in enumerate(names) if n in names[:i]), None):
-        raise OptionError(f"two tools have the name {twice}; give each its own")
+    checked = checked_tools(tools)
+    names = tool_names(checked)
     if name is not None and name not in names:
         raise OptionError(f"there is no tool {shown(name)}; choose one of {', '.join(names)}")
-    chosen = {str(f["name"]): _arguments(f) for f in functions if name in (None, f["name"])}
+    chosen = {own: _arguments(own, tool) for own, tool in zip(names, checked, strict=True) if name in (None, own)}
     make = _list if number(version) < 11 else _calls
     grammar = "\n".join([*make(tokenizer, version, chosen, 1 if name else MAX_CALLS), f"WS: /{WHITESPACE}/", ""])
     check_grammar(grammar, "the grammar of the tools")
@@ -66,10 +64,11 @@ def _calls(tokenizer: Tokenizer, version: str, arguments: Mapping[str, str], mos
     return [f"start: call{{1,{most}}}", f"call: {_token(tokenizer, TOOL_CALLS)} {blank} ({tools})"]
 
 
-def _arguments(function: Mapping[str, object]) -> str:
+def _arguments(name: str, tool: Mapping[str, object]) -> str:
     """Return the schema of the arguments as a grammar has it. Raises OptionError, naming the tool."""
-    name, parameters = function["name"], function["parameters"]
-    schema = checked_schema(parameters or NO_ARGUMENTS)
+    function = tool["function"]
+    assert isinstance(function, Mapping), name
+    schema = checked_schema(function["parameters"] or NO_ARGUMENTS)
     assert isinstance(schema, Mapping), name
     kind = schema.get("type", "object")
     if kind != "object" and not (isinstance(kind, list) and "object" in kind):
@@ -80,12 +79,6 @@ def _arguments(function: Mapping[str, object]) -> str:
     except OptionError as error:
         raise OptionError(f"calls of the tool {name} cannot be bound: {error}") from error
     return json.dumps({**schema, "x-guidance": {"whitespace_pattern": WHITESPACE}})
-
-
-def _function(tool: Mapping[str, object]) -> Mapping[str, object]:
-    function = tool["function"]
-    assert isinstance(function, Mapping), tool
-    return function
 
 
 def _token(tokenizer: Tokenizer, text: str) -> str:

@@ -52,8 +52,9 @@ class Guide:
         self._stop_ids = frozenset(vocabulary.stop_ids.tolist())
         self._is_first = True  # no id of the text was taken
         self._bits = np.zeros((vocabulary.n_rows + 31) // 32, np.int32)
-        self._matcher = None if constraint.waits else self._begin(vocabulary.within, begun)
-        keeps = self._leading is LeadingSpace.KEPT or constraint.begin is not None
+        has_mark = constraint.begin is not None  # then neither the text nor a blank before it is bound
+        self._matcher = None if constraint.waits else self._begin(vocabulary.within, "" if has_mark else begun)
+        keeps = self._leading is LeadingSpace.KEPT or has_mark
         self._first = None if keeps else self._begin(vocabulary.first)  # until a blank at the beginning is decided on
 
     @property

@@ -58,6 +58,14 @@ def _checked_tool(tool: object, place: str) -> dict[str, object]:
     return {"type": "function", "function": written}
 
 
+def tool_names(tools: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return the names of checked definitions. Raises OptionError if two are the same."""
+    names = [str(tool["function"]["name"]) for tool in tools]  # type: ignore[index]
+    if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
+        raise OptionError(f"two tools have the name {twice}; give each its own")
+    return names
+
+
 def checked_calls(calls: object, place: str) -> tuple[ToolCall, ...]:
     """Return the calls under ``tool_calls`` of the message `place`, in OpenAI's form or as `complete` writes them.
 

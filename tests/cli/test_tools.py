@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import typer
 from helpers.invoke import invoke
 from helpers.messages import assistant, user
 from helpers.models import Scripted, tiny_model
@@ -15,13 +16,15 @@ from mistral_mlx.cli.answers.batch_files import read_tasks
 from mistral_mlx.cli.answers.prompt import Prompt
 from mistral_mlx.cli.answers.sources import read_list
 from mistral_mlx.cli.options.answer import AnswerKnobs
+from mistral_mlx.cli.statuses import Status
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.sampling.options import SamplingOptions
 
 pytestmark = pytest.mark.usefixtures("_ready_stdin")
 CALLS, ARGS, THINK, END, EOS = 9, 32, 34, 35, 2
-OFFERING = Prompt(text="2+3?", tools=[ADD])
+NOW = {"type": "function", "function": {"name": "now", "parameters": {"type": "object"}}}
+OFFERING = Prompt(text="2+3?", tools=[ADD, NOW])
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,7 @@ def test_calls_are_data_in_the_json(model, tokenizer, capsys):
     assert (found["text"], found["finish_reason"]) == ("I add. ", "tool_calls")
     assert [(c["name"], c["arguments"]) for c in found["tool_calls"]] == [("add", {"a": 2}), ("now", {"a": 2})]
     again = [*[user("2+3?")], calls(*found["tool_calls"]), *(result("5", c["id"]) for c in found["tool_calls"])]
-    assert encode_chat(tokenizer, again, tools=[ADD])
+    assert encode_chat(tokenizer, again, tools=[ADD, NOW])
 
 
 def test_an_answer_without_calls_says_so(model, tokenizer, capsys):
@@ -68,14 +71,22 @@ def test_an_answer_without_calls_says_so(model, tokenizer, capsys):
     assert "tool_calls" not in found and "reasoning" not in found and found["reasoning_tokens"] == 0
 
 
-@pytest.mark.parametrize("limit", [100, 12])
-def test_calls_that_cannot_be_read_are_text(limit, model, tokenizer, capsys):
-    ids = written(tokenizer, "add", arguments='{"a": [1, 2, 3, 4', before="I add. ")
-    found = json.loads(answer(model, tokenizer, capsys, ids, as_json=True, max_tokens=limit)[0])
-    whole = "I add. " + tokenizer.decode(ids[7:limit])
-    assert (found["text"], found["tool_calls"]) == (whole, [])
-    assert found["finish_reason"] == ("stop" if limit == 100 else "length")
-    assert answer(model, tokenizer, capsys, ids)[0] == 'I add. add{"a": [1, 2, 3, 4\n'
+def test_a_call_that_a_limit_cuts_is_text_and_a_failure(model, tokenizer, capsys):
+    ids = written(tokenizer, "add", "add", arguments='{"a": 1234}', before="I add. ")
+    for as_json in (True, False):
+        with pytest.raises(typer.Exit) as ended:
+            answer(model, tokenizer, capsys, ids, as_json=as_json, max_tokens=len(ids) - 2, quiet=False)
+        said = capsys.readouterr()
+        assert ended.value.exit_code == Status.CUT_SHORT
+        assert said.err.splitlines()[-1].startswith(
+            "mistral-mlx: error: the answer has a call of a tool that is not whole; it was cut"
+        )
+        cut = 'I add. add{"a": 1234}add{"a": 123'
+        if as_json:
+            found = json.loads(said.out)
+            assert (found["text"], found["tool_calls"], found["finish_reason"]) == (cut, [], "length")
+        else:
+            assert said.out == cut + "\n"
 
 
 def test_calls_in_plain_text_are_a_line_of_json_each(model, tokenizer, capsys):

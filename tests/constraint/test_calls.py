@@ -1,16 +1,16 @@
 """Grammars of tool calls: what they allow is calls of the tools, and what mistral-common writes is allowed."""
 
-import json
 from functools import cache
 
 import jsonschema
 import numpy as np
 import pytest
 from constraint.conftest import new_guide
+from helpers import called
+from helpers.called import ADD, read_by_mistral_common, tool
 from helpers.messages import UNICODE, user
 from helpers.oracle import call, calls, truth
 from helpers.tokenizer_files import MISTRAL, TEKKEN, both_tokenizers, trained_sentencepiece
-from mistral_common.experimental.tools import _decode_tool_calls, _split_content_and_tool_calls
 
 from mistral_mlx import OptionError, encode_chat, load_tokenizer
 from mistral_mlx.constraint.calls import calls_grammar
@@ -18,24 +18,8 @@ from mistral_mlx.constraint.constraint import Constraint
 from mistral_mlx.prompt.calls import read_calls
 from mistral_mlx.tokenizer.versions import NEEDED, TOOL_CALLS
 
-
-def tool(name, parameters=None):
-    return {"type": "function", "function": {"name": name, "parameters": parameters}}
-
-
-ADD = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
-FIND = {
-    "properties": {
-        "where": {"enum": ["é\n", "[ARGS]", 'a"b']},
-        "how": {"$ref": "#/$defs/how"},
-        "what": {"type": "string", "maxLength": 4},
-    },
-    "required": ["how"],
-    "additionalProperties": False,
-    "$defs": {"how": {"anyOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "null"}, "maxItems": 2}]}},
-}
-TOOLS = [tool("add", ADD), tool("find_it-2", FIND), tool("find", {"type": "object"}), tool("now")]
-SCHEMAS = {"add": ADD, "find_it-2": FIND, "find": {"type": "object"}, "now": {"type": "object", "maxProperties": 0}}
+TOOLS = [*called.TOOLS, tool("find", {"type": "object"})]
+SCHEMAS = {**called.SCHEMAS, "find": {"type": "object"}}
 MADE = [
     [call({"a": 2}), call({}, name="now"), call({"é": [1.5, {"b": None}]}, name="find")],
     [call({"where": "é\n", "how": [None, None], "what": UNICODE[-4:]}, name="find_it-2")],
@@ -99,22 +83,14 @@ def random_answer(tokenizer, constraint, seed):
     return ids
 
 
-def read_by_mistral_common(ids, mistral_common):
-    """Return name, arguments and id of each call; the id is "null" for a call without one."""
-    inner = mistral_common.instruct_tokenizer.tokenizer
-    text, parts = _split_content_and_tool_calls(ids, inner.get_special_token(TOOL_CALLS))
-    assert text == []
-    found = _decode_tool_calls(parts, inner)
-    return [(made.function.name, json.loads(made.function.arguments), made.id) for made in found]
-
-
 def judged(ids, tokenizer, mistral_common):
     """Return the calls in `ids`: calls of the tools, and the same as mistral-common reads."""
     found = read_calls(tokenizer, tokenizer.version, ids)
     assert found, tokenizer.decode(ids)
     for made in found:
         jsonschema.validate(made.arguments, SCHEMAS[made.name])
-    theirs = read_by_mistral_common(ids, mistral_common)
+    text, theirs = read_by_mistral_common(ids, mistral_common)
+    assert text == ""
     assert [(made.name, made.arguments) for made in found] == [(name, arguments) for name, arguments, _ in theirs]
     assert [made.id for made, (_, _, i) in zip(found, theirs, strict=True) if i != "null"] == [
         i for _, _, i in theirs if i != "null"

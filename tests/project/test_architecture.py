@@ -46,8 +46,8 @@ ORDER = {
     "mistral_mlx.cli.models.hub": "__init__ settings repo_id opener web repository choice download record gathered "
     "outlook snapshots",
     "mistral_mlx.cli.options": "__init__ values sources answer other_programs shared constraint sampling help",
-    "mistral_mlx.cli.answers": "__init__ remarks beginning code_block constraints prompt said prompt_templates sources "
-    "batch_files batch output complete",
+    "mistral_mlx.cli.answers": "__init__ remarks beginning code_block constraints tool_choice prompt said "
+    "prompt_templates sources batch_files batch output complete",
     "mistral_mlx.cli.chat": "__init__ background remarks store input toolbar settings words attachments clipboard "
     "answering opening first chat command commands file_commands loop start",
     "mistral_mlx.cli.reports": "__init__ config cache models discovered pull tokens info bench evaluate convert export "
