@@ -16,8 +16,8 @@ ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 def read_calls(tokenizer: Tokenizer, version: str, ids: Sequence[int]) -> list[ToolCall] | None:
     """Return the calls in an answer, none if it has no [TOOL_CALLS]; None if one of them cannot be read.
 
-    A call without an id gets one of nine letters and digits, made from the answer, so that the same answer has the
-    same ids.
+    A call without an id, or with that of a call before it, gets one of nine letters and digits. It is made from the
+    answer, so that the same answer has the same ids.
     """
     begin = tokenizer.control.get(TOOL_CALLS)
     found: list[ToolCall] = []
@@ -26,7 +26,8 @@ def read_calls(tokenizer: Tokenizer, version: str, ids: Sequence[int]) -> list[T
         if calls is None:
             return None
         found += calls
-    return [_with_id(call, ids, i) for i, call in enumerate(found)]
+    written = [call.id for call in found]
+    return [_with_id(call, ids, i, written[:i]) for i, call in enumerate(found)]
 
 
 def _after_each(ids: Sequence[int], mark: int | None) -> Iterator[list[int]]:
@@ -63,8 +64,8 @@ def _checked(name: object, arguments: object, call_id: object) -> ToolCall | Non
     return ToolCall(name, arguments, call_id if isinstance(call_id, str) and CALL_ID.fullmatch(call_id) else None)
 
 
-def _with_id(call: ToolCall, ids: Sequence[int], index: int) -> ToolCall:
-    if call.id is not None:
+def _with_id(call: ToolCall, ids: Sequence[int], index: int, before: Sequence[str | None]) -> ToolCall:
+    if call.id is not None and call.id not in before:
         return call
     value = int.from_bytes(hashlib.sha256(repr((list(ids), index)).encode()).digest(), "big")
     letters = []

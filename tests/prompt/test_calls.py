@@ -83,6 +83,14 @@ def test_an_id_that_cannot_be_sent_back_is_replaced(tmp_path):
     assert len(made.id) == 9 and made.id != "call_1" and kept == ToolCall("add", {}, "abcdef123")
 
 
+def test_two_calls_never_have_the_same_id(tmp_path):
+    tokenizer = load_tokenizer(tekken_folder(tmp_path, 300, "v11"))
+    made = read_calls(tokenizer, "v11", written(tokenizer, call()) * 3)
+    ids = [one.id for one in made]
+    assert ids[0] == "abcdef123" and len(set(ids)) == 3
+    encode_chat(tokenizer, [user("a"), calls(*(call(call_id=i) for i in ids)), *(result("5", i) for i in ids)])
+
+
 def test_thinking_and_text_before_calls_are_passed_by(tmp_path):
     tokenizer = load_tokenizer(tekken_folder(tmp_path, 300, "v13"))
     (found,) = read_calls(tokenizer, "v13", written(tokenizer, call(), content=[thinking("hm")]))
