@@ -13,9 +13,13 @@ TEXT = """The capital of a country is where its government sits. Once upon a tim
 What is the answer? Write a short message about the window, the ring and the keys that are behind it."""
 
 
-def write_tiny_folder(path, *, chat=True, seed=0, **changes):
+CHAT_TOKENS = ["[INST]", "[/INST]", "[PREFIX]"]
+TOOL_TOKENS = ["[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]"]
+
+
+def write_tiny_folder(path, *, chat=True, tools=False, seed=0, **changes):
     """Write the folder; without `chat` it is a base model, which only continues text."""
-    tokenizer = train_tokenizer()
+    tokenizer = train_tokenizer([*CHAT_TOKENS, *(TOOL_TOKENS if tools else [])])
     vocab_size = sentencepiece.SentencePieceProcessor(model_proto=tokenizer).get_piece_size()
     config = tiny_config(vocab_size=vocab_size, **changes)
     write_folder(path, config, tiny_weights(ModelArgs.from_config(config), seed=seed))
@@ -25,8 +29,8 @@ def write_tiny_folder(path, *, chat=True, seed=0, **changes):
     return path
 
 
-def train_tokenizer():
-    """Return a sentencepiece model with Mistral's v3 control pieces and byte fallback."""
+def train_tokenizer(control=CHAT_TOKENS):
+    """Return a sentencepiece model with some of Mistral's v3 control pieces and byte fallback."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXT.splitlines()),
@@ -34,7 +38,7 @@ def train_tokenizer():
         model_type="bpe",
         vocab_size=340,
         byte_fallback=True,
-        control_symbols=["[INST]", "[/INST]", "[PREFIX]"],
+        control_symbols=control,
         minloglevel=2,
     )
     return model.getvalue()

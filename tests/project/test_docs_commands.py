@@ -68,7 +68,7 @@ def things(tmp_path_factory):
     """A folder with all files that the pages name and do not make."""
     folder = tmp_path_factory.mktemp("things")
     shape = {key: CONFIG[key] for key in ("hidden_size", "intermediate_size", "head_dim", "sliding_window")}
-    model = write_tiny_folder(folder / "Mistral-7B-Instruct-v0.3", **shape, max_position_embeddings=8192)
+    model = write_tiny_folder(folder / "Mistral-7B-Instruct-v0.3", tools=True, **shape, max_position_embeddings=8192)
     repeat_forever(model)  # so that no answer holds what a shell or git stumbles over
     for name in (model.name, "Mistral-7B"):
         shutil.copytree(model, folder / "home" / "models" / name)
