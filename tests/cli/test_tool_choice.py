@@ -75,10 +75,10 @@ def judged(ids, end, model):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", range(3))
-def test_required_calls_are_right_with_every_model(kind, seed, models):
+@pytest.mark.parametrize("sampling", [("--seed", "0"), ("--seed", "1"), ("--temperature", "0")])
+def test_required_calls_are_right_with_every_model(kind, sampling, models):
     model = models(kind)
-    ids, end = model.events("--tool-choice", "required", "--seed", seed)
+    ids, end = model.events("--tool-choice", "required", *sampling)
     assert ids[0] == model.control["[TOOL_CALLS]"]
     judged(ids, end, model)
 
