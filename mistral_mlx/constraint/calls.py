@@ -13,10 +13,10 @@ from mistral_mlx.tokenizer.detokenizer import LeadingSpace
 from mistral_mlx.tokenizer.versions import CALL_TOKENS, TOOL_CALLS, number
 
 from .limits import check_grammar
-from .schema import WHITESPACE, Schema, checked_schema, schema_grammar
+from .schema import WHITESPACE, schema_grammar
 
 MAX_CALLS = 32  # in one answer, so that it ends
-NO_ARGUMENTS: Schema = {"type": "object", "properties": {}, "additionalProperties": False}
+NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 ARGS, ID = CALL_TOKENS
 
 
@@ -34,19 +34,20 @@ def calls_grammar(
     names = tool_names(checked)
     if name is not None and name not in names:
         raise OptionError(f"there is no tool {shown(name)}; choose one of {', '.join(names)}")
-    chosen = {own: _arguments(own, tool) for own, tool in zip(names, checked, strict=True) if name in (None, own)}
+    arguments = [_arguments(own, tool) for own, tool in zip(names, checked, strict=True) if name in (None, own)]
     make = _list if number(version) < 11 else _calls
-    grammar = "\n".join([*make(tokenizer, version, chosen, 1 if name else MAX_CALLS), f"WS: /{WHITESPACE}/", ""])
+    rules = make(tokenizer, version, names if name is None else [name], 1 if name else MAX_CALLS)
+    calls = {"lark_grammar": "\n".join([*rules, f"WS: /{WHITESPACE}/", ""])}
+    named = [{**grammar, "name": f"arguments_{i}"} for i, grammar in enumerate(arguments)]
+    grammar = json.dumps({"grammars": [calls, *named]})
     check_grammar(grammar, "the grammar of the tools")
     return grammar
 
 
-def _list(tokenizer: Tokenizer, version: str, arguments: Mapping[str, str], most: int) -> list[str]:
+def _list(tokenizer: Tokenizer, version: str, names: Sequence[str], most: int) -> list[str]:
     """Return the rules of ``[TOOL_CALLS][{"name": …, "arguments": …, "id": …}, …]``; v2 has no id, v3 and v7 may."""
     key = {text: rf'"\"{text}\"" WS ":" WS' for text in ("name", "arguments", "id")}
-    tools = " | ".join(
-        rf'"\"{name}\"" WS "," WS {key["arguments"]} %json {schema}' for name, schema in arguments.items()
-    )
+    tools = " | ".join(rf'"\"{name}\"" WS "," WS {key["arguments"]} @arguments_{i}' for i, name in enumerate(names))
     own_id = "" if version == "v2" else rf'(WS "," WS {key["id"]} /"[a-zA-Z0-9]{{9}}"/)?'
     more = f'(WS "," WS call){{0,{most - 1}}}' if most > 1 else ""
     return [
@@ -55,30 +56,31 @@ def _list(tokenizer: Tokenizer, version: str, arguments: Mapping[str, str], most
     ]
 
 
-def _calls(tokenizer: Tokenizer, version: str, arguments: Mapping[str, str], most: int) -> list[str]:
+def _calls(tokenizer: Tokenizer, version: str, names: Sequence[str], most: int) -> list[str]:
     """Return the rules of ``[TOOL_CALLS]name[ARGS]{…}``, repeated; in v11 an id may follow the name: [CALL_ID]id."""
     blank = _blank(tokenizer)
     own_id = f"({_token(tokenizer, ID)} {blank} /[a-zA-Z0-9]{{9}}/)?" if version == "v11" else ""
     args = _token(tokenizer, ARGS)
-    tools = " | ".join(f'"{name}" {own_id} {args} {blank} WS %json {schema}' for name, schema in arguments.items())
+    tools = " | ".join(f'"{name}" {own_id} {args} {blank} WS @arguments_{i}' for i, name in enumerate(names))
     return [f"start: call{{1,{most}}}", f"call: {_token(tokenizer, TOOL_CALLS)} {blank} ({tools})"]
 
 
-def _arguments(name: str, tool: Mapping[str, object]) -> str:
-    """Return the schema of the arguments as a grammar has it. Raises OptionError, naming the tool."""
+def _arguments(name: str, tool: Mapping[str, object]) -> dict[str, object]:
+    """Return the grammar of the arguments as a member of llguidance's lists. Raises OptionError, naming the tool."""
     function = tool["function"]
     assert isinstance(function, Mapping), name
-    schema = checked_schema(function["parameters"] or NO_ARGUMENTS)
-    assert isinstance(schema, Mapping), name
+    schema = function["parameters"] or NO_ARGUMENTS
     kind = schema.get("type", "object")
     if kind != "object" and not (isinstance(kind, list) and "object" in kind):
         raise OptionError(f"the parameters of the tool {name} are of the type {shown(kind)}; it must be object")
-    schema = {**schema, "type": "object"}
     try:
-        schema_grammar(schema)
+        grammar = schema_grammar({**schema, "type": "object"})
     except OptionError as error:
         raise OptionError(f"calls of the tool {name} cannot be bound: {error}") from error
-    return json.dumps({**schema, "x-guidance": {"whitespace_pattern": WHITESPACE}})
+    if not grammar.startswith("{"):  # a text of Lark, and no list
+        return {"lark_grammar": grammar}
+    (only,) = json.loads(grammar)["grammars"]
+    return dict(only)
 
 
 def _token(tokenizer: Tokenizer, text: str) -> str:

@@ -138,7 +138,7 @@ def test_an_answer_that_is_cut_before_its_call_is_whole_is_a_failure(limit, said
 
 
 def test_what_cannot_be_bound_is_refused_by_name_unless_nothing_is_called(models):
-    tools = [*TOOLS, tool("odd", {"properties": {"a": {"not": {"type": "null"}}}})]
+    tools = [*TOOLS, tool("odd", {"properties": {"a": {"contains": {"type": "null"}}}})]
     for choice in ((), ("--tool-choice", "required")):
         with pytest.raises(OptionError, match="calls of the tool odd cannot be bound"):
             models("v13 tekken").complete(*choice, tools=tools)

@@ -188,9 +188,9 @@ def test_control_tokens_are_no_text(v11):
         ([tool("add", {"type": "string"})], None, "the parameters of the tool add are of the type string"),
         ([tool("add", {"type": ["null", "array"]})], None, "the parameters of the tool add are of the type"),
         (
-            [tool("add"), tool("sub", {"properties": {"a": {"not": {}}}})],
+            [tool("add"), tool("sub", {"properties": {"a": {"contains": {}}}})],
             None,
-            "calls of the tool sub cannot be bound: .*not",
+            "calls of the tool sub cannot be bound: .*contains",
         ),
         ([tool("add", {"enum": [1]})], None, "calls of the tool add cannot be bound"),
         ([tool("add"), tool("now"), tool("add", ADD)], None, "two tools have the name add; give each its own"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from constraint.conftest import KINDS, new_guide, random_answer
 from helpers.models import LetterTokenizer
+from llguidance import LLMatcher
 
 from mistral_mlx.constraint.constraint import Constraint
 from mistral_mlx.errors import OptionError
@@ -22,7 +23,7 @@ PERSON = {
 
 def begun_by(token, *, waits):
     """Return a constraint to a control token and "yes"."""
-    return Constraint("calls", Constraint.from_grammar(f"start: <[{token}]> /yes/").grammar, begin=token, waits=waits)
+    return Constraint("calls", LLMatcher.grammar_from_lark(f"start: <[{token}]> /yes/"), begin=token, waits=waits)
 
 
 @pytest.mark.parametrize("kind", KINDS)
