@@ -5,8 +5,7 @@ spell. At the beginning of an answer some tokenizers remove a blank, so the firs
 """
 
 from collections.abc import Callable, Collection, Sequence
-from functools import cached_property
-from weakref import WeakKeyDictionary
+from functools import cached_property, lru_cache
 
 import numpy as np
 from llguidance import LLTokenizer, TokenizerWrapper
@@ -16,8 +15,6 @@ from mistral_mlx.tokenizer.base import Tokenizer
 from mistral_mlx.tokenizer.detokenizer import LeadingSpace
 
 ANCHOR = "\x02"  # begins no token but its own: behind it, a text is encoded as within a text
-
-_known: WeakKeyDictionary[Tokenizer, dict[object, "Vocabulary"]] = WeakKeyDictionary()
 
 
 class Vocabulary:
@@ -140,10 +137,7 @@ class _Backend:
         return self._encode(text)
 
 
-def vocabulary(tokenizer: Tokenizer, n_rows: int, stop_ids: Collection[int]) -> Vocabulary:
+@lru_cache(maxsize=2)
+def vocabulary(tokenizer: Tokenizer, n_rows: int, stop_ids: frozenset[int]) -> Vocabulary:
     """Return the vocabulary of a tokenizer, which is made once."""
-    known = _known.setdefault(tokenizer, {})
-    key = n_rows, frozenset(stop_ids)
-    if key not in known:
-        known[key] = Vocabulary(tokenizer, n_rows, stop_ids)
-    return known[key]
+    return Vocabulary(tokenizer, n_rows, stop_ids)
