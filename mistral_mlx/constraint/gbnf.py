@@ -1,0 +1,203 @@
+"""Reads grammars in the notation of llama.cpp (GBNF).
+
+Each text is one of letters, that is of code points of Unicode: `"ab"` and `"a" "b"` are the same, and where a part
+ends is not said by how much a part before it could take.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import NoReturn
+
+from .regex_reader import written
+from .rules import MAX_NESTING, MAX_NODES, Choice, Expression, GrammarFault, Name, Node, Repeat, Sequence, Word
+
+MAX_TIMES = 100_000
+_ANY = Expression("(?s:.)")
+_TOKEN = re.compile(
+    r"""(?P<blank>[ \t]+|\#[^\r\n]*) | (?P<line>\r\n?|\n) | (?P<name>[A-Za-z0-9_-]+) | (?P<is>::=)
+    | (?P<word>"(?:[^"\\]|\\.)*") | (?P<set>\[(?:[^]\\]|\\.)*\]) | (?P<times>[*+?]|\{[^{}]*\})
+    | (?P<or>\|) | (?P<close>\)) | (?P<mark>[(.]) | (?P<token>!?<[^<>\s]*>)""",
+    re.VERBOSE | re.DOTALL,
+)
+_ESCAPE = re.compile(
+    r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([nrt])|([^a-zA-Z0-9\s])|.?)", re.DOTALL
+)
+_TIMES = re.compile(r"\{\s*([0-9]{1,6})\s*(?:(,)\s*([0-9]{1,6})?\s*)?\}")
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str
+    text: str
+    line: int
+
+
+def gbnf_rules(text: str) -> dict[str, Node]:
+    """Return the rules of a grammar, of which `root` is the first. Raises GrammarFault."""
+    reader = _Reader(list(_tokens(text)))
+    rules: dict[str, Node] = {}
+    while reader.skip_lines().kind != "end":
+        name = reader.take("name", "the name of a rule")
+        reader.take("is", f"::= behind {name.text}")
+        if name.text in rules:
+            raise GrammarFault(f"has the rule {name.text} twice, again in line {name.line}")
+        reader.skip_lines()
+        rules[name.text] = _alternatives(reader, depth=0)
+        if reader.next.kind not in ("line", "end"):
+            reader.unexpected("the end of the rule")
+    return rules
+
+
+def _tokens(text: str) -> list[_Token]:
+    found: list[_Token] = []
+    at, line = 0, 1
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if not match or not match.lastgroup:
+            raise GrammarFault(f"has {text[at : at + 10]!r} in line {line}, which is not of GBNF")
+        if match.lastgroup != "blank":
+            found.append(_Token(match.lastgroup, match[0], line))
+        at, line = match.end(), line + len(re.findall(r"\r\n?|\n", match[0]))
+    return [*found, _Token("end", "", line)]
+
+
+class _Reader:
+    def __init__(self, tokens: list[_Token]) -> None:
+        self.tokens = tokens
+        self.at = 0
+        self.n_nodes = 0
+
+    @property
+    def next(self) -> _Token:
+        return self.tokens[self.at]
+
+    def take(self, kind: str, what: str) -> _Token:
+        if self.next.kind != kind:
+            self.unexpected(what)
+        self.at += 1
+        return self.tokens[self.at - 1]
+
+    def takes(self, kind: str) -> bool:
+        """Take a mark if it comes next."""
+        taken = self.next.kind == kind
+        self.at += taken
+        return taken
+
+    def skip_lines(self) -> _Token:
+        while self.next.kind == "line":
+            self.at += 1
+        return self.next
+
+    def count(self) -> None:
+        self.n_nodes += 1
+        if self.n_nodes > MAX_NODES:
+            raise GrammarFault(f"has more than {MAX_NODES:,} parts")
+
+    def unexpected(self, wanted: str) -> NoReturn:
+        seen = {"end": "the end", "line": "the end of the line"}.get(self.next.kind, repr(self.next.text))
+        raise GrammarFault(f"has {seen} in line {self.next.line} instead of {wanted}")
+
+
+def _alternatives(reader: _Reader, depth: int) -> Node:
+    if depth > MAX_NESTING:
+        raise GrammarFault(f"has more than {MAX_NESTING} groups inside each other in line {reader.next.line}")
+    options = [_sequence(reader, depth)]
+    while reader.takes("or"):
+        reader.skip_lines()
+        options.append(_sequence(reader, depth))
+    return options[0] if len(options) == 1 else Choice(tuple(options))
+
+
+def _sequence(reader: _Reader, depth: int) -> Node:
+    parts: list[Node] = []
+    while True:
+        if depth:
+            reader.skip_lines()
+        if reader.next.kind == "times":
+            if not parts:
+                reader.unexpected("what is to be repeated")
+            parts[-1] = Repeat(parts[-1], *_times(reader.take("times", "")))
+            if reader.next.kind == "times":
+                reader.unexpected("one repetition of each part; put the first into a group")
+        elif reader.next.kind in ("line", "end", "is", "or", "close"):
+            return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
+        else:
+            parts.append(_part(reader, depth))
+        reader.count()
+
+
+def _part(reader: _Reader, depth: int) -> Node:
+    token = reader.next
+    reader.at += 1
+    match token.kind:
+        case "name":
+            return Name(token.text, token.line)
+        case "word":
+            return Word(_letters(token.text[1:-1], token.line))
+        case "set":
+            return _set(token)
+        case "token":
+            raise GrammarFault(f"has {token.text} in line {token.line}; an answer is a text, without control tokens")
+    if token.text == ".":
+        return _ANY
+    inner = _alternatives(reader, depth + 1)
+    if not reader.takes("close"):
+        reader.unexpected(f") for the ( in line {token.line}")
+    return inner
+
+
+def _times(token: _Token) -> tuple[int, int | None]:
+    if token.text in "*+?":
+        return int(token.text == "+"), 1 if token.text == "?" else None
+    match = _TIMES.fullmatch(token.text)
+    if not match:
+        raise GrammarFault(f"has {token.text!r} in line {token.line}; write, for example, {{2}}, {{2,}} or {{2,3}}")
+    least = int(match[1])
+    most = (int(match[3]) if match[3] else None) if match[2] else least
+    if most is not None and most < least:
+        raise GrammarFault(f"has the repetition {token.text} in line {token.line}, whose end is before its start")
+    if max(least, most or 0) > MAX_TIMES:
+        raise GrammarFault(f"has the repetition {token.text} in line {token.line}; give at most {MAX_TIMES:,}")
+    return least, most
+
+
+def _set(token: _Token) -> Node:
+    inside = token.text[1:-1]
+    negated = inside.startswith("^")
+    items, at = [], int(negated)
+    while at < len(inside):
+        low, at = _letter(inside, at, token.line)
+        if inside[at : at + 1] == "-" and at + 1 < len(inside):
+            high, at = _letter(inside, at + 1, token.line)
+            if high < low:
+                raise GrammarFault(f"has the range {low}-{high} in line {token.line}, whose end is before its start")
+            items.append(f"{written(low)}-{written(high)}")
+        else:
+            items.append(written(low))
+    if not items:
+        raise GrammarFault(f"has the empty set {token.text} in line {token.line}")
+    return Expression(f"[{'^' * negated}{''.join(items)}]")
+
+
+def _letters(text: str, line: int) -> str:
+    found, at = [], 0
+    while at < len(text):
+        letter, at = _letter(text, at, line)
+        found.append(letter)
+    return "".join(found)
+
+
+def _letter(text: str, at: int, line: int) -> tuple[str, int]:
+    """Return the letter at `at`, which may be written as an escape, and where the next one is."""
+    letter, end = text[at], at + 1
+    if letter == "\\":
+        match = _ESCAPE.match(text, at)
+        assert match
+        code = match[1] or match[2] or match[3]
+        if not match.lastindex or (code and int(code, 16) > 0x10FFFF):
+            raise GrammarFault(f"has {match[0]!r} in line {line}, which is no letter")
+        end = match.end()
+        letter = chr(int(code, 16)) if code else {"n": "\n", "r": "\r", "t": "\t"}.get(match[4], match[5])
+    if "\ud800" <= letter <= "\udfff":
+        raise GrammarFault(f"has half a letter, \\u{ord(letter):04x}, in line {line}")
+    return letter, end
