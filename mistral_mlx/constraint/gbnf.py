@@ -8,15 +8,16 @@ import re
 from dataclasses import dataclass
 from typing import NoReturn
 
-from .regex_reader import written
+from .regex_reader import leaves_nothing, written_ranges
 from .rules import MAX_NESTING, MAX_NODES, Choice, Expression, GrammarFault, Name, Node, Repeat, Sequence, Word
 
 MAX_TIMES = 100_000
 _ANY = Expression("(?s:.)")
 _TOKEN = re.compile(
     r"""(?P<blank>[ \t]+|\#[^\r\n]*) | (?P<line>\r\n?|\n) | (?P<name>[A-Za-z0-9_-]+) | (?P<is>::=)
-    | (?P<word>"(?:[^"\\]|\\.)*") | (?P<set>\[(?:[^]\\]|\\.)*\]) | (?P<times>[*+?]|\{[^{}]*\})
-    | (?P<or>\|) | (?P<close>\)) | (?P<mark>[(.]) | (?P<token>!?<[^<>\s]*>)""",
+    | (?P<word>"(?:[^"\\]|\\.)*") | (?P<set>\[(?:[^]\\]|\\.)*\]) | (?P<times>[*+?]|\{[^{}]{0,20}\})
+    | (?P<or>\|) | (?P<close>\)) | (?P<open>\() | (?P<any>\.) | (?P<token>!?<[^<>\s]*>)
+    | (?P<other>.)""",
     re.VERBOSE | re.DOTALL,
 )
 _ESCAPE = re.compile(
@@ -53,8 +54,7 @@ def _tokens(text: str) -> list[_Token]:
     at, line = 0, 1
     while at < len(text):
         match = _TOKEN.match(text, at)
-        if not match or not match.lastgroup:
-            raise GrammarFault(f"has {text[at : at + 10]!r} in line {line}, which is not of GBNF")
+        assert match and match.lastgroup
         if match.lastgroup != "blank":
             found.append(_Token(match.lastgroup, match[0], line))
         at, line = match.end(), line + len(re.findall(r"\r\n?|\n", match[0]))
@@ -95,6 +95,8 @@ class _Reader:
 
     def unexpected(self, wanted: str) -> NoReturn:
         seen = {"end": "the end", "line": "the end of the line"}.get(self.next.kind, repr(self.next.text))
+        if self.next.kind == "token":
+            raise GrammarFault(f"has {seen} in line {self.next.line}; an answer is a text, without control tokens")
         raise GrammarFault(f"has {seen} in line {self.next.line} instead of {wanted}")
 
 
@@ -128,6 +130,8 @@ def _sequence(reader: _Reader, depth: int) -> Node:
 
 def _part(reader: _Reader, depth: int) -> Node:
     token = reader.next
+    if token.kind not in ("name", "word", "set", "any", "open"):
+        reader.unexpected("a part of the rule")
     reader.at += 1
     match token.kind:
         case "name":
@@ -136,13 +140,10 @@ def _part(reader: _Reader, depth: int) -> Node:
             return Word(_letters(token.text[1:-1], token.line))
         case "set":
             return _set(token)
-        case "token":
-            raise GrammarFault(f"has {token.text} in line {token.line}; an answer is a text, without control tokens")
-    if token.text == ".":
-        return _ANY
+        case "any":
+            return _ANY
     inner = _alternatives(reader, depth + 1)
-    if not reader.takes("close"):
-        reader.unexpected(f") for the ( in line {token.line}")
+    reader.take("close", f") for the ( in line {token.line}")
     return inner
 
 
@@ -164,19 +165,20 @@ def _times(token: _Token) -> tuple[int, int | None]:
 def _set(token: _Token) -> Node:
     inside = token.text[1:-1]
     negated = inside.startswith("^")
-    items, at = [], int(negated)
+    ranges: list[tuple[str, str]] = []
+    at = int(negated)
     while at < len(inside):
         low, at = _letter(inside, at, token.line)
         if inside[at : at + 1] == "-" and at + 1 < len(inside):
             high, at = _letter(inside, at + 1, token.line)
             if high < low:
                 raise GrammarFault(f"has the range {low}-{high} in line {token.line}, whose end is before its start")
-            items.append(f"{written(low)}-{written(high)}")
         else:
-            items.append(written(low))
-    if not items:
-        raise GrammarFault(f"has the empty set {token.text} in line {token.line}")
-    return Expression(f"[{'^' * negated}{''.join(items)}]")
+            high = low
+        ranges.append((low, high))
+    if not ranges or (negated and leaves_nothing(ranges)):
+        raise GrammarFault(f"has the set {token.text} in line {token.line}, in which no letter is")
+    return Expression(f"[{'^' * negated}{written_ranges(ranges)}]")
 
 
 def _letters(text: str, line: int) -> str:

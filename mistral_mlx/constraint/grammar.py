@@ -7,11 +7,12 @@ from llguidance import LLMatcher
 from mistral_mlx.errors import OptionError, shown
 
 from .gbnf import gbnf_rules
+from .lark import IGNORED, is_terminal, read_lark
 from .lark_text import lark_text
 from .limits import MAX_CHARACTERS, check_grammar, check_texts
 from .regex import MAX_SIZE, translated
 from .regex_reader import PatternFault
-from .rules import GrammarFault, check_rules, plain, reachable, sizes
+from .rules import GrammarFault, Rules, check_ends, check_names, names, plain, reachable, sizes
 
 
 def regex_grammar(pattern: str) -> str:
@@ -37,9 +38,7 @@ def regex_grammar(pattern: str) -> str:
 
 def lark_grammar(text: str) -> str:
     """Return the grammar that `text` describes in Lark's notation. Raises OptionError."""
-    grammar = LLMatcher.grammar_from_lark(text)
-    check_grammar(grammar, "the grammar")
-    return grammar
+    return _grammar(text, _lark_of_lark)
 
 
 def gbnf_grammar(text: str) -> str:
@@ -51,14 +50,48 @@ def gbnf_grammar(text: str) -> str:
     return _grammar(text, _lark_of_gbnf)
 
 
+def _lark_of_lark(text: str) -> str:
+    rules, imported = (grammar := read_lark(text)).rules, grammar.imported
+    check_names(rules, "start")
+    used = reachable(rules, "start")
+    if IGNORED in rules:
+        used += [name for name in reachable(rules, IGNORED) if name not in used]
+    _check_terminals(rules, [name for name in used if is_terminal(name)])
+    check_ends(rules, used)
+    short = {name: f"{'T' if is_terminal(name) else 'r'}{index}" for index, name in enumerate(used)}
+    head = [f"%import {imported[name]} -> {short[name]}\n" for name in used if name in imported]
+    head += [f"%ignore {short[name]}\n" for name in used if name == IGNORED]
+    written = [name for name in used if name not in imported]
+    return "".join(head) + "start: r0\n" + lark_text(rules, written, short.__getitem__)
+
+
+def _check_terminals(rules: Rules, terminals: list[str]) -> None:
+    """Raise GrammarFault for a terminal that is no expression, or one that is too large."""
+    ending = plain(rules)
+    for terminal in terminals:
+        if rule := next((name.name for name in names(rules[terminal]) if not is_terminal(name.name)), None):
+            raise GrammarFault(
+                f"has the terminal {terminal}, which refers to the rule {rule}; write rules in small letters"
+            )
+        if terminal not in ending:
+            raise GrammarFault(f"has the terminal {terminal}, which refers to itself; write rules in small letters")
+    for terminal, size in sizes(rules, set(terminals), MAX_SIZE).items():
+        if size > MAX_SIZE:
+            raise GrammarFault(
+                f"has the terminal {terminal} of more than {MAX_SIZE:,} letters, with its repetitions written out"
+            )
+
+
 def _lark_of_gbnf(text: str) -> str:
     rules = gbnf_rules(text)
-    check_rules(rules, "root")
+    check_names(rules, "root")
     used = reachable(rules, "root")
-    number = {name: index for index, name in enumerate(used)}
+    check_ends(rules, used)
     if "root" in plain(rules) and sizes(rules, {"root"}, MAX_SIZE)["root"] <= MAX_SIZE:
-        return "start: T0\n" + lark_text(rules, used, lambda name: f"T{number[name]}")
-    return "start: r0\n" + lark_text(rules, used, lambda name: f"r{number[name]}", by_letter=True)
+        terminals = {name: f"T{index}" for index, name in enumerate(used)}
+        return "start: T0\n" + lark_text(rules, used, terminals.__getitem__)
+    letters = {name: f"r{index}" for index, name in enumerate(used)}
+    return "start: r0\n" + lark_text(rules, used, letters.__getitem__, by_letter=True)
 
 
 def _grammar(text: str, translate: Callable[[str], str]) -> str:

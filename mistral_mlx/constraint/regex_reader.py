@@ -1,6 +1,7 @@
 """Reads a regular expression letter by letter: where it is, what is wrong, and what an escape stands for."""
 
 import re
+import sys
 from dataclasses import dataclass, field
 
 _LETTERS = {"a": "\a", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
@@ -62,3 +63,18 @@ def escaped(reader: Reader, at: int) -> str:
     if letter.isascii() and letter.isalnum():
         raise reader.fault(f"\\{letter} is not supported", at)
     return letter
+
+
+def leaves_nothing(ranges: list[tuple[str, str]]) -> bool:
+    """Return whether a set `[^…]` of these ranges of letters leaves no letter."""
+    next_letter = 0
+    for low, high in sorted(ranges):
+        if ord(low) > next_letter and (next_letter, low) != (0xD800, "\ue000"):  # there are no letters between those
+            return False
+        next_letter = max(next_letter, ord(high) + 1)
+    return next_letter > sys.maxunicode
+
+
+def written_ranges(ranges: list[tuple[str, str]]) -> str:
+    """Return the notation of ranges of letters inside a set."""
+    return "".join(written(low) if low == high else f"{written(low)}-{written(high)}" for low, high in ranges)

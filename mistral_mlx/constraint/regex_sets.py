@@ -2,7 +2,7 @@
 
 import re
 
-from .regex_reader import Reader, escaped, written
+from .regex_reader import Reader, escaped, leaves_nothing, written_ranges
 
 # Of each class of letters, what a set may hold of it, and what a set `[^…]` has to leave out. The first is part of
 # what Python means, the second holds all of it. Both are for Unicode 14, the oldest that a Python in use knows.
@@ -22,7 +22,8 @@ def letter_set(reader: Reader) -> str:
     opened = reader.at - 1
     if negated := reader.peek() == "^":
         reader.take()
-    letters, classes = "", []
+    ranges: list[tuple[str, str]] = []
+    classes: list[tuple[str, str]] = []
     first = True
     while first or reader.peek() != "]":
         first = False
@@ -33,9 +34,15 @@ def letter_set(reader: Reader) -> str:
             if reader.peek() == "-" and reader.peek(2) != "-]":
                 raise reader.fault("a range that begins with a class of letters")
         else:
-            letters += _range(reader, opened)
+            ranges.append(_range(reader, opened))
     reader.take()
-    return _joined_set(reader, letters, classes, negated=negated)
+    names = {name for name, _ in classes}
+    everything = any(name in names and name.upper() in names for name in "dsw")  # such as [\s\S]
+    if negated and (everything or leaves_nothing(ranges)):
+        raise reader.fault("a set that leaves out all letters", opened)
+    if everything:
+        return "(?s:.)"
+    return _joined_set(reader, written_ranges(ranges), [text for _, text in classes], negated=negated)
 
 
 def letter_class(reader: Reader, *, wide: bool) -> str:
@@ -51,12 +58,8 @@ def letter_class(reader: Reader, *, wide: bool) -> str:
     return f"\\{'P' if inverted else 'p'}{{{name[1] or name[2]}}}"
 
 
-def _joined_set(reader: Reader, letters: str, classes: list[tuple[str, str]], *, negated: bool) -> str:
-    names = {name for name, _ in classes}
-    everything = any(name in names and name.upper() in names for name in "dsw")  # such as [\s\S]
-    if everything:
-        return r"[^\x{0}-\x{10ffff}]" if negated else "(?s:.)"
-    inside = "".join(text for _, text in classes)
+def _joined_set(reader: Reader, letters: str, classes: list[str], *, negated: bool) -> str:
+    inside = "".join(classes)
     if negated:
         text = f"[^{letters}{inside}]"
         return f"(?i:{text})" if reader.ignoring_case else text
@@ -66,12 +69,12 @@ def _joined_set(reader: Reader, letters: str, classes: list[tuple[str, str]], *,
     return f"(?:{'|'.join(both)})"
 
 
-def _range(reader: Reader, opened: int) -> str:
-    """Read a letter of a set or a range of them."""
+def _range(reader: Reader, opened: int) -> tuple[str, str]:
+    """Read a letter of a set or a range of them: its first and its last one."""
     at = reader.at
     low = _set_letter(reader, opened)
     if reader.peek() != "-" or reader.peek(2) in ("-]", "-"):
-        return written(low)
+        return low, low
     reader.take()
     if reader.peek() == "\\" and reader.peek(2)[1:] in tuple("dDsSwWpP"):
         raise reader.fault("a range that ends with a class of letters")
@@ -79,7 +82,7 @@ def _range(reader: Reader, opened: int) -> str:
     high = _set_letter(reader, opened)
     if low > high:
         raise reader.fault("a range whose end is before its start", at)
-    return f"{written(low)}-{written(high)}"
+    return low, high
 
 
 def _set_letter(reader: Reader, opened: int) -> str:

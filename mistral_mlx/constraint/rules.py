@@ -89,18 +89,21 @@ def names(node: Node) -> Iterator[Name]:
     return (inner for inner in nodes(node) if isinstance(inner, Name))
 
 
-def check_rules(rules: Rules, start: str) -> None:
-    """Raise GrammarFault if a rule is missing or if one that is used never comes to an end."""
+def check_names(rules: Rules, start: str) -> None:
+    """Raise GrammarFault if a rule is missing."""
     if start not in rules:
         raise GrammarFault(f"has no rule {start}, with which each text begins")
     for rule in rules.values():
         for name in names(rule):
             if name.name not in rules:
                 raise GrammarFault(f"has no rule {name.name}, which line {name.line} refers to")
+
+
+def check_ends(rules: Rules, used: list[str]) -> None:
+    """Raise GrammarFault if one of the rules `used` never comes to an end."""
     ending = _settled(rules, every=False)
-    for used in reachable(rules, start):
-        if used not in ending:
-            raise GrammarFault(f"has the rule {used}, of which no text ever ends")
+    if endless := [name for name in used if name not in ending]:
+        raise GrammarFault(f"has the rule {endless[-1]}, of which no text ever ends")
 
 
 def reachable(rules: Rules, start: str) -> list[str]:

@@ -115,7 +115,9 @@ def random_pattern(rng, depth=0):
         ("\udc80", "half a letter"),
         ("", "is empty"),
         ("()", "allows only the empty text"),
-        (r"a[^\x00-\U0010ffff]", "allows no text at all"),
+        (r"a[^\x00-\U0010ffff]", "a set that leaves out all letters (character 2)"),
+        (r"[^\s\S]", "a set that leaves out all letters"),
+        (r"[^\D0-9]", "allows no text at all"),
     ],
 )
 def test_what_is_not_supported_is_named(pattern, word):
