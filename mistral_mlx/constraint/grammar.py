@@ -10,9 +10,9 @@ from .gbnf import gbnf_rules
 from .lark import IGNORED, is_terminal, read_lark
 from .lark_text import lark_text
 from .limits import MAX_CHARACTERS, check_grammar, check_texts
-from .regex import MAX_SIZE, translated
+from .regex import MAX_CHOICES, MAX_SIZE, translated
 from .regex_reader import PatternFault
-from .rules import GrammarFault, Rules, check_ends, check_names, names, plain, reachable, sizes
+from .rules import GrammarFault, Rules, Size, check_depth, check_ends, check_names, names, plain, reachable, sizes
 
 
 def regex_grammar(pattern: str) -> str:
@@ -27,10 +27,10 @@ def regex_grammar(pattern: str) -> str:
     if len(pattern) > MAX_CHARACTERS:
         raise OptionError(f"{what} has {len(pattern):,} characters; give one of at most {MAX_CHARACTERS:,}")
     try:
-        expression, _ = translated(pattern)
+        expression = translated(pattern)
     except PatternFault as fault:
         raise OptionError(f"{what} cannot be used: {fault}") from fault
-    grammar = LLMatcher.grammar_from_lark(f"start: /{expression}/")
+    grammar = LLMatcher.grammar_from_lark(f"start: /{expression.text}/")
     check_grammar(grammar, what)
     check_texts(grammar, what)
     return grammar
@@ -56,8 +56,10 @@ def _lark_of_lark(text: str) -> str:
     used = reachable(rules, "start")
     if IGNORED in rules:
         used += [name for name in reachable(rules, IGNORED) if name not in used]
+        check_depth(rules, IGNORED)
     _check_terminals(rules, [name for name in used if is_terminal(name)])
     check_ends(rules, used)
+    check_depth(rules, used[0])
     short = {name: f"{'T' if is_terminal(name) else 'r'}{index}" for index, name in enumerate(used)}
     head = [f"%import {imported[name]} -> {short[name]}\n" for name in used if name in imported]
     head += [f"%ignore {short[name]}\n" for name in used if name == IGNORED]
@@ -75,11 +77,13 @@ def _check_terminals(rules: Rules, terminals: list[str]) -> None:
             )
         if terminal not in ending:
             raise GrammarFault(f"has the terminal {terminal}, which refers to itself; write rules in small letters")
-    for terminal, size in sizes(rules, set(terminals), MAX_SIZE).items():
-        if size > MAX_SIZE:
+    for terminal, size in sizes(rules, terminals, MAX_SIZE).items():
+        if size.letters > MAX_SIZE:
             raise GrammarFault(
                 f"has the terminal {terminal} of more than {MAX_SIZE:,} letters, with its repetitions written out"
             )
+        if size.choices > MAX_CHOICES:
+            raise GrammarFault(f"has the terminal {terminal} with more than {MAX_CHOICES} repetitions and alternatives")
 
 
 def _lark_of_gbnf(text: str) -> str:
@@ -87,11 +91,17 @@ def _lark_of_gbnf(text: str) -> str:
     check_names(rules, "root")
     used = reachable(rules, "root")
     check_ends(rules, used)
-    if "root" in plain(rules) and sizes(rules, {"root"}, MAX_SIZE)["root"] <= MAX_SIZE:
+    check_depth(rules, used[0])
+    if "root" in plain(rules) and _fits(sizes(rules, ["root"], MAX_SIZE)["root"]):
         terminals = {name: f"T{index}" for index, name in enumerate(used)}
         return "start: T0\n" + lark_text(rules, used, terminals.__getitem__)
     letters = {name: f"r{index}" for index, name in enumerate(used)}
     return "start: r0\n" + lark_text(rules, used, letters.__getitem__, by_letter=True)
+
+
+def _fits(size: Size) -> bool:
+    """Return whether one expression may be so large."""
+    return size.letters <= MAX_SIZE and size.choices <= MAX_CHOICES
 
 
 def _grammar(text: str, translate: Callable[[str], str]) -> str:

@@ -21,6 +21,7 @@ from .rules import (
     Node,
     Repeat,
     Sequence,
+    Size,
     Word,
     children,
 )
@@ -293,6 +294,7 @@ def _pattern(token: _Token) -> Expression:
     if unknown := set(flags) - set("imsu"):
         raise GrammarFault(f"has the flag {min(unknown)} of an expression in line {token.line}; there are i, m and s")
     try:
-        return Expression(*translated(pattern, flags, anchors=False))
+        expression = translated(pattern, flags, anchors=False)
     except PatternFault as fault:
         raise GrammarFault(f"has the expression {token.text} in line {token.line}: {fault}") from fault
+    return Expression(expression.text, Size(expression.size, expression.choices))

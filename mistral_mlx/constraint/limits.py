@@ -1,19 +1,26 @@
 """How large a schema, an expression or a grammar may be, so that a hostile one costs no more than a moment."""
 
+from collections.abc import Callable
 from functools import cache
+from threading import Thread
+from time import process_time
+from typing import TypeVar
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from mistral_mlx.errors import OptionError, shown
 
 MAX_CHARACTERS = 200_000  # of a schema, an expression or a grammar
+SECONDS = 2.0  # of the processor, to prepare one
 
-# The bounds of llguidance. They hold for each step of a generation, too: a step that reaches one is the end of the
-# answer, so they are wide enough for all sensible grammars and narrow enough for a second or two and 500 MB.
+T = TypeVar("T")
+
+# The bounds of llguidance. They hold for each step of a generation, too, and a step that reaches one is the end of the
+# answer. They bound memory well, but time only for grammars in which few rules compete at one place.
 LIMITS = LLParserLimits(
     initial_lexer_fuel=1_000_000,
     step_lexer_fuel=1_000_000,
-    step_max_items=500_000,  # rules that read letter by letter need many
+    step_max_items=300_000,  # rules that read letter by letter need many
     max_items_in_row=1_000,
     max_lexer_states=100_000,  # 1-2 kB each
     max_grammar_size=200_000,
@@ -24,27 +31,47 @@ LIMITS = LLParserLimits(
 
 def check_grammar(grammar: str, what: str) -> None:
     """Raise OptionError if `grammar`, one of llguidance, cannot be used. `what` names it for the user."""
-    try:
-        fault = LLMatcher.validate_grammar(grammar, limits=LIMITS)
-    except Exception as error:
-        fault = str(error)
-    except BaseException as error:  # a panic of Rust is no Exception
-        if type(error).__name__ != "PanicException":
-            raise
-        fault = "llguidance gave up on it"
-    if fault:
+    if fault := in_time(lambda: LLMatcher.validate_grammar(grammar, limits=LIMITS), what):
         raise OptionError(f"{what} cannot be used: {shown(fault, limit=160)}")
 
 
 def check_texts(grammar: str, what: str) -> None:
     """Raise OptionError if no text, or none but the empty one, is a text of `grammar`, which is a valid one."""
     matcher = LLMatcher(_bytes_only(), grammar, log_level=0, limits=LIMITS)
-    allowed = int.from_bytes(matcher.compute_bitmask(), "little") if not matcher.is_error() else 0
-    if allowed & ~(1 << _Bytes.eos_token_id):
-        return
-    if matcher.is_accepting():
-        raise OptionError(f"{what} allows only the empty text; give one that allows an answer")
-    raise OptionError(f"{what} allows no text at all; give one that allows an answer")
+    mask = in_time(matcher.compute_bitmask, what) if not matcher.is_error() else b""
+    if matcher.is_error() and not matcher.get_error().startswith("NoExtension"):
+        raise OptionError(f"{what} cannot be used: {shown(matcher.get_error(), limit=160)}")
+    if not int.from_bytes(mask, "little") & ~(1 << _Bytes.eos_token_id):
+        texts = "no text at all" if matcher.is_error() else "only the empty text"
+        raise OptionError(f"{what} allows {texts}; give one that allows an answer")
+
+
+def in_time(work: Callable[[], T], what: str) -> T:
+    """Return what `work` returns. Raises OptionError if it panics or needs too much time.
+
+    The limits of llguidance do not bound the time of each grammar, and its calls cannot be stopped: one that needs too
+    long is left alone in its thread, which ends with the program. The time is that of the processor, so that a program
+    that was halted for a while goes on.
+    """
+    results: list[T] = []
+    faults: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # a panic of Rust is no Exception
+            faults.append(error)
+
+    worker = Thread(target=run, daemon=True)
+    started = process_time()
+    worker.start()
+    while worker.is_alive():
+        worker.join(0.05)
+        if worker.is_alive() and process_time() - started > SECONDS:
+            raise OptionError(f"{what} needs more than {SECONDS:g} s to prepare; give a simpler one")
+    if faults:
+        raise OptionError(f"{what} cannot be used: {shown(str(faults[0]), limit=160)}") from faults[0]
+    return results[0]
 
 
 class _Bytes:

@@ -24,6 +24,7 @@ from .regex_sets import letter_class, letter_set
 
 MAX_NESTING = 50
 MAX_SIZE = 100_000  # letters of an expression whose repetitions are written out
+MAX_CHOICES = 500  # repetitions and groups of alternatives: the states of `a?a?…aa…` grow with the square of theirs
 
 _ASSERTIONS = {"b": "the edge of a word", "B": "no edge of a word", "G": "the end of the last match"}
 _GROUPS = {
@@ -50,8 +51,17 @@ class _Part:
     ends: bool = False  # with $
 
 
-def translated(pattern: str, flags: str = "", *, anchors: bool = True) -> tuple[str, int]:
-    """Return `pattern` in llguidance's notation, and its size with all repetitions written out.
+@dataclass(frozen=True)
+class Translated:
+    """An expression in llguidance's notation, its letters with all repetitions written out, and its choices."""
+
+    text: str
+    size: int
+    choices: int
+
+
+def translated(pattern: str, flags: str = "", *, anchors: bool = True) -> Translated:
+    """Return `pattern` in llguidance's notation.
 
     `flags` are letters of `imsu`. Without `anchors`, `^` and `$` are refused everywhere. Raises PatternFault.
     """
@@ -64,7 +74,7 @@ def translated(pattern: str, flags: str = "", *, anchors: bool = True) -> tuple[
     part = _alternatives(reader, at_start=True)
     if reader.peek():
         raise reader.fault("a ) without its (")
-    return part.text or "(?:)", part.size
+    return Translated(part.text or "(?:)", part.size, reader.choices)
 
 
 def _set_flags(reader: Reader, on: str, off: str, at: int) -> None:
@@ -79,6 +89,8 @@ def _alternatives(reader: Reader, *, at_start: bool) -> _Part:
     if reader.depth > MAX_NESTING:
         raise reader.fault(f"more than {MAX_NESTING} groups inside each other")
     branches = [_sequence(reader, at_start=at_start)]
+    if reader.peek() == "|":
+        _count(reader)
     while reader.peek() == "|":
         reader.take()
         branches.append(_sequence(reader, at_start=at_start))
@@ -102,6 +114,12 @@ def _sequence(reader: Reader, *, at_start: bool) -> _Part:
     return _Part(text, size, any(part.starts for part in parts), bool(parts) and parts[-1].ends)
 
 
+def _count(reader: Reader) -> None:
+    reader.choices += 1
+    if reader.choices > MAX_CHOICES:
+        raise reader.fault(f"more than {MAX_CHOICES} repetitions and groups of alternatives")
+
+
 def _bounded(reader: Reader, size: int) -> int:
     if size > MAX_SIZE:
         raise reader.fault(f"more than {MAX_SIZE:,} letters, with its repetitions written out")
@@ -113,6 +131,7 @@ def _repeated(reader: Reader, part: _Part) -> _Part:
     at = reader.at
     if (times := _times(reader)) is None:
         return part
+    _count(reader)
     if part.starts or part.ends:
         raise reader.fault("a repeated ^ or $", at)
     least, most = times

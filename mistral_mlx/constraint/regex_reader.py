@@ -22,6 +22,7 @@ class Reader:
     dot_matches_all: bool
     at: int = 0
     depth: int = 0
+    choices: int = 0
     names: set[str] = field(default_factory=set)
 
     def peek(self, n: int = 1) -> str:

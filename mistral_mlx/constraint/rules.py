@@ -6,12 +6,21 @@ A rule is a tree of nodes: words, expressions, names of rules, sequences, choice
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-MAX_NODES = 20_000
+MAX_NODES = 6_000
 MAX_NESTING = 50  # of groups
+MAX_DEPTH = 200  # of groups and rules inside each other: llguidance recurses, and a thread's stack may be small
 
 
 class GrammarFault(ValueError):
     """What is wrong with a grammar, and where."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many letters an expression has with all repetitions and rules written out, and how many choices."""
+
+    letters: int
+    choices: int = 0
 
 
 @dataclass(frozen=True)
@@ -24,10 +33,10 @@ class Word:
 
 @dataclass(frozen=True)
 class Expression:
-    """A regular expression in llguidance's notation, and how many letters it has with all repetitions written out."""
+    """A regular expression in llguidance's notation, and its size."""
 
     text: str
-    size: int = 1
+    size: "Size" = Size(1)
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,30 @@ def check_ends(rules: Rules, used: list[str]) -> None:
         raise GrammarFault(f"has the rule {endless[-1]}, of which no text ever ends")
 
 
+def check_depth(rules: Rules, start: str) -> None:
+    """Raise GrammarFault if rules that refer to rules, each read where it is met first, lie too deep in each other."""
+    seen, path = {start}, [(0, _places(rules[start]))]
+    while path:
+        depth, places = path[-1]
+        for name, nesting in places:
+            if depth + nesting > MAX_DEPTH:
+                raise GrammarFault(f"has the rule {name}, which lies more than {MAX_DEPTH} rules and groups deep")
+            if name not in seen:
+                seen.add(name)
+                path.append((depth + nesting, _places(rules[name])))
+                break
+        else:
+            path.pop()
+
+
+def _places(node: Node, nesting: int = 1) -> Iterator[tuple[str, int]]:
+    """Yield the names that a node refers to, and how deep in it they stand."""
+    if isinstance(node, Name):
+        yield node.name, nesting
+    for child in children(node):
+        yield from _places(child, nesting + 1)
+
+
 def reachable(rules: Rules, start: str) -> list[str]:
     """Return `start` and the rules that it refers to, through others too, in order."""
     found, waiting = dict.fromkeys([start]), [start]
@@ -122,36 +155,37 @@ def plain(rules: Rules) -> set[str]:
     return _settled(rules, every=True)
 
 
-def sizes(rules: Rules, wanted: set[str], limit: int) -> dict[str, int]:
-    """Return how many letters each rule of `wanted` has with all repetitions and all rules written out.
+def sizes(rules: Rules, wanted: list[str], limit: int) -> dict[str, Size]:
+    """Return the size of each rule of `wanted`, which must be plain ones, and of those that they refer to.
 
-    A number above `limit` only says that there are more. The rules must be plain ones.
+    A number above `limit` only says that there are more.
     """
-    found: dict[str, int] = {}
-
-    def of(node: Node) -> int:
-        match node:
-            case Word(text):
-                size = len(text)
-            case Expression(_, size):
-                pass
-            case Name(name):
-                size = found[name]
-            case Repeat(part, least, most):
-                size = of(part) * max(least, most or 1)
-            case _:
-                size = sum(map(of, children(node)))
-        return min(max(size, 1), limit + 1)
-
+    found: dict[str, Size] = {}
     waiting = list(wanted)
     while waiting:
-        missing = [name.name for name in names(rules[waiting[-1]]) if name.name not in found]
-        if missing:
-            waiting += missing
-        else:
-            name = waiting.pop()
-            found[name] = of(rules[name])
+        rule = waiting[-1]
+        missing = [] if rule in found else [name for name in names(rules[rule]) if name.name not in found]
+        waiting += dict.fromkeys(name.name for name in missing)
+        if not missing:
+            found[rule] = found.get(rule) or _size(rules[rule], found, limit)
+            waiting.pop()
     return found
+
+
+def _size(node: Node, found: dict[str, Size], limit: int) -> Size:
+    match node:
+        case Word(text):
+            return Size(max(len(text), 1))
+        case Expression(_, size):
+            return size
+        case Name(name):
+            return found[name]
+    inner = [_size(child, found, limit) for child in children(node)]
+    letters, choices = sum(size.letters for size in inner), sum(size.choices for size in inner)
+    if isinstance(node, Repeat):
+        letters *= max(node.least, node.most or 1)
+    choices += not isinstance(node, Sequence)
+    return Size(min(max(letters, 1), limit + 1), min(choices, limit + 1))
 
 
 def _settled(rules: Rules, *, every: bool) -> set[str]:

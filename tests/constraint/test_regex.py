@@ -129,7 +129,15 @@ def test_what_is_not_supported_is_named(pattern, word):
 
 @pytest.mark.parametrize(
     "pattern",
-    ["(a{1000}){1000}", "(" * 10_000 + "a" + ")" * 10_000, "a{9999999}", "a" * 300_000, "(?:" * 9000, "[" * 9000],
+    [
+        "(a{1000}){1000}",
+        "(" * 10_000 + "a" + ")" * 10_000,
+        "a{9999999}",
+        "a" * 300_000,
+        "(?:" * 9000,
+        "[" * 9000,
+        "a?" * 501,
+    ],
 )
 def test_expressions_that_are_too_large_are_refused(pattern):
     with pytest.raises(OptionError):

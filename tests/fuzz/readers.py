@@ -6,6 +6,7 @@ else. It asserts what the rest of the program expects of a case that is accepted
 
 from fuzz.conversations import Kept, Saved, Template
 from fuzz.gguf_files import GGUF
+from fuzz.grammars import GBNF, Lark, Regex, ShortForm
 from fuzz.model_folders import Config, Folder, Header, Index, Model
 from fuzz.native_calls import Kernels
 from fuzz.reader import Reader
@@ -26,5 +27,9 @@ READERS: dict[str, type[Reader]] = {
     "folder": Folder,
     "model": Model,
     "kernels": Kernels,
+    "regex": Regex,
+    "lark": Lark,
+    "gbnf": GBNF,
+    "short form": ShortForm,
     **SOURCE_READERS,
 }
