@@ -12,7 +12,22 @@ from .lark_text import lark_text
 from .limits import MAX_CHARACTERS, check_grammar, check_texts
 from .regex import MAX_CHOICES, MAX_SIZE, translated
 from .regex_reader import PatternFault
-from .rules import GrammarFault, Rules, Size, check_depth, check_ends, check_names, names, plain, reachable, sizes
+from .rules import (
+    GrammarFault,
+    Rules,
+    Size,
+    Word,
+    check_depth,
+    check_ends,
+    check_names,
+    names,
+    nodes,
+    plain,
+    reachable,
+    sizes,
+)
+
+MAX_LETTERS = 20_000  # that are tokens of their own
 
 
 def regex_grammar(pattern: str) -> str:
@@ -61,7 +76,9 @@ def _lark_of_lark(text: str) -> str:
     check_ends(rules, used)
     check_depth(rules, used[0])
     short = {name: f"{'T' if is_terminal(name) else 'r'}{index}" for index, name in enumerate(used)}
-    head = [f"%import {imported[name]} -> {short[name]}\n" for name in used if name in imported]
+    # Forced letters are searched for without a limit: in /x(ab)*/ "ab" the terminal takes each "ab", for ever.
+    head = ['%llguidance {"no_forcing": true}\n']
+    head += [f"%import {imported[name]} -> {short[name]}\n" for name in used if name in imported]
     head += [f"%ignore {short[name]}\n" for name in used if name == IGNORED]
     written = [name for name in used if name not in imported]
     return "".join(head) + "start: r0\n" + lark_text(rules, written, short.__getitem__)
@@ -95,6 +112,8 @@ def _lark_of_gbnf(text: str) -> str:
     if "root" in plain(rules) and _fits(sizes(rules, ["root"], MAX_SIZE)["root"]):
         terminals = {name: f"T{index}" for index, name in enumerate(used)}
         return "start: T0\n" + lark_text(rules, used, terminals.__getitem__)
+    if sum(len(node.text) for name in used for node in nodes(rules[name]) if isinstance(node, Word)) > MAX_LETTERS:
+        raise GrammarFault(f"has more than {MAX_LETTERS:,} letters in its words")
     letters = {name: f"r{index}" for index, name in enumerate(used)}
     return "start: r0\n" + lark_text(rules, used, letters.__getitem__, by_letter=True)
 

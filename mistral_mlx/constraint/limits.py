@@ -19,7 +19,7 @@ T = TypeVar("T")
 # answer. They bound memory well, but time only for grammars in which few rules compete at one place.
 LIMITS = LLParserLimits(
     initial_lexer_fuel=1_000_000,
-    step_lexer_fuel=1_000_000,
+    step_lexer_fuel=10_000_000,
     step_max_items=300_000,  # rules that read letter by letter need many
     max_items_in_row=1_000,
     max_lexer_states=100_000,  # 1-2 kB each
@@ -32,7 +32,7 @@ LIMITS = LLParserLimits(
 def check_grammar(grammar: str, what: str) -> None:
     """Raise OptionError if `grammar`, one of llguidance, cannot be used. `what` names it for the user."""
     if fault := in_time(lambda: LLMatcher.validate_grammar(grammar, limits=LIMITS), what):
-        raise OptionError(f"{what} cannot be used: {shown(fault, limit=160)}")
+        raise _unusable(what, fault)
 
 
 def check_texts(grammar: str, what: str) -> None:
@@ -40,7 +40,7 @@ def check_texts(grammar: str, what: str) -> None:
     matcher = LLMatcher(_bytes_only(), grammar, log_level=0, limits=LIMITS)
     mask = in_time(matcher.compute_bitmask, what) if not matcher.is_error() else b""
     if matcher.is_error() and not matcher.get_error().startswith("NoExtension"):
-        raise OptionError(f"{what} cannot be used: {shown(matcher.get_error(), limit=160)}")
+        raise _unusable(what, matcher.get_error())
     if not int.from_bytes(mask, "little") & ~(1 << _Bytes.eos_token_id):
         texts = "no text at all" if matcher.is_error() else "only the empty text"
         raise OptionError(f"{what} allows {texts}; give one that allows an answer")
@@ -70,8 +70,17 @@ def in_time(work: Callable[[], T], what: str) -> T:
         if worker.is_alive() and process_time() - started > SECONDS:
             raise OptionError(f"{what} needs more than {SECONDS:g} s to prepare; give a simpler one")
     if faults:
-        raise OptionError(f"{what} cannot be used: {shown(str(faults[0]), limit=160)}") from faults[0]
+        raise _unusable(what, f"panic: {faults[0]}") from faults[0]
     return results[0]
+
+
+def _unusable(what: str, fault: str) -> OptionError:
+    """Return the error for what llguidance says, which may have many lines."""
+    lines = fault.split("\n")
+    said = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
+    if said.startswith("panic:"):  # a limit of its own, mostly
+        said = f"llguidance gave up on it ({said}); give a smaller or simpler one"
+    return OptionError(f"{what} cannot be used: {shown(said, limit=200)}")
 
 
 class _Bytes:

@@ -144,6 +144,7 @@ def random_grammar(rng):
         ('root ::= ""', "allows only the empty text"),
         (" \n", "is empty"),
         ("root ::= " + "(" * 51 + '"a"' + ")" * 51, "more than 50 groups inside each other"),
+        (f'root ::= "{"a" * 30_000}" root | "b"', "more than 20,000 letters in its words"),
         ("root ::= " + '"a" ' * 7_000, "more than 6,000 parts"),
         (
             "\n".join(f"a{i} ::= a{i + 1} | root" for i in range(999)) + '\na999 ::= "x"\nroot ::= a0',

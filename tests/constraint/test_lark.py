@@ -55,6 +55,14 @@ def test_a_terminal_takes_as_much_as_it_can():
     assert texts_of(lark_grammar("start: /[a-z]+ing/"), ["sing", "inking"]) == ["sing", "inking"]
 
 
+def test_a_terminal_that_takes_what_must_follow_does_not_hang():
+    """The next letters are forced, without an end: a search for all of them took all memory."""
+    state = matcher(lark_grammar('start: /x(ab)*/ "ab"'))
+    assert state.consume_tokens(list(b"xababab"))
+    assert allowed(state) == [ord("a")]
+    assert state.compute_ff_tokens() == []
+
+
 def test_texts_of_random_grammars_are_texts_of_their_rules():
     n_texts = 0
     for case in range(150):
