@@ -1,0 +1,107 @@
+"""Null, booleans, strings and numbers: the terminals of what several subschemas allow together."""
+
+import json
+from collections.abc import Iterable
+
+from mistral_mlx.errors import shown
+
+from .alphabet import CHARACTER, WIDE_CHARACTER
+from .document import Document, Place
+from .expression import PatternError, searched
+from .formats import FORMATS, PLAIN
+from .keywords import bounds, count, kinds, step, text, values
+from .multiples import is_multiple, multiples
+from .nodes import Flats, Text
+from .numbers import decimals, integers, joined_bounds, listed, written
+from .terminals import both, fits_something, quoted, texts
+from .values import Value
+
+
+def scalar_nodes(flats: Flats, document: Document, *, wide: bool) -> list[Text]:
+    """Return the terminals of all values without parts that fit `flats`. Raises OptionError."""
+    found = [Text("/null/")] if _literals(flats, "null", (type(None),)) != [] else []
+    flags = _literals(flats, "boolean", (bool,))
+    found += [Text(f"/{json.dumps(flag)}/") for flag in (True, False) if flags is None or flag in flags]
+    for make in (_string, _number):
+        terminal = make(flats, document, wide)
+        found += [] if terminal is None else [Text(terminal)]
+    return found
+
+
+def pattern_terminal(place: Place, pattern: str, *, wide: bool) -> str:
+    """Return the terminal of the strings in which a pattern of `place` finds a match. Raises OptionError."""
+    try:
+        return quoted(searched(pattern, wide=wide))
+    except PatternError as error:
+        raise place.fault(
+            f"has the pattern {shown(pattern, limit=60)}, which {error},", "write it differently"
+        ) from error
+
+
+def _literals(flats: Flats, kind: str, types: tuple[type, ...]) -> list[Value] | None:
+    """Return the values of a kind that `const` and `enum` allow; None if all are. None at all: an empty list."""
+    if any(kind not in kinds(flat) and not (kind == "number" and "integer" in kinds(flat)) for flat in flats):
+        return []
+    found: list[Value] | None = None
+    for flat in flats:
+        allowed = values(flat)
+        if allowed is not None:
+            own = [v for v in allowed if type(v) in types]
+            found = own if found is None else [v for v in found if v in own]
+    return found
+
+
+def _string(flats: Flats, document: Document, wide: bool) -> str | None:
+    literals = _literals(flats, "string", (str,))
+    least = max(count(flat, "minLength") or 0 for flat in flats)
+    most = _least(count(flat, "maxLength") for flat in flats)
+    if literals is not None:
+        literals = [s for s in literals if isinstance(s, str) and least <= len(s) and (most is None or len(s) <= most)]
+        if not literals:
+            return None
+    parts = [] if literals is None else [texts(s for s in literals if isinstance(s, str))]
+    for flat in flats:
+        pattern, name = text(flat, "pattern"), text(flat, "format")
+        if pattern is not None:
+            parts.append(pattern_terminal(flat, pattern, wide=wide))
+        if name is not None and name not in PLAIN and not wide:
+            if name not in FORMATS:
+                raise flat.fault(f"has the format {shown(name, limit=40)}", f"known are {', '.join(FORMATS)}")
+            parts.append(quoted(FORMATS[name]))
+    if literals is None and (least or most is not None or not parts):
+        if most is not None and most < least:
+            return None
+        character = WIDE_CHARACTER if wide else CHARACTER
+        counts = "*" if not least and most is None else f"{{{least},{'' if most is None else most}}}"
+        parts.insert(0, quoted(character + counts))
+    terminal = both(parts)
+    return terminal if (len(parts) == 1 and literals is not None) or fits_something(terminal) else None
+
+
+def _number(flats: Flats, document: Document, wide: bool) -> str | None:
+    literals = _literals(flats, "number", (int, float))
+    whole = any("number" not in kinds(flat) for flat in flats)
+    limits = joined_bounds(one for flat in flats for one in bounds(flat, document))
+    steps = [(flat, one) for flat in flats if (one := step(flat)) is not None]
+    if literals is None and limits.low is not None and limits.low == limits.high:
+        literals = [int(limits.low) if limits.low.denominator == 1 else float(limits.low)]
+    if literals is not None:
+        numbers = [n for n in literals if isinstance(n, int | float) and limits.hold(n) and (not whole or n == int(n))]
+        expression = listed(written(n) for n in numbers if all(is_multiple(n, one) for _, one in steps))
+        return expression and f"/{expression}/"
+    if limits.are_empty(whole=whole):
+        return None
+    if wide:
+        return "/0/"
+    near = limits.near()
+    if near is None:
+        return None
+    if steps:
+        return multiples(near, whole, steps)
+    expression = integers(near) if whole else decimals(near)
+    return expression and f"/{expression}/"
+
+
+def _least(numbers: Iterable[int | None]) -> int | None:
+    found = [n for n in numbers if n is not None]
+    return min(found) if found else None

@@ -1,0 +1,72 @@
+"""Terminals of the grammar: expressions of Lark, and whether any text fits one."""
+
+from collections.abc import Iterable
+from functools import cache, lru_cache
+
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+
+from mistral_mlx.constraint.limits import LIMITS
+from mistral_mlx.errors import OptionError
+
+from .alphabet import CHARACTER, WIDE_CHARACTER, literal
+
+STRING = f'/"{CHARACTER}*"/'
+WIDE_STRING = f'/"{WIDE_CHARACTER}*"/'
+
+
+def quoted(inside: str) -> str:
+    """Return the terminal of the JSON strings whose insides an expression matches."""
+    return f'/"{inside}"/'
+
+
+def texts(strings: Iterable[str]) -> str:
+    """Return the terminal of some strings as JSON spells them."""
+    return quoted(f"(?:{'|'.join(literal(one) for one in strings)})")
+
+
+def both(parts: Iterable[str]) -> str:
+    """Return the terminal of the texts that fit all of `parts`."""
+    return " & ".join(dict.fromkeys(parts))
+
+
+def either(parts: Iterable[str]) -> str:
+    """Return the terminal of the texts that fit one of `parts`."""
+    found = list(dict.fromkeys(parts))
+    return found[0] if len(found) == 1 else f"({' | '.join(found)})"
+
+
+def without(part: str) -> str:
+    """Return the terminal of the texts that do not fit `part`; it must be joined with a string's."""
+    return f"~({part})"
+
+
+@lru_cache(maxsize=4096)
+def fits_something(terminal: str) -> bool:
+    """Say whether any text fits a terminal. Raises OptionError if that takes too long to find out."""
+    matcher = LLMatcher(byte_tokenizer(), f"start: T\nT: {terminal}", log_level=0, limits=LIMITS)
+    if not matcher.is_error():
+        matcher.compute_bitmask()
+    if not matcher.is_error():
+        return not matcher.is_stopped()
+    if matcher.get_error().startswith("NoExtension"):
+        return False
+    raise OptionError("the schema has patterns that are too hard to join; simplify them")
+
+
+class _Bytes:
+    """A vocabulary of single bytes."""
+
+    def __init__(self) -> None:
+        self.tokens = [*(bytes([i]) for i in range(256)), b"</s>"]
+        self.eos_token_id = 256
+        self.bos_token_id = None
+        self.special_token_ids = [256]
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        return list(text if isinstance(text, bytes) else text.encode())
+
+
+@cache
+def byte_tokenizer() -> LLTokenizer:
+    """Return a tokenizer of which each token is a byte; 256 ends the text."""
+    return LLTokenizer(TokenizerWrapper(_Bytes()), n_vocab=257, eos_token=[256])
