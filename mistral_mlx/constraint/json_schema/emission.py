@@ -11,7 +11,7 @@ from .order import ordered
 from .terminals import STRING, texts
 
 MAX_GOALS = 5000
-MAX_COUNTED = 4000  # properties times the bounds on their number
+MAX_COUNTED = 64  # properties of an object that bounds their number
 FREE_LEVELS = 12  # how deep a value may be nested of which the schema says nothing
 
 
@@ -71,6 +71,8 @@ class Emission:
     def _is_finite(self, node: Node) -> bool:
         if isinstance(node, Text):
             return True
+        if isinstance(node, Array) and node.once:
+            return node.least <= len(node.once)
         if isinstance(node, Array):
             _, most = self._array_parts(node)
             return most is None or node.least <= most
@@ -108,6 +110,12 @@ class Emission:
         if least == 0:
             yield "NONE"
             least = 1
+        if node.once:
+            members = _Members([(self._terminal(one), False) for one in node.once], name, self.rules)
+            counted = members.some(0, len(node.once), False, least, len(node.once) if node.most is None else node.most)
+            if counted is not None:
+                yield f"LEFT {counted} RIGHT"
+            return
         if most is not None and most < least:
             return
         n = max(len(single), 1)  # items written one by one
@@ -148,7 +156,8 @@ class Emission:
     def _object(self, node: Object, name: str) -> Iterable[str]:
         named, others = self._members(node)
         variants = self._variants(node)
-        if len(named) * len(variants) > MAX_COUNTED:
+        free = {(sum(one.required for one in named), len(named)), (1, len(named))}
+        if len(named) > MAX_COUNTED and any(variant[:2] not in free for variant in variants):
             raise node.place.fault("bounds the number of too many properties", "leave min- and maxProperties out")
         other = f"{name}_other"
         if others:
@@ -242,6 +251,8 @@ def _goals(node: Node) -> Iterable[Goal]:
 
 def _times(text: str, least: int, most: int | None) -> str:
     """Return the rule of `text` so many times."""
+    if most == 0:
+        return ""
     if least == 0 and most is None:
         return f"({text})*"
     return f"({text}){{{least},{'' if most is None else most}}}"

@@ -6,13 +6,11 @@ not match is what the wide form does not match.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
-from .alphabet import CHARACTER, WIDE_CHARACTER, Ranges, inverted, joined, literal, spelled
+from .alphabet import Ranges, inverted, joined
 
 MAX_LENGTH = 1000
 MAX_GROUPS = 50  # one inside the other
-MAX_REPEATED = 2000  # characters, after writing all counts out
 
 DIGIT: Ranges = ((0x30, 0x39),)
 WORD: Ranges = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
@@ -73,51 +71,9 @@ class Choice:
 Node = Class | Anchor | Repeat | Sequence | Choice
 
 
-@lru_cache(maxsize=512)
-def searched(pattern: str, *, wide: bool) -> str:
-    """Return the expression of the insides of all JSON strings in which `pattern` finds a match.
-
-    Raises PatternError.
-    """
-    node = _Reader(pattern).whole()
-    if _size(node) > MAX_REPEATED:
-        raise PatternError(f"repeats more than {MAX_REPEATED:,} characters")
-    anything = (WIDE_CHARACTER if wide else CHARACTER) + "*"
-    return _placed(node, wide, anything, anything)
-
-
-def _placed(node: Node, wide: bool, left: str, right: str) -> str:
-    """Return the expression of whole texts: `left` and `right` stand around it where no anchor does."""
-    if isinstance(node, Choice):
-        return "(?:" + "|".join(_placed(n, wide, left, right) for n in node.nodes) + ")"
-    nodes = list(node.nodes) if isinstance(node, Sequence) else [node]
-    while nodes and nodes[0] == Anchor("^"):
-        nodes, left = nodes[1:], ""
-    while nodes and nodes[-1] == Anchor("$"):
-        nodes, right = nodes[:-1], f"(?:{literal(chr(10))})?" if wide else ""  # Python: also before a last line feed
-    if len(nodes) == 1 and isinstance(nodes[0], Choice | Sequence):
-        return _placed(nodes[0], wide, left, right)
-    return left + "".join(_written(n, wide) for n in nodes) + right
-
-
-def _written(node: Node, wide: bool) -> str:
-    if isinstance(node, Class):
-        return spelled(node.wide if wide else node.narrow, wide=wide)
-    if isinstance(node, Sequence):
-        return "(?:" + "".join(_written(n, wide) for n in node.nodes) + ")"
-    if isinstance(node, Choice):
-        return "(?:" + "|".join(_written(n, wide) for n in node.nodes) + ")"
-    if isinstance(node, Repeat):
-        return f"(?:{_written(node.node, wide)}){{{node.least},{'' if node.most is None else node.most}}}"
-    raise PatternError(f"has {node.mark} in the middle")
-
-
-def _size(node: Node) -> int:
-    if isinstance(node, Repeat):
-        return max(node.least, node.most or 0, 1) * _size(node.node)
-    if isinstance(node, Sequence | Choice):
-        return sum(_size(n) for n in node.nodes) + 1
-    return 1
+def parsed(pattern: str) -> Node:
+    """Return the parts of a pattern. Raises PatternError."""
+    return _Reader(pattern).whole()
 
 
 class _Reader:

@@ -10,15 +10,18 @@ from .numbers import Bounds
 from .values import Value, place_name
 
 KINDS = ("null", "boolean", "number", "string", "array", "object")
-MAX_COUNT = 100_000
-COMBINING = ("$ref", "allOf", "anyOf", "oneOf", "dependentRequired", "dependentSchemas")
+MAX_COUNT = 65_535  # each character of a bounded string is a state of the lexer
+ANNOTATING = frozenset(
+    "$schema $id $anchor $comment $defs definitions title description default examples example deprecated readOnly "
+    "writeOnly contentEncoding contentMediaType contentSchema".split()
+)
 CONSTRAINING = frozenset(
     "type const enum minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength pattern format "
     "items prefixItems additionalItems minItems maxItems uniqueItems contains properties patternProperties "
     "additionalProperties required minProperties maxProperties propertyNames".split()
 )
 ADVICE = {
-    "not": "say what an answer may be instead",
+    "not": "say what an answer may be instead, or negate a type or required only",
     "if": "write the cases as anyOf",
     "dependencies": "write dependentRequired or dependentSchemas",
     "unevaluatedProperties": "write additionalProperties with all properties beside it",
@@ -26,7 +29,7 @@ ADVICE = {
     "$dynamicRef": "write $ref",
     "$recursiveRef": "write $ref",
     "contains": "leave it out",
-    "uniqueItems": "leave it out",
+    "uniqueItems": "leave it out, or list the values of the items in an enum",
 }
 
 
@@ -35,7 +38,7 @@ def check_keywords(place: Place, document: Document) -> None:
     value = place.value
     if not isinstance(value, dict):
         raise place.fault(f"has {shown(value, limit=40)}", "give a schema there: an object, true or false")
-    for name in ("not", "dependencies", "unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef"):
+    for name in ("dependencies", "unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef"):
         if name in value:
             raise refusal(place, name)
     if "if" in value and ("then" in value or "else" in value):

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .document import Document, Place
-from .keywords import CONSTRAINING, check_keywords, listed, named, values, wrong
+from .keywords import CONSTRAINING, check_keywords, listed, values, wrong
 from .nodes import Flats, Goal, Node, Object
 from .objects import array_node, object_node
+from .rewriting import dependents, exactly, negations
 from .scalars import scalar_nodes
-from .values import Value
 
 MAX_WORK = 300_000  # steps for one schema
 MAX_ALTERNATIVES = 2000  # of one place
@@ -80,7 +80,7 @@ class Reader:
 
     def _nodes(self, flats: Flats) -> list[Node]:
         found: list[Node] = list(scalar_nodes(flats, self.document, wide=self.wide))
-        return found + [node for node in (array_node(flats), object_node(flats, self)) if node]
+        return found + [node for node in (array_node(flats, self), object_node(flats, self)) if node]
 
     def _alternatives(self, goal: Goal) -> list[Flats]:
         """Return the ways in which `goal` can hold, each as subschemas to read without their combining keywords."""
@@ -136,9 +136,10 @@ class Reader:
                 self._check_exclusive(place, branches)
             yield [part.below(*branches)] if key == "allOf" else [part.below(branch) for branch in branches]
         elif key in ("dependentRequired", "dependentSchemas"):
-            for name, need in _dependents(place, key):
-                absent = place.made(f"{key} without {name}", {"properties": {name: False}})
-                yield [part.below(absent), part.below(*need)]
+            for absent, present in dependents(place, key):
+                yield [part.below(absent), part.below(*present)]
+        elif key == "not":
+            yield [part.below(one) for one in negations(place)]
 
     def _check_exclusive(self, place: Place, branches: list[Place]) -> None:
         """Refuse a oneOf of which two branches might hold at once."""
@@ -164,27 +165,5 @@ def _own_ways(place: Place) -> Ways:
     ways: Ways = [(_Part(place, flat=True),)]
     for i, one in enumerate(allowed):
         if isinstance(one, list | dict):
-            ways.append((_Part(rest, flat=True), _Part(place.made(f"enum {i}", _exactly(one)), flat=True)))
+            ways.append((_Part(rest, flat=True), _Part(place.made(f"enum {i}", exactly(one)), flat=True)))
     return ways
-
-
-def _exactly(value: Value) -> Value:
-    """Return the schema of one array or object."""
-    if isinstance(value, list):
-        n: Value = len(value)
-        return {"type": "array", "prefixItems": [{"const": v} for v in value], "minItems": n, "maxItems": n}
-    assert isinstance(value, dict)
-    properties: Value = {key: {"const": v} for key, v in value.items()}
-    return {"type": "object", "properties": properties, "required": list(value), "additionalProperties": False}
-
-
-def _dependents(place: Place, key: str) -> Iterator[tuple[str, list[Place]]]:
-    """Yield each name of dependentRequired or dependentSchemas with what must hold where it is there."""
-    for name, need in named(place, key).items():
-        required: list[Value] = [name]
-        if key == "dependentRequired":
-            if not isinstance(need.value, list) or not all(isinstance(other, str) for other in need.value):
-                raise wrong(place, key, "lists of names")
-            yield name, [place.made(f"{key} with {name}", {"required": [*required, *need.value]})]
-        else:
-            yield name, [place.made(f"{key} with {name}", {"required": required}), need]

@@ -14,6 +14,7 @@ class Text:
     """A value that one terminal spells: null, a boolean, a number or a string."""
 
     terminal: str
+    listed: tuple[str, ...] | None = None  # a terminal for each value, where the schema lists them
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Array:
     rest: Goal
     least: int
     most: int | None
+    once: tuple[str, ...] = ()  # the terminals of which each may stand there once, in this order, instead of the items
 
 
 Node = Text | Object | Array

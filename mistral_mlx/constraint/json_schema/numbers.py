@@ -12,7 +12,7 @@ from fractions import Fraction
 DIGITS = 15  # of a number without bounds: a float keeps so many
 PLACES = 15  # behind the point
 MOST: int = 10**DIGITS - 1
-FARTHEST: int = 10**100  # numbers beyond it are not written
+FARTHEST: int = 10**30  # numbers beyond it are not written
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def decimals(bounds: Bounds) -> str | None:
     low, high = _inside(bounds)
     span = high - low
     places = PLACES
-    while span > 0 and span * 10**places < 10**3 and places < 300:
+    while span > 0 and span * 10**places < 10**3 and places < 60:
         places += PLACES
     grid = 10**places
     least, most = math.ceil(low * grid), math.floor(high * grid)

@@ -9,9 +9,10 @@ from mistral_mlx.errors import shown
 from .document import Place
 from .keywords import count, inside, kinds, listed, named, names, refusal, values
 from .nodes import NEVER, Array, Flats, Goal, Node, Object, Property, Text
-from .scalars import pattern_terminal
+from .scalars import check_joined, pattern_terminal
 from .terminals import STRING, both, either, fits_something, texts, without
 
+MAX_ONCE = 64  # values of which each may stand in an array once
 MAX_PATTERNS = 4  # of the names of one object: each may match or not
 
 
@@ -25,7 +26,7 @@ class Reader(Protocol):
         ...
 
 
-def array_node(flats: Flats) -> Array | None:
+def array_node(flats: Flats, reader: Reader) -> Array | None:
     """Return the arrays that fit `flats`, or None if there are none. Raises OptionError."""
     if not _allowed(flats, "array"):
         return None
@@ -35,11 +36,16 @@ def array_node(flats: Flats) -> Array | None:
     rest = tuple(rest for _, rest in lists if rest is not None)
     least = max(count(flat, "minItems") or 0 for flat in flats)
     most = _least(count(flat, "maxItems") for flat in flats)
-    for flat in flats:
-        _check_array(flat, most)
     if most is not None and least > most:
         return None
-    return Array(tuple(_some(goal) for goal in singles), rest, least, most)
+    items = _some(rest)
+    once: tuple[str, ...] = ()
+    for flat in flats:
+        if _is_unique(flat) and (most is None or most > 1) and not reader.wide:
+            once = _listed(flat, () if singles else items, reader)
+            if len(once) > MAX_ONCE:
+                raise flat.fault(f"has 'uniqueItems' for {len(once)} different values", f"give {MAX_ONCE} at most")
+    return Array(tuple(_some(goal) for goal in singles), items, least, most, once)
 
 
 def object_node(flats: Flats, reader: Reader) -> Object | None:
@@ -58,7 +64,7 @@ def object_node(flats: Flats, reader: Reader) -> Object | None:
     found = []
     for key in keys | required:
         goal = _some(place for one in members for place in one.of(key))
-        if name_goal and (name_terminal is None or not fits_something(both([texts([key]), name_terminal]))):
+        if name_goal and (name_terminal is None or not fits_something(both([texts([key]), name_terminal]), flats[0])):
             goal = (NEVER,)
         found.append(Property(key, goal, key in required))
     others = (
@@ -94,7 +100,7 @@ class _Members:
 
     def matches(self, pattern: str, key: str, *, wide: bool) -> bool:
         """Say whether a pattern surely finds a match in a key, or in its wide form whether it might."""
-        return fits_something(both([texts([key]), pattern_terminal(self.flat, pattern, wide=wide)]))
+        return fits_something(both([texts([key]), pattern_terminal(self.flat, pattern, wide=wide)]), self.flat)
 
 
 def _others(members: list[_Members], taken: list[str], name_terminal: str) -> Iterable[tuple[str, Goal]]:
@@ -103,6 +109,7 @@ def _others(members: list[_Members], taken: list[str], name_terminal: str) -> It
     if len(patterns) > MAX_PATTERNS:
         place = next(iter(patterns.values()))
         raise place.fault(f"has {len(patterns)} different patternProperties", f"give {MAX_PATTERNS} at most")
+    check_joined((place, pattern) for pattern, place in patterns.items())
     free = [without(texts(taken))] if taken else []
     for chosen in product((False, True), repeat=len(patterns)):
         matching = [p for p, is_matching in zip(patterns, chosen, strict=True) if is_matching]
@@ -114,7 +121,7 @@ def _others(members: list[_Members], taken: list[str], name_terminal: str) -> It
             terminal = pattern_terminal(place, pattern, wide=pattern not in matching)
             parts.append(terminal if pattern in matching else without(terminal))
         terminal = both(parts)
-        if (len(parts) - len(free) == 2 and name_terminal == STRING) or fits_something(terminal):
+        if (len(parts) - len(free) == 2 and name_terminal == STRING) or fits_something(terminal, members[0].flat):
             yield terminal, goal
 
 
@@ -144,7 +151,8 @@ def _item(single: list[Place], rest: Place | None, i: int) -> Place:
     return single[i] if i < len(single) else rest or Place(("true",), True)
 
 
-def _check_array(flat: Place, most: int | None) -> None:
+def _is_unique(flat: Place) -> bool:
+    """Return `uniqueItems`."""
     value = flat.value
     assert isinstance(value, dict)
     if "contains" in value:
@@ -152,8 +160,16 @@ def _check_array(flat: Place, most: int | None) -> None:
     unique = value.get("uniqueItems", False)
     if not isinstance(unique, bool):
         raise flat.fault(f"has 'uniqueItems' with {shown(unique, limit=40)}", "give true or false")
-    if unique and (most is None or most > 1):
+    return unique
+
+
+def _listed(flat: Place, items: Goal, reader: Reader) -> tuple[str, ...]:
+    """Return the terminal of each value that the items of an array can have. Raises OptionError if they are free."""
+    nodes = reader.nodes(items)
+    each = [one for node in nodes or () if isinstance(node, Text) for one in node.listed or ()]
+    if nodes is None or not all(isinstance(node, Text) and node.listed is not None for node in nodes):
         raise refusal(flat, "uniqueItems")
+    return tuple(dict.fromkeys(each))
 
 
 def _some(places: Iterable[Place]) -> Goal:

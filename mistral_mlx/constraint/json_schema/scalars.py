@@ -7,25 +7,29 @@ from mistral_mlx.errors import shown
 
 from .alphabet import CHARACTER, WIDE_CHARACTER
 from .document import Document, Place
-from .expression import PatternError, searched
+from .expression import PatternError
 from .formats import FORMATS, PLAIN
 from .keywords import bounds, count, kinds, step, text, values
 from .multiples import is_multiple, multiples
 from .nodes import Flats, Text
 from .numbers import decimals, integers, joined_bounds, listed, written
+from .search import searched, width
 from .terminals import both, fits_something, quoted, texts
 from .values import Value
+
+MAX_WAYS = 256  # in which a text can stand towards the patterns it must match
 
 
 def scalar_nodes(flats: Flats, document: Document, *, wide: bool) -> list[Text]:
     """Return the terminals of all values without parts that fit `flats`. Raises OptionError."""
-    found = [Text("/null/")] if _literals(flats, "null", (type(None),)) != [] else []
+    found = [_one("/null/")] if _literals(flats, "null", (type(None),)) != [] else []
     flags = _literals(flats, "boolean", (bool,))
-    found += [Text(f"/{json.dumps(flag)}/") for flag in (True, False) if flags is None or flag in flags]
-    for make in (_string, _number):
-        terminal = make(flats, document, wide)
-        found += [] if terminal is None else [Text(terminal)]
-    return found
+    found += [_one(f"/{json.dumps(flag)}/") for flag in (True, False) if flags is None or flag in flags]
+    return [*found, *(text for make in (_string, _number) if (text := make(flats, document, wide)))]
+
+
+def _one(terminal: str) -> Text:
+    return Text(terminal, (terminal,))
 
 
 def pattern_terminal(place: Place, pattern: str, *, wide: bool) -> str:
@@ -36,6 +40,19 @@ def pattern_terminal(place: Place, pattern: str, *, wide: bool) -> str:
         raise place.fault(
             f"has the pattern {shown(pattern, limit=60)}, which {error},", "write it differently"
         ) from error
+
+
+def check_joined(patterns: Iterable[tuple[Place, str]]) -> None:
+    """Refuse patterns that are joined with each other, or with a length, if following them may take too long."""
+    ways = 1
+    for place, pattern in patterns:
+        try:
+            ways *= width(pattern)
+        except PatternError as error:
+            raise place.fault(f"has the pattern {shown(pattern, limit=60)}, which {error},", "simplify it") from error
+        if ways > MAX_WAYS:
+            words = f"has the pattern {shown(pattern, limit=60)}, which is too hard to join with other rules,"
+            raise place.fault(words, "anchor it with ^ and $, or simplify it")
 
 
 def _literals(flats: Flats, kind: str, types: tuple[type, ...]) -> list[Value] | None:
@@ -51,7 +68,7 @@ def _literals(flats: Flats, kind: str, types: tuple[type, ...]) -> list[Value] |
     return found
 
 
-def _string(flats: Flats, document: Document, wide: bool) -> str | None:
+def _string(flats: Flats, document: Document, wide: bool) -> Text | None:
     literals = _literals(flats, "string", (str,))
     least = max(count(flat, "minLength") or 0 for flat in flats)
     most = _least(count(flat, "maxLength") for flat in flats)
@@ -60,9 +77,11 @@ def _string(flats: Flats, document: Document, wide: bool) -> str | None:
         if not literals:
             return None
     parts = [] if literals is None else [texts(s for s in literals if isinstance(s, str))]
+    patterns = []
     for flat in flats:
         pattern, name = text(flat, "pattern"), text(flat, "format")
         if pattern is not None:
+            patterns.append((flat, pattern))
             parts.append(pattern_terminal(flat, pattern, wide=wide))
         if name is not None and name not in PLAIN and not wide:
             if name not in FORMATS:
@@ -75,10 +94,14 @@ def _string(flats: Flats, document: Document, wide: bool) -> str | None:
         counts = "*" if not least and most is None else f"{{{least},{'' if most is None else most}}}"
         parts.insert(0, quoted(character + counts))
     terminal = both(parts)
-    return terminal if (len(parts) == 1 and literals is not None) or fits_something(terminal) else None
+    if literals is None and len(parts) > 1:
+        check_joined(patterns)
+    if len(parts) == 1 and literals is not None:
+        return Text(terminal, tuple(texts([s]) for s in dict.fromkeys(literals) if isinstance(s, str)))
+    return Text(terminal) if fits_something(terminal, flats[0]) else None
 
 
-def _number(flats: Flats, document: Document, wide: bool) -> str | None:
+def _number(flats: Flats, document: Document, wide: bool) -> Text | None:
     literals = _literals(flats, "number", (int, float))
     whole = any("number" not in kinds(flat) for flat in flats)
     limits = joined_bounds(one for flat in flats for one in bounds(flat, document))
@@ -87,19 +110,22 @@ def _number(flats: Flats, document: Document, wide: bool) -> str | None:
         literals = [int(limits.low) if limits.low.denominator == 1 else float(limits.low)]
     if literals is not None:
         numbers = [n for n in literals if isinstance(n, int | float) and limits.hold(n) and (not whole or n == int(n))]
-        expression = listed(written(n) for n in numbers if all(is_multiple(n, one) for _, one in steps))
-        return expression and f"/{expression}/"
+        fitting = dict.fromkeys(written(n) for n in numbers if all(is_multiple(n, one) for _, one in steps))
+        each = [f"/{expression}/" for n in fitting if (expression := listed([n]))]
+        expression = listed(fitting)
+        return Text(f"/{expression}/", tuple(each)) if expression else None
     if limits.are_empty(whole=whole):
         return None
     if wide:
-        return "/0/"
+        return Text("/0/")
     near = limits.near()
     if near is None:
         return None
     if steps:
-        return multiples(near, whole, steps)
+        terminal = multiples(near, whole, steps)
+        return Text(terminal) if terminal else None
     expression = integers(near) if whole else decimals(near)
-    return expression and f"/{expression}/"
+    return Text(f"/{expression}/") if expression else None
 
 
 def _least(numbers: Iterable[int | None]) -> int | None:

@@ -6,9 +6,9 @@ from functools import cache, lru_cache
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from mistral_mlx.constraint.limits import LIMITS
-from mistral_mlx.errors import OptionError
 
 from .alphabet import CHARACTER, WIDE_CHARACTER, literal
+from .document import Place
 
 STRING = f'/"{CHARACTER}*"/'
 WIDE_STRING = f'/"{WIDE_CHARACTER}*"/'
@@ -40,17 +40,22 @@ def without(part: str) -> str:
     return f"~({part})"
 
 
+def fits_something(terminal: str, place: Place) -> bool:
+    """Say whether any text fits a terminal of `place`. Raises OptionError if that is too hard to find out."""
+    fits = _fits(terminal)
+    if fits is None:
+        raise place.fault("has patterns or lengths that are too hard to join", "simplify them")
+    return fits
+
+
 @lru_cache(maxsize=4096)
-def fits_something(terminal: str) -> bool:
-    """Say whether any text fits a terminal. Raises OptionError if that takes too long to find out."""
+def _fits(terminal: str) -> bool | None:
     matcher = LLMatcher(byte_tokenizer(), f"start: T\nT: {terminal}", log_level=0, limits=LIMITS)
     if not matcher.is_error():
         matcher.compute_bitmask()
     if not matcher.is_error():
         return not matcher.is_stopped()
-    if matcher.get_error().startswith("NoExtension"):
-        return False
-    raise OptionError("the schema has patterns that are too hard to join; simplify them")
+    return False if matcher.get_error().startswith("NoExtension") else None
 
 
 class _Bytes:
