@@ -22,16 +22,24 @@ LIMITS = LLParserLimits(
     step_lexer_fuel=10_000_000,
     step_max_items=300_000,  # rules that read letter by letter need many
     max_items_in_row=1_000,
-    max_lexer_states=150_000,  # about 2 kB each; patterns that are joined by "and" and "not" need them
+    max_lexer_states=100_000,  # 1-2 kB each
     max_grammar_size=200_000,
     precompute_large_lexemes=False,  # would make the fault of an expression depend on the tokenizer
     verbose_errors=False,
 )
+# Those of a schema, whose grammar we write: its rules tell soon which of them goes on.
+SCHEMA_LIMITS = LLParserLimits(
+    max_items_in_row=30_000,  # places of the grammar at which a text may stand; many objects in an anyOf need it
+    step_max_items=1_000_000,  # about 50 ms
+    step_lexer_fuel=4_000_000,  # about 0.4 s for one step at worst; patterns joined by "and" and "not" need it
+    max_lexer_states=150_000,  # about 2 kB each
+    verbose_errors=False,
+)
 
 
-def check_grammar(grammar: str, what: str) -> None:
+def check_grammar(grammar: str, what: str, limits: LLParserLimits = LIMITS) -> None:
     """Raise OptionError if `grammar`, one of llguidance, cannot be used. `what` names it for the user."""
-    if fault := in_time(lambda: LLMatcher.validate_grammar(grammar, limits=LIMITS), what):
+    if fault := in_time(lambda: LLMatcher.validate_grammar(grammar, limits=limits), what):
         raise _unusable(what, fault)
 
 

@@ -9,8 +9,9 @@ from mistral_mlx.errors import OptionError, shown
 from .json_schema.document import Document
 from .json_schema.emission import Emission
 from .json_schema.meaning import Reader
-from .json_schema.values import plain
-from .limits import check_grammar
+from .json_schema.terminals import byte_tokenizer
+from .json_schema.values import Value, plain
+from .limits import LIMITS
 
 # Between the marks of a JSON text: nothing, one blank, or a line feed with its indentation.
 WHITESPACE = r"(?:[ \t]|\r?\n[ \t]{0,32})?"
@@ -21,24 +22,28 @@ Schema = Mapping[str, object] | bool
 def checked_schema(schema: object) -> Schema:
     """Return `schema` as plain JSON values. Raises OptionError for one whose answers cannot be guaranteed."""
     value = _plain(schema)
-    _grammar(value)
+    _lark(value)
     return value
 
 
 def schema_grammar(schema: object) -> str:
     """Return the grammar of all JSON texts that `schema` allows. Raises OptionError."""
-    grammar = LLMatcher.grammar_from_lark(_grammar(_plain(schema)))
-    check_grammar(grammar, "the schema")
+    grammar = LLMatcher.grammar_from_lark(_lark(_plain(schema)))
+    matcher = LLMatcher(byte_tokenizer(), grammar, log_level=0, limits=LIMITS)
+    matcher.compute_bitmask()
+    if matcher.is_error():
+        fault = matcher.get_error().split("\n")[0]
+        raise OptionError(f"the schema cannot be used: {shown(fault, limit=160)}")
     return grammar
 
 
-def _plain(schema: object) -> Schema:
+def _plain(schema: object) -> dict[str, Value] | bool:
     value = plain(schema)
     if not isinstance(value, dict | bool):
         raise OptionError(f"the schema is {shown(schema)}; give a JSON Schema, which is an object")
     return value
 
 
-def _grammar(schema: Schema) -> str:
-    document = Document(plain(schema))
+def _lark(schema: dict[str, Value] | bool) -> str:
+    document = Document(schema)
     return Emission(Reader(document), WHITESPACE).grammar((document.root,))

@@ -10,6 +10,7 @@ from fuzz.grammars import GBNF, Lark, Regex, ShortForm
 from fuzz.model_folders import Config, Folder, Header, Index, Model
 from fuzz.native_calls import Kernels
 from fuzz.reader import Reader
+from fuzz.schemas import Schemas
 from fuzz.sources import SOURCE_READERS
 from fuzz.tokenizer_files import JSONTokenizer, Sentencepiece, Tekken
 
@@ -31,5 +32,6 @@ READERS: dict[str, type[Reader]] = {
     "lark": Lark,
     "gbnf": GBNF,
     "short form": ShortForm,
+    "schema": Schemas,
     **SOURCE_READERS,
 }

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 from mistral_mlx.errors import OptionError, shown
 
-from .values import Keys, Value, place_name
+from .values import Keys, Value, interned, place_name
 
 DRAFTS = {
     "https://json-schema.org/draft/2020-12/schema": 2020,
@@ -15,34 +15,46 @@ DRAFTS = {
     "http://json-schema.org/draft-06/schema": 6,
     "http://json-schema.org/draft-04/schema": 4,
 }
+ANNOTATING = frozenset(
+    "$schema $id $anchor $comment $defs definitions title description default examples example deprecated readOnly "
+    "writeOnly contentEncoding contentMediaType contentSchema".split()
+)
 LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
 MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 SINGLES = ("items", "additionalProperties", "additionalItems", "propertyNames", "not", "if", "then", "else", "contains")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Place:
-    """A subschema: the keys that lead to it, which tell places apart, and its value."""
+    """A subschema: the keys that lead to it and its value. Places with equal values are equal."""
 
     keys: Keys
     value: Value
+    made_of: object = None  # for a place that the schema does not have: tells it apart
+
+    @property
+    def identity(self) -> object:
+        """Return what tells this place from others: its value, of which equal ones are the same object."""
+        if self.made_of is not None:
+            return self.made_of
+        return id(self.value) if isinstance(self.value, dict | list) else repr(self.value)
 
     def __hash__(self) -> int:
-        return hash(self.keys)
+        return hash(self.identity)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Place) and self.keys == other.keys
+        return isinstance(other, Place) and self.identity == other.identity
 
     def child(self, *keys: str | int) -> "Place":
         """Return the place that `keys` lead to from here."""
         value = self.value
         for key in keys:
             value = value[key]  # type: ignore[index]
-        return Place((*self.keys, *keys), value)
+        return Place((*self.keys, *keys), value, None if self.made_of is None else (self.made_of, *keys))
 
     def made(self, name: str, value: Value) -> "Place":
-        """Return a place that the schema does not have, with a meaning given by this one."""
-        return Place((*self.keys, name), value)
+        """Return a place that the schema does not have; it follows from this one and its name."""
+        return Place((*self.keys, name), value, (self.identity, name))
 
     def fault(self, words: str, advice: str) -> OptionError:
         """Return the error to raise for this place."""
@@ -53,7 +65,8 @@ class Document:
     """The root of a schema with its draft and its named places. Raises OptionError for what cannot be resolved."""
 
     def __init__(self, root: Value) -> None:
-        self.root = Place((), root)
+        self.known: dict[object, Value] = {}
+        self.root = Place((), interned(root, self.known))
         self.draft = self._draft()
         self.anchors: dict[str, Place] = {}
         self._walk(self.root)
@@ -70,6 +83,16 @@ class Document:
         if found is None:
             raise place.fault(f"has the $ref {shown(json.dumps(reference))}", "nothing is there; correct it")
         return found
+
+    def followed(self, place: Place) -> Place:
+        """Return the place that stands at the end of references which have nothing beside them."""
+        start, seen = place, set[Place]()
+        while isinstance(place.value, dict) and place.value.keys() - ANNOTATING == {"$ref"}:
+            if place in seen:
+                return start  # a circle, refused when it is taken apart
+            seen.add(place)
+            place = self.target(place, place.value["$ref"])
+        return place
 
     def _draft(self) -> int:
         if not isinstance(self.root.value, dict) or "$schema" not in self.root.value:

@@ -1,6 +1,6 @@
 """The grammar of a goal: its nodes as rules of Lark, without what no answer can finish."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from mistral_mlx.errors import OptionError
 
@@ -11,6 +11,7 @@ from .order import ordered
 from .terminals import STRING, texts
 
 MAX_GOALS = 5000
+MAX_RULES = 15_000  # llguidance has numbers for 65,535 symbols
 MAX_COUNTED = 64  # properties of an object that bounds their number
 FREE_LEVELS = 12  # how deep a value may be nested of which the schema says nothing
 
@@ -22,6 +23,7 @@ class Emission:
         self.reader = reader
         self.goals: dict[Goal, tuple[Node, ...] | None] = {}
         self.rules: dict[str, str] = {}
+        self.shared: dict[str, str] = {}
         self.terminals: dict[str, str] = {}
         self.rule_names: dict[Goal, str] = {}
         marks = {"OPEN": r"\{~", "CLOSE": r"~\}", "EMPTY": r"\{~\}", "LEFT": r"\[~", "RIGHT": r"~\]", "NONE": r"\[~\]"}
@@ -33,13 +35,14 @@ class Emission:
         """Return the grammar of `goal` as a text of Lark. Raises OptionError."""
         self._explore(goal)
         self._find_finite()
+        self._check_names()
         if goal not in self.finite:
             raise OptionError("the schema allows no answer at all; look for rules of it that exclude each other")
         start = self._rule(goal)
         for one in list(self.goals):
             if one in self.finite and self.goals[one] is not None:
                 name = self._rule(one)
-                self.rules[name] = " | ".join(dict.fromkeys(self._alternatives(self.goals[one] or (), name)))
+                self.rules[name] = " | ".join(dict.fromkeys(self._alternatives(self.goals[one] or ())))
         lines = ordered(start, self.rules)
         lines += [f"{name}: {text}" for name, text in self.marks.items()]
         lines += [f"{name}: {text}" for text, name in self.terminals.items()]
@@ -68,6 +71,16 @@ class Emission:
                     self.finite.add(goal)
             grown = len(self.finite) > before
 
+    def _check_names(self) -> None:
+        """Refuse objects that need several names which the schema does not list: a name may come twice."""
+        for node in (node for nodes in self.goals.values() for node in nodes or ()):
+            if isinstance(node, Object) and not self._variants(node):
+                named, others = self._members(node)
+                possible = node.most is None or node.most >= sum(one.required for one in node.named)
+                if others and possible and node.least > len(named) + 1:
+                    words = f"has 'minProperties' of {node.least}, too many for names that it does not list,"
+                    raise node.place.fault(words, "list them in properties, or give 1 at most beside those")
+
     def _is_finite(self, node: Node) -> bool:
         if isinstance(node, Text):
             return True
@@ -87,14 +100,23 @@ class Emission:
     def _terminal(self, text: str) -> str:
         return self.terminals.setdefault(text, f"T{len(self.terminals)}")
 
-    def _alternatives(self, nodes: Iterable[Node], name: str) -> Iterable[str]:
-        for i, node in enumerate(nodes):
+    def _shared(self, text: str) -> str:
+        """Return the name of the rule with this text, made where it is first needed."""
+        if text not in self.shared:
+            self.shared[text] = f"s{len(self.shared)}"
+            self.rules[self.shared[text]] = text
+            if len(self.rules) > MAX_RULES:
+                raise OptionError("the schema has too many properties and branches together; give a smaller one")
+        return self.shared[text]
+
+    def _alternatives(self, nodes: Iterable[Node]) -> Iterable[str]:
+        for node in nodes:
             if isinstance(node, Text):
                 yield self._terminal(node.terminal)
             elif isinstance(node, Array):
-                yield from self._array(node, f"{name}_{i}")
+                yield from self._array(node)
             else:
-                yield from self._object(node, f"{name}_{i}")
+                yield from self._object(node)
 
     def _array_parts(self, node: Array) -> tuple[tuple[Goal, ...], int | None]:
         """Return the single items that can be there, and how many items there can be at most."""
@@ -104,14 +126,14 @@ class Emission:
         most = min(limits, default=None)
         return node.single[:most], most
 
-    def _array(self, node: Array, name: str) -> Iterable[str]:
+    def _array(self, node: Array) -> Iterable[str]:
         single, most = self._array_parts(node)
         least = node.least
         if least == 0:
             yield "NONE"
             least = 1
         if node.once:
-            members = _Members([(self._terminal(one), False) for one in node.once], name, self.rules)
+            members = _Members([(self._terminal(one), False) for one in node.once], self._shared)
             counted = members.some(0, len(node.once), False, least, len(node.once) if node.most is None else node.most)
             if counted is not None:
                 yield f"LEFT {counted} RIGHT"
@@ -123,8 +145,7 @@ class Emission:
         room = None if most is None else most - n
         tail = "" if room == 0 else _times(f"COMMA {self._rule(node.rest)}", max(least - n, 0), room)
         for i in range(n - 1, least - 1, -1):
-            self.rules[f"{name}_{i}"] = f"COMMA {items[i]} {tail}"
-            tail = f"({name}_{i})?"
+            tail = f"({self._shared(f'COMMA {items[i]} {tail}')})?"
         yield f"LEFT {' COMMA '.join(items[:least])} {tail} RIGHT"
 
     def _variants(self, node: Object) -> list[tuple[int, int, int, int | None]]:
@@ -153,17 +174,15 @@ class Emission:
         named = [one for one in node.named if one.goal in self.finite]
         return named, [(terminal, goal) for terminal, goal in node.others if goal in self.finite]
 
-    def _object(self, node: Object, name: str) -> Iterable[str]:
+    def _object(self, node: Object) -> Iterable[str]:
         named, others = self._members(node)
         variants = self._variants(node)
         free = {(sum(one.required for one in named), len(named)), (1, len(named))}
         if len(named) > MAX_COUNTED and any(variant[:2] not in free for variant in variants):
             raise node.place.fault("bounds the number of too many properties", "leave min- and maxProperties out")
-        other = f"{name}_other"
-        if others:
-            pairs = [f"{self._terminal(terminal)} COLON {self._rule(goal)}" for terminal, goal in others]
-            self.rules[other] = " | ".join(pairs)
-        members = _Members([self._property(one) for one in named], name, self.rules)
+        pairs = [f"{self._terminal(terminal)} COLON {self._rule(goal)}" for terminal, goal in others]
+        other = self._shared(" | ".join(pairs)) if pairs else ""
+        members = _Members([self._property(one) for one in named], self._shared)
         for least, most, few, many in variants:
             if least == 0 and few == 0:
                 yield "EMPTY"
@@ -194,10 +213,10 @@ class Emission:
 class _Members:
     """Writes which of the named properties of an object may stand there, as rules over halves of their list."""
 
-    def __init__(self, items: list[tuple[str, bool]], name: str, rules: dict[str, str]) -> None:
+    def __init__(self, items: list[tuple[str, bool]], shared: Callable[[str], str]) -> None:
         self.items = items
-        self.name = name
-        self.rules = rules
+        self.shared = shared
+        self.written: dict[tuple[int, int, bool, int, int], str | None] = {}
         self.required = [0]
         for _, required in items:
             self.required.append(self.required[-1] + required)
@@ -216,11 +235,11 @@ class _Members:
         if end - start == 1:
             item = self.items[start][0]
             return item if not behind else f"COMMA {item}" if least else f"(COMMA {item})?"
-        name = f"{self.name}_{start}_{end}_{int(behind)}_{least}_{most}"
-        if name not in self.rules:
-            self.rules[name] = ""  # keeps its place before those below it
-            self.rules[name] = " | ".join(self._halves(start, end, behind, least, most))
-        return name
+        key = start, end, behind, least, most
+        if key not in self.written:
+            ways = list(self._halves(*key))
+            self.written[key] = self.shared(" | ".join(ways)) if ways else None
+        return self.written[key]
 
     def _halves(self, start: int, end: int, behind: bool, least: int, most: int) -> Iterable[str]:
         middle = (start + end) // 2

@@ -11,10 +11,6 @@ from .values import Value, place_name
 
 KINDS = ("null", "boolean", "number", "string", "array", "object")
 MAX_COUNT = 65_535  # each character of a bounded string is a state of the lexer
-ANNOTATING = frozenset(
-    "$schema $id $anchor $comment $defs definitions title description default examples example deprecated readOnly "
-    "writeOnly contentEncoding contentMediaType contentSchema".split()
-)
 CONSTRAINING = frozenset(
     "type const enum minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength pattern format "
     "items prefixItems additionalItems minItems maxItems uniqueItems contains properties patternProperties "

@@ -16,6 +16,7 @@ from .scalars import scalar_nodes
 
 MAX_WORK = 300_000  # steps for one schema
 MAX_ALTERNATIVES = 2000  # of one place
+MAX_INSIDE = 20  # goals taken apart while another is
 MAX_EXCLUSION = 3  # how deep two branches of a oneOf are compared
 
 
@@ -55,16 +56,21 @@ class Reader:
         self.wide = wide
         self.work = work or Work()
         self.found: dict[Goal, tuple[Node, ...] | None] = {}
+        self.doing: set[Goal] = set()
         self.judge = self if wide else Reader(document, wide=True, work=self.work)
 
     def nodes(self, goal: Goal) -> tuple[Node, ...] | None:
         """Return the nodes that `goal` may be: none if nothing fits, None if any value does."""
         if goal not in self.found:
+            if goal in self.doing or len(self.doing) > MAX_INSIDE:
+                raise goal[0].fault("refers to itself", "names of properties and unique items must be simple")
+            self.doing.add(goal)
             alternatives = self._alternatives(goal)
             if any(not flats for flats in alternatives):
                 self.found[goal] = None
             else:
                 self.found[goal] = tuple(dict.fromkeys(n for flats in alternatives for n in self._nodes(flats)))
+            self.doing.remove(goal)
         return self.found[goal]
 
     def may_hold(self, goal: Goal, depth: int = MAX_EXCLUSION) -> bool:

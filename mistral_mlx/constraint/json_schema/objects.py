@@ -6,7 +6,7 @@ from typing import Protocol
 
 from mistral_mlx.errors import shown
 
-from .document import Place
+from .document import Document, Place
 from .keywords import count, inside, kinds, listed, named, names, refusal, values
 from .nodes import NEVER, Array, Flats, Goal, Node, Object, Property, Text
 from .scalars import check_joined, pattern_terminal
@@ -20,6 +20,7 @@ class Reader(Protocol):
     """Takes goals apart."""
 
     wide: bool
+    document: Document
 
     def nodes(self, goal: Goal) -> tuple[Node, ...] | None:
         """Return the nodes that `goal` may be; None if any value."""
@@ -38,14 +39,14 @@ def array_node(flats: Flats, reader: Reader) -> Array | None:
     most = _least(count(flat, "maxItems") for flat in flats)
     if most is not None and least > most:
         return None
-    items = _some(rest)
+    items = _goal(rest, reader)
     once: tuple[str, ...] = ()
     for flat in flats:
         if _is_unique(flat) and (most is None or most > 1) and not reader.wide:
             once = _listed(flat, () if singles else items, reader)
             if len(once) > MAX_ONCE:
                 raise flat.fault(f"has 'uniqueItems' for {len(once)} different values", f"give {MAX_ONCE} at most")
-    return Array(tuple(_some(goal) for goal in singles), items, least, most, once)
+    return Array(tuple(_goal(single, reader) for single in singles), items, least, most, once)
 
 
 def object_node(flats: Flats, reader: Reader) -> Object | None:
@@ -59,16 +60,18 @@ def object_node(flats: Flats, reader: Reader) -> Object | None:
     members = [_Members(flat, reader.wide) for flat in flats]
     keys = dict.fromkeys(key for one in members for key in one.properties)
     required = dict.fromkeys(key for flat in flats for key in names(flat, "required"))
-    name_goal = tuple(one.names for one in members if one.names is not None)
+    name_goal = _goal((one.names for one in members if one.names is not None), reader)
     name_terminal = _name_terminal(name_goal, reader) if name_goal else STRING
     found = []
     for key in keys | required:
-        goal = _some(place for one in members for place in one.of(key))
+        goal = _goal((place for one in members for place in one.of(key)), reader)
         if name_goal and (name_terminal is None or not fits_something(both([texts([key]), name_terminal]), flats[0])):
             goal = (NEVER,)
         found.append(Property(key, goal, key in required))
     others = (
-        () if reader.wide or name_terminal is None else tuple(_others(members, list(keys | required), name_terminal))
+        ()
+        if reader.wide or name_terminal is None
+        else tuple(_others(members, list(keys | required), name_terminal, reader))
     )
     return Object(tuple(found), others, least, most, flats[0])
 
@@ -103,7 +106,9 @@ class _Members:
         return fits_something(both([texts([key]), pattern_terminal(self.flat, pattern, wide=wide)]), self.flat)
 
 
-def _others(members: list[_Members], taken: list[str], name_terminal: str) -> Iterable[tuple[str, Goal]]:
+def _others(
+    members: list[_Members], taken: list[str], name_terminal: str, reader: Reader
+) -> Iterable[tuple[str, Goal]]:
     """Yield the terminal and the goal of the members that have no name of their own, by the patterns they match."""
     patterns = {p: one.flat for one in members for p in one.patterns}
     if len(patterns) > MAX_PATTERNS:
@@ -113,7 +118,7 @@ def _others(members: list[_Members], taken: list[str], name_terminal: str) -> It
     free = [without(texts(taken))] if taken else []
     for chosen in product((False, True), repeat=len(patterns)):
         matching = [p for p, is_matching in zip(patterns, chosen, strict=True) if is_matching]
-        goal = _some(place for one in members for place in one.of_matching(matching))
+        goal = _goal((place for one in members for place in one.of_matching(matching)), reader)
         if any(place.value is False for place in goal):
             continue
         parts = [STRING, name_terminal, *free]
@@ -172,9 +177,10 @@ def _listed(flat: Place, items: Goal, reader: Reader) -> tuple[str, ...]:
     return tuple(dict.fromkeys(each))
 
 
-def _some(places: Iterable[Place]) -> Goal:
+def _goal(places: Iterable[Place], reader: Reader) -> Goal:
     """Return a goal without repetitions and without schemas that allow everything."""
-    return tuple(dict.fromkeys(place for place in places if place.value is not True and place.value != {}))
+    followed = dict.fromkeys(reader.document.followed(place) for place in places)
+    return tuple(place for place in followed if place.value is not True and place.value != {})
 
 
 def _least(numbers: Iterable[int | None]) -> int | None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from .document import Place
-from .keywords import ANNOTATING, KINDS, kinds, named, names, refusal, wrong
+from .document import ANNOTATING, Place
+from .keywords import KINDS, kinds, named, names, refusal, wrong
 from .values import Value
 
 

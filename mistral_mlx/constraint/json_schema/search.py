@@ -109,7 +109,8 @@ class _Program:
             return behind
         if isinstance(node, Choice):
             return frozenset[int]().union(*(self._before(one, behind) for one in node.nodes))
-        assert isinstance(node, Repeat), node
+        if isinstance(node, Anchor):
+            raise PatternError(f"has {node.mark} in the middle")
         if node.most is None:
             behind = self._repeated(node.node, behind)
         tail = behind

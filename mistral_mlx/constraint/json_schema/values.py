@@ -25,6 +25,23 @@ def place_name(keys: Keys) -> str:
     return f"at {shown(path, limit=120)}" if keys else "at its top"
 
 
+def interned(value: Value, known: dict[object, Value]) -> Value:
+    """Return `value` with equal parts as one and the same object; `known` keeps them."""
+    if isinstance(value, dict):
+        value = {key: interned(item, known) for key, item in value.items()}
+        mark: object = ("object", *((key, _mark(item)) for key, item in value.items()))
+    elif isinstance(value, list):
+        value = [interned(item, known) for item in value]
+        mark = ("array", *(_mark(item) for item in value))
+    else:
+        return value
+    return known.setdefault(mark, value)
+
+
+def _mark(value: Value) -> object:
+    return id(value) if isinstance(value, dict | list) else (type(value), value)
+
+
 class _Copy:
     def __init__(self) -> None:
         self.n_values = 0
