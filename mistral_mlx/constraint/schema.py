@@ -1,6 +1,8 @@
 """JSON Schemas as grammars: what can be guaranteed is taken, everything else is refused by name."""
 
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 
 from llguidance import LLMatcher
 
@@ -22,19 +24,13 @@ Schema = Mapping[str, object] | bool
 def checked_schema(schema: object) -> Schema:
     """Return `schema` as plain JSON values. Raises OptionError for one whose answers cannot be guaranteed."""
     value = _plain(schema)
-    _lark(value)
+    _grammar(json.dumps(value))
     return value
 
 
 def schema_grammar(schema: object) -> str:
     """Return the grammar of all JSON texts that `schema` allows. Raises OptionError."""
-    grammar = LLMatcher.grammar_from_lark(_lark(_plain(schema)))
-    matcher = LLMatcher(byte_tokenizer(), grammar, log_level=0, limits=LIMITS)
-    matcher.compute_bitmask()
-    if matcher.is_error():
-        fault = matcher.get_error().split("\n")[0]
-        raise OptionError(f"the schema cannot be used: {shown(fault, limit=160)}")
-    return grammar
+    return _grammar(json.dumps(_plain(schema)))
 
 
 def _plain(schema: object) -> dict[str, Value] | bool:
@@ -44,6 +40,13 @@ def _plain(schema: object) -> dict[str, Value] | bool:
     return value
 
 
-def _lark(schema: dict[str, Value] | bool) -> str:
-    document = Document(schema)
-    return Emission(Reader(document), WHITESPACE).grammar((document.root,))
+@lru_cache(maxsize=4)
+def _grammar(text: str) -> str:
+    document = Document(json.loads(text))
+    grammar = LLMatcher.grammar_from_lark(Emission(Reader(document), WHITESPACE).grammar((document.root,)))
+    matcher = LLMatcher(byte_tokenizer(), grammar, log_level=0, limits=LIMITS)
+    matcher.compute_bitmask()
+    if matcher.is_error():
+        fault = matcher.get_error().split("\n")[0]
+        raise OptionError(f"the schema cannot be used: {shown(fault, limit=160)}")
+    return grammar

@@ -94,6 +94,17 @@ class Document:
             place = self.target(place, place.value["$ref"])
         return place
 
+    def as_judged(self, place: Place) -> Place:
+        """Return a place without the keywords that a judge passes over who keeps to an older draft."""
+        value = place.value
+        if self.draft >= 2019 or not isinstance(value, dict):
+            return place
+        unknown = {"dependentRequired", "dependentSchemas", *(("const", "propertyNames") if self.draft == 4 else ())}
+        kept = {
+            key: item for key, item in value.items() if key not in unknown and ("$ref" not in value or key == "$ref")
+        }
+        return place if kept == value else place.made("as judged", kept)
+
     def _draft(self) -> int:
         if not isinstance(self.root.value, dict) or "$schema" not in self.root.value:
             return 2020
@@ -124,7 +135,7 @@ class Document:
             return
         self._check_base(place)
         anchor = value.get("$anchor")
-        if isinstance(anchor, str):
+        if isinstance(anchor, str) and self.draft >= 2019:
             if anchor in self.anchors:
                 raise place.fault(f"has the $anchor {shown(anchor)} twice", "name each place once")
             self.anchors[anchor] = place

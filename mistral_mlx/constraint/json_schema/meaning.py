@@ -4,8 +4,9 @@ A reader in its wide form answers what *might* hold instead of what surely does;
 are shown to exclude each other.
 """
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .document import Document, Place
 from .keywords import CONSTRAINING, check_keywords, listed, values, wrong
@@ -15,6 +16,7 @@ from .rewriting import dependents, exactly, negations
 from .scalars import scalar_nodes
 
 MAX_WORK = 300_000  # steps for one schema
+MAX_SECONDS = 1.0  # of one processor; patterns that are hard to join take it
 MAX_ALTERNATIVES = 2000  # of one place
 MAX_INSIDE = 20  # goals taken apart while another is
 MAX_EXCLUSION = 3  # how deep two branches of a oneOf are compared
@@ -25,11 +27,12 @@ class Work:
     """How much has been done for a schema; shared by both readers."""
 
     done: int = 0
+    started: float = field(default_factory=time.thread_time)
 
     def add(self, n: int, place: Place) -> None:
         """Count `n` steps. Raises OptionError for a schema that combines too much."""
         self.done += n
-        if self.done > MAX_WORK:
+        if self.done > MAX_WORK or time.thread_time() - self.started > MAX_SECONDS:
             raise place.fault("combines too many subschemas", "simplify its allOf, anyOf and oneOf")
 
 
@@ -111,6 +114,8 @@ class Reader:
         if isinstance(place.value, bool):
             return [()] if place.value else []
         check_keywords(place, self.document)
+        if self.wide:
+            place = self.document.as_judged(place)
         if place in part.above:
             raise place.fault("refers to itself", "let its $ref lead to something else")
         assert isinstance(place.value, dict)

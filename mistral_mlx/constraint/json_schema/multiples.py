@@ -38,7 +38,7 @@ def multiples(bounds: Bounds, whole: bool, steps: list[tuple[Place, int | float]
     if bounds.low is not None and bounds.high is not None and (bounds.high - bounds.low) / common <= MAX_STEPS:
         expression = listed(_multiples_listed(bounds, common, [step for _, step in steps]))
         return expression and f"/{expression}/"
-    if common.denominator == 1:
+    if all(step == int(step) for _, step in steps):
         expression, endings = integers(bounds), _endings(common.numerator)
     elif len(steps) == 1 and steps[0][1] in HALVES:
         expression, endings = decimals(bounds), _fractions(float(common))

@@ -9,7 +9,7 @@ from mistral_mlx.errors import shown
 from .document import Document, Place
 from .keywords import count, inside, kinds, listed, named, names, refusal, values
 from .nodes import NEVER, Array, Flats, Goal, Node, Object, Property, Text
-from .scalars import check_joined, pattern_terminal
+from .scalars import check_joined, is_match, pattern_terminal
 from .terminals import STRING, both, either, fits_something, texts, without
 
 MAX_ONCE = 64  # values of which each may stand in an array once
@@ -58,6 +58,10 @@ def object_node(flats: Flats, reader: Reader) -> Object | None:
     if most is not None and least > most:
         return None
     members = [_Members(flat, reader.wide) for flat in flats]
+    patterns = {p: one.flat for one in members for p in one.patterns}
+    if len(patterns) > MAX_PATTERNS:
+        place = next(iter(patterns.values()))
+        raise place.fault(f"has {len(patterns)} different patternProperties", f"give {MAX_PATTERNS} at most")
     keys = dict.fromkeys(key for one in members for key in one.properties)
     required = dict.fromkeys(key for flat in flats for key in names(flat, "required"))
     name_goal = _goal((one.names for one in members if one.names is not None), reader)
@@ -103,7 +107,7 @@ class _Members:
 
     def matches(self, pattern: str, key: str, *, wide: bool) -> bool:
         """Say whether a pattern surely finds a match in a key, or in its wide form whether it might."""
-        return fits_something(both([texts([key]), pattern_terminal(self.flat, pattern, wide=wide)]), self.flat)
+        return is_match(self.flat, pattern, key, wide=wide)
 
 
 def _others(
@@ -111,9 +115,6 @@ def _others(
 ) -> Iterable[tuple[str, Goal]]:
     """Yield the terminal and the goal of the members that have no name of their own, by the patterns they match."""
     patterns = {p: one.flat for one in members for p in one.patterns}
-    if len(patterns) > MAX_PATTERNS:
-        place = next(iter(patterns.values()))
-        raise place.fault(f"has {len(patterns)} different patternProperties", f"give {MAX_PATTERNS} at most")
     check_joined((place, pattern) for pattern, place in patterns.items())
     free = [without(texts(taken))] if taken else []
     for chosen in product((False, True), repeat=len(patterns)):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 
-from mistral_mlx.errors import shown
+from mistral_mlx.errors import OptionError, shown
 
 from .alphabet import CHARACTER, WIDE_CHARACTER
 from .document import Document, Place
@@ -13,11 +13,12 @@ from .keywords import bounds, count, kinds, step, text, values
 from .multiples import is_multiple, multiples
 from .nodes import Flats, Text
 from .numbers import decimals, integers, joined_bounds, listed, written
-from .search import searched, width
+from .search import matches, searched, width
 from .terminals import both, fits_something, quoted, texts
 from .values import Value
 
 MAX_WAYS = 256  # in which a text can stand towards the patterns it must match
+MAX_LEAST = 1000  # of minLength beside a pattern: each step looks whether so many characters can still come
 
 
 def scalar_nodes(flats: Flats, document: Document, *, wide: bool) -> list[Text]:
@@ -25,11 +26,7 @@ def scalar_nodes(flats: Flats, document: Document, *, wide: bool) -> list[Text]:
     found = [_one("/null/")] if _literals(flats, "null", (type(None),)) != [] else []
     flags = _literals(flats, "boolean", (bool,))
     found += [_one(f"/{json.dumps(flag)}/") for flag in (True, False) if flags is None or flag in flags]
-    return [*found, *(text for make in (_string, _number) if (text := make(flats, document, wide)))]
-
-
-def _one(terminal: str) -> Text:
-    return Text(terminal, (terminal,))
+    return [*found, *(node for make in (_string, _number) if (node := make(flats, document, wide)))]
 
 
 def pattern_terminal(place: Place, pattern: str, *, wide: bool) -> str:
@@ -37,9 +34,15 @@ def pattern_terminal(place: Place, pattern: str, *, wide: bool) -> str:
     try:
         return quoted(searched(pattern, wide=wide))
     except PatternError as error:
-        raise place.fault(
-            f"has the pattern {shown(pattern, limit=60)}, which {error},", "write it differently"
-        ) from error
+        raise _pattern_fault(place, pattern, str(error)) from error
+
+
+def is_match(place: Place, pattern: str, name: str, *, wide: bool) -> bool:
+    """Say whether a pattern of `place` surely finds a match in a text; with `wide`, whether it might."""
+    try:
+        return matches(pattern, name, wide=wide)
+    except PatternError as error:
+        raise _pattern_fault(place, pattern, str(error)) from error
 
 
 def check_joined(patterns: Iterable[tuple[Place, str]]) -> None:
@@ -49,10 +52,17 @@ def check_joined(patterns: Iterable[tuple[Place, str]]) -> None:
         try:
             ways *= width(pattern)
         except PatternError as error:
-            raise place.fault(f"has the pattern {shown(pattern, limit=60)}, which {error},", "simplify it") from error
+            raise _pattern_fault(place, pattern, str(error)) from error
         if ways > MAX_WAYS:
-            words = f"has the pattern {shown(pattern, limit=60)}, which is too hard to join with other rules,"
-            raise place.fault(words, "anchor it with ^ and $, or simplify it")
+            raise _pattern_fault(place, pattern, "is too hard to join with other rules")
+
+
+def _pattern_fault(place: Place, pattern: str, words: str) -> OptionError:
+    return place.fault(f"has the pattern {shown(pattern, limit=60)}, which {words},", "write it differently")
+
+
+def _one(terminal: str) -> Text:
+    return Text(terminal, (terminal,))
 
 
 def _literals(flats: Flats, kind: str, types: tuple[type, ...]) -> list[Value] | None:
@@ -72,33 +82,38 @@ def _string(flats: Flats, document: Document, wide: bool) -> Text | None:
     literals = _literals(flats, "string", (str,))
     least = max(count(flat, "minLength") or 0 for flat in flats)
     most = _least(count(flat, "maxLength") for flat in flats)
+    patterns = [(flat, pattern) for flat in flats if (pattern := text(flat, "pattern")) is not None]
+    if literals == [] or (most is not None and most < least):
+        return None
+    parts = _format_terminals(flats) if not wide else []
     if literals is not None:
-        literals = [s for s in literals if isinstance(s, str) and least <= len(s) and (most is None or len(s) <= most)]
-        if not literals:
-            return None
-    parts = [] if literals is None else [texts(s for s in literals if isinstance(s, str))]
-    patterns = []
+        strings = [s for s in literals if isinstance(s, str) and least <= len(s) and (most is None or len(s) <= most)]
+        strings = [s for s in strings if all(is_match(flat, one, s, wide=wide) for flat, one in patterns)]
+        if strings and not parts:
+            return Text(texts(strings), tuple(texts([s]) for s in dict.fromkeys(strings)))
+        terminal = both([texts(strings), *parts])
+        return Text(terminal) if strings and fits_something(terminal, flats[0]) else None
+    parts = [pattern_terminal(flat, pattern, wide=wide) for flat, pattern in patterns] + parts
+    if least or most is not None or not parts:
+        counts = "*" if not least and most is None else f"{{{least},{'' if most is None else most}}}"
+        parts.insert(0, quoted((WIDE_CHARACTER if wide else CHARACTER) + counts))
+    if len(parts) > 1:
+        check_joined(patterns)
+        if least > MAX_LEAST:
+            raise flats[0].fault(f"has 'minLength' of {least:,} beside a pattern", f"give {MAX_LEAST:,} at most")
+    terminal = both(parts)
+    return Text(terminal) if fits_something(terminal, flats[0]) else None
+
+
+def _format_terminals(flats: Flats) -> list[str]:
+    found = []
     for flat in flats:
-        pattern, name = text(flat, "pattern"), text(flat, "format")
-        if pattern is not None:
-            patterns.append((flat, pattern))
-            parts.append(pattern_terminal(flat, pattern, wide=wide))
-        if name is not None and name not in PLAIN and not wide:
+        name = text(flat, "format")
+        if name is not None and name not in PLAIN:
             if name not in FORMATS:
                 raise flat.fault(f"has the format {shown(name, limit=40)}", f"known are {', '.join(FORMATS)}")
-            parts.append(quoted(FORMATS[name]))
-    if literals is None and (least or most is not None or not parts):
-        if most is not None and most < least:
-            return None
-        character = WIDE_CHARACTER if wide else CHARACTER
-        counts = "*" if not least and most is None else f"{{{least},{'' if most is None else most}}}"
-        parts.insert(0, quoted(character + counts))
-    terminal = both(parts)
-    if literals is None and len(parts) > 1:
-        check_joined(patterns)
-    if len(parts) == 1 and literals is not None:
-        return Text(terminal, tuple(texts([s]) for s in dict.fromkeys(literals) if isinstance(s, str)))
-    return Text(terminal) if fits_something(terminal, flats[0]) else None
+            found.append(quoted(FORMATS[name]))
+    return found
 
 
 def _number(flats: Flats, document: Document, wide: bool) -> Text | None:
@@ -110,10 +125,9 @@ def _number(flats: Flats, document: Document, wide: bool) -> Text | None:
         literals = [int(limits.low) if limits.low.denominator == 1 else float(limits.low)]
     if literals is not None:
         numbers = [n for n in literals if isinstance(n, int | float) and limits.hold(n) and (not whole or n == int(n))]
-        fitting = dict.fromkeys(written(n) for n in numbers if all(is_multiple(n, one) for _, one in steps))
-        each = [f"/{expression}/" for n in fitting if (expression := listed([n]))]
-        expression = listed(fitting)
-        return Text(f"/{expression}/", tuple(each)) if expression else None
+        fitting = [n for n in numbers if wide or all(is_multiple(n, one) for _, one in steps)]
+        each = dict.fromkeys(written(n) for n in fitting)
+        return Text(f"/{listed(each)}/", tuple(f"/{listed([n])}/" for n in each)) if each else None
     if limits.are_empty(whole=whole):
         return None
     if wide:

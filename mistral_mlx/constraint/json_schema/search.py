@@ -11,7 +11,7 @@ ANYTHING = Repeat(Class(EVERYTHING, EVERYTHING), 0, None)
 NEW_LINE = Class(((10, 10),), ((10, 10),))
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def searched(pattern: str, *, wide: bool) -> str:
     """Return the expression of the insides of all JSON strings in which `pattern` finds a match.
 
@@ -26,8 +26,17 @@ def width(pattern: str) -> int:
 
     Joining patterns, or a pattern and a length, multiplies this number. Raises PatternError.
     """
-    program = _Program(_whole(pattern, wide=True))
-    return program.width()
+    return _program(pattern, True).width()
+
+
+def matches(pattern: str, text: str, *, wide: bool) -> bool:
+    """Say whether `pattern` surely finds a match in `text`; with `wide`, whether it might. Raises PatternError."""
+    return _program(pattern, wide).fits(text)
+
+
+@lru_cache(maxsize=128)
+def _program(pattern: str, wide: bool) -> "_Program":
+    return _Program(_whole(pattern, wide), wide)
 
 
 def _whole(pattern: str, wide: bool) -> Node:
@@ -75,11 +84,21 @@ def _written(node: Node, wide: bool) -> str:
 class _Program:
     """A pattern as steps: a class and the steps behind it. A text stands towards it at a set of steps."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, wide: bool) -> None:
+        self.wide = wide
         self.classes: list[Ranges] = []
         self.behind: list[frozenset[int]] = []
         self.work = 0
         self.start = self._before(node, frozenset([-1]))  # -1: the end
+
+    def fits(self, text: str) -> bool:
+        """Say whether the whole of `text` follows the steps."""
+        steps = self.start
+        for c in text:
+            steps = frozenset[int]().union(*(self.behind[i] for i in steps if i >= 0 and has(self.classes[i], ord(c))))
+            if not steps:
+                return False
+        return -1 in steps
 
     def width(self) -> int:
         """Return the greatest number of sets of steps that texts of one length reach for the first time."""
@@ -100,7 +119,7 @@ class _Program:
         """Add the steps of `node`, behind which `behind` stands; return those it begins with."""
         self._add(1 + len(behind))
         if isinstance(node, Class):
-            self.classes.append(node.wide)
+            self.classes.append(node.wide if self.wide else node.narrow)
             self.behind.append(behind)
             return frozenset([len(self.classes) - 1])
         if isinstance(node, Sequence):

@@ -10,8 +10,12 @@ from mistral_mlx.constraint.limits import LIMITS
 from .alphabet import CHARACTER, WIDE_CHARACTER, literal
 from .document import Place
 
+MAX_KEPT = 4000  # characters of a terminal of which the answer is kept
+
 STRING = f'/"{CHARACTER}*"/'
-WIDE_STRING = f'/"{WIDE_CHARACTER}*"/'
+WIDE_MAX_KEPT = 4000  # characters of a terminal of which the answer is kept
+
+STRING = f'/"{WIDE_CHARACTER}*"/'
 
 
 def quoted(inside: str) -> str:
@@ -42,13 +46,17 @@ def without(part: str) -> str:
 
 def fits_something(terminal: str, place: Place) -> bool:
     """Say whether any text fits a terminal of `place`. Raises OptionError if that is too hard to find out."""
-    fits = _fits(terminal)
+    fits = _fits(terminal) if len(terminal) > MAX_KEPT else _kept_fits(terminal)
     if fits is None:
         raise place.fault("has patterns or lengths that are too hard to join", "simplify them")
     return fits
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
+def _kept_fits(terminal: str) -> bool | None:
+    return _fits(terminal)
+
+
 def _fits(terminal: str) -> bool | None:
     matcher = LLMatcher(byte_tokenizer(), f"start: T\nT: {terminal}", log_level=0, limits=LIMITS)
     if not matcher.is_error():
