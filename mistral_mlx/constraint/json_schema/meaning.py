@@ -18,6 +18,7 @@ from .scalars import scalar_nodes
 MAX_WORK = 300_000  # steps for one schema
 MAX_SECONDS = 1.0  # of one processor; patterns that are hard to join take it
 MAX_ALTERNATIVES = 2000  # of one place
+MAX_ABOVE = 100  # subschemas inside each other that an answer passes in one step
 MAX_INSIDE = 20  # goals taken apart while another is
 MAX_EXCLUSION = 3  # how deep two branches of a oneOf are compared
 
@@ -118,6 +119,8 @@ class Reader:
             place = self.document.as_judged(place)
         if place in part.above:
             raise place.fault("refers to itself", "let its $ref lead to something else")
+        if len(part.above) > MAX_ABOVE:
+            raise place.fault(f"refers on through more than {MAX_ABOVE} places", "make its references shorter")
         assert isinstance(place.value, dict)
         ways: Ways = [()]
         own = False
