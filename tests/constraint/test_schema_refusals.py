@@ -21,6 +21,20 @@ REFUSED = {
     "oneOf by required": ({"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}, "branches 0 and 1 may both hold"),
     "a step of thirds": ({"type": "integer", "multipleOf": 3}, "'multipleOf' of 3"),
     "a step of hundredths": ({"type": "number", "multipleOf": 0.01, "minimum": 0}, "'multipleOf' of 0.01"),
+    "whole tenths": ({"type": "integer", "multipleOf": 0.1}, "'multipleOf' of 0.1"),  # 3 / 0.1 is no whole number
+    "a long least length": ({"type": "string", "pattern": "^(a|b)*$", "minLength": 1001}, "'minLength' of 1,001"),
+    "branches that draft 4 does not tell apart": (
+        {"$schema": "http://json-schema.org/draft-04/schema#", "oneOf": [{"const": 1}, {"const": 2}]},
+        "branches 0 and 1 may both hold",
+    ),
+    "branches that draft 7 does not tell apart": (
+        {
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "oneOf": [{"$ref": "#/definitions/a", "const": 1}, {"$ref": "#/definitions/a", "const": 2}],
+            "definitions": {"a": {"type": "integer"}},
+        },
+        "branches 0 and 1 may both hold",
+    ),
     "many distinct names": ({"type": "object", "minProperties": 2}, "'minProperties' of 2"),
     "unknown format": ({"type": "string", "format": "regex"}, "the format regex"),
     "unknown draft": ({"$schema": "http://example.com/draft"}, "the $schema"),
@@ -95,6 +109,12 @@ def test_a_schema_without_any_answer_is_refused_at_once(name):
 def test_a_reference_that_leads_to_itself_is_refused(schema):
     with pytest.raises(OptionError, match="refers to itself at"):
         schema_grammar(schema)
+
+
+def test_references_to_one_place_are_one_rule():
+    """Each of them used to be a rule of its own, and these a circle of 100."""
+    lists = [{"type": "array", "items": {"$ref": "#/$defs/e"}, "maxItems": i} for i in range(1, 100)]
+    assert schema_grammar({"$ref": "#/$defs/e", "$defs": {"e": {"anyOf": lists}}})
 
 
 def nested(key: str, depth: int) -> dict:

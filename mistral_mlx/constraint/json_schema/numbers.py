@@ -108,7 +108,7 @@ def listed(texts: Iterable[str]) -> str | None:
 
 def written(number: int | float) -> str:
     """Return how JSON writes a number: 1.0 and 1 alike."""
-    return str(int(number)) if number == int(number) and abs(number) < 2**53 else repr(number)
+    return str(int(number)) if number == int(number) and abs(number) < FARTHEST else repr(number)
 
 
 def _inside(bounds: Bounds) -> tuple[Fraction, Fraction]:
