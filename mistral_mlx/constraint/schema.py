@@ -8,6 +8,7 @@ from llguidance import LLMatcher
 
 from mistral_mlx.errors import OptionError, shown
 
+from .json_schema.circles import check_circles
 from .json_schema.document import Document
 from .json_schema.emission import Emission
 from .json_schema.meaning import Reader
@@ -43,6 +44,7 @@ def _plain(schema: object) -> dict[str, Value] | bool:
 @lru_cache(maxsize=4)
 def _grammar(text: str) -> str:
     document = Document(json.loads(text))
+    check_circles(document)
     grammar = LLMatcher.grammar_from_lark(Emission(Reader(document), WHITESPACE).grammar((document.root,)))
     matcher = LLMatcher(byte_tokenizer(), grammar, log_level=0, limits=LIMITS)
     matcher.compute_bitmask()

@@ -104,7 +104,13 @@ def test_a_schema_without_any_answer_is_refused_at_once(name):
 
 
 @pytest.mark.parametrize(
-    "schema", [{"$ref": "#"}, {"allOf": [{"$ref": "#"}]}, {"anyOf": [{"type": "null"}, {"$ref": "#"}]}]
+    "schema",
+    [
+        {"$ref": "#"},
+        {"allOf": [{"$ref": "#"}]},
+        {"anyOf": [{"type": "null"}, {"$ref": "#"}]},
+        {"anyOf": [{"type": "null"}, {"allOf": [False, {"$ref": "#"}]}]},
+    ],
 )
 def test_a_reference_that_leads_to_itself_is_refused(schema):
     with pytest.raises(OptionError, match="refers to itself at"):

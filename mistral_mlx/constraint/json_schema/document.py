@@ -69,6 +69,7 @@ class Document:
         self.root = Place((), interned(root, self.known))
         self.draft = self._draft()
         self.anchors: dict[str, Place] = {}
+        self.places: list[Place] = []
         self._walk(self.root)
 
     def target(self, place: Place, reference: Value) -> Place:
@@ -134,6 +135,7 @@ class Document:
         if not isinstance(value, dict):
             return
         self._check_base(place)
+        self.places.append(place)
         anchor = value.get("$anchor")
         if isinstance(anchor, str) and self.draft >= 2019:
             if anchor in self.anchors:
