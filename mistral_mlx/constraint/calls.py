@@ -12,7 +12,7 @@ from mistral_mlx.tokenizer.base import Tokenizer
 from mistral_mlx.tokenizer.detokenizer import LeadingSpace
 from mistral_mlx.tokenizer.versions import CALL_TOKENS, TOOL_CALLS, number
 
-from .limits import check_grammar
+from .limits import SCHEMA_LIMITS, check_grammar
 from .schema import WHITESPACE, schema_grammar
 
 MAX_CALLS = 32  # in one answer, so that it ends
@@ -40,7 +40,7 @@ def calls_grammar(
     calls = {"lark_grammar": "\n".join([*rules, f"WS: /{WHITESPACE}/", ""])}
     named = [{**grammar, "name": f"arguments_{i}"} for i, grammar in enumerate(arguments)]
     grammar = json.dumps({"grammars": [calls, *named]})
-    check_grammar(grammar, "the grammar of the tools")
+    check_grammar(grammar, "the grammar of the tools", SCHEMA_LIMITS)
     return grammar
 
 

@@ -3,10 +3,9 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
-from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLParserLimits
 
 from mistral_mlx.errors import OptionError, shown
 from mistral_mlx.tokenizer.base import Tokenizer
@@ -14,10 +13,9 @@ from mistral_mlx.tokenizer.versions import TOOL_CALLS
 
 from .calls import calls_grammar
 from .grammar import gbnf_grammar, lark_grammar, regex_grammar
-from .limits import LIMITS
+from .limits import LIMITS, SCHEMA_LIMITS, byte_tokenizer
 from .schema import Schema, checked_schema, schema_grammar
 
-END = 256
 NAMES = {
     "schema": "the schema",
     "regex": "the regular expression",
@@ -40,6 +38,11 @@ class Constraint:
     def name(self) -> str:
         """How messages call it."""
         return NAMES[self.kind]
+
+    @property
+    def limits(self) -> LLParserLimits:
+        """How much work llguidance may do for it."""
+        return SCHEMA_LIMITS if self.kind in ("schema", "calls") else LIMITS
 
     @classmethod
     def from_schema(cls, schema: object) -> "Constraint":
@@ -75,7 +78,7 @@ class Constraint:
 
         Raises OptionError if the text is not what the constraint says; one that was cut short is not.
         """
-        matcher = LLMatcher(_bytes(), self.grammar, log_level=0, limits=LIMITS)
+        matcher = LLMatcher(byte_tokenizer(), self.grammar, log_level=0, limits=self.limits)
         if not (matcher.consume_tokens(list(text.encode("utf-8", "replace"))) and matcher.is_accepting()):
             raise OptionError(f"the answer does not fit {self.name}")
         if self.kind != "schema":
@@ -84,18 +87,3 @@ class Constraint:
             return json.loads(text)
         except (ValueError, RecursionError) as error:  # such as an integer of more digits than Python reads
             raise OptionError(f"the answer cannot be read as JSON: {shown(str(error))}") from error
-
-
-class _Bytes:
-    """A vocabulary of the 256 bytes and an end."""
-
-    eos_token_id, bos_token_id, special_token_ids = END, None, (END,)
-    tokens = (*(bytes([byte]) for byte in range(END)), b"[end]")
-
-    def __call__(self, text: str) -> list[int]:
-        return list(text.encode("utf-8", "replace"))
-
-
-@cache
-def _bytes() -> LLTokenizer:
-    return LLTokenizer(TokenizerWrapper(_Bytes()), n_vocab=END + 1, eos_token=END, slices=[])

@@ -17,7 +17,6 @@ from mistral_mlx.sampling.sampler import Sampler
 from mistral_mlx.tokenizer.detokenizer import LeadingSpace
 
 from .constraint import Constraint
-from .limits import LIMITS
 from .vocabulary import Vocabulary
 
 Choose = Callable[[mx.array, Sequence[int]], int]  # what a Sampler does
@@ -143,7 +142,7 @@ class Guide:
         return None if self._first is not None or self._is_thinking() else self._matcher
 
     def _begin(self, tokenizer: LLTokenizer, begun: str = "") -> LLMatcher:
-        matcher = LLMatcher(tokenizer, self._constraint.grammar, log_level=0, limits=LIMITS)
+        matcher = LLMatcher(tokenizer, self._constraint.grammar, log_level=0, limits=self._constraint.limits)
         if begun and not matcher.consume_tokens(tokenizer.tokenize_bytes(begun.encode("utf-8", "replace"))):
             raise OptionError(f"the answer begins with {shown(begun)}, which does not fit {self._constraint.name}")
         return matcher

@@ -43,9 +43,9 @@ def check_grammar(grammar: str, what: str, limits: LLParserLimits = LIMITS) -> N
         raise _unusable(what, fault)
 
 
-def check_texts(grammar: str, what: str) -> None:
+def check_texts(grammar: str, what: str, limits: LLParserLimits = LIMITS) -> None:
     """Raise OptionError if no text, or none but the empty one, is a text of `grammar`, which is a valid one."""
-    matcher = LLMatcher(_bytes_only(), grammar, log_level=0, limits=LIMITS)
+    matcher = LLMatcher(byte_tokenizer(), grammar, log_level=0, limits=limits)
     mask = in_time(matcher.compute_bitmask, what) if not matcher.is_error() else b""
     if matcher.is_error() and not matcher.get_error().startswith("NoExtension"):
         raise _unusable(what, matcher.get_error())
@@ -104,5 +104,6 @@ class _Bytes:
 
 
 @cache
-def _bytes_only() -> LLTokenizer:
+def byte_tokenizer() -> LLTokenizer:
+    """Return a tokenizer whose tokens are single bytes; 256 ends a text."""
     return LLTokenizer(TokenizerWrapper(_Bytes()), slices=[])

@@ -12,9 +12,8 @@ from .json_schema.circles import check_circles
 from .json_schema.document import Document
 from .json_schema.emission import Emission
 from .json_schema.meaning import Reader
-from .json_schema.terminals import byte_tokenizer
 from .json_schema.values import Value, plain
-from .limits import LIMITS
+from .limits import SCHEMA_LIMITS, check_grammar, check_texts
 
 # Between the marks of a JSON text: nothing, one blank, or a line feed with its indentation.
 WHITESPACE = r"(?:[ \t]|\r?\n[ \t]{0,32})?"
@@ -46,9 +45,6 @@ def _grammar(text: str) -> str:
     document = Document(json.loads(text))
     check_circles(document)
     grammar = LLMatcher.grammar_from_lark(Emission(Reader(document), WHITESPACE).grammar((document.root,)))
-    matcher = LLMatcher(byte_tokenizer(), grammar, log_level=0, limits=LIMITS)
-    matcher.compute_bitmask()
-    if matcher.is_error():
-        fault = matcher.get_error().split("\n")[0]
-        raise OptionError(f"the schema cannot be used: {shown(fault, limit=160)}")
+    check_grammar(grammar, "the schema", SCHEMA_LIMITS)
+    check_texts(grammar, "the schema", SCHEMA_LIMITS)
     return grammar

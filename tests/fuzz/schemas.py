@@ -12,7 +12,7 @@ from helpers.random_schemas import random_schema
 from jsonschema import Draft202012Validator
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from mistral_mlx.constraint.limits import LIMITS
+from mistral_mlx.constraint.limits import SCHEMA_LIMITS
 from mistral_mlx.constraint.schema import schema_grammar
 
 N_TOKENS = 131_072
@@ -52,7 +52,7 @@ class Schemas(Reader):
 
     def _answer(self, grammar: str, rng: Random) -> str | None:
         """Return an answer, or None for one that is longer than a few tokens."""
-        matcher = LLMatcher(self.tokenizer, grammar, log_level=0, limits=LIMITS)
+        matcher = LLMatcher(self.tokenizer, grammar, log_level=0, limits=SCHEMA_LIMITS)
         text = b""
         for _ in range(STEPS):
             assert not matcher.is_error(), matcher.get_error()[:200]

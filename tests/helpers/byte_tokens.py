@@ -5,8 +5,7 @@ from random import Random
 import numpy as np
 from llguidance import LLMatcher
 
-from mistral_mlx.constraint.json_schema.terminals import byte_tokenizer
-from mistral_mlx.constraint.limits import LIMITS
+from mistral_mlx.constraint.limits import SCHEMA_LIMITS, byte_tokenizer
 
 EOS = 256
 CLOSING = np.frombuffer(b'"]}', np.uint8)
@@ -14,7 +13,7 @@ CLOSING = np.frombuffer(b'"]}', np.uint8)
 
 def matcher(grammar: str) -> LLMatcher:
     """Return a matcher at the beginning of a text."""
-    made = LLMatcher(byte_tokenizer(), grammar, log_level=0, limits=LIMITS)
+    made = LLMatcher(byte_tokenizer(), grammar, log_level=0, limits=SCHEMA_LIMITS)
     assert not made.is_error(), made.get_error()[:300]
     return made
 

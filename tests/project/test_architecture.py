@@ -21,7 +21,7 @@ ORDER = {
     "cache_options cache layers feed_forward mistral expert_files loading",
     "mistral_mlx.sampling": "__init__ knobs options filters penalties dry logprobs device sampler",
     "mistral_mlx.constraint": "__init__ limits regex_reader regex_sets regex rules lark_text gbnf lark "
-    "short_form schema calls grammar constraint vocabulary guide",
+    "short_form json_schema schema calls grammar constraint vocabulary guide",
     "mistral_mlx.generation": "__init__ limits snapshots ahead stop channels drafts timeline draft_model lazy decode "
     "response answer stream together",
     "mistral_mlx.session": "__init__ turns context_use fingerprint session saved_cache "

@@ -1,11 +1,11 @@
 """Terminals of the grammar: expressions of Lark, and whether any text fits one."""
 
 from collections.abc import Iterable
-from functools import cache, lru_cache
+from functools import lru_cache
 
-from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher
 
-from mistral_mlx.constraint.limits import LIMITS
+from mistral_mlx.constraint.limits import SCHEMA_LIMITS, byte_tokenizer
 
 from .alphabet import CHARACTER, WIDE_CHARACTER, literal
 from .document import Place
@@ -58,28 +58,9 @@ def _kept_fits(terminal: str) -> bool | None:
 
 
 def _fits(terminal: str) -> bool | None:
-    matcher = LLMatcher(byte_tokenizer(), f"start: T\nT: {terminal}", log_level=0, limits=LIMITS)
+    matcher = LLMatcher(byte_tokenizer(), f"start: T\nT: {terminal}", log_level=0, limits=SCHEMA_LIMITS)
     if not matcher.is_error():
         matcher.compute_bitmask()
     if not matcher.is_error():
         return not matcher.is_stopped()
     return False if matcher.get_error().startswith("NoExtension") else None
-
-
-class _Bytes:
-    """A vocabulary of single bytes."""
-
-    def __init__(self) -> None:
-        self.tokens = [*(bytes([i]) for i in range(256)), b"</s>"]
-        self.eos_token_id = 256
-        self.bos_token_id = None
-        self.special_token_ids = [256]
-
-    def __call__(self, text: bytes | str) -> list[int]:
-        return list(text if isinstance(text, bytes) else text.encode())
-
-
-@cache
-def byte_tokenizer() -> LLTokenizer:
-    """Return a tokenizer of which each token is a byte; 256 ends the text."""
-    return LLTokenizer(TokenizerWrapper(_Bytes()), n_vocab=257, eos_token=[256])
