@@ -66,7 +66,7 @@ def _calls(tokenizer: Tokenizer, version: str, names: Sequence[str], most: int) 
 
 
 def _arguments(name: str, tool: Mapping[str, object]) -> dict[str, object]:
-    """Return the grammar of the arguments as a member of llguidance's lists. Raises OptionError, naming the tool."""
+    """Return the grammar of the arguments as llguidance lists it. Raises OptionError, naming the tool."""
     function = tool["function"]
     assert isinstance(function, Mapping), name
     schema = function["parameters"] or NO_ARGUMENTS
@@ -74,13 +74,9 @@ def _arguments(name: str, tool: Mapping[str, object]) -> dict[str, object]:
     if kind != "object" and not (isinstance(kind, list) and "object" in kind):
         raise OptionError(f"the parameters of the tool {name} are of the type {shown(kind)}; it must be object")
     try:
-        grammar = schema_grammar({**schema, "type": "object"})
+        return {"lark_grammar": schema_grammar({**schema, "type": "object"})}
     except OptionError as error:
         raise OptionError(f"calls of the tool {name} cannot be bound: {error}") from error
-    if not grammar.startswith("{"):  # a text of Lark, and no list
-        return {"lark_grammar": grammar}
-    (only,) = json.loads(grammar)["grammars"]
-    return dict(only)
 
 
 def _token(tokenizer: Tokenizer, text: str) -> str:
