@@ -16,8 +16,7 @@ def lark_text(rules: Rules, written: Iterable[str], name_of: Callable[[str], str
 
 def quoted(word: Word) -> str:
     """Return a word as a string of Lark."""
-    text = json.dumps(word.text).replace("\x7f", "\\u007f")
-    return text + "i" * word.ignoring_case
+    return json.dumps(word.text) + "i" * word.ignoring_case
 
 
 def _text(node: Node, name_of: Callable[[str], str], by_letter: bool) -> str:

@@ -33,6 +33,11 @@ def test_classes_of_letters_are_part_of_those_of_python(pattern, yes, no):
     assert all(re.fullmatch(pattern, text) for text in yes)
 
 
+def test_ignoring_case_adds_no_letters_to_a_class():
+    """U+0345 is a small iota for Unicode's folding, but no letter of a word."""
+    assert texts_of(regex_grammar(r"(?i)[k\w]"), ["\u0345", "K", "ι"]) == ["K", "ι"]
+
+
 @pytest.mark.parametrize("pattern", [r"\D", r"\S", r"\W", r"[^\d]", r"[^\s]", r"[^\w]", r"(?i)[^k\d]"])
 def test_what_is_left_out_is_left_out_in_python_too(pattern):
     letters = [chr(c) for c in [*range(0x250), 0x2003, 0x203F, 0x212A, 0xFF11, 0x1F600]]
