@@ -1,9 +1,9 @@
 """A constraint: the texts that an answer may be."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from llguidance import LLMatcher, LLParserLimits
 
@@ -13,8 +13,10 @@ from mistral_mlx.tokenizer.versions import TOOL_CALLS
 
 from .calls import calls_grammar
 from .grammar import gbnf_grammar, lark_grammar, regex_grammar
-from .limits import LIMITS, SCHEMA_LIMITS, byte_tokenizer
+from .limits import LIMITS, SCHEMA_LIMITS, byte_tokenizer, in_time
 from .schema import Schema, checked_schema, schema_grammar
+
+T = TypeVar("T")
 
 NAMES = {
     "schema": "the schema",
@@ -43,6 +45,10 @@ class Constraint:
     def limits(self) -> LLParserLimits:
         """How much work llguidance may do for it."""
         return SCHEMA_LIMITS if self.kind in ("schema", "calls") else LIMITS
+
+    def bounded(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns, which asks llguidance. Raises OptionError if a user's grammar takes too long."""
+        return in_time(work, self.name) if self.kind == "grammar" else work()
 
     @classmethod
     def from_schema(cls, schema: object) -> "Constraint":
@@ -78,8 +84,9 @@ class Constraint:
 
         Raises OptionError if the text is not what the constraint says; one that was cut short is not.
         """
+        data = list(text.encode("utf-8", "replace"))
         matcher = LLMatcher(byte_tokenizer(), self.grammar, log_level=0, limits=self.limits)
-        if not (matcher.consume_tokens(list(text.encode("utf-8", "replace"))) and matcher.is_accepting()):
+        if not self.bounded(lambda: matcher.consume_tokens(data) and matcher.is_accepting()):
             raise OptionError(f"the answer does not fit {self.name}")
         if self.kind != "schema":
             return text

@@ -81,7 +81,9 @@ class Guide:
         token = choose(logits, history)
         if token in self._stop_ids:
             return token if matcher.is_accepting() else None
-        return token if self._vocabulary.bytes_of(token) and matcher.validate_tokens([token]) else None
+        if not self._vocabulary.bytes_of(token):
+            return None
+        return token if self._constraint.bounded(lambda: matcher.validate_tokens([token])) else None
 
     def _bound(self, choose: Choose, logits: mx.array, history: Sequence[int]) -> int:
         allowed = self.mask()
@@ -119,9 +121,9 @@ class Guide:
             self._think = None
             return
         if self._first is None:
-            self._matcher.consume_token(token)
+            self._consume(self._matcher, [token])
         elif data := self._vocabulary.bytes_first(token):
-            self._matcher.consume_tokens(self._vocabulary.within.tokenize_bytes(data))
+            self._consume(self._matcher, self._vocabulary.within.tokenize_bytes(data))
             self._first = None
         elif self._leading is not LeadingSpace.UNTIL_TEXT:
             self._first = None
@@ -130,11 +132,15 @@ class Guide:
 
     def forced(self) -> list[int]:
         """Return the ids that must come next, as the tokenizer writes them."""
-        return [] if self._deciding is None else self._deciding.compute_ff_tokens()
+        matcher = self._deciding
+        return [] if matcher is None else self._constraint.bounded(matcher.compute_ff_tokens)
 
     def fitting(self, draft: Sequence[int]) -> list[int]:
         """Return the beginning of a draft that may come next."""
-        return list(draft if self._deciding is None else draft[: self._deciding.validate_tokens(list(draft))])
+        matcher = self._deciding
+        if matcher is None:
+            return list(draft)
+        return list(draft[: self._constraint.bounded(lambda: matcher.validate_tokens(list(draft)))])
 
     @property
     def _deciding(self) -> LLMatcher | None:
@@ -143,15 +149,19 @@ class Guide:
 
     def _begin(self, tokenizer: LLTokenizer, begun: str = "") -> LLMatcher:
         matcher = LLMatcher(tokenizer, self._constraint.grammar, log_level=0, limits=self._constraint.limits)
-        if begun and not matcher.consume_tokens(tokenizer.tokenize_bytes(begun.encode("utf-8", "replace"))):
+        if begun and not self._consume(matcher, tokenizer.tokenize_bytes(begun.encode("utf-8", "replace"))):
             raise OptionError(f"the answer begins with {shown(begun)}, which does not fit {self._constraint.name}")
         return matcher
 
+    def _consume(self, matcher: LLMatcher, ids: list[int]) -> bool:
+        return self._constraint.bounded(lambda: matcher.consume_tokens(ids))
+
     def _allowed(self, matcher: LLMatcher) -> Mask:
-        matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
+        bits = self._bits
+        self._constraint.bounded(lambda: matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes))
         self._check()
-        bits = np.unpackbits(self._bits.view(np.uint8), count=self._vocabulary.n_rows, bitorder="little")
-        allowed = bits.view(bool)
+        count = self._vocabulary.n_rows
+        allowed = np.unpackbits(bits.view(np.uint8), count=count, bitorder="little").view(bool)
         if not self._vocabulary.spells_all and not matcher.is_accepting():
             allowed[self._vocabulary.stop_ids] = False  # which stood for a byte that cannot be spelled
         return allowed

@@ -11,7 +11,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from mistral_mlx.errors import OptionError, shown
 
 MAX_CHARACTERS = 200_000  # of a schema, an expression or a grammar
-SECONDS = 2.0  # of the processor, to prepare one
+SECONDS = 2.0  # of the processor, to prepare one and for each token
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ def in_time(work: Callable[[], T], what: str) -> T:
     while worker.is_alive():
         worker.join(0.05)
         if worker.is_alive() and process_time() - started > SECONDS:
-            raise OptionError(f"{what} needs more than {SECONDS:g} s to prepare; give a simpler one")
+            raise OptionError(f"{what} needs more than {SECONDS:g} s for one step; give a simpler one")
     if faults:
         raise _unusable(what, f"panic: {faults[0]}") from faults[0]
     return results[0]

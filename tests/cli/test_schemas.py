@@ -96,7 +96,10 @@ def test_the_prefill_is_the_beginning_of_the_form(folder):
         (("--schema", "no-such-file.json"), "the schema no-such-file.json cannot be read"),
         (("--schema", "{"), "the schema { is not valid JSON"),
         (("--schema", "age intt"), "the field age has the type intt"),
-        (("--schema", '{"type": "array", "uniqueItems": true}'), "'uniqueItems' at its top, which cannot be guaranteed"),
+        (
+            ("--schema", '{"type": "array", "uniqueItems": true}'),
+            "'uniqueItems' at its top, which cannot be guaranteed",
+        ),
         (("--regex", "("), "the regular expression"),
         (("--grammar", "no-such-grammar"), "the grammar no-such-grammar cannot be read"),
         (("--schema", "a", "-x"), "--extract and a form of the answer"),

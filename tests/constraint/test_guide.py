@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from constraint.conftest import KINDS, new_guide, random_answer
 from helpers.models import LetterTokenizer
 from llguidance import LLMatcher
 
+from mistral_mlx.constraint import limits
 from mistral_mlx.constraint.constraint import Constraint
 from mistral_mlx.errors import OptionError
 
@@ -155,3 +157,25 @@ def test_a_text_that_the_vocabulary_cannot_spell_is_an_error():
     for pattern in ("[0-9]", "5", "5+", "(56|57)"):
         with pytest.raises(OptionError, match="cannot spell"):
             random_answer(new_guide(Constraint.from_regex(pattern), LetterTokenizer()), LetterTokenizer(), RNG)
+
+
+def test_a_step_of_a_grammar_that_takes_too_long_is_given_up(tokenizers, monkeypatch):
+    """llguidance has no bound on the time of a step, and cannot be stopped."""
+    monkeypatch.setattr(limits, "SECONDS", 0.1)
+    guide = new_guide(Constraint.from_grammar('root ::= "a" root | "b"', gbnf=True), tokenizers("tekken"))
+    guide._matcher = Slow()
+    with pytest.raises(OptionError, match=r"the grammar needs more than 0\.1 s for one step; give a simpler one"):
+        guide.mask()
+    with pytest.raises(OptionError, match="the grammar needs more than"):
+        guide.take(*tokenizers("tekken").encode("a"))
+
+
+class Slow:
+    """Stands for a matcher that searches."""
+
+    def unsafe_compute_mask_ptr(self, *args):
+        started = time.process_time()
+        while time.process_time() < started + 0.5:
+            pass
+
+    consume_tokens = unsafe_compute_mask_ptr
