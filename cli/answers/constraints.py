@@ -37,6 +37,8 @@ class Wanted:
 
     def constraint(self) -> "Constraint | None":
         """Return the constraint, None if there is none. Raises OptionError if it cannot be one."""
+        if self == Wanted():
+            return None  # and imports nothing
         from mistral_mlx.constraint.constraint import Constraint
         from mistral_mlx.constraint.short_form import several
 
@@ -45,10 +47,9 @@ class Wanted:
             return Constraint.from_schema(several(schema) if self.multi else schema)
         if self.regex is not None:
             return Constraint.from_regex(self.regex)
-        if self.grammar is not None:
-            text = decode(read_file(self.grammar, "grammar"), str(self.grammar))
-            return Constraint.from_grammar(text, gbnf=self.grammar.suffix == GBNF)
-        return None
+        assert self.grammar is not None
+        text = decode(read_file(self.grammar, "grammar"), str(self.grammar))
+        return Constraint.from_grammar(text, gbnf=self.grammar.suffix == GBNF)
 
 
 def read_schema(text: str) -> object:

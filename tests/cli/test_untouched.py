@@ -28,7 +28,7 @@ from mistral_mlx.cli.main import main
 try:
     main()
 finally:
-    heavy = {"transformers", "torch", "huggingface_hub", "mlx_lm", "pydantic", "rich"}
+    heavy = {"transformers", "torch", "huggingface_hub", "mlx_lm", "pydantic", "rich", "llguidance"}
     print("imported:", *sorted(heavy & {name.split(".")[0] for name in sys.modules}), file=sys.stderr)
 """
 
