@@ -17,6 +17,9 @@ _CLASSES = {
 }
 
 
+DOTS = "\u0130\u0131"  # I with a dot and i without one: for Python they are i where case does not count, for Rust not
+
+
 def letter_set(reader: Reader) -> str:
     """Read a set, behind its `[`."""
     opened = reader.at - 1
@@ -42,6 +45,8 @@ def letter_set(reader: Reader) -> str:
         raise reader.fault("a set that leaves out all letters", opened)
     if everything:
         return "(?s:.)"
+    if negated and reader.ignoring_case and any(low <= letter <= high for low, high in ranges for letter in DOTS):
+        ranges.append(("i", "i"))  # so they are for Python
     return _joined_set(reader, written_ranges(ranges), [text for _, text in classes], negated=negated)
 
 
@@ -61,8 +66,9 @@ def letter_class(reader: Reader, *, wide: bool) -> str:
 def _joined_set(reader: Reader, letters: str, classes: list[str], *, negated: bool) -> str:
     inside = "".join(classes)
     if negated:
-        text = f"[^{letters}{inside}]"
-        return f"(?i:{text})" if reader.ignoring_case else text
+        if reader.ignoring_case:
+            return rf"(?i:[^{letters}{inside}{DOTS}])"
+        return f"[^{letters}{inside}]"
     if not reader.ignoring_case:
         return f"[{letters}{inside}]"
     both = [f"(?i:[{letters}])"] * bool(letters) + [f"[{inside}]"] * bool(inside)  # \w does not take on other letters

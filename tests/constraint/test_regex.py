@@ -161,3 +161,9 @@ def test_an_expression_does_not_end_before_it_is_whole():
 
 def test_a_slash_and_a_line_feed_stay_inside_the_expression():
     assert is_text(regex_grammar('a/b//\nstart: "x"'), 'a/b//\nstart: "x"')
+
+
+@pytest.mark.parametrize("pattern", ["(?i)[^i]", "(?i)[^a-z]", "(?i)[^ı]", "(?i)[^İ]", "(?i)[^h-j]+"])
+def test_without_case_no_set_allows_what_python_takes_for_an_i(pattern):
+    for letter in "iIıİ":
+        assert not is_text(regex_grammar(pattern), letter) or re.fullmatch(pattern, letter), letter
