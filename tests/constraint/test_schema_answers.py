@@ -18,7 +18,7 @@ from helpers.random_schemas import random_schema
 from jsonschema import Draft202012Validator
 from jsonschema.validators import validator_for
 
-from mistral_mlx.constraint.schema import schema_grammar
+from mistral_mlx.constraint.schema import checked_schema, schema_grammar
 from mistral_mlx.errors import OptionError
 
 HERE = Path(__file__).parent
@@ -104,3 +104,14 @@ def test_pydantic_takes_the_answers_to_its_own_schema():
     assert len(texts) > 20
     for text in texts:
         Part.model_validate_json(text)
+
+
+def test_a_schema_may_come_in_the_wrappers_of_an_interface():
+    plain = {"type": "integer", "minimum": 3}
+    named = {"name": "n", "strict": True, "schema": plain}
+    for wrapped in (named, {"type": "json_schema", "json_schema": named}):
+        assert checked_schema(wrapped) == plain and schema_grammar(wrapped) == schema_grammar(plain)
+
+
+def test_the_name_of_an_unknown_format_is_no_rule():
+    assert accepts(schema_grammar({"type": "string", "format": "phone"}), '"anything"')

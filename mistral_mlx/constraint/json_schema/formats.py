@@ -61,5 +61,5 @@ FORMATS = {
     **{f"uuid{n}": f"{HEX}{{8}}-{HEX}{{4}}-{n}{HEX}{{3}}-[89abAB]{HEX}{{3}}-{HEX}{{12}}" for n in range(1, 9)},
 }
 
-# Names that say what a text is for, not what it looks like: no reader of schemas checks them.
-PLAIN = frozenset(("password", "binary", "path", "file-path", "directory-path", "textarea"))
+# Names that readers of schemas check, and that cannot be kept. All others only say what a text is for.
+CHECKED = frozenset(("regex", "uri-template", "color", "ip-address", "host-name"))

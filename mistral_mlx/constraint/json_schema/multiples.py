@@ -47,7 +47,8 @@ def multiples(bounds: Bounds, whole: bool, steps: list[tuple[Place, int | float]
     if endings is None:
         advice = f"give minimum and maximum, at most {MAX_STEPS:,} steps apart"
         raise steps[0][0].fault(
-            f"has 'multipleOf' of {steps[0][1]}, which cannot be guaranteed without bounds,", advice
+            f"has 'multipleOf' of {steps[0][1]}, which cannot be guaranteed with bounds that are far apart or missing,",
+            advice,
         )
     return expression and f"/{expression}/ & /{endings}/"
 

@@ -8,7 +8,7 @@ from mistral_mlx.errors import OptionError, shown
 from .alphabet import CHARACTER, WIDE_CHARACTER
 from .document import Document, Place
 from .expression import PatternError
-from .formats import FORMATS, PLAIN
+from .formats import CHECKED, FORMATS
 from .keywords import bounds, count, kinds, step, text, values
 from .multiples import is_multiple, multiples
 from .nodes import Flats, Text
@@ -109,9 +109,9 @@ def _format_terminals(flats: Flats) -> list[str]:
     found = []
     for flat in flats:
         name = text(flat, "format")
-        if name is not None and name not in PLAIN:
-            if name not in FORMATS:
-                raise flat.fault(f"has the format {shown(name, limit=40)}", f"known are {', '.join(FORMATS)}")
+        if name in CHECKED:
+            raise flat.fault(f"has the format {shown(name, limit=40)}, which cannot be guaranteed", "leave it out")
+        if isinstance(name, str) and name in FORMATS:
             found.append(quoted(FORMATS[name]))
     return found
 
