@@ -3,7 +3,7 @@
 import signal
 from enum import IntEnum
 
-from mistral_mlx.errors import ContextError, ConversionError, ModelError, OptionError, SessionError
+from mistral_mlx.errors import ConstraintError, ContextError, ConversionError, ModelError, OptionError, SessionError
 
 SIGNALLED = 128  # plus the number of the signal that ended a program, as shells report it
 
@@ -28,6 +28,7 @@ class Status(IntEnum):
 
 
 OF_ERRORS: list[tuple[type[Exception], Status]] = [
+    (ConstraintError, Status.CUT_SHORT),
     (OptionError, Status.USAGE),
     (ModelError, Status.MODEL),
     (SessionError, Status.MODEL),

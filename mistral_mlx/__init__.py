@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .errors import (
         CheckpointError,
         ConfigError,
+        ConstraintError,
         ContextError,
         ConversionError,
         MistralMLXError,
@@ -49,6 +50,7 @@ _HOMES = {
     "errors": (
         "CheckpointError",
         "ConfigError",
+        "ConstraintError",
         "ContextError",
         "ConversionError",
         "MistralMLXError",
@@ -75,6 +77,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "Constraint",
+    "ConstraintError",
     "ContextError",
     "ConversionError",
     "GenerationResponse",

@@ -6,6 +6,7 @@
     │   ├── CheckpointError  weights: missing, truncated, of another shape or type
     │   └── TokenizerError   tokenizer files or chat template
     ├── OptionError          a value from the caller is out of range
+    │   └── ConstraintError  an answer cannot go on as its schema, expression or grammar wants it
     ├── ContextError         the input does not fit the model's context
     ├── ConversionError      a conversion could not finish; nothing was left behind
     └── SessionError         a saved session is damaged, is another model's, or cannot be written
@@ -17,6 +18,7 @@ untrusted and enters a message only through :func:`shown`.
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "ConstraintError",
     "ContextError",
     "ConversionError",
     "MistralMLXError",
@@ -52,6 +54,10 @@ class TokenizerError(ModelError):
 
 class OptionError(MistralMLXError):
     """A value given by the caller is out of range."""
+
+
+class ConstraintError(OptionError):
+    """An answer cannot go on as its schema, expression or grammar wants it."""
 
 
 class ContextError(MistralMLXError):

@@ -34,7 +34,7 @@ from mistral_mlx.tokenizer.choose import Tokenizer
 from .batch_files import Results, Task, read_tasks
 from .constraints import Wanted
 from .prompt import Prompt
-from .said import Said
+from .said import CUTS, Said
 from .tool_choice import tool_choice_of
 
 if TYPE_CHECKING:
@@ -141,8 +141,8 @@ def answer_of(request: Request, responses: Sequence[GenerationResponse], tokeniz
     said.text += said.end(request.prompt, tokenizer)
     reason = responses[-1].finish_reason
     reason = "tool_calls" if said.calls and reason == "stop" else reason
-    said.judge()
-    fault = {"error": said.fault} if said.fault else {}
+    said.judge(reason, request.stop, tokenizer)
+    fault = {"error": f"{said.fault}; {CUTS[reason or 'length']}"} if said.fault else {}
     return {"text": said.text, **said.more(), "finish_reason": reason, **fault}
 
 

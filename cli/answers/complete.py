@@ -35,18 +35,13 @@ from .code_block import FirstCodeBlock
 from .output import Answer, JsonlOutput, JsonOutput, Output, TextOutput, spelled_logprobs
 from .prompt import Prompt
 from .remarks import statistics, untrained_position
-from .said import Said
+from .said import CUTS, Said
 
 if TYPE_CHECKING:
     from mistral_mlx.constraint.constraint import Constraint
     from mistral_mlx.session.kept import KeptPrompts
 
 MAX_SAMPLES = 1000
-CUTS = {  # why an answer is not whole
-    "length": "it was cut short, give it more --max-tokens",
-    "context": "the model's context was full",
-    "stop": "a stop string ended it",
-}
 ENDINGS = {
     "length": "stopped at the limit of {tokens} (--max-tokens); the answer may go on",
     "context": "stopped because the model's context is full, after {tokens}",
@@ -222,7 +217,7 @@ def _end(job: Job, answer: Answer, output: Output, tokenizer: Tokenizer) -> None
         output.piece(answer, answer.add(unread), replace(answer.last, text=unread) if answer.last else None)
     elif answer.said.calls and answer.finish_reason == "stop":
         answer.finish_reason = "tool_calls"
-    answer.said.judge()
+    answer.said.judge(answer.finish_reason, job.stop, tokenizer)
     output.end(answer)
 
 

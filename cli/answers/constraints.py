@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mistral_mlx.constraint.constraint import Constraint
 
 GBNF = ".gbnf"
+MAX_PATH = 4096
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,20 @@ def read_schema(text: str) -> object:
     """Return the schema that `text` is, or that is in the file of this name. Raises OptionError."""
     from mistral_mlx.constraint.short_form import schema_of
 
-    path = Path(text) if _may_be_a_name(text) else None
-    if path is None or not (path.is_file() or path.suffix == ".json"):
+    if not _names_a_file(text):
         return schema_of(text)
+    path = Path(text)
     content = decode(read_file(path, "schema"), text)
+    if not content.strip():
+        raise OptionError(f"{shown(text, limit=200)} is empty; write a JSON Schema into it")
     try:
         return schema_of(content)
     except OptionError as error:
         raise OptionError(f"{shown(text, limit=200)}: {error}") from error
 
 
-def _may_be_a_name(text: str) -> bool:
-    return len(text) < 4096 and not text.lstrip().startswith("{") and "\n" not in text and "\0" not in text
+def _names_a_file(text: str) -> bool:
+    """Whether a text is the path of a file, which may be missing: no field is called so."""
+    if len(text) > MAX_PATH or text.lstrip().startswith(("{", "[")) or set(text) & set("\n\0,:"):
+        return False
+    return Path(text).exists() or bool(set(text) & set("/\\.")) or text == "-"

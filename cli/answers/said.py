@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from mistral_mlx.constraint.constraint import Constraint
 
 
+CUTS = {  # why an answer is not whole
+    "length": "it was cut short, give it more --max-tokens",
+    "context": "the model's context was full",
+    "stop": "a stop string ended it",
+}
+
+
 @dataclass
 class Said:
     """The parts of an answer. `text` has its prefill; `calls` is None unless tools were offered.
@@ -50,12 +57,13 @@ class Said:
             self.fault = "the answer calls no tool"
         return ""
 
-    def judge(self) -> None:
-        """Compare the text, to which no more is added, with the constraint."""
+    def judge(self, reason: str | None, stop: Sequence[str], tokenizer: Tokenizer) -> None:
+        """Compare the text, to which no more is added, with the constraint; `reason` is why it ended."""
         if self.constraint is None:
             return
+        by_string = bool(stop and self.tokens) and self.tokens[-1] not in tokenizer.eos_ids
         try:
-            self.parsed = self.constraint.meaning(self.text)
+            self.parsed = self.constraint.meaning(self.text, cut=by_string or reason != "stop")
         except OptionError as error:
             self.fault = str(error)
 

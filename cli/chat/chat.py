@@ -122,17 +122,17 @@ class Chat:
         for remark in self.remarks.after(self.session, last, max_tokens=self.settings.max_tokens):
             self.say(remark)
         if self.constraint is not None and last.finish_reason:
-            self._judge(self.constraint)
+            self._judge(self.constraint, cut=last.finish_reason != "stop")
         if self.settings.stats:
             self.notes.always(statistics(last, self.sampler.seed, last.finish_reason or "interrupt"))
         return True
 
-    def _judge(self, constraint: Constraint) -> None:
-        """Write an error if the last answer does not fit."""
+    def _judge(self, constraint: Constraint, *, cut: bool) -> None:
+        """Say that the last answer does not fit, if it does not."""
         try:
-            constraint.meaning(str(self.session.messages[-1]["content"]))
+            constraint.meaning(str(self.session.messages[-1]["content"]), cut=cut)
         except OptionError as error:
-            self.notes.error(str(error))
+            self.notes.always(str(error))
 
     def save(self) -> None:
         """Save the conversation if it has begun and autosave is on; an error is only printed."""

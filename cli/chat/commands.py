@@ -100,6 +100,7 @@ def _show(chat: Chat, rest: str) -> None:
         "chat format": session.template or session.tokenizer.version or "the model's template",
         "trained for": f"{args.max_position_embeddings:,} tokens",
         "system prompt": spelled(session.system) or "none",
+        **({} if chat.constraint is None else {"schema": json.dumps(chat.constraint.schema)}),
         "session": (chat.store.name or "not saved yet") + ("" if chat.store.autosave else " (--no-save)"),
     }
     show("\n".join(f"  {name:<16}{shown(value, limit=500)}" for name, value in rows.items()))

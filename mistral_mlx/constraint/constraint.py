@@ -58,11 +58,13 @@ class Constraint:
     @classmethod
     def from_regex(cls, pattern: str) -> "Constraint":
         """The texts that a regular expression matches as a whole."""
+        _check_text(pattern, "regular expression")
         return cls("regex", regex_grammar(pattern))
 
     @classmethod
     def from_grammar(cls, text: str, *, gbnf: bool = False) -> "Constraint":
         """The texts of a grammar in Lark's notation, or in llama.cpp's with `gbnf`."""
+        _check_text(text, "grammar")
         return cls("grammar", gbnf_grammar(text) if gbnf else lark_grammar(text))
 
     @classmethod
@@ -79,18 +81,26 @@ class Constraint:
         grammar = calls_grammar(tokenizer, version, tools, name)
         return cls("calls", grammar, begin=tokenizer.control[TOOL_CALLS], waits=waits)
 
-    def meaning(self, text: str) -> object:
+    def meaning(self, text: str, *, cut: bool = False) -> object:
         """Return what a whole answer means: the value of its JSON, or the text itself.
 
-        Raises OptionError if the text is not what the constraint says; one that was cut short is not.
+        Raises OptionError if the text is not what the constraint says. One that was `cut` may be, and still not be what
+        the model was about to write: then nothing may be able to follow it.
         """
         data = list(text.encode("utf-8", "replace"))
         matcher = LLMatcher(byte_tokenizer(), self.grammar, log_level=0, limits=self.limits)
         if not self.bounded(lambda: matcher.consume_tokens(data) and matcher.is_accepting()):
             raise OptionError(f"the answer does not fit {self.name}")
+        if cut and not matcher.is_stopped():
+            raise OptionError(f"the answer may not be whole, though it fits {self.name}")
         if self.kind != "schema":
             return text
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:  # such as an integer of more digits than Python reads
             raise OptionError(f"the answer cannot be read as JSON: {shown(str(error))}") from error
+
+
+def _check_text(value: object, what: str) -> None:
+    if not isinstance(value, str):
+        raise OptionError(f"the {what} is {shown(value)}; give a text")

@@ -12,7 +12,7 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
-from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.errors import ConstraintError, OptionError, shown
 from mistral_mlx.sampling.sampler import Sampler
 from mistral_mlx.tokenizer.detokenizer import LeadingSpace
 
@@ -150,7 +150,8 @@ class Guide:
     def _begin(self, tokenizer: LLTokenizer, begun: str = "") -> LLMatcher:
         matcher = LLMatcher(tokenizer, self._constraint.grammar, log_level=0, limits=self._constraint.limits)
         if begun and not self._consume(matcher, tokenizer.tokenize_bytes(begun.encode("utf-8", "replace"))):
-            raise OptionError(f"the answer begins with {shown(begun)}, which does not fit {self._constraint.name}")
+            name = self._constraint.name
+            raise OptionError(f"the answer begins with {shown(begun)}, which does not fit {name}; begin it another way")
         return matcher
 
     def _consume(self, matcher: LLMatcher, ids: list[int]) -> bool:
@@ -178,10 +179,10 @@ class Guide:
             fault = shown(matcher.get_error().partition("\n")[0], limit=160)
             if fault == NO_TOKEN:
                 raise self._unspellable()
-            raise OptionError(f"{self._constraint.name} cannot be followed here: {fault}; write a simpler one")
+            raise ConstraintError(f"{self._constraint.name} cannot be followed here: {fault}; write a simpler one")
 
-    def _unspellable(self) -> OptionError:
-        return OptionError(f"{self._constraint.name} asks for a text that this model's vocabulary cannot spell")
+    def _unspellable(self) -> ConstraintError:
+        return ConstraintError(f"{self._constraint.name} asks for a text that this model's vocabulary cannot spell")
 
 
 def _is_greedy(choose: Choose) -> bool:

@@ -23,7 +23,7 @@ TYPES = {
 }
 MAX_FIELDS = 500
 _DATA = ("const", "enum", "default", "examples")  # keywords whose value is no schema
-_JSON = re.compile(r"\s*(\{|(true|false)\s*\Z)")
+_JSON = re.compile(r"\s*(\{|\[|(true|false)\s*\Z)")
 
 
 def schema_of(text: str) -> object:
@@ -94,9 +94,9 @@ def _field(text: str) -> tuple[str, dict[str, object]]:
     """Return the name and the schema of one field."""
     head, _, description = text.partition(":")
     name, *types = head.split(None, 1)[:2] if head.strip() else ("",)
-    if not name:
+    if not name or name == "-":
         raise OptionError(f"the schema has a field without a name{_at(text)}; write, for example: name, age int")
-    if marks := set(name) & set("{}[]()\"'"):
+    if marks := set(name) & set("{}[]()\"'/\\."):
         raise OptionError(
             f"the schema has the field {shown(name, limit=40)}; leave out {min(marks)}, or write a JSON Schema, "
             "which begins with {"

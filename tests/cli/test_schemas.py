@@ -71,6 +71,19 @@ def test_an_answer_that_a_limit_cuts_is_an_error(folder):
     assert "the answer does not fit the schema; a stop string ended it" in said(result)
 
 
+def test_an_answer_that_was_cut_and_may_go_on_is_not_whole(folder):
+    """Its beginning fits by itself: 12 is an integer, and so was 123456."""
+    for form in (("--schema", '{"type": "integer"}'), ("--regex", "[0-9]+")):
+        result = complete(folder, "-q", *form, "-n", "1")
+        assert (result.returncode, len(result.stdout) > 1) == (6, True)
+        assert "the answer may not be whole, though it fits" in said(result)
+    result = complete(folder, "-q", "--schema", '{"type": "integer"}', "--prefill", "1", "--stop", "0", "--stop", "1")
+    assert result.returncode in (0, 6)
+    line = json.dumps({"prompt": "a", "schema": {"type": "integer", "minimum": 1}, "max_tokens": 1}).encode()
+    record = json.loads(run("batch", "-", "-m", folder, *FREE, "-q", input=line).stdout)
+    assert "may not be whole" in record["error"] and record["text"]
+
+
 def test_the_prompt_tells_the_schema_and_stats_say_so(folder):
     told = complete(folder, "--schema", TEXT, "--stats", "--json")
     untold = complete(folder, "--schema", TEXT, "--stats", "--json", "--no-schema-prompt")
@@ -94,6 +107,11 @@ def test_the_prefill_is_the_beginning_of_the_form(folder):
         (("--schema", "a", "--regex", "b"), "--schema and --regex exclude each other"),
         (("--schema-multi",), "--schema-multi needs --schema"),
         (("--schema", "no-such-file.json"), "the schema no-such-file.json cannot be read"),
+        (("--schema", "."), "the schema . cannot be read: Is a directory"),
+        (("--schema", "./nope"), "the schema nope cannot be read: No such file"),
+        (("--schema", "-"), "the schema - cannot be read"),
+        (("--schema", "[1]"), "give a JSON Schema, which is an object"),
+        (("--schema", '{"name": "string"}'), "the schema has no word of JSON Schema (it has name)"),
         (("--schema", "{"), "the schema { is not valid JSON"),
         (("--schema", "age intt"), "the field age has the type intt"),
         (
@@ -140,7 +158,8 @@ def test_a_line_of_a_batch_may_have_a_schema(folder):
     own, default, free, cut, wrong = map(json.loads, result.stdout.splitlines())
     assert (result.returncode, own["parsed"], is_whole(default["parsed"])) == (8, "its own", True)
     assert "parsed" not in free and "error" not in free
-    assert (cut["error"], cut["parsed"]) == ("the answer does not fit the schema", None) and cut["text"]
+    assert cut["error"] == "the answer does not fit the schema; it was cut short, give it more --max-tokens"
+    assert cut["parsed"] is None and cut["text"]
     assert "the field age has the type intt" in wrong["error"]
 
 
@@ -157,7 +176,7 @@ def test_a_chat_follows_a_schema_until_it_is_ended(folder):
     parts = [rest[:i] + rest[i + 1 :] for i, letter in enumerate(rest) if letter == "\n"]  # without what ends the first
     assert any(is_json(text) and is_whole(json.loads(text)) for text in parts), rest
     assert "answers follow the schema {" in said(result) and said(result).count("answers are free") == 2
-    assert said(result).count("error: the answer does not fit the schema") == 1
+    assert said(result).count("the answer does not fit the schema") == 1
 
 
 def is_json(text):

@@ -20,7 +20,7 @@ def test_work_that_needs_too_long_is_given_up(monkeypatch):
         while not enough.is_set():
             pass
 
-    with pytest.raises(OptionError, match=r"the grammar needs more than 0\.1 s to prepare"):
+    with pytest.raises(OptionError, match=r"the grammar needs more than 0\.1 s for one step"):
         limits.in_time(endless, "the grammar")
     enough.set()  # the thread was left alone
 
