@@ -5,13 +5,13 @@ ends is not said by how much a part before it could take.
 """
 
 import re
-from dataclasses import dataclass
-from typing import NoReturn
 
+from .grammar_tokens import Token, TokenReader, tokens_of
 from .regex_reader import leaves_nothing, written_ranges
-from .rules import MAX_NESTING, MAX_NODES, Choice, Expression, GrammarFault, Name, Node, Repeat, Sequence, Word
+from .rules import MAX_NESTING, Choice, Expression, GrammarFault, Name, Node, Repeat, Sequence, Word
 
 MAX_TIMES = 100_000
+_NOT = {"token": "an answer is a text, without control tokens"}
 _ANY = Expression("(?s:.)")
 _TOKEN = re.compile(
     r"""(?P<blank>[ \t]+|\#[^\r\n]*) | (?P<line>\r\n?|\n) | (?P<name>[A-Za-z0-9_-]+) | (?P<is>::=)
@@ -26,16 +26,9 @@ _ESCAPE = re.compile(
 _TIMES = re.compile(r"\{\s*([0-9]{1,6})\s*(?:(,)\s*([0-9]{1,6})?\s*)?\}")
 
 
-@dataclass(frozen=True)
-class _Token:
-    kind: str
-    text: str
-    line: int
-
-
 def gbnf_rules(text: str) -> dict[str, Node]:
     """Return the rules of a grammar, of which `root` is the first. Raises GrammarFault."""
-    reader = _Reader(list(_tokens(text)))
+    reader = TokenReader(tokens_of(text, _TOKEN), _NOT)
     rules: dict[str, Node] = {}
     while reader.skip_lines().kind != "end":
         name = reader.take("name", "the name of a rule")
@@ -49,58 +42,7 @@ def gbnf_rules(text: str) -> dict[str, Node]:
     return rules
 
 
-def _tokens(text: str) -> list[_Token]:
-    found: list[_Token] = []
-    at, line = 0, 1
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        assert match and match.lastgroup
-        if match.lastgroup != "blank":
-            found.append(_Token(match.lastgroup, match[0], line))
-        at, line = match.end(), line + len(re.findall(r"\r\n?|\n", match[0]))
-    return [*found, _Token("end", "", line)]
-
-
-class _Reader:
-    def __init__(self, tokens: list[_Token]) -> None:
-        self.tokens = tokens
-        self.at = 0
-        self.n_nodes = 0
-
-    @property
-    def next(self) -> _Token:
-        return self.tokens[self.at]
-
-    def take(self, kind: str, what: str) -> _Token:
-        if self.next.kind != kind:
-            self.unexpected(what)
-        self.at += 1
-        return self.tokens[self.at - 1]
-
-    def takes(self, kind: str) -> bool:
-        """Take a mark if it comes next."""
-        taken = self.next.kind == kind
-        self.at += taken
-        return taken
-
-    def skip_lines(self) -> _Token:
-        while self.next.kind == "line":
-            self.at += 1
-        return self.next
-
-    def count(self) -> None:
-        self.n_nodes += 1
-        if self.n_nodes > MAX_NODES:
-            raise GrammarFault(f"has more than {MAX_NODES:,} parts")
-
-    def unexpected(self, wanted: str) -> NoReturn:
-        seen = {"end": "the end", "line": "the end of the line"}.get(self.next.kind, repr(self.next.text))
-        if self.next.kind == "token":
-            raise GrammarFault(f"has {seen} in line {self.next.line}; an answer is a text, without control tokens")
-        raise GrammarFault(f"has {seen} in line {self.next.line} instead of {wanted}")
-
-
-def _alternatives(reader: _Reader, depth: int) -> Node:
+def _alternatives(reader: TokenReader, depth: int) -> Node:
     if depth > MAX_NESTING:
         raise GrammarFault(f"has more than {MAX_NESTING} groups inside each other in line {reader.next.line}")
     options = [_sequence(reader, depth)]
@@ -110,7 +52,7 @@ def _alternatives(reader: _Reader, depth: int) -> Node:
     return options[0] if len(options) == 1 else Choice(tuple(options))
 
 
-def _sequence(reader: _Reader, depth: int) -> Node:
+def _sequence(reader: TokenReader, depth: int) -> Node:
     parts: list[Node] = []
     while True:
         if depth:
@@ -128,7 +70,7 @@ def _sequence(reader: _Reader, depth: int) -> Node:
         reader.count()
 
 
-def _part(reader: _Reader, depth: int) -> Node:
+def _part(reader: TokenReader, depth: int) -> Node:
     token = reader.next
     if token.kind not in ("name", "word", "set", "any", "open"):
         reader.unexpected("a part of the rule")
@@ -147,7 +89,7 @@ def _part(reader: _Reader, depth: int) -> Node:
     return inner
 
 
-def _times(token: _Token) -> tuple[int, int | None]:
+def _times(token: Token) -> tuple[int, int | None]:
     if token.text in "*+?":
         return int(token.text == "+"), 1 if token.text == "?" else None
     match = _TIMES.fullmatch(token.text)
@@ -162,7 +104,7 @@ def _times(token: _Token) -> tuple[int, int | None]:
     return least, most
 
 
-def _set(token: _Token) -> Node:
+def _set(token: Token) -> Node:
     inside = token.text[1:-1]
     negated = inside.startswith("^")
     ranges: list[tuple[str, str]] = []

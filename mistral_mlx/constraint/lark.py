@@ -7,13 +7,12 @@ leave an answer without an end, or let bytes in that are no letters; files, bloc
 
 import re
 from dataclasses import dataclass, field
-from typing import NoReturn
 
+from .grammar_tokens import Token, TokenReader, tokens_of
 from .regex import translated
 from .regex_reader import PatternFault, written
 from .rules import (
     MAX_NESTING,
-    MAX_NODES,
     Choice,
     Expression,
     GrammarFault,
@@ -63,20 +62,13 @@ class LarkGrammar:
     imported: dict[str, str] = field(default_factory=dict)  # such as "INT": "common.INT"
 
 
-@dataclass(frozen=True)
-class _Token:
-    kind: str
-    text: str
-    line: int
-
-
 def is_terminal(name: str) -> bool:
     return name.isupper()
 
 
 def read_lark(text: str) -> LarkGrammar:
     """Return what a grammar says. Raises GrammarFault."""
-    reader = _Reader(_tokens(text))
+    reader = TokenReader(tokens_of(text, _TOKEN), _NOT)
     grammar = LarkGrammar()
     while reader.skip_lines().kind != "end":
         if reader.next.kind == "statement":
@@ -88,58 +80,7 @@ def read_lark(text: str) -> LarkGrammar:
     return grammar
 
 
-def _tokens(text: str) -> list[_Token]:
-    found: list[_Token] = []
-    at, line = 0, 1
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        assert match and match.lastgroup
-        if match.lastgroup != "blank":
-            found.append(_Token(match.lastgroup, match[0], line))
-        at, line = match.end(), line + (match.lastgroup == "line")
-    return [*found, _Token("end", "", line)]
-
-
-class _Reader:
-    def __init__(self, tokens: list[_Token]) -> None:
-        self.tokens = tokens
-        self.at = 0
-        self.n_nodes = 0
-
-    @property
-    def next(self) -> _Token:
-        return self.tokens[self.at]
-
-    def takes(self, *kinds: str) -> bool:
-        """Take tokens if these are the next ones."""
-        taken = tuple(token.kind for token in self.tokens[self.at : self.at + len(kinds)]) == kinds
-        self.at += len(kinds) * taken
-        return taken
-
-    def take(self, kind: str, what: str) -> _Token:
-        if not self.takes(kind):
-            self.unexpected(what)
-        return self.tokens[self.at - 1]
-
-    def skip_lines(self) -> _Token:
-        while self.next.kind == "line":
-            self.at += 1
-        return self.next
-
-    def count(self) -> None:
-        self.n_nodes += 1
-        if self.n_nodes > MAX_NODES:
-            raise GrammarFault(f"has more than {MAX_NODES:,} parts")
-
-    def unexpected(self, wanted: str) -> NoReturn:
-        token = self.next
-        if token.kind in _NOT:
-            raise GrammarFault(f"has {token.text} in line {token.line}; {_NOT[token.kind]}")
-        seen = {"end": "the end", "line": "the end of the line"}.get(token.kind, repr(token.text))
-        raise GrammarFault(f"has {seen} in line {token.line} instead of {wanted}")
-
-
-def _statement(reader: _Reader, grammar: LarkGrammar) -> None:
+def _statement(reader: TokenReader, grammar: LarkGrammar) -> None:
     match reader.next.text:
         case "%ignore":
             reader.at += 1
@@ -154,7 +95,7 @@ def _statement(reader: _Reader, grammar: LarkGrammar) -> None:
             reader.unexpected("")
 
 
-def _import(reader: _Reader, grammar: LarkGrammar) -> None:
+def _import(reader: TokenReader, grammar: LarkGrammar) -> None:
     """Read `common.INT`, `common.INT -> NUMBER` or `common (INT, WS)`."""
     source = reader.take("name", "common")
     if source.text != "common":
@@ -176,7 +117,7 @@ def _import(reader: _Reader, grammar: LarkGrammar) -> None:
         grammar.imported[name.text] = f"common.{part.text}"
 
 
-def _definition(reader: _Reader, grammar: LarkGrammar) -> None:
+def _definition(reader: TokenReader, grammar: LarkGrammar) -> None:
     if reader.next.text in ("!", "?"):  # say only what a tree of the text would look like
         reader.at += 1
     name = reader.take("name", "the name of a rule")
@@ -189,13 +130,13 @@ def _definition(reader: _Reader, grammar: LarkGrammar) -> None:
     _add(grammar, name, _alternatives(reader, depth=0))
 
 
-def _add(grammar: LarkGrammar, name: _Token, rule: Node) -> None:
+def _add(grammar: LarkGrammar, name: Token, rule: Node) -> None:
     if name.text in grammar.rules:
         raise GrammarFault(f"has {name.text} twice, again in line {name.line}")
     grammar.rules[name.text] = rule
 
 
-def _alternatives(reader: _Reader, depth: int) -> Node:
+def _alternatives(reader: TokenReader, depth: int) -> Node:
     if depth > MAX_NESTING:
         raise GrammarFault(f"has more than {MAX_NESTING} groups inside each other in line {reader.next.line}")
     options = [_sequence(reader, depth)]
@@ -204,7 +145,7 @@ def _alternatives(reader: _Reader, depth: int) -> Node:
     return options[0] if len(options) == 1 else Choice(tuple(options))
 
 
-def _takes_or(reader: _Reader) -> bool:
+def _takes_or(reader: TokenReader) -> bool:
     """Take a `|`, which may stand at the beginning of one of the next lines."""
     at = reader.at
     reader.skip_lines()
@@ -214,7 +155,7 @@ def _takes_or(reader: _Reader) -> bool:
     return False
 
 
-def _sequence(reader: _Reader, depth: int) -> Node:
+def _sequence(reader: TokenReader, depth: int) -> Node:
     parts: list[Node] = []
     while True:
         if depth:
@@ -231,7 +172,7 @@ def _sequence(reader: _Reader, depth: int) -> Node:
     return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
 
 
-def _part(reader: _Reader, depth: int) -> Node:
+def _part(reader: TokenReader, depth: int) -> Node:
     token = reader.next
     if token.kind not in ("name", "word", "pattern", "open"):
         reader.unexpected("a part of the rule")
@@ -250,7 +191,7 @@ def _part(reader: _Reader, depth: int) -> Node:
     return Repeat(inner, 0, 1) if token.text == "[" else inner
 
 
-def _times(token: _Token) -> tuple[int, int | None]:
+def _times(token: Token) -> tuple[int, int | None]:
     text = token.text
     if text in "*+?":
         return int(text == "+"), 1 if text == "?" else None
@@ -266,7 +207,7 @@ def _times(token: _Token) -> tuple[int, int | None]:
     return least, most
 
 
-def _word(token: _Token) -> Word:
+def _word(token: Token) -> Word:
     def letter(match: re.Match[str]) -> str:
         if code := match[1] or match[2] or match[3]:
             return chr(min(int(code, 16), 0x110000 - 1)) if int(code, 16) < 0x110000 else "\ud800"
@@ -282,14 +223,14 @@ def _word(token: _Token) -> Word:
     return Word(text, ignoring_case)
 
 
-def _range(reader: _Reader, first: _Token) -> Expression:
+def _range(reader: TokenReader, first: Token) -> Expression:
     low, high = _word(first), _word(reader.take("word", "the end of the range"))
     if len(low.text) != 1 or len(high.text) != 1 or low.text > high.text or low.ignoring_case or high.ignoring_case:
         raise GrammarFault(f"has a range in line {first.line} that is not one from a letter to a later one")
     return Expression(f"[{written(low.text)}-{written(high.text)}]")
 
 
-def _pattern(token: _Token) -> Expression:
+def _pattern(token: Token) -> Expression:
     pattern, _, flags = token.text[1:].rpartition("/")
     if unknown := set(flags) - set("imsu"):
         raise GrammarFault(f"has the flag {min(unknown)} of an expression in line {token.line}; there are i, m and s")

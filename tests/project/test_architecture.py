@@ -20,7 +20,7 @@ ORDER = {
     "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args known "
     "cache_options cache layers feed_forward mistral expert_files loading",
     "mistral_mlx.sampling": "__init__ knobs options filters penalties dry logprobs device sampler",
-    "mistral_mlx.constraint": "__init__ limits regex_reader regex_sets regex rules lark_text gbnf lark "
+    "mistral_mlx.constraint": "__init__ limits regex_reader regex_sets regex rules lark_text grammar_tokens gbnf lark "
     "short_form json_schema schema calls grammar constraint vocabulary guide",
     "mistral_mlx.generation": "__init__ limits snapshots ahead stop channels drafts timeline draft_model lazy decode "
     "response answer stream together",
