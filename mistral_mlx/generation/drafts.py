@@ -112,5 +112,7 @@ class GuidedDrafts(Drafts):
         self._drafts.add(token)
 
     def guess(self, most: int) -> list[int]:
-        """Return the forced tokens, or the drafted ones that may follow."""
-        return self._guide.forced()[:most] or self._guide.fitting(self._drafts.guess(most))
+        """Return the drafted tokens that may follow, or the forced ones where these differ or are more."""
+        forced = self._guide.forced()[:most]
+        drafted = self._guide.fitting(self._drafts.guess(most))
+        return drafted if drafted[: len(forced)] == forced else forced
