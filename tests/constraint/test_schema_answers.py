@@ -115,3 +115,10 @@ def test_a_schema_may_come_in_the_wrappers_of_an_interface():
 
 def test_the_name_of_an_unknown_format_is_no_rule():
     assert accepts(schema_grammar({"type": "string", "format": "phone"}), '"anything"')
+
+
+def test_free_text_and_free_names_spell_no_character_by_its_number():
+    for text in (r'"\u0001"', r'{"\u0001": 1}', r'["\u007f"]'):
+        assert not accepts(schema_grammar(True), text), text
+    assert not accepts(schema_grammar({"type": "object"}), r'{"\u0001": 1}')
+    assert accepts(schema_grammar({"const": "\x01"}), r'"\u0001"')

@@ -7,15 +7,12 @@ from llguidance import LLMatcher
 
 from mistral_mlx.constraint.limits import SCHEMA_LIMITS, byte_tokenizer
 
-from .alphabet import CHARACTER, WIDE_CHARACTER, literal
+from .alphabet import CHARACTER, literal
 from .document import Place
 
 MAX_KEPT = 4000  # characters of a terminal of which the answer is kept
 
 STRING = f'/"{CHARACTER}*"/'
-WIDE_MAX_KEPT = 4000  # characters of a terminal of which the answer is kept
-
-STRING = f'/"{WIDE_CHARACTER}*"/'
 
 
 def quoted(inside: str) -> str:
