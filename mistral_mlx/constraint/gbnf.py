@@ -8,7 +8,7 @@ import re
 
 from .grammar_tokens import Token, TokenReader, tokens_of
 from .regex_reader import leaves_nothing, written_ranges
-from .rules import MAX_NESTING, Choice, Expression, GrammarFault, Name, Node, Repeat, Sequence, Word
+from .rules import Choice, Expression, GrammarFault, Name, Node, Repeat, Sequence, Word
 
 MAX_TIMES = 100_000
 _NOT = {"token": "an answer is a text, without control tokens"}
@@ -43,8 +43,7 @@ def gbnf_rules(text: str) -> dict[str, Node]:
 
 
 def _alternatives(reader: TokenReader, depth: int) -> Node:
-    if depth > MAX_NESTING:
-        raise GrammarFault(f"has more than {MAX_NESTING} groups inside each other in line {reader.next.line}")
+    reader.check_nesting(depth)
     options = [_sequence(reader, depth)]
     while reader.takes("or"):
         reader.skip_lines()

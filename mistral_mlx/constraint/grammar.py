@@ -9,7 +9,7 @@ from mistral_mlx.errors import OptionError, shown
 from .gbnf import gbnf_rules
 from .lark import IGNORED, is_terminal, read_lark
 from .lark_text import lark_text
-from .limits import MAX_CHARACTERS, check_grammar, check_texts
+from .limits import check_grammar, check_length, check_texts
 from .regex import MAX_CHOICES, MAX_SIZE, translated
 from .regex_reader import PatternFault
 from .rules import (
@@ -39,8 +39,7 @@ def regex_grammar(pattern: str) -> str:
     what = f"the regular expression {shown(pattern, limit=40)}"
     if not pattern:
         raise OptionError("the regular expression is empty; write one, for example [a-z]+")
-    if len(pattern) > MAX_CHARACTERS:
-        raise OptionError(f"{what} has {len(pattern):,} characters; give one of at most {MAX_CHARACTERS:,}")
+    check_length(pattern, what)
     try:
         expression = translated(pattern)
     except PatternFault as fault:
@@ -127,8 +126,7 @@ def _grammar(text: str, translate: Callable[[str], str]) -> str:
     """Check a grammar and return it for llguidance."""
     if not text.strip():
         raise OptionError("the grammar is empty; write at least one rule")
-    if len(text) > MAX_CHARACTERS:
-        raise OptionError(f"the grammar has {len(text):,} characters; give one of at most {MAX_CHARACTERS:,}")
+    check_length(text, "the grammar")
     try:
         lark = translate(text)
     except GrammarFault as fault:

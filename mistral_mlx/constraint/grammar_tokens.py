@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-from .rules import MAX_NODES, GrammarFault
+from .rules import MAX_NESTING, MAX_NODES, GrammarFault
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ class TokenReader:
         self._n_nodes += 1
         if self._n_nodes > MAX_NODES:
             raise GrammarFault(f"has more than {MAX_NODES:,} parts")
+
+    def check_nesting(self, depth: int) -> None:
+        """Raise GrammarFault for a group that lies too deep."""
+        if depth > MAX_NESTING:
+            raise GrammarFault(f"has more than {MAX_NESTING} groups inside each other in line {self.next.line}")
 
     def unexpected(self, wanted: str) -> NoReturn:
         """Raise GrammarFault for the next token."""

@@ -12,7 +12,6 @@ from .grammar_tokens import Token, TokenReader, tokens_of
 from .regex import translated
 from .regex_reader import PatternFault, written
 from .rules import (
-    MAX_NESTING,
     Choice,
     Expression,
     GrammarFault,
@@ -137,8 +136,7 @@ def _add(grammar: LarkGrammar, name: Token, rule: Node) -> None:
 
 
 def _alternatives(reader: TokenReader, depth: int) -> Node:
-    if depth > MAX_NESTING:
-        raise GrammarFault(f"has more than {MAX_NESTING} groups inside each other in line {reader.next.line}")
+    reader.check_nesting(depth)
     options = [_sequence(reader, depth)]
     while _takes_or(reader):
         options.append(_sequence(reader, depth))

@@ -37,6 +37,12 @@ SCHEMA_LIMITS = LLParserLimits(
 )
 
 
+def check_length(text: str, what: str) -> None:
+    """Raise OptionError if a text of the user is too long."""
+    if len(text) > MAX_CHARACTERS:
+        raise OptionError(f"{what} has {len(text):,} characters; give one of at most {MAX_CHARACTERS:,}")
+
+
 def check_grammar(grammar: str, what: str, limits: LLParserLimits = LIMITS) -> None:
     """Raise OptionError if `grammar`, one of llguidance, cannot be used. `what` names it for the user."""
     if fault := in_time(lambda: LLMatcher.validate_grammar(grammar, limits=limits), what):

@@ -13,7 +13,7 @@ import re
 
 from mistral_mlx.errors import OptionError, shown
 
-from .limits import MAX_CHARACTERS
+from .limits import check_length
 
 TYPES = {
     **dict.fromkeys(("str", "string"), "string"),
@@ -31,8 +31,7 @@ def schema_of(text: str) -> object:
 
     Whether it is a valid schema is not checked here. Raises OptionError.
     """
-    if len(text) > MAX_CHARACTERS:
-        raise OptionError(f"the schema has {len(text):,} characters; give one of at most {MAX_CHARACTERS:,}")
+    check_length(text, "the schema")
     if not _JSON.match(text):
         return schema_of_short_form(text)
     try:
@@ -49,8 +48,7 @@ def schema_of_short_form(text: str) -> dict[str, object]:
     `age int: in years` becomes `{"type": "integer", "description": "in years"}`. A description may hold a comma only
     if the fields stand on lines.
     """
-    if len(text) > MAX_CHARACTERS:
-        raise OptionError(f"the schema has {len(text):,} characters; give one of at most {MAX_CHARACTERS:,}")
+    check_length(text, "the schema")
     lines = re.split(r"\r?\n", text.strip())
     fields = [field.strip() for field in (lines if len(lines) > 1 else text.split(","))]
     fields = [field for field in fields if field or len(lines) <= 1]  # lines may be empty, fields between commas not
