@@ -13,6 +13,7 @@ import typer
 from mistral_mlx.cli.models.opening import check_parallel, parallel_for_memory
 from mistral_mlx.cli.statuses import Status
 from mistral_mlx.cli.terminal.bar import Bar
+from mistral_mlx.cli.terminal.keyboard import unechoed
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.cli.terminal.thoughts import SHOW, Thoughts
@@ -131,7 +132,11 @@ def run(job: Job, model: Mistral, tokenizer: Tokenizer, notes: Notes) -> None:
     check_prompt(ids, model.args)
     other = job.other
     beginning = Beginning(Timeline(model), ids, job.kept, lambda: other.encode(tokenizer) if other else ())
-    with notes.progress("tokens") as bar, closing(_streams(job, beginning, tokenizer, notes, bar)) as streams:
+    with (
+        unechoed(),
+        notes.progress("tokens") as bar,
+        closing(_streams(job, beginning, tokenizer, notes, bar)) as streams,
+    ):
         for stream in streams:
             answers.append(_new_answer(job, len(answers)))
             try:

@@ -42,13 +42,31 @@ class PlainWriter:
         write_text("\n")
 
 
-def writer(*, plain: bool) -> Writer:
-    """Return a writer for one answer: Markdown on a capable terminal, unless `plain`."""
-    if plain or not is_terminal():
-        return PlainWriter()
-    from mistral_mlx.cli.terminal.markdown import MarkdownStream
+class MarkdownWriter:
+    """Writes answers as Markdown, and `status(columns)` in the row below them."""
 
-    return MarkdownStream(write_raw, columns=lambda: shutil.get_terminal_size().columns)
+    def __init__(self, status: Callable[[int], str]) -> None:
+        from mistral_mlx.cli.terminal.markdown import MarkdownStream
+        from mistral_mlx.cli.terminal.status_row import StatusRow
+
+        self._row = StatusRow(write_raw, _columns, status)
+        self._stream = MarkdownStream(self._row.write, _columns)
+
+    def write(self, text: str) -> None:
+        self._stream.write(text)
+
+    def finish(self) -> None:
+        self._stream.finish()
+        self._row.erase()
+
+
+def writer(status: Callable[[int], str], *, plain: bool) -> Writer:
+    """Return a writer for one answer: Markdown on a capable terminal, unless `plain`."""
+    return PlainWriter() if plain or not is_terminal() else MarkdownWriter(status)
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns
 
 
 def show_answer(
@@ -58,6 +76,7 @@ def show_answer(
     *,
     entered: float,
     on_start: Callable[[], None],
+    on_piece: Callable[[GenerationResponse | None], None],
     notes: Notes,
 ) -> GenerationResponse | None:
     """Write the answer, and its reasoning to `thoughts`; return the last piece, or None if none came.
@@ -65,7 +84,7 @@ def show_answer(
     Its ttft_s counts from `entered`.
 
     Ctrl-C ends it at once while the prompt is read, later after the current token. `on_start` is called before the
-    prompt is read.
+    prompt is read, `on_piece` while it is read (with None) and with each piece of the answer before it is written.
     """
     last: GenerationResponse | None = None
     ttft_s = 0.0
@@ -74,6 +93,7 @@ def show_answer(
     def progress(what: str, done: int, total: int) -> None:
         if done == 0:
             on_start()
+        on_piece(None)
         bar(what, done, total)
 
     with bar, _interrupts(at_once=lambda: last is None) as is_interrupted:
@@ -81,10 +101,11 @@ def show_answer(
         try:
             for last in stream:
                 ttft_s = ttft_s or time.perf_counter() - entered
+                on_piece(last)
                 thoughts.write(last.reasoning)
                 if last.text:
                     thoughts.end()
-                writer.write(last.text)
+                    writer.write(last.text)
                 if is_interrupted():
                     break
         except Interrupted as interrupt:

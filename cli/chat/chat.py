@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mistral_mlx.cli.answers.remarks import statistics
+from mistral_mlx.cli.terminal.keyboard import Keyboard
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.thoughts import Thoughts
 from mistral_mlx.errors import MistralMLXError, OptionError, shown
@@ -42,6 +43,8 @@ class Chat:
     last: GenerationResponse | None = None
     remarks: Remarks = field(default_factory=Remarks)
     entered: float = 0.0  # time.perf_counter() at the last Enter
+    keyboard: Keyboard = field(default_factory=Keyboard)
+    status: Callable[[int], str] = lambda columns: ""  # the row below an answer that is written, for so many cells
     _opened: Opened | None = None
 
     @property
@@ -104,13 +107,17 @@ class Chat:
                         progress=progress,
                     )
                 ),
-                writer(plain=self.settings.plain or self.constraint is not None),  # a bound answer is data
+                writer(
+                    self.status,
+                    plain=self.settings.plain or self.constraint is not None,  # a bound answer is data
+                ),
                 Thoughts(
                     hidden=self.settings.reasoning == "hide" or self.notes.quiet,
                     sign=not self.notes.quiet,
                 ),
                 entered=self.entered,
                 on_start=self._begun,
+                on_piece=self._piece,
                 notes=self.notes,
             )
         finally:
@@ -118,7 +125,7 @@ class Chat:
         if last is None:
             self.notes.always("interrupted before the answer began; the message was not kept")
             return False
-        self.last = last
+        self.last = last  # with the time to the first token from Enter
         for remark in self.remarks.after(self.session, last, max_tokens=self.settings.max_tokens):
             self.say(remark)
         if self.constraint is not None and last.finish_reason:
@@ -200,6 +207,11 @@ class Chat:
     def _take(self, opened: Opened) -> None:
         self._opened = opened
         self.apply(self.settings.restored(opened.settings, given=self.setup.given))
+
+    def _piece(self, response: GenerationResponse | None) -> None:
+        """Take up the keys that were typed meanwhile, and what the line at the bottom tells."""
+        _ = self.keyboard.text
+        self.last = response or self.last
 
     def _begun(self) -> None:
         """Save the question before its answer, which may take long or never come."""

@@ -72,7 +72,8 @@ def _attach(chat: Chat, found: list[attachments.Attachment]) -> None:
 def _editor(chat: Chat, rest: str) -> None:
     if not chat.is_interactive:
         raise OptionError("/editor needs a terminal")
-    text = _edited(rest)
+    with chat.keyboard.released():
+        text = _edited(rest)
     if text.strip():
         show(text.rstrip())
         chat.ask(text.rstrip("\n"))

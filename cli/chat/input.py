@@ -8,22 +8,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from mistral_mlx.cli.terminal.keyboard import Keyboard
 from mistral_mlx.cli.terminal.notes import note
 from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.errors import shown
 
+from .quotes import QUOTES, is_quote_open, unquoted
+
 if TYPE_CHECKING:
     from prompt_toolkit.completion import Completer
     from prompt_toolkit.history import History
-    from prompt_toolkit.key_binding import KeyBindings
-
-QUOTES = '"""'
 
 
 class Reader(Protocol):
     """Reads messages."""
 
     is_interactive: bool
+    keyboard: Keyboard  # holds the terminal between two messages
 
     def read(self, default: str = "", *, mode: str = "") -> str:
         """Return the next message; `default` is in the line already, and the prompt names the `mode`.
@@ -38,6 +39,7 @@ class PlainReader:
 
     def __init__(self) -> None:
         self.is_interactive = sys.stdin.isatty()
+        self.keyboard = Keyboard()
 
     def read(self, default: str = "", *, mode: str = "") -> str:
         line = self._line(f"{mode}> ")
@@ -80,6 +82,9 @@ class TerminalReader:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.output import ColorDepth
 
+        from .keys import key_bindings
+        from .resize import erase_all_on_resize
+
         self._on_shown = on_shown
         self._mode = ""
         self._prompt: PromptSession[str] = PromptSession(
@@ -87,19 +92,29 @@ class TerminalReader:
             multiline=True,
             prompt_continuation=lambda width, line, wraps: "  " if wraps else "… ",
             history=_history(history),
-            key_bindings=_keys(clears=lambda: not self._mode),
+            key_bindings=key_bindings(clears=lambda: not self._mode),
             completer=completer,
             complete_while_typing=False,
             enable_history_search=False,  # Ctrl-R searches
             reserve_space_for_menu=4,
             bottom_toolbar=lambda: toolbar(self._prompt.output.get_size().columns),
             color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
+            enable_suspend=True,
         )
         self._prompt.app.after_render += lambda app: self._shown()
+        self.keyboard = Keyboard(self._prompt.app.input)
+        erase_all_on_resize(self._prompt.app)
 
     def read(self, default: str = "", *, mode: str = "") -> str:
+        from prompt_toolkit.input.typeahead import get_typeahead
+
         self._mode = mode
-        return unquoted(as_text(self._prompt.prompt(default=default)))
+        try:
+            text = self._prompt.prompt(default=default + self.keyboard.take())
+        finally:
+            self.keyboard.keep(get_typeahead(self._prompt.app.input))
+            self.keyboard.ended_prompt()
+        return unquoted(as_text(text))
 
     def refresh(self) -> None:
         """Draw the toolbar again; may be called in any thread."""
@@ -131,20 +146,6 @@ def is_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
 
 
-def is_quote_open(text: str) -> bool:
-    """Whether `text` begins with three quotes and does not end with three others."""
-    text = text.strip()
-    return text.startswith(QUOTES) and (len(text) < 2 * len(QUOTES) or not text.endswith(QUOTES))
-
-
-def unquoted(text: str) -> str:
-    """Return `text` without the three quotes around it, if it has them."""
-    if not text.lstrip().startswith(QUOTES):
-        return text
-    inner = text.lstrip()[len(QUOTES) :].rstrip()
-    return inner.removesuffix(QUOTES).strip("\n")
-
-
 def _history(path: Path | None) -> "History":
     """Return the history in the file `path`, mode 0600; in memory if `path` is None or cannot be written."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
@@ -170,35 +171,3 @@ def _history(path: Path | None) -> "History":
 def as_text(typed: str) -> str:
     """Return `typed` with U+FFFD for bytes that are not UTF-8, which the terminal gives as surrogates."""
     return typed.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _keys(*, clears: Callable[[], bool]) -> "KeyBindings":
-    """Return the keys of the prompt; Ctrl-C empties a line that holds text if `clears()` is true."""
-    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-
-    keys = KeyBindings()
-
-    @keys.add("c-c")
-    @keys.add("<sigint>")
-    def clear_or_leave(event: KeyPressEvent) -> None:
-        if event.current_buffer.text and clears():
-            event.current_buffer.reset()
-        else:
-            event.app.exit(exception=KeyboardInterrupt)
-
-    @keys.add("enter")
-    def send_or_go_on(event: KeyPressEvent) -> None:
-        buffer = event.current_buffer
-        if buffer.document.current_line_before_cursor.endswith("\\") and buffer.document.is_cursor_at_the_end:
-            buffer.delete_before_cursor()
-            buffer.newline(copy_margin=False)
-        elif is_quote_open(buffer.text):
-            buffer.newline(copy_margin=False)
-        else:
-            buffer.validate_and_handle()
-
-    @keys.add("escape", "enter")
-    def new_line(event: KeyPressEvent) -> None:
-        event.current_buffer.newline(copy_margin=False)
-
-    return keys

@@ -12,7 +12,8 @@ from .chat import Chat
 from .command import Command, Leave, show
 from .commands import CONVERSATION
 from .file_commands import FILES
-from .input import QUOTES, Reader
+from .input import Reader
+from .quotes import QUOTES
 
 
 def _help(chat: Chat, rest: str) -> None:

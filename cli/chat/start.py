@@ -5,7 +5,7 @@ from pathlib import Path
 from mistral_mlx.cli.models import registry
 from mistral_mlx.errors import MistralMLXError
 
-from . import loop, toolbar
+from . import loop, status
 from .background import Background
 from .chat import Chat
 from .input import PlainReader, Reader, TerminalReader, is_terminal
@@ -26,7 +26,9 @@ def run(setup: ChatSetup, *, history: Path | None) -> MistralMLXError | None:
     chat.say(f"chatting with {setup.opener.name}; /help lists the commands, Ctrl-D leaves")
     if not is_terminal():
         _introduce(chat)
-    return loop.run(chat, reader)
+    chat.keyboard, chat.status = reader.keyboard, lambda columns: status.while_answering(chat, columns)
+    with chat.keyboard:
+        return loop.run(chat, reader)
 
 
 def _introduce(chat: Chat) -> None:
@@ -50,7 +52,7 @@ def _terminal_reader(chat: Chat, history: Path | None) -> Reader:
     reader = TerminalReader(
         history=history,
         completer=CommandCompleter(kinds, words, helps),
-        toolbar=lambda columns: toolbar.line(_status(chat), columns),
+        toolbar=lambda columns: status.at_the_prompt(chat, columns),
         on_shown=chat.loading.start,  # importing MLX would hold up the first prompt
     )
 
@@ -64,13 +66,3 @@ def _terminal_reader(chat: Chat, history: Path | None) -> Reader:
 
     chat.loading.on_end = on_end
     return reader
-
-
-def _status(chat: Chat) -> toolbar.Status:
-    """Return what the toolbar shows."""
-    sampling, n_files = chat.settings.short(), len(chat.attachments)
-    if not chat.loading.ended or chat.loading.error:
-        return toolbar.Status(chat.setup.opener.name, state="loading", sampling=sampling, n_files=n_files)
-    use = chat.session.context
-    speed = chat.last.generation_tps if chat.last else None
-    return toolbar.Status(chat.model, "", use.used, use.limit, use.is_window, speed, sampling, n_files)

@@ -1,12 +1,11 @@
 """The line below the prompt: model, context, speed and sampling, as far as they fit."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 BAR_CELLS = 10
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(NamedTuple):
     model: str
     state: str = ""  # shown instead of the context
     used: int = 0  # tokens
@@ -15,17 +14,25 @@ class Status:
     tokens_per_s: float | None = None
     sampling: str = ""
     n_files: int = 0  # attached to the next message
+    hint: str = ""
 
 
 def line(status: Status, columns: int) -> str:
     """Return the line, at most `columns` cells; parts at the right are dropped first."""
-    parts = [status.model, status.state or _context(status)]
+    parts = [_short(status.model), status.state or _context(status)]
+    parts += [status.hint] if status.hint else []
     parts += [f"{status.n_files} file{'s'[: status.n_files > 1]} attached"] if status.n_files else []
     parts += [f"{status.tokens_per_s:.1f} tok/s"] if status.tokens_per_s else []
     parts += [status.sampling] if status.sampling else []
     while len(parts) > 1 and len(" " + " · ".join(parts)) > columns:
         parts.pop()
     return (" " + " · ".join(parts))[:columns]
+
+
+def _short(model: str) -> str:
+    """Return the name of a model, of a path the last part."""
+    is_path = model.startswith(("/", ".", "~"))
+    return model.rstrip("/").rpartition("/")[2] or model if is_path else model
 
 
 def _context(status: Status) -> str:

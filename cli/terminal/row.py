@@ -57,7 +57,7 @@ class Row:
 
     def flush(self, draft: str) -> None:
         """Write the final text, and after it as much of `draft` as fits into the row."""
-        shown = _first_cells(" " * self._gap + draft, self.width - self._column) if draft else ""
+        shown = first_cells(" " * self._gap + draft, self.width - self._column) if draft else ""
         text = self._final + shown
         if text.startswith(self._draft):  # a draft of plain words is already correct on the screen
             self._write(text[len(self._draft) :])
@@ -69,7 +69,7 @@ class Row:
         if cell_len(word) > self.room and self._column > cell_len(self.hang):
             self._break()
         while cell_len(word) > max(self.room, 1):  # longer than a row
-            head = _first_cells(word, max(self.room, 1)) or word[0]
+            head = first_cells(word, max(self.room, 1)) or word[0]
             self.verbatim(sgr(head, style), cell_len(head))
             self._break()
             word = word[len(head) :]
@@ -80,7 +80,7 @@ class Row:
         self._column, self._gap = cell_len(self.hang), 0
 
 
-def _first_cells(text: str, n_cells: int) -> str:
+def first_cells(text: str, n_cells: int) -> str:
     """Return the longest beginning of `text` that takes at most `n_cells`."""
     text = text[: max(n_cells, 0)]
     while cell_len(text) > n_cells:
