@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 from mistral_mlx.cli.terminal.signals import Interrupted
+from mistral_mlx.cli.terminal.size import columns
 from mistral_mlx.cli.terminal.streams import write_raw, write_text
 
 from .input import is_terminal
@@ -49,8 +49,8 @@ class MarkdownWriter:
         from mistral_mlx.cli.terminal.markdown import MarkdownStream
         from mistral_mlx.cli.terminal.status_row import StatusRow
 
-        self._row = StatusRow(write_raw, _columns, status)
-        self._stream = MarkdownStream(self._row.write, _columns)
+        self._row = StatusRow(write_raw, columns, status)
+        self._stream = MarkdownStream(self._row.write, columns)
 
     def write(self, text: str) -> None:
         self._stream.write(text)
@@ -63,10 +63,6 @@ class MarkdownWriter:
 def writer(status: Callable[[int], str], *, plain: bool) -> Writer:
     """Return a writer for one answer: Markdown on a capable terminal, unless `plain`."""
     return PlainWriter() if plain or not is_terminal() else MarkdownWriter(status)
-
-
-def _columns() -> int:
-    return shutil.get_terminal_size().columns
 
 
 def show_answer(

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from mistral_mlx.cli.answers.remarks import statistics
 from mistral_mlx.cli.terminal.keyboard import Keyboard
 from mistral_mlx.cli.terminal.notes import Notes
+from mistral_mlx.cli.terminal.streams import write_raw
 from mistral_mlx.cli.terminal.thoughts import Thoughts
 from mistral_mlx.errors import MistralMLXError, OptionError, shown
 
 from .answering import show_answer, writer
 from .attachments import Attachment, with_files
 from .background import Background
+from .input import is_terminal
 from .opening import ChatSetup, Opened, load_session, recap, switch_model
 from .remarks import Remarks
 from .settings import ChatOptions
@@ -91,7 +93,21 @@ class Chat:
             self.attachments = []
 
     def stream(self, start: Callable[[AnswerOptions], Answer]) -> bool:
-        """Show the answer that `start` begins, and save the turn. Return whether any text came."""
+        """Show the answer that `start` begins, and save the turn. Return whether any text came.
+
+        On a terminal, an empty row is before and after it.
+        """
+        self._empty_row()
+        try:
+            return self._stream(start)
+        finally:
+            self._empty_row()
+
+    def _empty_row(self) -> None:
+        if is_terminal():
+            write_raw("\n")
+
+    def _stream(self, start: Callable[[AnswerOptions], Answer]) -> bool:
         from mistral_mlx.generation.answer import AnswerOptions
 
         try:
@@ -180,6 +196,7 @@ class Chat:
     def begin_anew(self) -> None:
         """Reset everything that belongs to one conversation; the next one gets a name of its own."""
         self.store.forget()
+        self.last = None
         self._forget_remarks()
 
     def _forget_remarks(self) -> None:

@@ -11,6 +11,7 @@ from mistral_mlx.errors import OptionError
 PROGRAMS = {  # by the environment variable that must be set
     "WAYLAND_DISPLAY": ["wl-copy"],
     "DISPLAY": ["xclip", "-selection", "clipboard"],
+    "TMUX": ["tmux", "load-buffer", "-w", "-"],  # which passes it on to its terminal
     "": ["pbcopy"],
 }
 MAX_OSC_BYTES = 74_994  # of text: what xterm takes, 100,000 with the sequence and in base64

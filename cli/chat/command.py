@@ -29,6 +29,12 @@ def show(text: str) -> None:
     print(inert(text) if sys.stderr.isatty() else text, file=sys.stderr)
 
 
+def facts(rows: list[tuple[str, str]]) -> str:
+    """Return a line for each name and value, the values below each other."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
 def position(rest: str, what: str) -> int:
     """Return the number in `rest`, 1 if it is empty; 1 is the last one. Raises OptionError for anything else."""
     if not rest:

@@ -10,7 +10,7 @@ from mistral_mlx.cli.models import registry
 from mistral_mlx.errors import OptionError, shown
 
 from .chat import Chat
-from .command import Command, Leave, position, show
+from .command import Command, Leave, facts, position, show
 from .opening import system_of
 
 if TYPE_CHECKING:
@@ -84,18 +84,20 @@ def _continue(chat: Chat, rest: str) -> None:
 
 def _set(chat: Chat, rest: str) -> None:
     key, _, value = rest.partition(" ")
-    if not key:
-        show("\n".join(f"  {line}" for line in chat.settings.lines()))
-        return
-    chat.apply(chat.settings.changed(key, value.strip()))
-    name = key.replace("-", "_")
-    chat.say(next(line for line in chat.settings.lines() if line.split()[0] == name))
-    chat.save()
+    if key in ("", "all"):
+        rows = chat.settings.rows(changed=not key)
+        show(facts(rows) if rows else "  all settings have their defaults; /set all shows them")
+    elif not value.strip():
+        show(f"  {chat.settings.line(key)}")
+    else:
+        chat.apply(chat.settings.changed(key, value.strip()))
+        chat.say(chat.settings.line(key))
+        chat.save()
 
 
 def _show(chat: Chat, rest: str) -> None:
     session, args = chat.session, chat.session.model.args
-    rows = {
+    known = {
         "model": chat.model,
         "chat format": session.template or session.tokenizer.version or "the model's template",
         "trained for": f"{args.max_position_embeddings:,} tokens",
@@ -103,8 +105,8 @@ def _show(chat: Chat, rest: str) -> None:
         **({} if chat.constraint is None else {"schema": json.dumps(chat.constraint.schema)}),
         "session": (chat.store.name or "not saved yet") + ("" if chat.store.autosave else " (--no-save)"),
     }
-    show("\n".join(f"  {name:<16}{shown(value, limit=500)}" for name, value in rows.items()))
-    show("\n".join(f"  {line}" for line in chat.settings.lines()))
+    show(facts([(name, shown(value, limit=500)) for name, value in known.items()]))
+    show(facts(chat.settings.rows(changed=True) or [("settings", "the defaults; /set all shows them")]))
 
 
 def _context(chat: Chat, rest: str) -> None:
@@ -163,7 +165,9 @@ CONVERSATION = {
     "retry": Command("", "answer the last message again", _retry),
     "edit": Command("[N]", "change your last message, or the N-th from the end", _edit),
     "continue": Command("", "continue an answer that was interrupted or too short", _continue),
-    "set": Command("KEY VALUE", "change a setting; without KEY show all", _set, "settings"),
+    "set": Command(
+        "[KEY [VALUE]]", "show or change a setting, '-' for its default; /set all shows all", _set, "settings"
+    ),
     "show": Command("", "show the model, the system prompt and the settings", _show),
     "context": Command("", "show how full the context is", _context),
     "tokens": Command("TEXT", "count and show the tokens of a text", _tokens),

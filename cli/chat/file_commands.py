@@ -75,19 +75,20 @@ def _editor(chat: Chat, rest: str) -> None:
     with chat.keyboard.released():
         text = _edited(rest)
     if text.strip():
-        show(text.rstrip())
+        show(f"> {text.rstrip()}")
         chat.ask(text.rstrip("\n"))
     else:
-        chat.say("nothing was written, and nothing is sent")
+        chat.say("nothing was saved in the editor, and nothing is sent")
 
 
 def _edited(text: str) -> str:
-    """Let the user edit `text` in an editor, and return the result. Raises OptionError if that fails."""
+    """Let the user edit `text`, and return what the editor saved, nothing if it saved nothing. Raises OptionError."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "message.md"
         file.write_text(text, encoding="utf-8")
+        os.utime(file, ns=(0, 0))  # so that saving the text as it was can be told from leaving
         edit(file)
-        return file.read_text(encoding="utf-8", errors="replace")
+        return file.read_text(encoding="utf-8", errors="replace") if file.stat().st_mtime_ns else ""
 
 
 def _copy(chat: Chat, rest: str) -> None:

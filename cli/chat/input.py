@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from prompt_toolkit.completion import Completer
     from prompt_toolkit.history import History
 
+STYLES = {"": "bold", "prompt": "ansicyan", "bottom-toolbar": "nobold", "completion-menu": "nobold"}
+
 
 class Reader(Protocol):
     """Reads messages."""
@@ -81,6 +83,7 @@ class TerminalReader:
     ) -> None:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.output import ColorDepth
+        from prompt_toolkit.styles import Style
 
         from .keys import key_bindings
         from .resize import erase_all_on_resize
@@ -88,7 +91,7 @@ class TerminalReader:
         self._on_shown = on_shown
         self._mode = ""
         self._prompt: PromptSession[str] = PromptSession(
-            lambda: f"{self._mode}> ",
+            lambda: [("class:prompt", f"{self._mode}> ")],
             multiline=True,
             prompt_continuation=lambda width, line, wraps: "  " if wraps else "… ",
             history=_history(history),
@@ -100,6 +103,7 @@ class TerminalReader:
             bottom_toolbar=lambda: toolbar(self._prompt.output.get_size().columns),
             color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
             enable_suspend=True,
+            style=Style.from_dict(STYLES),
         )
         self._prompt.app.after_render += lambda app: self._shown()
         self.keyboard = Keyboard(self._prompt.app.input)

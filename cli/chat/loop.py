@@ -1,5 +1,6 @@
 """The loop of the chat: reads messages and slash commands until the input ends."""
 
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -12,18 +13,17 @@ from .chat import Chat
 from .command import Command, Leave, show
 from .commands import CONVERSATION
 from .file_commands import FILES
+from .help import LEAVING, about, canonical, overview, suggestion
 from .input import Reader
-from .quotes import QUOTES
+
+_WORD = re.compile(r"[a-z][a-z_-]*")
 
 
 def _help(chat: Chat, rest: str) -> None:
-    for name, command in COMMANDS.items():
-        show(f"  {f'/{name} {command.usage}':<18}{command.help}")
-    show(f"  {QUOTES} before and after a message of several lines; Alt-Enter, or a \\ at the end, begins a new line")
-    show("  Ctrl-C stops an answer or clears the line, Ctrl-R searches, Tab completes, Ctrl-D leaves")
+    show(about(rest, COMMANDS) if rest else overview(COMMANDS))
 
 
-COMMANDS = {"help": Command("", "list the commands", _help), **CONVERSATION, **FILES}
+COMMANDS = {"help": Command("[COMMAND]", "list the commands, or explain one", _help), **CONVERSATION, **FILES}
 
 
 def run(chat: Chat, reader: Reader) -> MistralMLXError | None:
@@ -60,18 +60,30 @@ def run(chat: Chat, reader: Reader) -> MistralMLXError | None:
 def handle(chat: Chat, text: str) -> None:
     """Answer a message, or do what a slash command says. Raises OptionError for an unknown command."""
     chat.entered = time.perf_counter()
-    if not text.strip():
-        return
-    if text.startswith("/"):
-        name, _, rest = text[1:].strip().partition(" ")
+    if chat.is_interactive and text.strip().lower() in LEAVING:
+        raise Leave
+    if (command := command_in(text)) is not None:
+        name, rest = command
         if name not in COMMANDS:
             raise OptionError(
-                f"there is no command /{shown(name)}; /help lists them (a message cannot begin with a slash; put a "
-                "space before it)"
+                f"there is no command /{shown(name)}{suggestion(name, COMMANDS)} (a blank before the slash sends it)"
             )
-        COMMANDS[name].do(chat, rest.strip())
-    else:
+        COMMANDS[name].do(chat, rest)
+    elif text.strip():
         chat.ask(text)
+
+
+def command_in(text: str) -> tuple[str, str] | None:
+    """Return the name and the rest of a slash command; None if `text` is a message.
+
+    A text that begins with a slash is a message, too, if its first word can be no command (a path, a comment), or if
+    the word is no command and the text has several lines.
+    """
+    word, _, rest = text.partition(" ")
+    name = canonical(word.rstrip("\n"))
+    if not text.startswith("/") or not (_WORD.fullmatch(name) or name in COMMANDS):
+        return None
+    return None if "\n" in text.strip() and name not in COMMANDS else (name, rest.strip())
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What can be set in a chat while it runs, and is saved with it: sampling, limits, and how answers are shown."""
 
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,12 @@ class ChatOptions(AnswerKnobs):
         return Sampler(self)
 
     def changed(self, key: str, value: str) -> "ChatOptions":
-        """Return these settings with `key` set to what the text `value` means. Raises OptionError."""
-        name = key.replace("-", "_")
-        if name not in NAMES:
-            raise OptionError(f"there is no setting {shown(key)}; there are {', '.join(NAMES)}")
+        """Return these settings with `key` set to what the text `value` means, "-" its default. Raises OptionError."""
+        name = name_of(key)
+        if value == "-":
+            return replace(
+                self, **{knobs(ChatOptions)[name].name: getattr(ChatOptions(), knobs(ChatOptions)[name].name)}
+            )
         plain = _parsed(knobs(ChatOptions)[name], value)
         return replace(self, **from_plain(ChatOptions, {name: plain}))
 
@@ -49,9 +52,15 @@ class ChatOptions(AnswerKnobs):
         """Return the settings as a saved session keeps them; the opposite of `restored`."""
         return {key: option.to_plain(getattr(self, option.name)) for key, option in knobs(ChatOptions).items()}
 
-    def lines(self) -> list[str]:
-        """Return a line for each setting, as /set takes it."""
-        return [f"{key} {_text(key, value)}".rstrip() for key, value in self.as_saved().items()]
+    def rows(self, *, changed: bool = False) -> list[tuple[str, str]]:
+        """Return (name, value) of each setting, as /set takes them; `changed`: only of those that are no default."""
+        defaults = ChatOptions().as_saved()
+        saved = self.as_saved().items()
+        return [(key, _text(key, value)) for key, value in saved if not changed or value != defaults[key]]
+
+    def line(self, key: str) -> str:
+        """Return the name and the value of one setting. Raises OptionError if there is none of this name."""
+        return " ".join(next(row for row in self.rows() if row[0] == name_of(key)))
 
     def short(self) -> str:
         """Return the sampling in a few words."""
@@ -67,11 +76,23 @@ class ChatOptions(AnswerKnobs):
 NAMES = tuple(knobs(ChatOptions))
 
 
+VALUES = {
+    key: option.choices or (("on", "off") if option.kind is bool else ()) for key, option in knobs(ChatOptions).items()
+}
+
+
+def name_of(key: str) -> str:
+    """Return the name of the setting `key`, which may be spelled with dashes. Raises OptionError if there is none."""
+    if (name := key.replace("-", "_")) not in NAMES:
+        raise OptionError(f"there is no setting {shown(key)}; there are {', '.join(NAMES)}")
+    return name
+
+
 def _parsed(option: Knob, text: str) -> object:
     """Return the plain value of a text after /set. Raises OptionError."""
     if option.kind is list:
         is_biases = option.key == "logit_bias"  # which have no spaces
-        return text.split() if is_biases else [text] if text else []
+        return text.split() if is_biases else _texts(text)
     if option.optional and text in ("", "random"):
         return None
     if option.kind is bool:
@@ -84,9 +105,17 @@ def _parsed(option: Knob, text: str) -> object:
         raise OptionError(f"{option.key} is {shown(text)}; it must be {option.expected}") from None
 
 
+def _texts(text: str) -> list[str]:
+    """Return the texts between quotes, or the whole as one if it does not begin with a quote."""
+    try:
+        return shlex.split(text) if text[:1] in ("'", '"') else [text]
+    except ValueError as error:
+        raise OptionError(f"{shown(text)} cannot be split into texts: {error}") from error
+
+
 def _text(key: str, value: object) -> str:
-    if value is None:
-        return "random" if key == "seed" else ""
+    if value in (None, "", []):
+        return "random" if key == "seed" else "none"
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, list):

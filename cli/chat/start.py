@@ -10,7 +10,6 @@ from .background import Background
 from .chat import Chat
 from .input import PlainReader, Reader, TerminalReader, is_terminal
 from .opening import ChatSetup, offer, open_session, recap
-from .settings import NAMES
 
 
 def run(setup: ChatSetup, *, history: Path | None) -> MistralMLXError | None:
@@ -44,7 +43,6 @@ def _terminal_reader(chat: Chat, history: Path | None) -> Reader:
 
     words = {
         "sessions": chat.store.names,
-        "settings": lambda: list(NAMES),
         "models": lambda: sorted(registry.registered()),
     }
     kinds = {name: command.completes for name, command in loop.COMMANDS.items()}

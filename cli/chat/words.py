@@ -7,22 +7,24 @@ from collections.abc import Callable, Iterable, Mapping
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter, WordCompleter
 from prompt_toolkit.document import Document
 
+from .settings import VALUES
+
 MAX_CANDIDATES = 200
 
 
 class CommandCompleter(Completer):
     """Completes the names of commands, and the first word after a name.
 
-    `commands` maps each name to the kind of its argument: "paths", a key of `words`, or "" for no completion; `words`
-    maps each other kind to a function that returns the candidates. `helps` has the text that the menu shows beside
-    each name. NestedCompleter splits a name at its slash.
+    `commands` maps each name to the kind of its argument: "paths", "settings", a key of `words`, or "" for no
+    completion; `words` maps each other kind to a function that returns the candidates. `helps` has the text that the
+    menu shows beside each name. NestedCompleter splits a name at its slash.
     """
 
     def __init__(
         self, commands: Mapping[str, str], words: Mapping[str, Callable[[], list[str]]], helps: Mapping[str, str]
     ) -> None:
         kinds: dict[str, Completer] = {kind: _whole(get) for kind, get in words.items()}
-        kinds["paths"] = _Paths()
+        kinds["paths"], kinds["settings"] = _Paths(), _Settings()
         self._names = _whole([f"/{name}" for name in commands], {f"/{name}": text for name, text in helps.items()})
         self._arguments = {name: kinds[kind] for name, kind in commands.items() if kind}
 
@@ -53,6 +55,15 @@ class _Paths(Completer):
         for path in itertools.islice(fit, MAX_CANDIDATES):
             ending = "/" if path.display_text.endswith("/") else ""
             yield Completion((word + path.text + ending).replace(" ", "\\ "), -len(word))
+
+
+class _Settings(Completer):
+    """The names of the settings, and then the values of those that have few."""
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        name, space, value = document.text.partition(" ")
+        words = VALUES.get(name.replace("-", "_"), ()) if space else tuple(VALUES)
+        yield from _whole(list(words)).get_completions(Document(value if space else name), complete_event)
 
 
 def _whole(words: list[str] | Callable[[], list[str]], helps: Mapping[str, str] | None = None) -> Completer:

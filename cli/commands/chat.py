@@ -74,7 +74,7 @@ def chat(
         raise OptionError(f"{shown(name)} is no option; a model is named with --model, a session with --resume")
     store = Store(registry.home() / "sessions", autosave=save)
     resumes = store.existing(name) if resume or last else None
-    notes = Notes(quiet=quiet)
+    notes = Notes(quiet=quiet, in_chat=not plain)
     if model or not resumes:
         model = shared.chosen_model(model, notes)
         registry.resolve(model)  # a wrong name need not wait for the prompt

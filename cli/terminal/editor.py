@@ -17,6 +17,7 @@ def edit(file: Path, command: str | None = None) -> None:
     try:
         status = subprocess.run([*shlex.split(command), str(file)]).returncode
     except (OSError, ValueError) as error:
-        raise OptionError(f"the editor {shown(command)} cannot be run ({error}); set EDITOR") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise OptionError(f"the editor {shown(command)} cannot be run ({why}); set EDITOR") from error
     if status:
         raise OptionError(f"the editor {shown(command)} ended with status {status}")

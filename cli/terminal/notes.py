@@ -2,17 +2,27 @@
 
 import os
 import sys
+import textwrap
 from collections.abc import Iterable
 
 from .bar import DELAY_S, Bar
 from .sanitize import inert
+from .size import columns
+from .style import sgr
+
+PREFIX, MARK = "mistral-mlx: ", "· "  # before a remark, and before one in a chat
+DIM, BOLD = "2", "1"
 
 
 class Notes:
-    """Writes to stderr for one command; `quiet` leaves only errors and what was asked for."""
+    """Writes to stderr for one command; `quiet` leaves only errors and what was asked for.
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    In a chat (`in_chat`) on a terminal remarks are dim and have a mark instead of the program's name before them.
+    """
+
+    def __init__(self, *, quiet: bool = False, in_chat: bool = False) -> None:
         self.quiet = quiet
+        self._in_chat = in_chat and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._bar: Bar | None = None
 
     def say(self, text: str) -> None:
@@ -22,13 +32,19 @@ class Notes:
 
     def error(self, text: str) -> None:
         """Write an error of one line."""
-        self.always(f"error: {text}")
+        self._note(f"error: {text}", BOLD)
 
     def always(self, text: str) -> None:
         """Write one line, also when quiet."""
+        self._note(text, DIM)
+
+    def _note(self, text: str, style: str) -> None:
         if self._bar is not None:
             self._bar.hide()
-        note(text)
+        if self._in_chat:
+            _write(sgr(_wrapped(MARK, text), style))
+        else:
+            note(text)
 
     def report(self, lines: Iterable[str]) -> None:
         """Write lines without the program's name before them, unless quiet."""
@@ -43,7 +59,17 @@ class Notes:
 
 def note(text: str) -> None:
     """Write a remark of one line to stderr, where no Notes are at hand."""
-    _write(f"mistral-mlx: {inert(text)}".replace("\n", " "))
+    _write(_wrapped(PREFIX, text))
+
+
+def _wrapped(first: str, text: str) -> str:
+    """Return `first` and `text` in one line, which a terminal gets in rows that break between words."""
+    line = first + inert(text).replace("\n", " ")
+    if not sys.stderr.isatty():
+        return line
+    width = max(columns() - 1, 2 * len(PREFIX))
+    rows = textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(rows)
 
 
 def _write(line: str) -> None:

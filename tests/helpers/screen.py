@@ -31,7 +31,8 @@ class Seen:
         self.stream = pyte.ByteStream(self.screen)
         self.written = b""
         env = {**os.environ, "TERM": "xterm-256color", **variables}
-        env.pop("NO_COLOR", None)
+        for name in ("NO_COLOR", "COLUMNS"):
+            env.pop(name, None)
         command = [PROGRAM[0], "-c", setup + PROGRAM[2], *map(str, args)]
         if shell:
             command = ["bash", "--norc", "-ic", shell.format(shlex.join(command))]

@@ -11,12 +11,14 @@ PROMPT = ">"
 
 
 def terminal(model, *args, setup="", before="", **variables):
-    """Start a chat in a terminal of 24 lines."""
+    """Start a chat in a terminal of 24 lines that are wide enough for every remark."""
     command = ["chat", "-m", str(model), "--temperature", "0", *args]
     # Nobody answers where the cursor is.
     env = {**os.environ, "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm", **variables}
-    child = pexpect.spawn(PROGRAM[0], ["-c", setup + PROGRAM[2], *command], encoding="utf-8", timeout=60, env=env)
-    child.setwinsize(24, 100)
+    env.pop("COLUMNS", None)
+    child = pexpect.spawn(
+        PROGRAM[0], ["-c", setup + PROGRAM[2], *command], encoding="utf-8", timeout=60, env=env, dimensions=(24, 250)
+    )
     child.logfile_read = io.StringIO()
     child.expect(before)
     child.expect("chatting with")

@@ -40,8 +40,8 @@ ORDER = {
     "mistral_mlx.convert.verify": "__init__ sample_text verify",
     "mistral_mlx.convert.export": "__init__ gguf_pack gguf_rope gguf_vocab gguf_writer gguf_export",
     "mistral_mlx.cli": "__init__ statuses terminal models options answers chat reports commands app main",
-    "mistral_mlx.cli.terminal": "__init__ sanitize style row status_row thoughts highlight markdown signals streams keyboard table bar "
-    "notes editor reading",
+    "mistral_mlx.cli.terminal": "__init__ sanitize size style row status_row thoughts highlight markdown signals "
+    "streams keyboard table bar notes editor reading",
     "mistral_mlx.cli.models": "__init__ folder_lock small_file on_disk hub names lm_studio ollama found "
     "registry kept opening index fetched demo pull",
     "mistral_mlx.cli.models.hub": "__init__ settings repo_id opener web repository choice download record gathered "
@@ -49,8 +49,8 @@ ORDER = {
     "mistral_mlx.cli.options": "__init__ values sources answer other_programs shared constraint sampling help",
     "mistral_mlx.cli.answers": "__init__ remarks beginning code_block constraints tool_choice prompt said "
     "prompt_templates sources batch_files batch output complete",
-    "mistral_mlx.cli.chat": "__init__ background remarks store quotes keys resize input toolbar settings words attachments clipboard "
-    "answering opening first chat status command commands file_commands loop start",
+    "mistral_mlx.cli.chat": "__init__ background remarks store quotes keys resize input toolbar settings words "
+    "attachments clipboard answering opening first chat status command commands file_commands help loop start",
     "mistral_mlx.cli.reports": "__init__ config cache models discovered pull tokens info bench evaluate convert export "
     "doctor",
     "mistral_mlx.cli.reports.doctor": "__init__ findings installation machine files models surroundings report",

@@ -102,7 +102,7 @@ def test_what_is_shown(endless, tmp_path):
     for text in (
         "system prompt: be kind",
         "top_k 3",
-        "max_tokens 6",
+        "max_tokens   6",
         "in a window of 8",
         "1 turn, 0 dropped",
         "='the",

@@ -2,6 +2,7 @@
 
 import signal
 
+import pytest
 from helpers.terminal import PROMPT, asked, ended, leave, terminal
 
 from mistral_mlx.cli.chat import loop
@@ -96,6 +97,27 @@ def test_a_message_is_written_in_the_editor(endless, home, tmp_path, monkeypatch
     child.expect("stopped at 2 tokens")
     leave(child)
     assert asked(home) == ["from the editor"]
+
+
+@pytest.mark.parametrize(
+    ("script", "sent"),
+    [
+        ("true", []),  # left without saving
+        ('printf "" > "$1"', []),
+        ('echo more >> "$1"', ["begunmore"]),
+        ('touch "$1"', ["begun"]),  # saved as it was
+        ("exit 3", []),
+    ],
+)
+def test_a_message_that_was_not_saved_in_the_editor_is_not_sent(endless, home, tmp_path, monkeypatch, script, sent):
+    (editor := tmp_path / "edit").write_text(f"#!/bin/sh\n{script}\n")
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    child = terminal(endless, "--max-tokens", "2")
+    child.send("/editor begun\r")
+    child.expect("stopped at 2" if sent else "nothing was saved in the editor|ended with status 3")
+    leave(child)
+    assert (asked(home) if sent else list((home / "sessions").glob("*.json"))) == sent
 
 
 def test_edit_puts_the_message_into_the_prompt(endless, home):

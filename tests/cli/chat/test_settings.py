@@ -8,7 +8,7 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
 from mistral_mlx.cli.chat.loop import COMMANDS
-from mistral_mlx.cli.chat.settings import NAMES, ChatOptions
+from mistral_mlx.cli.chat.settings import ChatOptions
 from mistral_mlx.cli.chat.toolbar import Status, line
 from mistral_mlx.cli.chat.words import CommandCompleter
 from mistral_mlx.errors import OptionError
@@ -22,7 +22,9 @@ def test_settings_are_what_they_are_set_to():
         ("seed", "7", 7),
         ("seed", "random", None),
         ("stop", "END", ("END",)),
-        ("stop", "", ()),
+        ("stop", '"a b" c', ("a b", "c")),
+        ("stop", "-", ()),
+        ("temperature", "-", 0.7),
         ("stats", "on", True),
         ("on-overflow", "stop", "stop"),
     ):
@@ -61,7 +63,7 @@ def test_commands_paths_and_names_are_completed(tmp_path, monkeypatch):
     (tmp_path / "nothing").mkdir()
     (tmp_path / ".hidden").touch()
     kinds = {name: command.completes for name, command in COMMANDS.items()}
-    words = {"sessions": lambda: ["mine"], "settings": lambda: list(NAMES), "models": lambda: ["demo"]}
+    words = {"sessions": lambda: ["mine"], "models": lambda: ["demo"]}
 
     helps = {name: command.help for name, command in COMMANDS.items()}
 
@@ -78,6 +80,8 @@ def test_commands_paths_and_names_are_completed(tmp_path, monkeypatch):
     assert complete("/read nothing/x .h") == [".hidden"]
     assert complete("/load m") == ["mine"]
     assert complete("/set rep") == ["repetition_penalty", "repetition_context_size"]
+    assert complete("/set on_overflow ") == ["drop-turns", "stop"]
+    assert complete("/set stats o") == ["on", "off"]
     assert complete("/set top_p 0") == complete("hello /re") == complete("/nope x") == complete("/re\n/re") == []
 
 
@@ -90,6 +94,8 @@ def test_the_toolbar_fits_and_drops_what_matters_least():
     assert line(status, 80) == full.rsplit(" · ", 2)[0]
     assert all(len(line(status, n)) <= n for n in range(1, 120))
     assert line(Status("demo", state="loading"), 80) == " demo · loading"
+    assert line(Status("/home/me/models/demo/"), 80) == " demo · 0 tokens"
+    assert line(Status("mistralai/Ministral"), 80) == " mistralai/Ministral · 0 tokens"
 
 
 def test_every_command_has_a_page_and_a_line_of_help():

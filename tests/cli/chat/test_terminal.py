@@ -108,12 +108,12 @@ def test_a_session_that_another_chat_has_changed_is_saved_under_a_new_name(endle
     def say(text, remark):
         first.send(f"{text}\r")
         first.expect(remark)
+        first.expect("36;1m> ")  # the next prompt
 
     say("one", "stopped at")
     say("/save shared", "saved as shared")
     run("chat", "--resume", "shared", "--quiet", "--max-tokens", "2", input=b"two\n")
     say("three", "changed the session shared; this conversation is saved as shared-2")
-    first.expect("stopped at")
     say("four", "stopped at")
     leave(first)
     assert first.logfile_read.getvalue().count("this conversation is saved as") == 1
