@@ -4,7 +4,7 @@ import signal
 import termios
 
 import pytest
-from helpers.screen import Seen
+from helpers.seen import Seen
 from helpers.terminal import asked
 
 ECHO, CANONICAL = termios.ECHO, termios.ICANON
