@@ -33,6 +33,7 @@ from .commands import (
     tokens,
 )
 from .options.help import Application
+from .options.other_programs import our_spelling
 from .statuses import Status, status_of
 from .terminal.notes import Notes
 from .terminal.signals import Interrupted, raise_on_signals
@@ -44,7 +45,7 @@ MLX_PACKAGE = "mlx" if sys.platform == "darwin" else "'mlx[cpu]'"
 app = Application(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": our_spelling},
 )
 
 

@@ -1,7 +1,7 @@
 """The options of ``chat``; heavy imports are inside."""
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,9 +10,12 @@ from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.options.sampling import with_sampling
 from mistral_mlx.cli.statuses import status_of
 from mistral_mlx.cli.terminal.notes import Notes
-from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.errors import ModelError, shown
 
-from .offers import session_names
+from .offers import chat_names
+
+if TYPE_CHECKING:
+    from mistral_mlx.cli.chat.store import Store
 
 EXAMPLES = """\
 mistral-mlx chat -m demo
@@ -41,7 +44,12 @@ def chat(
     ] = "drop-turns",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the saved session NAME, or the last one.")] = False,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", autocompletion=session_names, help="The session of --resume.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            autocompletion=chat_names,
+            help="A model, the same as --model; after --resume, a session.",
+        ),
     ] = None,
     last: Annotated[bool, typer.Option("--continue", "-c", help="Continue the last saved session.")] = False,
     save: Annotated[bool, typer.Option(help="Save the conversation after every turn.")] = True,
@@ -70,9 +78,9 @@ def chat(
     from mistral_mlx.cli.options.answer import from_plain
     from mistral_mlx.model.cache_options import CacheOptions
 
-    if name and not resume:
-        raise OptionError(f"{shown(name)} is no option; a model is named with --model, a session with --resume")
     store = Store(registry.home() / "sessions", autosave=save)
+    if name and not resume:
+        model = _named(shared.named_model(context, name, model), store)
     resumes = store.existing(name) if resume or last else None
     notes = Notes(quiet=quiet, in_chat=not plain)
     if model or not resumes:
@@ -99,3 +107,14 @@ def chat(
     )
     if failed and not sys.stdin.isatty():  # a script has to know
         raise typer.Exit(status_of(failed))
+
+
+def _named(model: str | None, store: "Store") -> str | None:
+    """Return a model that an argument names. Raises ModelError, with what else it may mean, if there is none."""
+    try:
+        registry.resolve(model)
+    except ModelError as error:
+        if model in store.names():
+            raise ModelError(f"{shown(model)} is no model but a session: mistral-mlx chat --resume {model}") from error
+        raise
+    return model

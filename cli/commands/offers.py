@@ -4,17 +4,17 @@ from contextlib import suppress
 
 import typer
 
-from mistral_mlx.cli.models.registry import home
+from mistral_mlx.cli.models.registry import home, model_names
 
 SHELLS = ("bash", "zsh", "fish", "pwsh")
 
 
-def session_names(context: typer.Context) -> list[str]:
-    """Return the names of the saved sessions, the newest first; none where no session is to be resumed."""
+def chat_names(context: typer.Context) -> list[str]:
+    """Return the names of the registered models, or where one is to be resumed of the sessions, the newest first."""
     from mistral_mlx.cli.chat.store import Store
 
     with suppress(OSError):
-        return Store(home() / "sessions").names() if context.params.get("resume") else []
+        return Store(home() / "sessions").names() if context.params.get("resume") else model_names()
     return []
 
 

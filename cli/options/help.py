@@ -1,6 +1,6 @@
 """The class of all commands: where the values of their options come from, and how ``--help`` shows them."""
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -9,9 +9,9 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import OptionError, shown
 
-from .other_programs import OF_MODELS, OF_OTHERS
+from .other_programs import OF_MODELS, OF_OTHERS, OPTIONS_OF_OTHERS
 from .shared import PANELS
-from .sources import Option, Setting, config_path, in_file, options_of, read_config, unknown_variables
+from .sources import Option, Setting, config_path, in_file, near, options_of, read_config, unknown_variables
 from .values import take_plain_values
 
 SOURCES = {"ENVIRONMENT": "environment", "DEFAULT_MAP": "config file", "DEFAULT": "default"}  # typer's names, and ours
@@ -20,6 +20,8 @@ Defaults can be set by MISTRAL_MLX_<OPTION> (MISTRAL_MLX_TOP_P for --top-p) or
 in the config file; 'mistral-mlx config' shows all. Exit statuses: docs/cli.md.
 """
 REPLACED = {"--force": ("--ignore-memory", "--overwrite")}  # flags of earlier versions
+
+TEXTS = ("prompt", "text")  # arguments that are running text
 
 if TYPE_CHECKING:
     Parsed = TyperCommand
@@ -64,10 +66,17 @@ class Configurable(PlainValues, Parsed):
             self._refuse_type(error, ctx, given)
             raise
         except typer.TyperException as error:
-            flags = {flag for option in self.options for flag in option.flags}
-            for flag in flags.intersection(REPLACED.get(getattr(error, "option_name", ""), ())):
-                raise OptionError(f"--force is called {flag} in this command") from error
+            if hasattr(error, "option_name") and hasattr(error, "possibilities"):  # typer does not give out its class
+                raise OptionError(self._no_option(str(error.option_name))) from error
             raise
+
+    def _no_option(self, flag: str) -> str:
+        """Return the message for an option that the command does not have."""
+        flags = [name for p in self.params if p.param_type_name == "option" for name in (*p.opts, *p.secondary_opts)]
+        for renamed in set(flags).intersection(REPLACED.get(flag, ())):
+            return f"{flag} is called {renamed} in this command"
+        hint = f"; {OPTIONS_OF_OTHERS[flag]}" if flag in OPTIONS_OF_OTHERS else near(flag, flags, else_all=False)
+        return f"there is no option {shown(flag)}{hint} (see mistral-mlx {self.name} --help)"
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command. Raises OptionError, which names the origin of a value out of range."""
@@ -153,6 +162,18 @@ class Configurable(PlainValues, Parsed):
 class Command(Configurable, TyperCommand):
     """A command whose options can be set elsewhere."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse a command line; see click. Raises OptionError, in our words, for more arguments than are taken."""
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, args)
+        if rest and not ctx.resilient_parsing:
+            last = next((p for p in reversed(self.params) if p.name in TEXTS and p.param_type_name == "argument"), None)
+            if last is None:
+                raise OptionError(f"{shown(rest[0])} is an argument too many (see mistral-mlx {self.name} --help)")
+            words = shown(" ".join([ctx.params[last.name], *rest]), limit=60)
+            raise OptionError(f"the {last.name} is more than one argument; put it in quotes: \"{words}\"")
+        return rest
+
 
 class CommandGroup(Configurable, TyperGroup):
     """A command that has commands, and options that can be set elsewhere."""
@@ -167,7 +188,7 @@ class CommandGroup(Configurable, TyperGroup):
         self.format_commands(ctx, formatter)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that is meant; see click. Raises OptionError for one that only other programs have."""
+        """Return the command that is meant; see click. Raises OptionError if there is none."""
         _refuse(args, self.commands, OF_MODELS, "models ")
         return super().resolve_command(ctx, args)
 
@@ -188,7 +209,7 @@ class Group(PlainValues, TyperGroup):
                 formatter.write_dl(rows)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that is meant; see click. Raises OptionError for one that only other programs have."""
+        """Return the command that is meant; see click. Raises OptionError if there is none."""
         if args[:1] == ["help"]:
             print(ctx.get_help())
             raise typer.Exit
@@ -196,10 +217,11 @@ class Group(PlainValues, TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def _refuse(args: list[str], ours: Container[str], others: Mapping[str, str], before: str = "") -> None:
-    """Raise OptionError, which names the command of ours, for one that only other programs have."""
-    if args and args[0] not in ours and args[0] in others:
-        raise OptionError(f"there is no command {before}{args[0]}; {others[args[0]]}")
+def _refuse(args: list[str], ours: Collection[str], others: Mapping[str, str], before: str = "") -> None:
+    """Raise OptionError for a command that there is not; it names ours where only other programs have it."""
+    if args and args[0] not in ours:
+        hint = f"; {others[args[0]]}" if args[0] in others else near(args[0], ours)
+        raise OptionError(f"there is no command {before}{shown(args[0])}{hint}")
 
 
 class Application(typer.Typer):

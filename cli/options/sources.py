@@ -17,6 +17,7 @@ from mistral_mlx.cli.models.registry import HOME_VARIABLE, home
 from mistral_mlx.cli.models.small_file import small_text
 from mistral_mlx.errors import ModelError, OptionError, shown
 
+from .other_programs import our_spelling
 from .values import kinds_of
 
 PREFIX = "MISTRAL_MLX_"
@@ -168,16 +169,20 @@ def unknown_variables(known: Iterable[Option]) -> str:
     return "; ".join(remarks)
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message about an unknown name: the known ones that are like it, or all."""
+def near(name: str, known: Iterable[str], *, else_all: bool = True) -> str:
+    """Return the end of a message about an unknown name: the known ones that are like it, or all of them or nothing."""
     known = sorted(set(known))
     like = _like(name, known)
-    return f"; did you mean {' or '.join(like)}?" if like else f"; there are {', '.join(known)}"
+    everything = f"; there are {', '.join(known)}" if else_all else ""
+    return f"; did you mean {' or '.join(like)}?" if like else everything
 
 
 def _like(name: str, known: Iterable[str]) -> list[str]:
     """Return the known name that is most like `name`, and those that are nearly as like it."""
     known = list(known)
+    ours = _key(our_spelling(name))
+    if ours != name and ours in known:
+        return [ours]
     for best in difflib.get_close_matches(name, known, n=1):
         likeness = difflib.SequenceMatcher(None, best, name).ratio()
         return difflib.get_close_matches(name, known, n=3, cutoff=likeness - 0.1)

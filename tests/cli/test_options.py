@@ -126,7 +126,8 @@ def test_a_shell_completes_commands_options_and_names(home, tmp_path):
         assert completed(*words, "") == ["mine"], words
     assert completed("models", "remove", "") == completed("models", "rename", "") == ["mine"]
     assert completed("chat", "--resume", "") == ["monday"]
-    assert completed("chat", "") == completed("info", "./") == []  # the shell then offers files
+    assert completed("chat", "") == ["mine"]
+    assert completed("info", "./") == []  # the shell then offers files
     assert completed("complete", "-t", "h") == completed("templates", "rm", "h") == ["haiku"]
     assert completed("completion", "z") == ["zsh"]
     assert "_MISTRAL_MLX_COMPLETE=complete_bash" in run("completion", "bash").stdout

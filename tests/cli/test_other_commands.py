@@ -1,11 +1,14 @@
-"""The commands of other programs."""
+"""The commands and options of other programs, and arguments that are too many."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from helpers.cli import one_line, run
 
-from mistral_mlx.cli.options.other_programs import OF_MODELS, OF_OTHERS
+from mistral_mlx.cli.options.other_programs import OF_MODELS, OF_OTHERS, OPTIONS_OF_OTHERS, SPELLINGS
 
 
 @pytest.mark.parametrize("verb", OF_OTHERS)
@@ -29,3 +32,53 @@ def test_the_commands_that_are_named_exist(program):
     named = {name for text in OF_OTHERS.values() for name in re.findall(r"'mistral-mlx ([a-z]+)", text)}
     assert {"chat", "complete", "info", "models", "pull"} == named <= set(program.commands)
     assert not set(OF_OTHERS) & set(program.commands)
+
+
+def flags_of(program, *commands):
+    params = [p for name in commands or program.commands for p in program.commands[name].params]
+    return {flag for p in params for flag in (*p.opts, *p.secondary_opts) if flag.startswith("-")}
+
+
+def test_other_spellings_stand_for_options_and_are_none_themselves(program):
+    flags = flags_of(program)
+    assert {f"--{ours}" for ours in SPELLINGS.values()} <= flags
+    assert not {f"--{theirs}" for theirs in SPELLINGS} & flags
+    assert not [flag for flag in flags if "_" in flag]
+    page = (Path(__file__).parents[2] / "docs" / "coming-from.md").read_text("utf-8")
+    assert [theirs for theirs in SPELLINGS if f"`--{theirs}`" not in page] == []
+
+
+@pytest.mark.parametrize("flag", ["--temp", "--temperature", "--TEMP"])
+def test_an_option_may_be_called_as_elsewhere(flag):
+    """--temp used to be answered with --template."""
+    said = one_line(run("complete", "-m", "x", flag, "-1", "hi").stderr)
+    assert ("there is no option --TEMP" if flag.isupper() else "temperature is -1") in said
+
+
+def test_underscores_are_dashes():
+    assert "max_tokens is 0" in one_line(run("complete", "-m", "x", "--max_new_tokens", "0", "hi").stderr)
+
+
+@pytest.mark.parametrize("flag", OPTIONS_OF_OTHERS)
+def test_an_option_that_none_stands_for_is_answered_with_what_does_the_same(flag):
+    command = "chat" if flag == "-p" else "complete"
+    assert f"no option {flag}; {OPTIONS_OF_OTHERS[flag]}" in one_line(run(command, flag, "1").stderr)
+
+
+def test_an_unknown_option_or_command_is_answered_with_those_like_it():
+    assert "no option --modl; did you mean --model?" in one_line(run("complete", "--modl", "x").stderr)
+    assert "no option --zzz (see mistral-mlx complete --help)" in one_line(run("complete", "--zzz").stderr)
+    assert "no command modls; did you mean models?" in one_line(run("modls").stderr)
+    assert "no command models renam; did you mean rename?" in one_line(run("models", "renam").stderr)
+
+
+def test_words_without_quotes_are_answered_with_the_quotes():
+    said = one_line(run("complete", "-m", "x", "Hi", "there", "you").stderr)
+    assert said.endswith('the prompt is more than one argument; put it in quotes: "Hi there you"')
+    assert 'put it in quotes: "a b"' in one_line(run("tokens", "a", "b").stderr)
+    assert "b is an argument too many (see mistral-mlx info --help)" in one_line(run("info", "a", "b").stderr)
+
+
+def test_the_package_is_the_program():
+    result = subprocess.run([sys.executable, "-m", "mistral_mlx", "config", "path"], capture_output=True)
+    assert (result.returncode, result.stdout.endswith(b"config.toml\n")) == (0, True)

@@ -78,3 +78,18 @@ def test_a_name_whose_folder_has_moved_takes_the_new_place(folder, disk, tmp_pat
     assert "is gone; name the new one: mistral-mlx models add mine DIR (or forget the name" in said
     invoke("models", "add", "mine", tmp_path / "new")
     assert invoke("info", "mine").exit_code == 0
+
+
+def test_a_chat_opens_the_model_that_is_its_argument(folder, home):
+    """It used to be: demo is no option."""
+    register("mine", folder)
+    result = run("chat", "mine", "--no-save", *GREEDY, input=b"Hi\n")
+    assert (result.returncode, b"chatting with mine;" in result.stderr) == (0, True)
+    assert b"two models are given, mine and --model other" in run("chat", "mine", "-m", "other").stderr
+    assert "no such model directory or registered name: monday (registered: mine)" in one_line(
+        run("chat", "monday").stderr
+    )
+    (home / "sessions").mkdir()
+    (home / "sessions" / "monday.json").touch()
+    said = one_line(run("chat", "monday").stderr)
+    assert said.endswith("monday is no model but a session: mistral-mlx chat --resume monday")

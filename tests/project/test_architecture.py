@@ -9,7 +9,7 @@ import pytest
 # For each package, its modules and folders from the lowest to the highest: each may import those to its left.
 ORDER = {
     "mistral_mlx": "version errors progress kernels files tokenizer prompt model sampling constraint generation "
-    "session measure __init__ convert cli",
+    "session measure __init__ convert cli __main__",
     "mistral_mlx.kernels": "native dtypes fallback weights codes ready __init__ experts memory",
     "mistral_mlx.kernels.fallback": "__init__ float_modes products search packing",
     "mistral_mlx.files": "__init__ json keys folder safetensors whole",
@@ -46,7 +46,7 @@ ORDER = {
     "registry kept opening index fetched demo pull",
     "mistral_mlx.cli.models.hub": "__init__ settings repo_id opener web repository choice download record gathered "
     "outlook snapshots",
-    "mistral_mlx.cli.options": "__init__ values sources answer other_programs shared constraint sampling help",
+    "mistral_mlx.cli.options": "__init__ values other_programs sources answer shared constraint sampling help",
     "mistral_mlx.cli.answers": "__init__ remarks beginning code_block constraints tool_choice prompt said "
     "prompt_templates sources batch_files batch output complete",
     "mistral_mlx.cli.chat": "__init__ background remarks store quotes keys resize input toolbar settings words "
