@@ -140,6 +140,6 @@ app.command("eval", epilog=evaluate.EXAMPLES, rich_help_panel=MEASURES)(evaluate
 app.command(epilog=pull.EXAMPLES, rich_help_panel=MODELS)(pull.pull)
 app.add_typer(models.app, name="models", epilog=models.EXAMPLES, rich_help_panel=MODELS)
 app.command(epilog=tokens.EXAMPLES, rich_help_panel=MEASURES)(tokens.tokens)
-app.add_typer(config.app, name="config", rich_help_panel=PROGRAM)
+app.add_typer(config.app, name="config", epilog=config.EXAMPLES, rich_help_panel=PROGRAM)
 app.command(epilog=doctor.EXAMPLES, rich_help_panel=PROGRAM)(doctor.doctor)
 app.command(epilog=completion.EXAMPLES, rich_help_panel=PROGRAM)(completion.completion)

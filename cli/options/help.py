@@ -7,11 +7,12 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from mistral_mlx.cli.terminal.notes import Notes
-from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.errors import ModelError, OptionError, shown
 
+from .config_file import Config, read_config
 from .other_programs import OF_MODELS, OF_OTHERS, OPTIONS_OF_OTHERS
 from .shared import PANELS
-from .sources import Option, Setting, config_path, in_file, near, options_of, read_config, unknown_variables
+from .sources import Option, Setting, config_path, near, options_of, unknown_variables
 from .values import take_plain_values
 
 SOURCES = {"ENVIRONMENT": "environment", "DEFAULT_MAP": "config file", "DEFAULT": "default"}  # typer's names, and ours
@@ -61,6 +62,9 @@ class Configurable(PlainValues, Parsed):
                 given = self.make_parser(ctx).parse_args(args=list(args))[0]
                 if not given.get("help"):
                     ctx.default_map = {name: value for name, (value, _) in self._in_file(ctx).items()}
+                    for fault in self._config(ctx).faults:
+                        if fault.concerns(self.name or "", self.options):
+                            raise OptionError(fault.text)
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
             self._refuse_type(error, ctx, given)
@@ -79,9 +83,9 @@ class Configurable(PlainValues, Parsed):
         return f"there is no option {shown(flag)}{hint} (see mistral-mlx {self.name} --help)"
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command. Raises OptionError, which names the origin of a value out of range."""
+        """Run the command. Errors about a value out of range, or a model that cannot be used, name its origin."""
         if self.is_settable:
-            warn_of_variables(ctx)
+            warn_of_settings(ctx)
         try:
             return super().invoke(ctx)
         except OptionError as error:
@@ -90,6 +94,12 @@ class Configurable(PlainValues, Parsed):
                 for name in (*option.flags, option.key):
                     if text.startswith(f"{name} is ") and (origin := self._origin(option, ctx)):
                         raise OptionError(origin + text.removeprefix(name)) from error
+            raise
+        except ModelError as error:
+            for option in (option for option in self.options if option.name == "model"):
+                origin, value = self._origin(option, ctx), ctx.params["model"]
+                if origin and not ctx.params.get("name") and shown(value, limit=200) in str(error):
+                    raise ModelError(f"{error} ({shown(value)} is what {origin} says)") from error
             raise
 
     def settings(self, parent: Any) -> Iterator[Setting]:
@@ -130,10 +140,13 @@ class Configurable(PlainValues, Parsed):
             formatter.write("\nExamples:\n" + "".join(f"  {line}\n" for line in self.epilog.splitlines()))
         formatter.write(f"\n{ELSEWHERE}")
 
+    def _config(self, ctx: Any) -> Config:
+        return read_config(config_path(), commands_of(ctx))
+
     def _in_file(self, ctx: Any) -> dict[str, tuple[object, str]]:
-        """Return the values that the config file gives to options, each with its key there. Raises OptionError."""
-        tables = read_config(config_path(), commands_of(ctx))
-        found = {option.name: in_file(self.name or "", option, tables) for option in self.options}
+        """Return the values that the config file gives to options, each with its key there."""
+        config = self._config(ctx)
+        found = {option.name: config.value(self.name or "", option) for option in self.options}
         return {name: value for name, value in found.items() if value is not None}
 
     def _origin(self, option: Option, ctx: Any) -> str:
@@ -171,7 +184,7 @@ class Command(Configurable, TyperCommand):
             if last is None:
                 raise OptionError(f"{shown(rest[0])} is an argument too many (see mistral-mlx {self.name} --help)")
             words = shown(" ".join([ctx.params[last.name], *rest]), limit=60)
-            raise OptionError(f"the {last.name} is more than one argument; put it in quotes: \"{words}\"")
+            raise OptionError(f'the {last.name} is more than one argument; put it in quotes: "{words}"')
         return rest
 
 
@@ -253,8 +266,14 @@ def commands_of(ctx: Any) -> dict[str, list[Option]]:
     return {name: command.options for name, command in commands.items() if isinstance(command, Configurable)}
 
 
-def warn_of_variables(ctx: Any) -> None:
-    """Say in one line which variables begin like ours and have no effect, unless --quiet is given."""
-    remark = unknown_variables([option for options in commands_of(ctx).values() for option in options])
+def warn_of_settings(ctx: Any, *, all_faults: bool = False) -> None:
+    """Say what is wrong with the config file, and which variables begin like ours and have no effect, unless quiet."""
+    notes, known = Notes(quiet=bool(ctx.params.get("quiet"))), commands_of(ctx)
+    faults = [fault.text for fault in read_config(config_path(), known).faults]
+    if len(faults) > 1 and not all_faults:
+        faults = [f"{faults[0]} (and {len(faults) - 1} more: mistral-mlx config)"]
+    for fault in faults:
+        notes.say(fault)
+    remark = unknown_variables([option for options in known.values() for option in options])
     if remark:
-        Notes(quiet=bool(ctx.params.get("quiet"))).say(remark)
+        notes.say(remark)

@@ -48,7 +48,7 @@ SPELLINGS = {
     "typical": "typical-p",
 }
 GPU = "--device gpu computes on a GPU"
-QUOTED = "the prompt is the argument: mistral-mlx complete \"the prompt\""
+QUOTED = 'the prompt is the argument: mistral-mlx complete "the prompt"'
 SPEEDS = "--stats prints counts and speeds"
 WINDOWED = "the context has no size to set; --window N bounds the memory (eval has --context)"
 OPTIONS_OF_OTHERS = {  # that none of ours can stand for

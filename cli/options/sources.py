@@ -1,12 +1,14 @@
-"""What a user can set without the command line: the names of options in the environment, and the config file.
+"""What a user can set without the command line: options, and their names in the environment and the config file.
 
 The parser itself looks the values up: a variable is the `envvar` of its option, and the values of the file become the
 `default_map` of a command; see `help.Command`.
 """
 
 import difflib
+import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,7 @@ from typing import Any
 import platformdirs
 
 from mistral_mlx.cli.models.registry import HOME_VARIABLE, home
-from mistral_mlx.cli.models.small_file import small_text
-from mistral_mlx.errors import ModelError, OptionError, shown
+from mistral_mlx.errors import shown
 
 from .other_programs import our_spelling
 from .values import kinds_of
@@ -26,7 +27,12 @@ NO_OPTIONS = (HOME_VARIABLE, "MISTRAL_MLX_KERNELS", "MISTRAL_MLX_COPY_WEIGHTS", 
 REPLACED = {"force": "ignore_memory"}  # keys of earlier versions
 ALLOWED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path, as a text"}
 
-Tables = Mapping[str, Mapping[str, object]]  # of the config file, by command; "" has the keys above the first table
+MAX_LISTED = 30  # names in a message
+SWITCHES = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+CHOICE = re.compile(r"[a-z0-9-]+")  # what is to be replaced is written in capitals: NAME
 
 
 @dataclass(frozen=True)
@@ -49,12 +55,12 @@ class Option:
     @property
     def key(self) -> str:
         """Its name in the config file."""
-        return _key(self.flags[0])
+        return key_of(self.flags[0])
 
     @property
     def keys(self) -> set[str]:
         """All names that the config file may use."""
-        return {_key(flag) for flag in self.flags}
+        return {key_of(flag) for flag in self.flags}
 
     @property
     def variable(self) -> str:
@@ -77,9 +83,37 @@ class Option:
         return bool(self.parameter.default) if self.kind is bool else self.parameter.default
 
     @property
+    def choices(self) -> list[str]:
+        """The values it takes, if they are few; they stand in its help."""
+        choices = str(self.parameter.metavar).split("|")
+        return choices if len(choices) > 1 and all(CHOICE.fullmatch(choice) for choice in choices) else []
+
+    @property
     def allowed(self) -> str:
         """The values it takes, in words."""
+        if self.choices:
+            return f"{', '.join(self.choices[:-1])} or {self.choices[-1]}"
         return ALLOWED[self.kind] + (", or a list of them" if self.parameter.multiple else "")
+
+    def typed(self, texts: list[str]) -> object:
+        """Return what a user writes, one text or for an option that may be repeated several, as a value.
+
+        Raises ValueError or KeyError if it is none.
+        """
+        values = [self._typed(text) for text in texts]
+        if len(values) != 1 and not self.parameter.multiple:
+            raise ValueError
+        return values[0] if len(values) == 1 else values
+
+    def _typed(self, text: str) -> object:
+        if self.kind is bool:
+            return SWITCHES[text.lower()]
+        if self.choices and text not in self.choices:
+            raise ValueError
+        value = text if self.kind is Path else self.kind(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError
+        return value
 
     def bind_variable(self) -> None:
         """Make the parser look the value up in the variable, where several values are on a line each."""
@@ -123,34 +157,6 @@ def options_of(command: Any) -> Iterator[Option]:
             yield Option(parameter, kind)
 
 
-def read_config(path: Path, known: Mapping[str, list[Option]]) -> Tables:
-    """Return the tables of the config file; only empty ones if there is no file.
-
-    Raises OptionError, with file, key and value, for an unknown key and for a value of the wrong type.
-    """
-    tables: dict[str, dict[str, object]] = {"": {}}
-    for key, value in _parsed(path).items():
-        if isinstance(value, dict) and key in known:
-            tables[key] = {_key(k): _checked(path, f"{key}.{k}", k, v, known[key]) for k, v in value.items()}
-        elif isinstance(value, dict):
-            raise OptionError(f"{shown(str(path), limit=200)}: there is no command {shown(key)}{near(key, known)}")
-        else:
-            everything = [option for options in known.values() for option in options]
-            tables[""][_key(key)] = _checked(path, key, key, value, everything)
-    return tables
-
-
-def in_file(command: str, option: Option, tables: Tables) -> tuple[object, str] | None:
-    """Return the value that the file gives to a command's option, and its key there; None if it gives none."""
-    for table in (command, ""):
-        found = option.keys & tables.get(table, {}).keys()
-        value = tables[table][min(found)] if found and option.settable else None
-        if value is not None and (table or option.fits(value)):
-            is_one = option.parameter.multiple and not isinstance(value, list)
-            return ([value] if is_one else value), f"{table}.{min(found)}".lstrip(".")
-    return None
-
-
 def unknown_variables(known: Iterable[Option]) -> str:
     """Return a remark on the variables that begin like ours and have no effect; empty if there are none."""
     options = {option.variable: option for option in known}
@@ -173,14 +179,16 @@ def near(name: str, known: Iterable[str], *, else_all: bool = True) -> str:
     """Return the end of a message about an unknown name: the known ones that are like it, or all of them or nothing."""
     known = sorted(set(known))
     like = _like(name, known)
-    everything = f"; there are {', '.join(known)}" if else_all else ""
-    return f"; did you mean {' or '.join(like)}?" if like else everything
+    if like or not else_all:
+        return f"; did you mean {' or '.join(like)}?" if like else ""
+    is_short = len(known) <= MAX_LISTED
+    return f"; there are {', '.join(known)}" if is_short else "; 'mistral-mlx config --all' lists the options"
 
 
 def _like(name: str, known: Iterable[str]) -> list[str]:
     """Return the known name that is most like `name`, and those that are nearly as like it."""
     known = list(known)
-    ours = _key(our_spelling(name))
+    ours = key_of(our_spelling(name))
     if ours != name and ours in known:
         return [ours]
     for best in difflib.get_close_matches(name, known, n=1):
@@ -189,37 +197,12 @@ def _like(name: str, known: Iterable[str]) -> list[str]:
     return []
 
 
-def _parsed(path: Path) -> dict[str, object]:
-    import tomllib
-
-    try:
-        return tomllib.loads(small_text(path, follow=True) or "")
-    except ModelError as error:
-        raise OptionError(str(error)) from error
-    except ValueError as error:
-        raise OptionError(f"{shown(str(path), limit=200)} is not TOML: {shown(str(error), limit=200)}") from error
-
-
-def _checked(path: Path, name: str, key: str, value: object, options: list[Option]) -> object:
-    file = shown(str(path), limit=200)
-    named = [option for option in options if _key(key) in option.keys]
-    if not named:
-        new = REPLACED.get(_key(key))
-        renamed = f"; it is called {new} now (or --overwrite, which counts only on the command line)"
-        hint = renamed if new else near(_key(key), [o.key for o in options if o.settable])
-        raise OptionError(f"{file}: there is no option {shown(name)}{hint}")
-    if not any(option.settable for option in named):
-        raise OptionError(f"{file}: {shown(name)} cannot be set here: give {named[0].flags[0]} on the command line")
-    if not any(option.fits(value) for option in named):
-        raise OptionError(f"{file}: {shown(name)} is {shown(repr(value))}; it must be {named[0].allowed}")
-    return value
-
-
 def _is(kind: type, value: object) -> bool:
     if isinstance(value, bool) or kind is bool:
         return kind is bool and isinstance(value, bool)
     return isinstance(value, (int, float) if kind is float else int if kind is int else str)
 
 
-def _key(flag: str) -> str:
+def key_of(flag: str) -> str:
+    """Return the key of an option in the config file."""
     return flag.removeprefix("--").replace("-", "_")

@@ -12,7 +12,7 @@ from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.cli.terminal.streams import write_text
 from mistral_mlx.cli.terminal.table import facts, print_json
-from mistral_mlx.errors import ContextError, ModelError, counted
+from mistral_mlx.errors import ContextError, ModelError, OptionError, counted
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.measure.evaluation import Scoring, Window, model_logits, windows
 from mistral_mlx.measure.scores import Bucket, Comparison, Evaluation, Mean
@@ -44,7 +44,9 @@ class Protocol:
         return windows(ids, context=self.context, stride=self.stride, bos_id=bos_id, limit=self.chunks)
 
     def check(self, path: Path) -> None:
-        """Raise ContextError if the model at `path` cannot take a window."""
+        """Raise OptionError if no window is wanted, ContextError if the model at `path` cannot take one."""
+        if self.chunks is not None and self.chunks < 1:
+            raise OptionError(f"--chunks is {self.chunks}; it must be at least 1")
         limit = read_args(ModelFolder(path)).context_limit
         if limit is not None and self.context > limit:
             raise ContextError(f"--context is {self.context}, and the model's context {limit}; take a smaller one")

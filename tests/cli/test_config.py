@@ -1,6 +1,7 @@
 """The origin of each option's value, and the command `config`."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -84,15 +85,37 @@ def test_config_shows_each_value_and_where_it_comes_from(config):
     assert (of["top_k"]["value"], of["top_k"]["where"]) == (5, "top_k")
     assert (of["min_p"]["value"], of["min_p"]["source"]) == (0.0, "default")
     assert facts["options"].keys().isdisjoint(("config", "completion"))
-    lines = [line.split() for line in run("config", MISTRAL_MLX_SEED="3").stdout.splitlines()]
+    lines = [line.split() for line in run("config", "--all", MISTRAL_MLX_SEED="3").stdout.splitlines()]
     assert ["seed", "3", "environment", "(MISTRAL_MLX_SEED)"] in lines
     assert ["top_p", "0.5", "config", "file", "(complete.top_p)"] in lines
 
 
+def test_config_shows_first_what_is_set(config):
+    """It used to print all options of all commands, 180 lines."""
+    result = run("config")
+    assert (result.returncode, result.stdout) == (0, "")
+    assert result.stderr.startswith("mistral-mlx: nothing is set") and str(config) in result.stderr
+    assert result.stderr.count("\n") == 1
+    config.write_text("top_k = 5\nmodel = 'mine'\n[complete]\ntop_k = 7\ntop_p = 0.5\n")
+    result = run("config", MISTRAL_MLX_SEED="3")
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["SET", "BY", "VALUE", "FROM", "COMMANDS"],
+        ["model", '"mine"', "config", "file", "all"],
+        ["complete.top_p", "0.5", "config", "file", "complete"],
+        ["complete.top_k", "7", "config", "file", "complete"],
+        ["MISTRAL_MLX_SEED", "3", "environment", "all"],
+        ["top_k", "5", "config", "file", "batch,", "chat"],
+    ]
+    assert result.stderr == f"mistral-mlx: the config file is {config}; --all also shows the defaults\n"
+
+
 def test_config_edit_writes_a_draft_that_changes_nothing_and_checks_what_was_made_of_it(config, tmp_path):
     assert run("config", "edit", "--editor", "true").returncode == 0
-    assert "# temperature = 0.7" in config.read_text()
-    draft = "\n".join(line.removeprefix("# ") for line in config.read_text().splitlines()[1:] if "…" not in line)
+    drafted = config.read_text()
+    assert drafted.splitlines()[3].startswith('# model = "demo"')
+    assert drafted.count("# temperature = 0.7") == 1 and drafted.index("temperature") < drafted.index("# [chat]")
+    lines = [line.removeprefix("# ") for line in drafted.splitlines()]
+    draft = "\n".join(line for line in lines if re.match(r"\[|\w+ = [^…]", line))
     config.write_text(draft)
     assert run("config", "edit", "--editor", "true").returncode == 0
     break_it = tmp_path / "break"

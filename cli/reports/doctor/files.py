@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from mistral_mlx.cli.models.fetched import existing
 from mistral_mlx.cli.models.registry import HOME_VARIABLE, MODEL_VARIABLE, home, located
-from mistral_mlx.cli.options.sources import Option, config_path, read_config
+from mistral_mlx.cli.options.config_file import read_config
+from mistral_mlx.cli.options.sources import Option, config_path
 from mistral_mlx.cli.terminal.table import gigabytes
-from mistral_mlx.errors import ModelError, OptionError, counted, shown
+from mistral_mlx.errors import ModelError, counted, shown
 
 from .findings import Findings
 
@@ -59,13 +60,13 @@ def config(found: Findings, known: Mapping[str, list[Option]]) -> None:
     """Read the config file."""
     path = config_path()
     found.facts = {"path": str(path), "exists": path.exists(), "error": None}
-    try:
-        tables = read_config(path, known)
-    except OptionError as error:
-        found.facts["error"] = str(error)
-        found.fault(str(error), "correct it: mistral-mlx config edit")
+    config = read_config(path, known)
+    if config.faults:
+        found.facts["error"] = config.faults[0].text
+        for fault in config.faults:
+            found.fault(fault.text, "correct it: mistral-mlx config edit")
         return
-    _default_model(found, tables[""].get("model"))
+    _default_model(found, config.tables[""].get("model"))
     found.ok(f"{_named(path)}" + ("" if path.exists() else " does not exist, so all options have their defaults"))
 
 
