@@ -22,6 +22,11 @@ in the config file; 'mistral-mlx config' shows all. Exit statuses: docs/cli.md.
 """
 REPLACED = {"--force": ("--ignore-memory", "--overwrite")}  # flags of earlier versions
 
+USUAL: tuple[str | None, ...] = (  # options that come first in --help, in this order; None is those without a section
+    *("model", "max_tokens", "system", "file", "temperature", "seed", "schema", "extract", "output", "resume", "last"),
+    *("text", "against", "bits", "target_bpw", "calibrate", "verify", "name", "overwrite", "dry_run"),
+    *(None, "stats", "as_json", "quiet", "help"),
+)
 TEXTS = ("prompt", "text")  # arguments that are running text
 
 if TYPE_CHECKING:
@@ -120,13 +125,14 @@ class Configurable(PlainValues, Parsed):
         return ["[OPTIONS]", *synopsis(self)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write arguments, then options by section; those without a section come first."""
+        """Write arguments, then the usual options and those without a section, then the others by section."""
         rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": [], **{panel: [] for panel in PANELS}}
-        for parameter in self.get_params(ctx):
+        for parameter in sorted(self.get_params(ctx), key=_use):
             row = parameter.get_help_record(ctx)
             if row is not None:
                 if isinstance(parameter, TyperOption):
-                    rows[parameter.rich_help_panel or "Options"].append(row)
+                    is_usual = _use(parameter) < len(USUAL)
+                    rows[("" if is_usual else parameter.rich_help_panel) or "Options"].append(row)
                 else:
                     rows["Arguments"].append((written(parameter).strip("[]"), row[1]))
         for title, of in rows.items():
@@ -246,6 +252,13 @@ class Application(typer.Typer):
     def command(self, *args: Any, **settings: Any) -> Callable[[Any], Any]:
         """Register a command; see typer.Typer."""
         return super().command(*args, **{"cls": Command, **settings})
+
+
+def _use(parameter: Any) -> int:
+    """Return the place of a parameter among the usual ones; the same number for all others."""
+    if parameter.name in USUAL:
+        return USUAL.index(parameter.name)
+    return len(USUAL) if parameter.rich_help_panel else USUAL.index(None)
 
 
 def synopsis(command: Any) -> list[str]:

@@ -12,8 +12,8 @@ from mistral_mlx.errors import OptionError, shown
 from .answer import AnswerKnobs
 
 # Sections of --help, in their order.
-PANELS = ("Prompt", "Form of the answer", "Sampling", "Evaluation", "Output", "Weights", "Machine")
-prompt_option, constraint_option, sampling_option, evaluation_option, output_option, weights_option, machine_option = (
+PANELS = ("Prompt", "Form of the answer", "Sampling", "Evaluation", "Weights", "Output", "Machine")
+prompt_option, constraint_option, sampling_option, evaluation_option, weights_option, output_option, machine_option = (
     partial(typer.Option, rich_help_panel=panel) for panel in PANELS
 )
 

@@ -1,5 +1,6 @@
 """Options of sampling, the pages of help, and completion in a shell."""
 
+import re
 from functools import partial
 
 import pytest
@@ -93,6 +94,20 @@ def test_no_page_of_help_is_wider_than_a_terminal_and_no_summary_is_cut(program)
     text = invoke("--help").output
     for name, command in program.commands.items():
         assert f"\n  {name:10}  {command.get_short_help_str(62)}\n" in text, name
+
+
+def test_help_begins_with_the_usual_options():
+    """There were 45 options of sampling before --json, and only --model and --max-tokens on top."""
+    first = invoke("complete", "--help").output.partition("\nOptions:\n")[2].partition("\n\n")[0]
+    flags = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", first, re.MULTILINE)
+    assert flags == [
+        *("--model", "--max-tokens", "--system", "--file", "--temperature", "--seed", "--schema", "--extract"),
+        *("--stats", "--json", "--quiet", "--help"),
+    ]
+    titles = re.findall(r"^\w[\w ]+:$", invoke("complete", "--help").output, re.MULTILINE)
+    assert titles[1:] == ["Options:", "Prompt:", "Form of the answer:", "Sampling:", "Output:", "Machine:", "Examples:"]
+    titles = re.findall(r"^\w[\w ]+:$", invoke("convert", "--help").output, re.MULTILINE)
+    assert titles[1:4] == ["Options:", "Weights:", "Examples:"]
 
 
 def test_help_has_sections_examples_and_no_configured_values(config):
