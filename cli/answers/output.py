@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 from mistral_mlx.cli.terminal.streams import write_text
-from mistral_mlx.cli.terminal.table import print_json
+from mistral_mlx.cli.terminal.table import print_json, rounded
 from mistral_mlx.cli.terminal.thoughts import Thoughts
 from mistral_mlx.generation.response import GenerationResponse
 from mistral_mlx.sampling.logprobs import TokenLogprobs
@@ -166,10 +166,10 @@ class JsonlOutput:
 def record(answer: Answer, name: str) -> dict[str, object]:
     """Return all that is to be said of an answer but its text."""
     counts = {} if answer.last is None else asdict(answer.last)
+    counts |= {"start_ttft_s": answer.start_ttft_s}
     return {
         "finish_reason": answer.finish_reason,
-        **{key: value for key, value in counts.items() if key not in NOT_COUNTS},
-        "start_ttft_s": answer.start_ttft_s,
+        **{key: rounded(value) for key, value in counts.items() if key not in NOT_COUNTS},
         "seed": answer.sampler.seed,
         "temperature": answer.sampler.options.temperature,
         "model": name,
@@ -187,7 +187,7 @@ def spelled_logprobs(logprobs: TokenLogprobs, token: int, tokenizer: Tokenizer) 
     def entry(token: int, logprob: float) -> dict[str, object]:
         names = [text for text, control in tokenizer.control.items() if control == token]
         text = names[0] if names else join_stream(tokenizer.detokenizer(continues=True), [token])
-        return {"token": token, "text": text, "logprob": logprob}
+        return {"token": token, "text": text, "logprob": rounded(logprob)}
 
-    chosen = {"token": token, "logprob": logprobs.logprob}
+    chosen = {"token": token, "logprob": rounded(logprobs.logprob)}
     return {**chosen, "top_logprobs": [entry(*pair) for pair in logprobs.top]}

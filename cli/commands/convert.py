@@ -18,6 +18,7 @@ mistral-mlx convert model.Q4_K_M.gguf mistral-8bit --bits 8
 mistral-mlx convert ~/models/Mistral-7B --target-bpw 4.8 --calibrate my.txt
 mistral-mlx convert mistral-8bit mistral-plain --dequantize --dtype bfloat16
 """
+WEIGHTS = ("bits", "group_size", "mode", "recipe", "target_bpw", "dequantize", "dtype")
 
 
 def convert(
@@ -166,13 +167,21 @@ def convert(
             allow_nonfinite=allow_nonfinite,
             progress=command.remarking(cpu_remark(method), notes, progress),
         )
-    command.show(report, notes, as_json=as_json)
+    command.show(report, notes, asked=_asked(context), as_json=as_json)
     if name is not None and not dry_run:
         registry.register(name, place, takes_over=False)
     if report.unverified is not None:
         raise typer.Exit(Status.UNVERIFIED)
     if not dry_run:
         notes.say(f"try it: mistral-mlx chat -m {command.spelled(name or place)}")
+
+
+def _asked(context: typer.Context) -> str:
+    """Return the options that decide how weights are stored, as they are typed."""
+    given = {key: context.params[key] for key in WEIGHTS if context.params[key]}
+    return " ".join(
+        f"--{key.replace('_', '-')}" + ("" if value is True else f" {value}") for key, value in given.items()
+    )
 
 
 def _size(bits: int | None, target_bpw: float | None) -> str:

@@ -7,6 +7,7 @@ import mlx.core as mx
 
 from mistral_mlx import kernels
 from mistral_mlx.cli.terminal.notes import Notes
+from mistral_mlx.cli.terminal.table import gigabytes
 from mistral_mlx.errors import ModelError, OptionError, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.generation.drafts import MAX_DRAFT, Drafter
@@ -115,7 +116,7 @@ def _prepared(path: Path, notes: Notes, n_tokens: int, cache: CacheOptions, *, i
     inspected = inspect_model(ModelFolder(path))
     needed, available = memory_needed(inspected, n_tokens, cache), available_memory()
     if available is not None and needed > 0.9 * available:
-        text = f"the model needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available"
+        text = f"the model needs {gigabytes(needed)} of memory, {gigabytes(available)} are available"
         if needed > available and not ignore_memory:
             raise ModelError(f"{text}; convert it to fewer bits, or add --ignore-memory")
         notes.say(text)

@@ -1,6 +1,5 @@
-"""``bench``: how fast a model is on this machine, as a table or as one JSON object on stdout."""
+"""``bench``: how fast a model is on this machine, as lines or as one JSON object on stdout."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -8,9 +7,8 @@ from pathlib import Path
 from mistral_mlx import kernels
 from mistral_mlx.cli.models.opening import open_weights
 from mistral_mlx.cli.terminal.notes import Notes
-from mistral_mlx.cli.terminal.sanitize import inert
 from mistral_mlx.cli.terminal.streams import write_text
-from mistral_mlx.cli.terminal.table import facts, print_json
+from mistral_mlx.cli.terminal.table import facts, gigabytes, print_json, rounded
 from mistral_mlx.errors import counted
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.measure.benchmark import Measurement, Workload, measure
@@ -32,16 +30,17 @@ def run(path: Path, workload: Workload, cache: CacheOptions, notes: Notes, *, ig
 def show(
     name: str, workload: Workload, measurement: Measurement, *, cache: CacheOptions = DEFAULT, as_json: bool
 ) -> None:
-    """Write the figures of the model called `name` to stdout: as JSON, as a table on a terminal, as plain lines."""
+    """Write the figures of the model called `name` to stdout, as JSON or as lines."""
     if as_json:
         machine = {"kernels": kernels.names(), "threads": kernels.threads()}
-        record = {"model": name, **asdict(measurement), **machine, **asdict(workload), **asdict(cache)}
+        figures = rounded(asdict(measurement))
+        record = {"model": name, **figures, **machine, **asdict(workload), **asdict(cache)}
         print_json(record)
         return
-    rows = [("model", inert(name)), *_rows(workload, measurement)]
+    rows = [("model", name), *_rows(workload, measurement)]
     if cache != DEFAULT:
         rows.append(("cache", str(cache)))
-    write_text(_framed(rows) if sys.stdout.isatty() else facts(rows))
+    write_text(facts(rows))
 
 
 def _rows(workload: Workload, m: Measurement) -> Iterator[tuple[str, str]]:
@@ -54,7 +53,7 @@ def _rows(workload: Workload, m: Measurement) -> Iterator[tuple[str, str]]:
         speed = _speed(m.generation_tps, m.generation_tps_spread)
         yield "decode", f"{speed} tok/s, {counted(workload.n_gen, 'token')}{at_depth}"
         yield "reads", _reads(m)
-    yield "memory", f"{m.peak_memory_gb:.2f} GB at most"
+    yield "memory", f"{gigabytes(1e9 * m.peak_memory_gb)} at most"
     yield "kernels", kernels.names()
     yield (
         "figures",
@@ -64,7 +63,7 @@ def _rows(workload: Workload, m: Measurement) -> Iterator[tuple[str, str]]:
 
 def _reads(m: Measurement) -> str:
     assert m.bytes_per_token is not None
-    reads = f"{m.bytes_per_token / 1e9:.3f} GB a token"
+    reads = f"{gigabytes(m.bytes_per_token)} a token"
     if m.read_bandwidth_gbs is None or m.read_bandwidth_share is None:
         return f"{reads}; the read bandwidth is measured only with the native CPU kernels"
     return f"{reads}, {m.read_bandwidth_share:.0%} of the read bandwidth of {m.read_bandwidth_gbs:.1f} GB/s"
@@ -72,18 +71,3 @@ def _reads(m: Measurement) -> str:
 
 def _speed(median: float, spread: float | None) -> str:
     return f"{median:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
-
-
-def _framed(rows: list[tuple[str, str]]) -> str:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.ROUNDED, show_header=False)
-    for title, text in rows:
-        table.add_row(Text(title), Text(text))
-    console = Console(color_system=None)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get()

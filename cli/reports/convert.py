@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mistral_mlx.cli.models import names
 from mistral_mlx.cli.terminal.notes import Notes
-from mistral_mlx.cli.terminal.table import gigabytes, print_json
+from mistral_mlx.cli.terminal.table import gigabytes, print_json, rounded, table
 from mistral_mlx.convert import Report
 from mistral_mlx.convert.plan.outlook import N_TOKENS, Outlook
 from mistral_mlx.errors import counted, shown
@@ -52,12 +52,12 @@ def spelled(model: str | Path) -> str:
     return shlex.quote(model)
 
 
-def show(report: Report, notes: Notes, *, as_json: bool) -> None:
-    """Write the report: as JSON to stdout, or for people to stderr."""
+def show(report: Report, notes: Notes, *, asked: str = "", as_json: bool) -> None:
+    """Write the report: as JSON to stdout, or for people to stderr. `asked` are the options as they are typed."""
     if as_json:
-        print_json(report.as_dict())
+        print_json(rounded(report.as_dict()))
     else:
-        notes.report(_lines(report))
+        notes.report(_lines(report, asked))
         for remark in report.notes:
             notes.say(remark)
     if report.unverified is not None:
@@ -65,20 +65,21 @@ def show(report: Report, notes: Notes, *, as_json: bool) -> None:
         notes.error(f"{target} is written, but it could not be compared with its source: {report.unverified}")
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: Report, asked: str) -> Iterator[str]:
     verb = "would become" if report.dry_run else "became"
     yield f"{report.source} {verb} {report.target}" + ("" if report.dry_run else f" in {report.seconds:.1f} s")
     yield (
         f"  size          {gigabytes(report.source_bytes)} -> {gigabytes(report.target_bytes)}, "
         f"{report.bits_per_weight:.2f} bits per weight, {report.parameters:,} weights"
     )
-    yield f"  disk          {gigabytes(report.needed_bytes)} needed, {gigabytes(report.free_bytes)} free"
+    if report.dry_run:
+        yield f"  disk          {gigabytes(report.needed_bytes)} needed, {gigabytes(report.free_bytes)} free"
     if report.verified is not None and report.verdict is not None:
         yield from _verified(report.verified, report.verdict)
-    yield from _list("  worst error   ", [f"{error:.4f}  {name}" for name, error in report.errors])
+    yield from _list("  worst errors  ", [f"{error:.2%} of the norm of {name}" for name, error in report.errors])
     yield from _list("  not quantized ", list(_by_layer(report.kept)))
     if report.choices:
-        yield from _choices(report.choices, available_memory())
+        yield from _choices(_with_asked(report, asked), report.target_bytes, available_memory())
 
 
 def _verified(found: Evaluation, verdict: str) -> Iterator[str]:
@@ -96,15 +97,26 @@ def _verified(found: Evaluation, verdict: str) -> Iterator[str]:
     )
 
 
-def _choices(choices: list[Outlook], memory: int | None) -> Iterator[str]:
-    """Yield a table of what else could be made, and whether it fits into this machine's memory."""
-    yield f"\n  {'options':<26}{'size':>10}{'bits/weight':>13}{f'memory at {N_TOKENS}':>17}  fits here"
+def _with_asked(report: Report, asked: str) -> list[Outlook]:
+    """Return the choices, with one for the options that were `asked` for if no other makes as many bytes."""
+    if any(choice.nbytes == report.target_bytes for choice in report.choices):
+        return report.choices
+    cache = report.choices[0].memory_bytes - report.choices[0].nbytes
+    own = Outlook(asked, report.target_bytes, report.bits_per_weight, report.target_bytes + cache)
+    return sorted([*report.choices, own], key=lambda choice: -choice.nbytes)
+
+
+def _choices(choices: list[Outlook], wanted: int, memory: int | None) -> Iterator[str]:
+    """Yield a table of what could be made, what makes `wanted` bytes marked, and whether it fits into memory."""
+    rows = [("", "OPTIONS", "SIZE", "BITS", f"MEMORY FOR {N_TOKENS:,} TOKENS", "FITS HERE")]
     for choice in choices:
         fits = "" if memory is None else "yes" if choice.memory_bytes <= memory else "no"
-        yield (
-            f"  {choice.options or '(none)':<26}{gigabytes(choice.nbytes):>10}{choice.bits_per_weight:>13.2f}"
-            f"{gigabytes(choice.memory_bytes):>17}  {fits}"
+        mark, sizes = (
+            "->" if choice.nbytes == wanted else "",
+            (gigabytes(choice.nbytes), gigabytes(choice.memory_bytes)),
         )
+        rows.append((mark, choice.options or "no option", sizes[0], f"{choice.bits_per_weight:.2f}", sizes[1], fits))
+    yield "\n" + table(rows).rstrip("\n")
     if memory is not None:
         yield f"  {gigabytes(memory)} of memory are available; what each choice costs in quality: docs/convert.md"
 

@@ -39,7 +39,7 @@ def of_registered(name: str, path: Path) -> Record:
     try:
         model: OnDisk | found.Refused = folder_on_disk(name, REGISTERED, path)
     except (ModelError, OSError) as error:
-        model = found.Refused(name, REGISTERED, str(error))
+        model = found.Refused(name, REGISTERED, str(error) if path.exists() else "the folder is gone")
     return _record(model) | {REGISTERED: name}
 
 

@@ -11,7 +11,7 @@ from mistral_mlx.cli.models.opening import open_model
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.cli.terminal.streams import write_text
-from mistral_mlx.cli.terminal.table import facts, print_json
+from mistral_mlx.cli.terminal.table import facts, print_json, rounded
 from mistral_mlx.errors import ContextError, ModelError, OptionError, counted
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.measure.evaluation import Scoring, Window, model_logits, windows
@@ -20,6 +20,7 @@ from mistral_mlx.model.cache_options import DEFAULT, CacheOptions
 from mistral_mlx.model.loading import read_args
 from mistral_mlx.tokenizer.choose import Tokenizer
 
+DIGITS = 9  # of a figure in JSON: two models may differ by little
 REFRESH_S = 0.5  # between two estimates on the bar
 SHOWN_PERCENTILES = {"10": "10%", "50": "median", "90": "90%", "99": "99%", "99.9": "99.9%"}
 N_SHOWN_BUCKETS = 4
@@ -88,7 +89,8 @@ def show(
         asked = {"context": protocol.context, "stride": protocol.stride, "chunks": protocol.chunks}
         asked |= asdict(cache)
         machine = {"kernels": kernels.names(), "threads": kernels.threads(), "exact": kernels.exact()}
-        record = {"model": name, "against": against, **_flat(asdict(result)), **asked, **machine}
+        figures = rounded(_flat(asdict(result)), DIGITS)
+        record = {"model": name, "against": against, **figures, **asked, **machine}
         print_json(record)
         return
     rows = [("model", name), *_rows(protocol, result), ("arithmetic", "exact" if kernels.exact() else "as in answers")]

@@ -142,7 +142,8 @@ def _rows(found: dict[str, object]) -> list[tuple[str, str]]:
         ("context", f"{f['context']:,} positions trained ({_rope_text(f)})"),
         (
             "weights",
-            f"{f['parameters']:,} in {_gb(f['weight_bytes'])}, {f['bits_per_weight']} bits per weight ({_stored(f)})",
+            f"{f['parameters']:,} in {_gb(f['weight_bytes'])}, {f['bits_per_weight']:.2f} bits per weight "
+            f"({_stored(f)})",
         ),
         ("KV cache", _cache_text(f)),
         *(("", line) for line in _choice_lines(f)),
@@ -232,4 +233,4 @@ def _tokenizer_text(tokenizer: object) -> str:
 
 def _gb(nbytes: object) -> str:
     assert nbytes is None or isinstance(nbytes, int)
-    return "unknown" if nbytes is None else gigabytes(nbytes, from_gb=0.1, mb_digits=2)
+    return "unknown" if nbytes is None else gigabytes(nbytes)

@@ -12,16 +12,20 @@ from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.model.args import expected_shapes
 from mistral_mlx.model.loading import inspect_model
 
+from .discovered import of_registered
+
 TITLES = ("NAME", "SIZE", "BITS", "WINDOW", "PATH")
 
 
 def describe(name: str, path: Path) -> dict[str, object]:
-    """Return the facts in the headers of the folder; "error" is one of them if it is unusable."""
+    """Return the facts in the headers of the folder; if it does not run, the error, and what --discover says."""
     record: dict[str, object] = {"name": name, "path": str(path)}
     try:
         inspected = inspect_model(ModelFolder(path))
     except ModelError as error:
-        return record | {"error": str(error)}
+        known = of_registered(name, path)
+        facts = {"state": known["state"], "why": known["why"], "weight_bytes": known["bytes"]}
+        return record | {"error": str(error), **facts}
     args, entries = inspected.args, inspected.entries
     nbytes = sum(entry.nbytes for entry in entries.values())
     parameters = sum(math.prod(shape) for key, shape in expected_shapes(args).items() if key in entries)
@@ -55,9 +59,10 @@ def show(records: list[dict[str, object]], *, as_json: bool) -> None:
 
 def _row(record: dict[str, object]) -> tuple[str, str, str, str, str]:
     name, path = str(record["name"]), str(record["path"])
-    if "error" in record:
-        return name, "-", "-", "-", f"{path} (unusable: {record['error']})"
     nbytes = record["weight_bytes"]
-    assert isinstance(nbytes, int)
+    size = gigabytes(nbytes) if isinstance(nbytes, int) else "-"
+    if "error" in record:
+        why = f": {record['why']}" if record["why"] else ""
+        return name, size, "-", "-", f"{path} ({record['state']}{why})"
     window = f"{record['window']:,}" if record["window"] else f"none ({record['context']:,})"
-    return name, gigabytes(nbytes), f"{record['bits_per_weight']}", window, path
+    return name, size, f"{record['bits_per_weight']:.2f}", window, path

@@ -118,7 +118,7 @@ def _amount(done: int, total: int, unit: str) -> str:
         return f"{done} of {total} {unit}".rstrip()
     if total >= 10 * GIGABYTE:
         return f"{done / GIGABYTE:.2f} of {total / GIGABYTE:.2f} GB"
-    is_bytes = total >= MEGABYTE  # a conversion also counts blocks and windows
+    is_bytes = total >= MEGABYTE  # a conversion also counts blocks and windows, and its text says so
     return f"{done / MEGABYTE:.1f} of {total / MEGABYTE:.1f} MB" if is_bytes else f"{done} of {total}"
 
 

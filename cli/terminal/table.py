@@ -2,11 +2,15 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from typing import TypeVar, cast
 
 from .sanitize import inert
 from .streams import write_text
 
 TITLE_WIDTH = 13  # of a list of facts
+DIGITS = 6  # of a measured number, more than repeat from run to run
+
+T = TypeVar("T")
 
 
 def print_json(value: object) -> None:
@@ -31,6 +35,19 @@ def table(rows: Sequence[Sequence[str]], *, max_width: int | None = None) -> str
     )
 
 
-def gigabytes(nbytes: int, *, from_gb: float = 1.0, mb_digits: int = 1) -> str:
-    """Return a size such as 4.12 GB, or 93.4 MB below `from_gb` GB; a GB has 1e9 bytes."""
-    return f"{nbytes / 1e9:.2f} GB" if nbytes >= from_gb * 1e9 else f"{nbytes / 1e6:.{mb_digits}f} MB"
+def gigabytes(nbytes: float) -> str:
+    """Return a size such as 4.12 GB, or below one GB 93.4 MB; a GB has 1e9 bytes."""
+    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
+
+
+def rounded(value: T, digits: int = DIGITS) -> T:
+    """Return a record of measurements with `digits` significant digits in each number that is not whole."""
+    return cast("T", _rounded(value, digits))
+
+
+def _rounded(value: object, digits: int) -> object:
+    if isinstance(value, dict):
+        return {key: _rounded(item, digits) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item, digits) for item in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value

@@ -88,11 +88,11 @@ def verify(source: Source, folder: Path, cut: list[Window], progress: Progress |
 def _evaluated(source: Source, folder: Path, cut: list[Window], progress: Progress | None) -> Evaluation:
     def on_source(done: int, total: int) -> None:
         if progress:
-            progress("verifying: the source", done, total)
+            progress("blocks of the source verified", done, total)
 
     def on_target(_: str, done: int, total: int) -> None:
         if progress:
-            progress("verifying: the result", done, total)
+            progress("windows of the result verified", done, total)
 
     reference = source_logits(source, cut, on_source)
     return evaluate(cut, model_logits(load_model(folder)), reference, on_target)

@@ -176,7 +176,7 @@ def test_json_is_one_object_of_a_model_without_a_tokenizer(folder):
     if kernels.native.available:
         assert facts["threads"] == 1
         share = facts["bytes_per_token"] * facts["generation_tps"] / facts["read_bandwidth_gbs"] / 1e9
-        assert facts["read_bandwidth_share"] == pytest.approx(share)
+        assert facts["read_bandwidth_share"] == pytest.approx(share, rel=1e-5)
         assert facts["peak_memory_gb"] < 0.4  # measuring the bandwidth takes 0.54 GB, which is not the model's
 
 
@@ -188,16 +188,16 @@ def test_a_pipe_gets_plain_lines(folder):
     assert lines[-1][13:] == "median ± half the range of 2, after a warm-up"
 
 
-def test_a_terminal_gets_a_table_without_control_sequences(monkeypatch):
+def test_a_terminal_gets_the_same_lines_without_control_sequences(monkeypatch):
     screen = io.StringIO()
     screen.isatty = lambda: True
     monkeypatch.setattr("sys.stdout", screen)
     measurement = Measurement(100.0, 2.0, 0.25, 50.0, None, 10**9, None, None, 1.5)
     bench.show("a[bold]\x1b[2J", Workload(), measurement, as_json=False)
     text = screen.getvalue()
-    assert "│ model       │ a[bold]␛[2J" in text
-    assert "│ prefill     │ 100.0 ± 2.0 tok/s, 512 tokens" in text
-    assert "│ decode      │ 50.0 tok/s, 128 tokens" in text
+    assert "model        a[bold]␛[2J\n" in text
+    assert "prefill      100.0 ± 2.0 tok/s, 512 tokens\n" in text
+    assert "memory       1.50 GB at most\n" in text
     assert "\x1b" not in text
 
 

@@ -123,6 +123,22 @@ def test_commands_about_a_model_take_it_as_an_argument_or_an_option(folder, tmp_
         assert (refused.returncode, "two models are given" in one_line(refused.stderr)) == (2, True)
 
 
+def test_a_dry_run_marks_what_was_asked_for(folder, tmp_path):
+    """The row was not marked, and --target-bpw had none; a conversion still spoke of free disk."""
+
+    def rows(*args):
+        said = run("convert", folder, tmp_path / "out", "--group-size", "32", *args, "--dry-run").stderr.decode()
+        assert "  disk " in said and "MEMORY FOR 4,096 TOKENS" in said
+        return [re.split(r"  +", line)[1] for line in said.splitlines() if line.startswith("->")]
+
+    assert rows("--bits", "8") == ["--bits 8 --group-size 32"]
+    assert rows("--bits", "4") == ["--bits 4 --group-size 32"]
+    assert rows("--target-bpw", "6.5") == ["--group-size 32 --target-bpw 6.5"]
+    said = run("convert", folder, tmp_path / "out", "--group-size", "32").stderr.decode()
+    assert "  disk " not in said
+    assert re.search(r"  worst errors  \d+\.\d\d% of the norm of model\.", said)
+
+
 def test_convert_json_is_the_report(folder, tmp_path):
     report = json.loads(run("convert", folder, tmp_path / "out", "--group-size", "32", "--dry-run", "--json").stdout)
     assert report["dry_run"] is True

@@ -89,8 +89,18 @@ def test_the_text_has_a_state_on_each_line_and_ends_with_the_number_of_faults():
     result = invoke("doctor")
     *lines, empty, last = result.stdout.splitlines()
     assert (empty, last) == ("", "no fault found")
-    assert [line for line in lines if not re.match(r"(ok|note|fault) +[a-z]+ +\S|                  \S", line)] == []
-    assert [line for line in lines if len(line) > 120] == []
+    assert [line for line in lines if not re.match(r"(ok|note|fault) +[a-z]+ +\S|                  ->", line)] == []
+
+
+def test_a_terminal_gets_wrapped_lines_and_a_pipe_a_line_for_each_finding(monkeypatch):
+    """A pipe used to get lines of 100 columns, which nothing that reads them can join again."""
+    found = Findings("home")
+    found.ok("word " * 60)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert report._text(found).count("\n") == 1
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    lines = report._text(found).splitlines()
+    assert len(lines) > 4 and max(map(len, lines)) <= 80 and lines[1].startswith(" " * 18 + "word")
 
 
 @pytest.mark.parametrize("package", ["mlx", "numpy", "sentencepiece", "tokenizers", "jinja2", "prompt_toolkit"])

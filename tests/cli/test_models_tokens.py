@@ -1,6 +1,7 @@
 """`models` and `tokens`: the registered models, and the tokens of a text."""
 
 import json
+import re
 
 import pytest
 from helpers.cli import run
@@ -27,11 +28,21 @@ def test_models_lists_size_bits_window_and_path(models, folder):
     gone, tiny = json.loads(run("models", "--json").stdout)
     assert (tiny["name"], tiny["path"], tiny["window"], tiny["context"]) == ("tiny", str(folder), 8, 512)
     assert (tiny["bits"], tiny["bits_per_weight"], tiny["weight_bytes"]) == (None, 32.0, 4 * tiny["parameters"])
-    assert gone.keys() == {"name", "path", "error"}
+    assert gone.keys() == {"name", "path", "error", "state", "why", "weight_bytes"}
     header, lost, line = run("models").stdout.decode().splitlines()
     assert header.split() == ["NAME", "SIZE", "BITS", "WINDOW", "PATH"]
     assert line.split()[0] == "tiny" and line.split()[-2:] == ["8", str(folder)]
-    assert "unusable" in lost and "\x1b" not in lost
+    assert "(refused: the folder is gone)" in lost and "\x1b" not in lost
+
+
+def test_a_model_that_must_be_converted_is_called_so_in_both_lists(folder, tmp_path):
+    """models used to call a folder of GGUF files unusable, and --discover `convert first`."""
+    assert run("export", folder, tmp_path / "gguf.gguf", "-q").returncode == 0
+    (tmp_path / "gguf").mkdir()
+    (tmp_path / "gguf.gguf").rename(tmp_path / "gguf" / "model.gguf")
+    register("packed", tmp_path / "gguf")
+    assert f"{tmp_path / 'gguf'} (convert first)\n" in run("models").stdout.decode()
+    assert re.search(r"^packed .* convert first$", run("models", "--discover").stdout.decode(), re.MULTILINE)
 
 
 def test_without_models_it_is_said_how_to_get_one():

@@ -14,7 +14,7 @@ from mistral_mlx.cli.reports.convert import default_target
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.sanitize import inert
 from mistral_mlx.cli.terminal.streams import write_text
-from mistral_mlx.cli.terminal.table import gigabytes, table
+from mistral_mlx.cli.terminal.table import gigabytes, rounded, table
 from mistral_mlx.errors import ModelError, shown
 
 HOSTILE = "\x1b]52;c;x\x07\x1b[2J\rA\x08\x00\x7f\x9b1m[bold]\ttab\nnext"
@@ -162,7 +162,13 @@ def test_a_table_has_its_cells_below_each_other():
 
 
 def test_sizes_are_in_gigabytes_from_one_on():
-    assert [gigabytes(n) for n in (93_400_000, 4_120_000_000)] == ["93.4 MB", "4.12 GB"]
+    assert [gigabytes(n) for n in (93_400_000, 190_000_000, 4_120_000_000)] == ["93.4 MB", "190.0 MB", "4.12 GB"]
+
+
+def test_measured_numbers_have_six_digits_and_all_others_stay():
+    """Speeds used to have 17."""
+    record = {"tps": 616.6241308762069, "n": 98449920, "near": [(1e-9 / 3, None)], "name": "a"}
+    assert rounded(record) == {"tps": 616.624, "n": 98449920, "near": [[3.33333e-10, None]], "name": "a"}
 
 
 def test_messages_show_foreign_text_inert_and_short():

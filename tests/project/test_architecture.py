@@ -52,7 +52,7 @@ ORDER = {
     "prompt_templates sources batch_files batch output complete",
     "mistral_mlx.cli.chat": "__init__ background remarks store quotes keys resize input toolbar settings words "
     "attachments clipboard answering opening first chat status command commands file_commands help loop start",
-    "mistral_mlx.cli.reports": "__init__ config cache models discovered pull tokens info bench evaluate convert export "
+    "mistral_mlx.cli.reports": "__init__ config cache discovered models pull tokens info bench evaluate convert export "
     "doctor",
     "mistral_mlx.cli.reports.doctor": "__init__ findings installation machine files models surroundings report",
     "mistral_mlx.cli.commands": "__init__ offers complete batch templates cache chat convert export info bench "

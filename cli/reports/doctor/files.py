@@ -108,7 +108,7 @@ def size_of(folder: Path) -> Size | None:
 def _told(item: tuple[str, Size]) -> str:
     name, size = item
     least = "" if size.whole else "at least "
-    return f"{name} {least}{gigabytes(size.nbytes, from_gb=0.1)} in {counted(size.files, 'file')}"
+    return f"{name} {least}{gigabytes(size.nbytes)} in {counted(size.files, 'file')}"
 
 
 def _named(path: Path) -> str:

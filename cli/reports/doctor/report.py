@@ -1,6 +1,7 @@
 """Runs the checks of ``doctor``, and writes what they find: each at once, so that a crash leaves those before it."""
 
 import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -16,7 +17,7 @@ from . import files, installation, machine, models, surroundings
 from .findings import Findings, State
 from .installation import why
 
-PIPE_WIDTH, MAX_WIDTH = 100, 120
+MIN_WIDTH, MAX_WIDTH = 50, 120  # of the lines on a terminal; elsewhere a finding is a line
 STATE_WIDTH, ABOUT_WIDTH = 7, 11
 
 Check = Callable[[Findings], None]
@@ -72,9 +73,10 @@ def examined(of: Mapping[str, Check]) -> Iterator[Findings]:
 
 def _text(found: Findings) -> str:
     """Return the lines of a check, wrapped: state, name of the check, text."""
-    width = min(shutil.get_terminal_size((PIPE_WIDTH, 24)).columns, MAX_WIDTH)
+    is_terminal = sys.stdout.isatty()
+    width = min(max(shutil.get_terminal_size().columns, MIN_WIDTH), MAX_WIDTH) if is_terminal else sys.maxsize
     indent = " " * (STATE_WIDTH + ABOUT_WIDTH)
-    wrapped = partial(textwrap.fill, width=max(width, 50), break_long_words=False, break_on_hyphens=False)
+    wrapped = partial(textwrap.fill, width=width, break_long_words=False, break_on_hyphens=False)
     lines = []
     for line in found.lines:
         before = f"{line.state:<{STATE_WIDTH}}{found.about:<{ABOUT_WIDTH}}"
