@@ -27,6 +27,7 @@ class Sources:
     messages: str | None = None  # a file
     template: UserTemplate | None = None
     variables: Mapping[str, str] = field(default_factory=dict)  # of the template
+    quiet: bool = False  # whether nothing is said about standard input
 
     def prompts(self, frame: Prompt) -> tuple[Prompt, Prompt]:
         """Return `frame` with the texts of all sources, and the same as another call may ask it.
@@ -53,7 +54,7 @@ class Sources:
             if not alone or self.template or self._is_infill:
                 raise OptionError("--messages is the whole prompt; leave out the other, or --messages")
             return []
-        parts = prompt_parts(self.argument, self.prompt_file, self.files, alone=alone)
+        parts = prompt_parts(self.argument, self.prompt_file, self.files, alone=alone, quiet=self.quiet)
         if self.fim_prefix is None:
             return parts
         if any(parts):
@@ -65,7 +66,12 @@ class Sources:
 
 
 def prompt_parts(
-    argument: str | None, prompt_file: Path | None = None, files: Sequence[Path] = (), *, alone: bool | None = None
+    argument: str | None,
+    prompt_file: Path | None = None,
+    files: Sequence[Path] = (),
+    *,
+    alone: bool | None = None,
+    quiet: bool = False,
 ) -> list[str]:
     """Return the texts of stdin, the named files, the prompt file and the argument; one that is not there is empty.
 
@@ -75,7 +81,7 @@ def prompt_parts(
     """
     if alone is None:
         alone = argument is None and prompt_file is None and not files
-    parts = [_text(read_stdin(alone=alone), STDIN)]
+    parts = [_text(read_stdin(alone=alone, quiet=quiet), STDIN)]
     parts += [f"--- File: {path.name} ---\n{_text(read_file(path, 'file'), str(path))}" for path in files]
     if prompt_file is not None and str(prompt_file) != "-":  # standard input is read anyway
         parts.append(_text(read_file(prompt_file, "prompt file"), str(prompt_file)))

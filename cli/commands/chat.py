@@ -10,7 +10,7 @@ from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.options.sampling import with_sampling
 from mistral_mlx.cli.statuses import status_of
 from mistral_mlx.cli.terminal.notes import Notes
-from mistral_mlx.errors import ModelError, shown
+from mistral_mlx.errors import ModelError, OptionError, shown
 
 from .offers import chat_names
 
@@ -81,7 +81,7 @@ def chat(
     store = Store(registry.home() / "sessions", autosave=save)
     if name and not resume:
         model = _named(shared.named_model(context, name, model), store)
-    resumes = store.existing(name) if resume or last else None
+    resumes = store.existing(name if resume else None) if resume or last else None
     notes = Notes(quiet=quiet, in_chat=not plain)
     if model or not resumes:
         model = shared.chosen_model(model, notes)
@@ -114,6 +114,10 @@ def _named(model: str | None, store: "Store") -> str | None:
     try:
         registry.resolve(model)
     except ModelError as error:
+        if " " in str(model):
+            raise OptionError(
+                f"{shown(model)} is no model; a message is typed in the chat, or is a prompt: mistral-mlx complete"
+            ) from error
         if model in store.names():
             raise ModelError(f"{shown(model)} is no model but a session: mistral-mlx chat --resume {model}") from error
         raise

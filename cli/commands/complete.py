@@ -167,7 +167,7 @@ def complete(
         schema=bound.schema if bound is not None and schema_prompt else None,
     )
     variables = parse_variables(var or ())
-    sources = Sources(prompt, prompt_file, file or (), fim_prefix, fim_suffix, messages, chosen, variables)
+    sources = Sources(prompt, prompt_file, file or (), fim_prefix, fim_suffix, messages, chosen, variables, quiet)
     asked, other = sources.prompts(frame)
     notes = Notes(quiet=quiet)
     job = command.Job(

@@ -10,7 +10,7 @@ import typer
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.options.answer import AnswerKnobs
-from mistral_mlx.cli.options.config_file import config_text, options_for, parsed, read_config
+from mistral_mlx.cli.options.config_file import Known, config_text, options_for, parsed, read_config
 from mistral_mlx.cli.options.help import Configurable, commands_of, warn_of_settings
 from mistral_mlx.cli.options.other_programs import our_spelling
 from mistral_mlx.cli.options.sources import Option, config_path, key_of
@@ -82,11 +82,8 @@ def unset(context: typer.Context, key: Key) -> None:
     from mistral_mlx.cli.options.config_edit import without_value
 
     file = config_path()
-    table, name = _table_and_name(key)
     old = config_text(file)
-    plain = parsed(old, file)
-    for option in (o for of in commands_of(context).values() for o in of if name in o.keys):
-        name = _spelled(plain, table, option)
+    table, name = _there(parsed(old, file), key, commands_of(context))
     text = without_value(old, table, name)
     if text is None:
         raise OptionError(f"{_joined(table, name)} is not set in {shown(str(file), limit=200)}")
@@ -123,11 +120,25 @@ def _table_and_name(key: str) -> tuple[str, str]:
     return table, key_of(our_spelling(name))
 
 
+def _there(plain: dict[str, object], key: str, known: Known) -> tuple[str, str]:
+    """Return the table and name that the file has for a key, which may be wrong; if it has none, those of the key."""
+    table, name = _table_and_name(key)
+    typed = key_of(key.removeprefix("--").rpartition(".")[2])
+    if typed in _names(plain, table):
+        return table, typed
+    options = [option for of in known.values() for option in of if name in option.keys]
+    return table, _spelled(plain, table, options[0]) if options else name
+
+
 def _spelled(plain: dict[str, object], table: str, option: Option) -> str:
     """Return the name that the file has for an option already, or its own."""
+    return min(option.keys & _names(plain, table), default=option.key)
+
+
+def _names(plain: dict[str, object], table: str) -> set[str]:
+    """Return the names in a table of the file."""
     values = plain.get(table, {}) if table else plain
-    names = {key_of(name) for name in values} if isinstance(values, dict) else set()
-    return min(option.keys & names, default=option.key)
+    return {key_of(name) for name in values} if isinstance(values, dict) else set()
 
 
 def _value(option: Option, key: str, texts: list[str]) -> object:

@@ -9,6 +9,7 @@ from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.statuses import Status
 from mistral_mlx.cli.terminal.notes import Notes
+from mistral_mlx.cli.terminal.signals import whole_or_nothing
 from mistral_mlx.errors import OptionError
 
 EXAMPLES = """\
@@ -146,7 +147,7 @@ def convert(
     if name is not None:
         registry.check_free(name, place)  # not only after an hour
     notes = Notes(quiet=quiet)
-    with notes.progress("bytes") as progress:
+    with whole_or_nothing(), notes.progress("bytes") as progress:
         report = run(
             path,
             place,

@@ -7,6 +7,7 @@ import typer
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.terminal.notes import Notes
+from mistral_mlx.cli.terminal.signals import whole_or_nothing
 from mistral_mlx.errors import OptionError
 
 EXAMPLES = """\
@@ -44,6 +45,6 @@ def export(
     if target is None:
         raise OptionError("which file? Give the GGUF file to write")
     notes = Notes(quiet=quiet)
-    with notes.progress("bytes") as progress:
+    with whole_or_nothing(), notes.progress("bytes") as progress:
         report = export_gguf(path, target, outtype=outtype, overwrite=overwrite, progress=progress)
     command.show(report, notes, as_json=as_json)

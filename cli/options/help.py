@@ -1,6 +1,6 @@
 """The class of all commands: where the values of their options come from, and how ``--help`` shows them."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -10,9 +10,10 @@ from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import ModelError, OptionError, shown
 
 from .config_file import Config, read_config
-from .other_programs import OF_MODELS, OF_OTHERS, OPTIONS_OF_OTHERS
+from .other_programs import OF_MODELS, OF_OTHERS
+from .refusals import check_command, no_option, too_many
 from .shared import PANELS
-from .sources import Option, Setting, config_path, near, options_of, unknown_variables
+from .sources import Option, Setting, config_path, options_of, unknown_variables
 from .values import take_plain_values
 
 SOURCES = {"ENVIRONMENT": "environment", "DEFAULT_MAP": "config file", "DEFAULT": "default"}  # typer's names, and ours
@@ -20,15 +21,11 @@ ELSEWHERE = """\
 Defaults can be set by MISTRAL_MLX_<OPTION> (MISTRAL_MLX_TOP_P for --top-p) or
 in the config file; 'mistral-mlx config' shows all. Exit statuses: docs/cli.md.
 """
-REPLACED = {"--force": ("--ignore-memory", "--overwrite")}  # flags of earlier versions
-
 USUAL: tuple[str | None, ...] = (  # options that come first in --help, in this order; None is those without a section
     *("model", "max_tokens", "system", "file", "temperature", "seed", "schema", "extract", "output", "resume", "last"),
     *("text", "against", "bits", "target_bpw", "calibrate", "verify", "name", "overwrite", "dry_run"),
     *(None, "stats", "as_json", "quiet", "help"),
 )
-TEXTS = ("prompt", "text")  # arguments that are running text
-
 if TYPE_CHECKING:
     Parsed = TyperCommand
 else:
@@ -76,16 +73,8 @@ class Configurable(PlainValues, Parsed):
             raise
         except typer.TyperException as error:
             if hasattr(error, "option_name") and hasattr(error, "possibilities"):  # typer does not give out its class
-                raise OptionError(self._no_option(str(error.option_name))) from error
+                raise OptionError(no_option(self, str(error.option_name))) from error
             raise
-
-    def _no_option(self, flag: str) -> str:
-        """Return the message for an option that the command does not have."""
-        flags = [name for p in self.params if p.param_type_name == "option" for name in (*p.opts, *p.secondary_opts)]
-        for renamed in set(flags).intersection(REPLACED.get(flag, ())):
-            return f"{flag} is called {renamed} in this command"
-        hint = f"; {OPTIONS_OF_OTHERS[flag]}" if flag in OPTIONS_OF_OTHERS else near(flag, flags, else_all=False)
-        return f"there is no option {shown(flag)}{hint} (see mistral-mlx {self.name} --help)"
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command. Errors about a value out of range, or a model that cannot be used, name its origin."""
@@ -186,11 +175,7 @@ class Command(Configurable, TyperCommand):
         ctx.allow_extra_args = True
         rest = super().parse_args(ctx, args)
         if rest and not ctx.resilient_parsing:
-            last = next((p for p in reversed(self.params) if p.name in TEXTS and p.param_type_name == "argument"), None)
-            if last is None:
-                raise OptionError(f"{shown(rest[0])} is an argument too many (see mistral-mlx {self.name} --help)")
-            words = shown(" ".join([ctx.params[last.name], *rest]), limit=60)
-            raise OptionError(f'the {last.name} is more than one argument; put it in quotes: "{words}"')
+            raise OptionError(too_many(self, ctx.params, rest))
         return rest
 
 
@@ -208,7 +193,7 @@ class CommandGroup(Configurable, TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that is meant; see click. Raises OptionError if there is none."""
-        _refuse(args, self.commands, OF_MODELS, "models ")
+        check_command(args, self.commands, OF_MODELS, "models ")
         return super().resolve_command(ctx, args)
 
 
@@ -232,15 +217,8 @@ class Group(PlainValues, TyperGroup):
         if args[:1] == ["help"]:
             print(ctx.get_help())
             raise typer.Exit
-        _refuse(args, self.commands, OF_OTHERS)
+        check_command(args, self.commands, OF_OTHERS)
         return super().resolve_command(ctx, args)
-
-
-def _refuse(args: list[str], ours: Collection[str], others: Mapping[str, str], before: str = "") -> None:
-    """Raise OptionError for a command that there is not; it names ours where only other programs have it."""
-    if args and args[0] not in ours:
-        hint = f"; {others[args[0]]}" if args[0] in others else near(args[0], ours)
-        raise OptionError(f"there is no command {before}{shown(args[0])}{hint}")
 
 
 class Application(typer.Typer):

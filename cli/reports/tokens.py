@@ -10,6 +10,7 @@ from mistral_mlx.errors import counted
 from mistral_mlx.prompt.encode import encode_chat
 from mistral_mlx.prompt.official import SystemContent
 from mistral_mlx.tokenizer.choose import Tokenizer
+from mistral_mlx.tokenizer.detokenizer import REPLACEMENT
 
 
 def encode(
@@ -33,19 +34,28 @@ def show(record: dict[str, object], *, as_json: bool) -> None:
 def describe(tokenizer: Tokenizer, ids: list[int]) -> dict[str, object]:
     """Return the ids, the text of each, which are control tokens, and the whole with control tokens written out.
 
-    A token that is a part of a character, as bytes are, has the text U+FFFD.
+    What is a part of a character in a token is shown as bytes: <0xF0>.
     """
     control = {token: text for text, token in tokenizer.control.items()}
     return {
         "count": len(ids),
         "ids": ids,
-        "pieces": [control[i] if i in control else _text(tokenizer, [i]) for i in ids],
+        "pieces": [control[i] if i in control else _piece(tokenizer, i) for i in ids],
         "control": [i in control for i in ids],
         "prompt": "".join(
             "".join(control[i] for i in run) if is_control else _text(tokenizer, list(run))
             for is_control, run in groupby(ids, control.__contains__)
         ),
     }
+
+
+def _piece(tokenizer: Tokenizer, token: int) -> str:
+    text = _text(tokenizer, [token])
+    data = tokenizer.detokenizer(continues=True).bytes_of(token) if REPLACEMENT in text else None
+    if data is None:
+        return text
+    loose = data.decode("utf-8", errors="surrogateescape")  # a byte that belongs to no character is U+DC00 more
+    return "".join(f"<0x{ord(c) - 0xDC00:02X}>" if "\udc80" <= c <= "\udcff" else c for c in loose)
 
 
 def _text(tokenizer: Tokenizer, ids: list[int]) -> str:

@@ -1,7 +1,9 @@
 """Reads texts that a user gives: files and standard input, as UTF-8 without a byte order mark."""
 
 import codecs
+import os
 import select
+import stat
 import sys
 from pathlib import Path
 
@@ -13,16 +15,30 @@ WAIT_S = 1.0  # after which a silent standard input is worth a remark
 STDIN = "standard input"
 
 
-def read_stdin(*, alone: bool = True) -> bytes:
-    """Return the bytes of standard input. A terminal is read only if there is no other source (`alone`)."""
+def read_stdin(*, alone: bool = True, quiet: bool = False) -> bytes:
+    """Return the bytes of standard input. A terminal is read only if there is no other source (`alone`).
+
+    Unless `quiet`, a remark says that it makes the user wait, or that a pipe was empty beside another source.
+    """
     if not sys.stdin.isatty():
-        if not alone and not select.select([sys.stdin], [], [], WAIT_S)[0]:
+        if not alone and not quiet and not select.select([sys.stdin], [], [], WAIT_S)[0]:
             note("waiting for standard input to end; add </dev/null if there is none")
-        return without_mark(sys.stdin.buffer.read())
+        data = sys.stdin.buffer.read()
+        if not data and not alone and not quiet and _is_pipe():
+            note("standard input was empty")
+        return without_mark(data)
     if not alone:
         return b""
     note("reading the text from the terminal; Ctrl-D ends it")
     return without_mark(sys.stdin.buffer.read())
+
+
+def _is_pipe() -> bool:
+    """Whether standard input is what another program writes; /dev/null is none, and means to be empty."""
+    try:
+        return stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode)
+    except OSError:  # of a stream that is no file
+        return False
 
 
 def read_file(path: Path, what: str) -> bytes:

@@ -1,6 +1,7 @@
 """The signals that end the program, as an exception in the main thread."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,7 +16,7 @@ class Interrupted(BaseException):
         super().__init__(number)
         self.number = number
         self.status = SIGNALLED + number
-        self.remark = "interrupted; nothing half-written is left"  # for the user, when the command ends
+        self.remark = "interrupted"  # for the user, when the command ends
 
 
 def raise_on_signals() -> None:
@@ -27,6 +28,29 @@ def raise_on_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
             signal.signal(number, interrupt)
+
+
+@contextmanager
+def whole_or_nothing() -> Iterator[None]:
+    """Let the remark on an interrupt say that what is being written is written whole or not at all."""
+    try:
+        yield
+    except Interrupted as interrupt:
+        interrupt.remark = "interrupted; nothing half-written is left"
+        raise
+
+
+@contextmanager
+def left_to_child() -> Iterator[None]:
+    """Leave Ctrl-C to a program that has the terminal meanwhile; it does not inherit this, as it would SIG_IGN."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

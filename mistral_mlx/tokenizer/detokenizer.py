@@ -61,6 +61,10 @@ class StreamingDetokenizer(ABC):
         dropped.
         """
 
+    @abstractmethod
+    def bytes_of(self, token_id: int) -> bytes | None:
+        """Return the bytes of one id, which may be a part of a character; None for an id without text."""
+
 
 class LeadingSpace(Enum):
     """Which spaces before the text are removed."""
@@ -102,6 +106,10 @@ class PieceDetokenizer(StreamingDetokenizer):
             del self._pending[_n_complete(self._pending) :]
         return self._take_characters(final=True)
 
+    def bytes_of(self, token_id: int) -> bytes | None:
+        piece = self._pieces[token_id] if 0 <= token_id < len(self._pieces) else None
+        return piece.encode() if isinstance(piece, str) else piece
+
     def _take_characters(self, *, final: bool = False) -> str:
         """Remove and return the complete characters; with `final`, everything."""
         text = ""
@@ -137,13 +145,16 @@ class ByteLevelDetokenizer(StreamingDetokenizer):
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def add(self, token_id: int) -> str:
-        token = self._tokens[token_id] if 0 <= token_id < len(self._tokens) else None
+        token = self.bytes_of(token_id)
         return "" if token is None else self._decoder.decode(token)
 
     def flush(self, *, cut: bool = False) -> str:
         text = "" if cut else self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return text
+
+    def bytes_of(self, token_id: int) -> bytes | None:
+        return self._tokens[token_id] if 0 <= token_id < len(self._tokens) else None
 
 
 def join_stream(detokenizer: StreamingDetokenizer, ids: Iterable[int]) -> str:

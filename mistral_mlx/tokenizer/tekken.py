@@ -122,8 +122,7 @@ class TekkenDetokenizer(ByteLevelDetokenizer):
     """Ends a character at a control token: no character extends across one."""
 
     def add(self, token_id: int) -> str:
-        is_text = 0 <= token_id < len(self._tokens) and self._tokens[token_id] is not None
-        return super().add(token_id) if is_text else self.flush()
+        return self.flush() if self.bytes_of(token_id) is None else super().add(token_id)
 
 
 def parse_tekken(text: str) -> dict[str, object]:

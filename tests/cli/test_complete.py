@@ -71,6 +71,15 @@ def test_a_byte_order_mark_is_no_part_of_a_prompt(tmp_path, monkeypatch):
     assert parts == ["piped", "--- File: a.py ---\nin a.py", "in prompt", ""]
 
 
+def test_an_empty_pipe_is_said_and_what_is_empty_on_purpose_is_not(monkeypatch):
+    """`git diff | complete` used to answer without the change, and without a word about it."""
+    remark = "standard input was empty"
+    asked = ("complete", "-m", "no/where", "hi")
+    assert remark in run(*asked, input=b"").stderr.decode()
+    for said in (run(*asked), run(*asked, "-q", input=b""), run(*asked, input=b"x"), run(*asked[:-1], input=b"")):
+        assert remark not in said.stderr.decode()
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(OptionError, match=r"the file .*nowhere cannot be read"):
         invoke("complete", "-f", tmp_path / "nowhere", "x")

@@ -112,6 +112,9 @@ def test_a_wrong_file_can_be_mended_and_what_is_no_toml_is_left_alone(config):
     assert run("config", "set", "seed", "2").returncode == 0
     assert run("config", "unset", "modle").returncode == 0
     assert config.read_text() == "seed = 2\n"
+    config.write_text("temp = 1\ntemperature = 2\n")
+    assert run("config", "unset", "temp").returncode == 0
+    assert config.read_text() == "temperature = 2\n"
     config.write_text("[")
     result = run("config", "set", "seed", "2")
     assert (result.returncode, "is not TOML" in result.stderr, config.read_text()) == (2, True, "[")

@@ -1,11 +1,13 @@
 """A signal ends a conversion, also where the test run ignores signals."""
 
+import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
-from helpers.cli import interrupted, one_line
+from helpers.cli import interrupted, one_line, run
 from helpers.tiny_folder import write_tiny_folder
 
 
@@ -20,6 +22,25 @@ def test_a_conversion_that_is_ended_leaves_nothing_and_says_so(tmp_path, number)
     assert result.returncode == 128 + number
     assert "interrupted; nothing half-written is left" in one_line(result.stderr)
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
+
+
+def test_what_writes_no_file_speaks_of_none(tmp_path):
+    """It used to say that nothing half-written is left, whatever was interrupted."""
+    os.mkfifo(tmp_path / "text")
+    folder = write_tiny_folder(tmp_path / "tiny")
+    begun = time.monotonic()
+    args = ["eval", "-m", folder, "--text", tmp_path / "text"]
+    result = interrupted(args, signal.SIGINT, after=lambda: time.monotonic() - begun > 2)
+    assert (result.returncode, one_line(result.stderr)) == (130, "mistral-mlx: interrupted")
+
+
+def test_ctrl_c_in_the_editor_is_the_editors(tmp_path, home):
+    """It used to end the program, and the editor with it."""
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\ntrap "echo caught >&2" INT\nkill -INT $PPID $$\nsleep 0.2\necho "seed = 1" > "$1"\n')
+    editor.chmod(0o700)
+    result = run("config", "edit", "--editor", str(editor))
+    assert (result.returncode, result.stderr.decode()) == (0, f"caught\nmistral-mlx: {home / 'config.toml'} is fine\n")
 
 
 def test_programs_that_tests_start_obey_signals():

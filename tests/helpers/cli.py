@@ -17,8 +17,8 @@ READ_AT_IMPORT = ("MISTRAL_MLX_KERNELS", "PYTHONPATH")
 GREEDY = ("--temperature", "0", "--max-tokens", "8")
 
 
-def run(*args, input=b"", **options):
-    """Run the program; `input` None leaves stdin closed."""
+def run(*args, input=None, **options):
+    """Run the program; without `input`, stdin is empty."""
     if input is None:
         options["stdin"] = subprocess.DEVNULL
     else:
