@@ -32,7 +32,7 @@ from .commands import (
     templates,
     tokens,
 )
-from .options.help import Application
+from .options.command import Application
 from .options.other_programs import our_spelling
 from .statuses import Status, status_of
 from .terminal.notes import Notes
@@ -84,7 +84,9 @@ def _report(error: Exception | Interrupted) -> int:
         notes.always(error.remark)
         return error.status
     if isinstance(error, typer.TyperException):
-        notes.error(f"{error.format_message()} (see --help)")
+        context = getattr(error, "ctx", None)
+        command = "mistral-mlx" if context is None else context.command_path
+        notes.error(f"{error.format_message().removesuffix('.')} (see {command} --help)")
         return error.exit_code
     notes.error(_described(error))
     return Status.OUTPUT if isinstance(error, OutputError) else status_of(error)

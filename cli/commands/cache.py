@@ -1,12 +1,11 @@
 """The command ``cache`` and its subcommands; heavy imports are inside."""
 
-import typer
-
 from mistral_mlx.cli.models.kept import kept_prompts
 from mistral_mlx.cli.options import shared
+from mistral_mlx.cli.options.command import Subcommands
 from mistral_mlx.cli.terminal.notes import Notes
 
-app = typer.Typer(
+app = Subcommands(
     help="List and remove kept prompts.\n\nThey are the beginnings of prompts that complete and chat keep on the disk."
 )
 

@@ -10,8 +10,8 @@ import typer
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.options.answer import AnswerKnobs
+from mistral_mlx.cli.options.command import Configurable, Subcommands, commands_of, warn_of_settings
 from mistral_mlx.cli.options.config_file import Known, config_text, options_for, parsed, read_config
-from mistral_mlx.cli.options.help import Configurable, commands_of, warn_of_settings
 from mistral_mlx.cli.options.other_programs import our_spelling
 from mistral_mlx.cli.options.sources import Option, config_path, key_of
 from mistral_mlx.cli.terminal.notes import Notes
@@ -30,7 +30,7 @@ Key = Annotated[
     str, typer.Argument(metavar="KEY", help="The name of an option, or COMMAND.NAME for one command alone.")
 ]
 
-app = typer.Typer(rich_markup_mode=None)
+app = Subcommands()
 
 
 @app.callback(invoke_without_command=True)

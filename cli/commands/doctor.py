@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mistral_mlx.cli.options.help import commands_of
+from mistral_mlx.cli.options.command import commands_of
 from mistral_mlx.cli.options.shared import output_option
 from mistral_mlx.cli.statuses import Status
 

@@ -6,7 +6,7 @@ import typer
 
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
-from mistral_mlx.cli.options.help import CommandGroup
+from mistral_mlx.cli.options.command import CommandGroup, Subcommands
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import shown
 
@@ -17,7 +17,7 @@ mistral-mlx models --discover
 mistral-mlx models add mistral ./mistral-4bit
 """
 
-app = typer.Typer(cls=CommandGroup, rich_markup_mode=None)
+app = Subcommands(cls=CommandGroup)
 
 
 @app.callback(invoke_without_command=True)
@@ -25,7 +25,7 @@ def models(
     context: typer.Context,
     discover: Annotated[
         bool,
-        shared.output_option(
+        typer.Option(
             "--discover", help="Also list the models of Hugging Face's cache, LM Studio and Ollama on this disk."
         ),
     ] = False,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from mistral_mlx.cli.options.command import Subcommands
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.streams import write_text
 
@@ -12,7 +13,7 @@ from .offers import template_names
 
 Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=template_names, help="The template.")]
 
-app = typer.Typer()
+app = Subcommands()
 
 
 @app.callback(invoke_without_command=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from helpers.environment import run
 
 from mistral_mlx.cli.options import sources
-from mistral_mlx.cli.options.help import Configurable
+from mistral_mlx.cli.options.command import Configurable
 from mistral_mlx.sampling.knobs import knobs
 from mistral_mlx.sampling.options import SamplingOptions
 

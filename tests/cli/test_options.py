@@ -10,7 +10,7 @@ from helpers.invoke import invoke
 
 from mistral_mlx.cli.models.registry import register
 from mistral_mlx.cli.options.answer import from_plain
-from mistral_mlx.cli.options.help import Configurable
+from mistral_mlx.cli.options.command import Configurable
 from mistral_mlx.cli.options.shared import PANELS
 from mistral_mlx.errors import OptionError
 from mistral_mlx.sampling.knobs import knobs
@@ -77,7 +77,7 @@ def spelled(process, ctx, value):
 def test_every_option_but_the_main_ones_has_a_section_of_the_help(program):
     """Options that were renamed used to fall out of their section."""
     main = {"help", "model", "max_tokens", "resume", "last", "on_overflow", "save", "history", "chat", "n_prompt"}
-    main |= {"n_gen", "depth", "repeats", "revision", "include", "exclude"}
+    main |= {"n_gen", "depth", "repeats", "revision", "include", "exclude", "discover"}
     for command in (of for of in program.commands.values() if isinstance(of, Configurable)):
         for option in command.options:
             assert option.name in main or option.parameter.rich_help_panel in PANELS, option.name
@@ -91,6 +91,7 @@ def test_no_page_of_help_is_wider_than_a_terminal_and_no_summary_is_cut(program)
         lines = invoke(*page, "--help").output.splitlines()
         assert [line for line in lines if len(line) > 80] == [], page
         assert "..." not in "".join(lines[1:]) and "[[" not in lines[0], page
+        assert not re.search(r"<\w+>  |[{}]", "".join(lines)), page  # typer's notations
     text = invoke("--help").output
     for name, command in program.commands.items():
         assert f"\n  {name:10}  {command.get_short_help_str(62)}\n" in text, name

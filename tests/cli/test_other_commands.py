@@ -76,6 +76,11 @@ def test_words_without_quotes_are_answered_with_the_quotes():
     said = one_line(run("complete", "-m", "x", "Hi", "there", "you").stderr)
     assert said.endswith('the prompt is more than one argument; put it in quotes: "Hi there you"')
     assert 'put it in quotes: "a b"' in one_line(run("tokens", "a", "b").stderr)
+    assert "c is an argument too many (see mistral-mlx models add --help)" in one_line(
+        run("models", "add", *"abc").stderr
+    )
+    assert "no command config sett; did you mean set?" in one_line(run("config", "sett").stderr)
+    assert "Missing argument 'KEY' (see mistral-mlx config set --help)" in one_line(run("config", "set").stderr)
     assert "b is an argument too many (see mistral-mlx info --help)" in one_line(run("info", "a", "b").stderr)
 
 

@@ -47,7 +47,7 @@ ORDER = {
     "mistral_mlx.cli.models.hub": "__init__ settings repo_id opener web repository choice download record gathered "
     "outlook snapshots",
     "mistral_mlx.cli.options": "__init__ values other_programs sources config_file config_edit answer shared "
-    "constraint sampling refusals help",
+    "constraint sampling refusals help command",
     "mistral_mlx.cli.answers": "__init__ remarks beginning code_block constraints tool_choice prompt said "
     "prompt_templates sources batch_files batch output complete",
     "mistral_mlx.cli.chat": "__init__ background remarks store quotes keys resize input toolbar settings words "
