@@ -12,8 +12,6 @@ from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.model.args import expected_shapes
 from mistral_mlx.model.loading import inspect_model
 
-from .discovered import of_registered
-
 TITLES = ("NAME", "SIZE", "BITS", "WINDOW", "PATH")
 
 
@@ -23,6 +21,8 @@ def describe(name: str, path: Path) -> dict[str, object]:
     try:
         inspected = inspect_model(ModelFolder(path))
     except ModelError as error:
+        from .discovered import of_registered  # which imports the converter
+
         known = of_registered(name, path)
         facts = {"state": known["state"], "why": known["why"], "weight_bytes": known["bytes"]}
         return record | {"error": str(error), **facts}
