@@ -1,5 +1,6 @@
 """Remarks about an answer that several commands print."""
 
+from mistral_mlx.cli.terminal.table import gigabytes
 from mistral_mlx.errors import counted
 from mistral_mlx.generation.response import GenerationResponse
 
@@ -18,5 +19,6 @@ def statistics(last: GenerationResponse, seed: int, reason: str, n_from_disk: in
         f"prompt {counted(last.prompt_tokens, 'token')} ({last.cached_tokens} cached{from_disk}) "
         f"{last.prompt_tps:.1f} tok/s, "
         f"answer {counted(last.generation_tokens, 'token')}{thought} {last.generation_tps:.1f} tok/s ({reason}), "
-        f"{drafts}peak memory {last.peak_memory_gb:.2f} GB, seed {seed}, first token after {last.ttft_s:.2f} s"
+        f"{drafts}peak memory {gigabytes(1e9 * last.peak_memory_gb)}, seed {seed}, "
+        f"first token after {last.ttft_s:.2f} s"
     )
