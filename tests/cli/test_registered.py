@@ -85,13 +85,15 @@ def test_a_chat_opens_the_model_that_is_its_argument(folder, home):
     register("mine", folder)
     result = run("chat", "mine", "--no-save", *GREEDY, input=b"Hi\n")
     assert (result.returncode, b"chatting with mine;" in result.stderr) == (0, True)
+    run("chat", "mine", *GREEDY, input=b"Hi\n")
+    last = run("chat", "-c", "mine", *GREEDY, input=b"more\n")
+    assert (last.returncode, b"resumed, 1 turn" in last.stderr) == (0, True)
     assert "Hi you is no model; a message is typed in the chat" in one_line(run("chat", "Hi you").stderr)
     assert 'with -m: mistral-mlx complete -m mine "Hi you"' in one_line(run("complete", "mine", "Hi", "you").stderr)
     assert b"two models are given, mine and --model other" in run("chat", "mine", "-m", "other").stderr
     assert "no such model directory or registered name: monday (registered: mine)" in one_line(
         run("chat", "monday").stderr
     )
-    (home / "sessions").mkdir()
     (home / "sessions" / "monday.json").touch()
     said = one_line(run("chat", "monday").stderr)
     assert said.endswith("monday is no model but a session: mistral-mlx chat --resume monday")
