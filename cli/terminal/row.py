@@ -4,85 +4,183 @@ A finished row is never changed, so that scrolling back shows everything once.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-from rich.cells import cell_len
+from .cells import clusters, first_cells, is_certain, width
+from .style import PLAIN, Style, styled
 
-from .style import sgr
-
-# A line may break at spaces, and before and after a character of a script that is written without spaces.
+# A line may break at spaces, and before and after a character of a script that is written without spaces; not before
+# a mark that closes something there.
 _UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
+_CLOSING = "、。〉》」』】〕〗〙〛！），．：；？］｝～"
 _PIECES = re.compile(f" +|[{_UNSPACED}]|[^ {_UNSPACED}]+")
-LAST_WORD = re.compile(f"[^ {_UNSPACED}]+$")
+_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+MAX_APPENDED, MAX_WORD = 200, 2000  # characters; they bound the work for a text without blanks
+
+
+class Start(NamedTuple):
+    """What stands at the start of a row, with its own escape sequences."""
+
+    text: str = ""
+    n_cells: int = 0
+
+    def __add__(self, other: object) -> "Start":
+        assert isinstance(other, Start), other
+        return Start(self.text + other.text, self.n_cells + other.n_cells)
+
+
+NOTHING = Start()
 
 
 class Row:
     """Collects text; `flush` writes it in one call, so that nobody sees a half-drawn row."""
 
-    def __init__(self, write: Callable[[str], None], columns: Callable[[], int]) -> None:
-        self.hang = ""  # written at the start of each further row of a long line
-        self._write, self._columns = write, columns
+    def __init__(self, write: Callable[[str], None], n_cells: Callable[[], int]) -> None:
+        self._write, self._n_cells = write, n_cells
+        self.is_open = False
+        self.widest = 0  # cells of the widest row since `widest` was set
+        self._hang = NOTHING
         self._column = 0  # number of final cells
-        self._gap = 0  # spaces before the next word, if it fits into this row
+        self._gap, self._gap_style = 0, PLAIN  # spaces before the next word, if it fits into this row
+        self._word: list[tuple[str, Style]] = []  # the current word, which may go on in another style
         self._final = ""  # final, but not written yet
-        self._draft = ""  # written after the final text; it may change
+        self._before = ""  # final and written, in the row where the cursor is
+        self._draft, self._draft_cells = "", 0  # written after the final text; it may change
 
     @property
     def width(self) -> int:
-        """Cells of a row. The last column stays empty, because the cursor has no position after it."""
-        return max(self._columns() - 1, 8)
+        return self._n_cells()
 
-    @property
-    def room(self) -> int:
-        return self.width - self._column - self._gap
+    def begin(self, start: Start, hang: Start) -> None:
+        """Begin a row with `start`; the further rows of the same line begin with `hang`."""
+        self.verbatim(*start)
+        self._hang = hang
 
-    def words(self, text: str, style: str = "") -> None:
+    def words(self, text: str, style: Style = PLAIN) -> None:
         """Append words; a word that does not fit into this row begins the next one."""
         for piece in _PIECES.findall(text):
             if piece[0] == " ":
-                self._gap += len(piece)
+                self._place()
+                if self._column > self._hang.n_cells:
+                    self._gap, self._gap_style = self._gap + len(piece), style
             else:
-                self._word(piece, style)
+                if self._word and self._may_break(piece):
+                    self._place()
+                for place in range(0, len(piece), MAX_APPENDED):
+                    self._append(piece[place : place + MAX_APPENDED], style)
 
     def verbatim(self, text: str, n_cells: int) -> None:
         """Append `text` of `n_cells` with its own escape sequences; only the terminal wraps it."""
+        self._place()
+        self.is_open = True
         self._final += " " * self._gap + text
         self._column += self._gap + n_cells
         self._gap = 0
 
     def end(self) -> None:
-        """End the row, without the spaces at its end."""
-        self._final += "\n"
+        """End the row, without the spaces at its end; do nothing if it was not begun."""
+        if self.is_open:
+            self._place()
+            self._next("")
+            self.is_open, self._hang = False, NOTHING
+
+    def restart(self, write: Callable[[str], None]) -> None:
+        """Go on in a new row that begins as a further row of the same line, and write to `write` from now on."""
+        self._write, self._final, self._before, self._draft, self._word = write, "", "", "", []
         self._column = self._gap = 0
+        if self.is_open:
+            self.verbatim(*self._hang)
 
     def flush(self, draft: str) -> None:
-        """Write the final text, and after it as much of `draft` as fits into the row."""
-        shown = first_cells(" " * self._gap + draft, self.width - self._column) if draft else ""
+        """Write the final text, and after it as much of the current word and of `draft` as fits into the row."""
+        shown, n_cells = self._preview(draft)
         text = self._final + shown
         if text.startswith(self._draft):  # a draft of plain words is already correct on the screen
-            self._write(text[len(self._draft) :])
+            text = text[len(self._draft) :]
+        elif is_certain(self._before + self._draft):
+            text = f"\x1b[{self._draft_cells}D\x1b[K{text}"
+        else:  # it is not known how many cells this terminal has given it
+            text = f"\r\x1b[K{self._before}{text}"
+        if text:
+            self._write(text)
+        self._before = (self._before + self._final).rpartition("\n")[2]
+        self._final, self._draft, self._draft_cells = "", shown, n_cells
+
+    def _may_break(self, piece: str) -> bool:
+        """Return whether a row may end between the current word and `piece`, which follows without a space."""
+        is_unspaced = _IS_UNSPACED.match(piece) or _IS_UNSPACED.match(self._word[-1][0][-1])
+        return bool(is_unspaced) and piece not in _CLOSING
+
+    def _append(self, piece: str, style: Style) -> None:
+        self.is_open = True
+        if self._word and self._word[-1][1] == style:
+            self._word[-1] = (self._word[-1][0] + piece, style)
         else:
-            self._write(f"\x1b[{cell_len(self._draft)}D\x1b[K{text}")
-        self._final, self._draft = "", shown
+            self._word.append((piece, style))
+        if sum(len(text) for text, _ in self._word) > MAX_WORD:  # it may be of marks, which take no cells
+            self._put(self._word)
+            self._word = []
+        elif self._word_cells() > self.width - self._hang.n_cells:
+            self._fill()
 
-    def _word(self, word: str, style: str) -> None:
-        if cell_len(word) > self.room and self._column > cell_len(self.hang):
-            self._break()
-        while cell_len(word) > max(self.room, 1):  # longer than a row
-            head = first_cells(word, max(self.room, 1)) or word[0]
-            self.verbatim(sgr(head, style), cell_len(head))
-            self._break()
-            word = word[len(head) :]
-        self.verbatim(sgr(word, style), cell_len(word))
+    def _word_cells(self) -> int:
+        return sum(width(text) for text, _ in self._word)
 
-    def _break(self) -> None:
-        self._final += f"\n{self.hang}"
-        self._column, self._gap = cell_len(self.hang), 0
+    def _place(self) -> None:
+        """Make the current word final."""
+        if not self._word:
+            return
+        n_cells = self._word_cells()
+        if n_cells > self.width - self._column - self._gap and self._column > self._hang.n_cells:
+            self._next(self._hang.text)
+        if n_cells > self.width - self._column - self._gap:
+            self._fill()
+        self._put(self._word)
+        self._word = []
 
+    def _fill(self) -> None:
+        """Fill rows with a word that is longer than one; what is left, which fits into a row, stays the word."""
+        if self._column > self._hang.n_cells:
+            self._next(self._hang.text)
+        while (rest := self._word) and self._word_cells() > self.width - self._column:
+            head = list[tuple[str, Style]]()
+            room = max(self.width - self._column, 1)
+            while rest:
+                text, style = rest[0]
+                part = first_cells(text, room) or ("" if head else next(clusters(text)))
+                head.append((part, style))
+                room -= width(part)
+                rest = [(text[len(part) :], style), *rest[1:]] if part != text else rest[1:]
+                if part != text:
+                    break
+            self._word = rest
+            self._put(head)
+            if rest:
+                self._next(self._hang.text)
 
-def first_cells(text: str, n_cells: int) -> str:
-    """Return the longest beginning of `text` that takes at most `n_cells`."""
-    text = text[: max(n_cells, 0)]
-    while cell_len(text) > n_cells:
-        text = text[:-1]
-    return text
+    def _put(self, pieces: Iterable[tuple[str, Style]]) -> None:
+        self._final += styled(" " * self._gap, self._gap_style)
+        self._column += self._gap
+        self._gap = 0
+        for text, style in pieces:
+            self._final += styled(text, style)
+            self._column += width(text)
+
+    def _next(self, start: str) -> None:
+        self.widest = max(self.widest, self._column)
+        self._final += f"\n{start}"
+        self._column, self._gap = self._hang.n_cells if start else 0, 0
+
+    def _preview(self, draft: str) -> tuple[str, int]:
+        """Return what is shown after the final text, and its cells."""
+        if not (self._word or draft):
+            return "", 0
+        shown, room = "", self.width - self._column
+        for text, style in ((" " * self._gap, self._gap_style), *self._word, (draft, PLAIN)):
+            part = first_cells(text, room)
+            shown += styled(part, style)
+            room -= width(part)
+            if part != text:
+                break
+        return shown, self.width - self._column - room

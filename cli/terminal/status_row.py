@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 
-from rich.cells import cell_len
-
-from .row import first_cells
+from .cells import first_cells, width
 from .sanitize import inert
 from .style import sgr
 
@@ -25,9 +23,9 @@ class StatusRow:
 
     def write(self, text: str) -> None:
         """Write `text`, which may hold escape sequences, and draw the row."""
-        width = max(self._columns() - 1, 1)
-        shown = first_cells(inert(self._content(width)), width)
-        below = sgr(shown + " " * (width - cell_len(shown)), REVERSE)
+        n_cells = max(self._columns() - 1, 1)
+        shown = first_cells(inert(self._content(n_cells)), n_cells)
+        below = sgr(shown + " " * (n_cells - width(shown)), REVERSE)
         self._write(f"{ERASE_BELOW}{text}{OPEN}{below}{CLOSE}")
 
     def erase(self) -> None:

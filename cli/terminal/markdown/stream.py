@@ -1,0 +1,293 @@
+"""Puts Markdown on the terminal while it comes.
+
+A span gets its style when its closing mark arrives. Until then it is shown with its marks, and only on the current row.
+A span that never closes keeps its marks. A table is drawn when it has ended. Line breaks in a paragraph are kept, since
+a chat means them. Raw HTML, formulas, and links that name their address elsewhere are shown as they are.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+
+from mistral_mlx.cli.terminal.cells import width
+from mistral_mlx.cli.terminal.highlight import Highlighter, no_color
+from mistral_mlx.cli.terminal.row import NOTHING, Row, Start
+from mistral_mlx.cli.terminal.sanitize import inert
+from mistral_mlx.cli.terminal.style import sgr
+
+from .blocks import MAX_START, Container, Kind, Leaf, Line, read
+from .inline import Inline, Segment
+from .node import BOLD, CODE, DIM
+from .table import Table
+
+MIN_WIDTH, RULE_WIDTH, TAB = 8, 40, 4
+
+_CLOSED = re.compile(r"(?:^| +)#+ *$| +$")
+_MAYBE_CLOSED = re.compile(r"(?:^| )[ #]*$")
+_CELL = re.compile(r"(\x1b\[[\d;]*m)|[^\x1b]")
+
+
+class MarkdownStream:
+    """Writes a text that comes in pieces; calls `columns` for every row, as windows change."""
+
+    def __init__(self, write: Callable[[str], None], columns: Callable[[], int]) -> None:
+        # The last column stays empty, because the cursor has no position after it.
+        self._row = Row(write, lambda: max(columns() - 1, MIN_WIDTH))
+        self._line = ""  # of the current line, what has not been handed on
+        self._n_columns = 0  # of the current line, for tabs
+        self._kind: Kind | None = None  # of the current line, once it is known
+        self._containers = list[Container]()
+        self._leaf = Leaf.NONE
+        self._hang = NOTHING  # of the paragraph
+        self._inline: Inline | None = None  # the paragraph or heading
+        self._fence = ("", 0)  # the mark of the current code block, and its indent
+        self._code: Highlighter | None = None
+        self._may_close = False  # the current line of code may end it, by its indent
+        self._table: Table | None = None
+        self._table_starts = (NOTHING, NOTHING)  # of its first row, and of the others
+        self._n_seen = 0  # characters of the current line that an earlier stream has shown
+
+    @classmethod
+    def resume(cls, text: str, write: Callable[[str], None], columns: Callable[[], int]) -> "MarkdownStream":
+        """Return a stream that goes on after `text`, which another one has written, in a new row."""
+        stream = cls(lambda _: None, columns)
+        stream.write(text)
+        stream._n_seen = len(stream._line)
+        if stream._inline:
+            stream._inline.see()
+        if stream._table:
+            stream._table.drop_rows()
+        stream._row.restart(write)
+        return stream
+
+    def write(self, text: str) -> None:
+        for n, part in enumerate(inert(text).split("\n")):
+            if n:
+                self._end_line()
+            self._take(part)
+        self._advance(ended=False)
+        self._row.flush(self._draft())
+
+    def finish(self) -> None:
+        """Write the text that is still held back, and end the row."""
+        if self._line or self._kind:
+            self._end_line()
+        self._end_leaf()
+        self._row.flush("")
+
+    def _take(self, part: str) -> None:
+        """Append to the current line, with spaces for tabs."""
+        if "\t" in part:
+            before = self._n_columns % TAB
+            part = (" " * before + part).expandtabs(TAB)[before:]
+        self._n_columns += len(part)
+        self._line += part
+
+    def _draft(self) -> str:
+        if self._inline and self._inline.held:
+            return self._inline.held.partition("\n")[0]
+        return self._line or (self._table.lines[-1] if self._table else "")
+
+    def _advance(self, *, ended: bool) -> None:
+        """Hand on as much of the current line as is certain."""
+        if self._kind is None:
+            line = read(self._line, self._containers, self._leaf, ended=ended)
+            if line and self._table:
+                if self._goes_on_in_table(self._table, line, ended=ended):
+                    return
+                line = read(self._line, self._containers, self._leaf, ended=ended)
+            if line:
+                self._begin(line, ended=ended)
+        if self._inline and self._kind is Kind.HEADING:
+            closing = (_CLOSED if ended else _MAYBE_CLOSED).search(self._line)
+            if closing and (not ended or closing[0][0] == " " or self._inline.is_new):
+                self._hand_on(self._inline, closing.start())
+            else:
+                self._hand_on(self._inline, len(self._line))
+        elif self._inline and self._kind in (Kind.TEXT, Kind.MORE):
+            self._hand_on(self._inline, len(self._line))
+
+    def _hand_on(self, inline: Inline, n: int) -> None:
+        """Have `inline` read the next `n` characters of the line."""
+        text, self._line = self._line[:n], self._line[n:]
+        if self._n_seen:
+            inline.see(min(n, self._n_seen))
+            self._n_seen = max(0, self._n_seen - n)
+        self._put(inline.feed(text))
+
+    def _put(self, found: Iterable[Segment]) -> None:
+        """Write texts of a paragraph; each of its lines begins as its first one does, and keeps its indent."""
+        for text, style in found:
+            for n, part in enumerate(text.split("\n")):
+                if n:
+                    self._row.end()
+                was_open = self._row.is_open
+                if part and not was_open:
+                    n_spaces = len(part) - len(part.lstrip(" "))
+                    indent = Start(" " * n_spaces, n_spaces)
+                    self._row.begin(self._hang + indent, self._hang + indent)
+                self._row.words(part.lstrip(" ") if not was_open else part, style)
+
+    def _end_line(self) -> None:
+        self._advance(ended=True)
+        if self._inline and self._kind in (Kind.TEXT, Kind.MORE):
+            self._put(self._inline.feed("\n"))
+        elif self._inline and self._kind is Kind.HEADING:
+            self._end_paragraph(self._inline)
+        elif self._kind is Kind.CODE:
+            self._end_code()
+        self._line, self._kind, self._n_columns, self._n_seen = "", None, 0, 0
+
+    def _begin(self, line: Line, *, ended: bool) -> None:
+        """Begin a line whose kind is known."""
+        text, is_inside = self._line[line.place :], line.n_matched == len(self._containers)
+        self._n_seen = max(0, self._n_seen - line.place)
+        self._line, self._kind = text, line.kind
+        if ended and text[:1] == "|" and len(text) < MAX_START and (is_inside or line.kind is Kind.TEXT):
+            self._hold_row(line, text)
+        elif line.kind is Kind.MORE:
+            self._line = " " * (line.indent if is_inside else 0) + text
+        elif line.kind is Kind.CODE and self._leaf is Leaf.FENCE and is_inside:
+            start = self._start(len(self._containers))
+            n_spaces = len(text) - len(text.lstrip(" "))
+            self._begin_code(start, start, min(self._fence[1], n_spaces))
+            self._may_close = n_spaces < TAB
+        else:
+            start, hang = self._open(line)
+            self._begin_block(line, start, hang)
+
+    def _open(self, line: Line) -> tuple[Start, Start]:
+        """Begin the quotes and items of a line; return how its first row and the others begin."""
+        is_inside = line.n_matched == len(self._containers)
+        self._end_leaf()
+        if self._row.is_open and (not is_inside or line.kind is Kind.BLANK):  # an item without a text
+            self._row.end()
+            if is_inside:
+                self._containers.pop()
+        self._containers[line.n_matched :] = line.opened
+        skipped = line.n_matched if self._row.is_open else 0
+        return self._start(line.n_matched, skipped), self._start(len(self._containers))
+
+    def _start(self, n_old: int, skipped: int = 0) -> Start:
+        """Return the start of a row in the containers, of which all but `n_old` begin with it."""
+        parts = [_shown(container, is_new=n >= n_old) for n, container in enumerate(self._containers)][skipped:]
+        while 2 * sum(part.n_cells for part in parts) > self._row.width:
+            del parts[0]
+        return sum(parts, NOTHING)
+
+    def _begin_block(self, line: Line, start: Start, hang: Start) -> None:
+        text = self._line
+        if line.kind is Kind.TEXT:
+            self._begin_paragraph(start, hang, line.indent)
+        elif line.kind is Kind.HEADING:
+            self._inline, self._hang = Inline(BOLD if no_color() or len(line.mark) > 2 else f"{BOLD};{CODE}"), hang
+            self._row.begin(start, hang)
+        elif line.kind is Kind.CODE:
+            self._begin_code(start, hang, 0)
+        elif line.kind is Kind.FENCE:
+            language = text[len(line.mark) :].split()
+            self._leaf, self._fence = Leaf.FENCE, (line.mark, line.indent)
+            self._code = Highlighter(language[0] if language else "")
+            self._whole_row(start, Start(sgr(text, DIM), width(text)))
+        elif line.kind is Kind.RULE:
+            n = min(self._row.width - start.n_cells, RULE_WIDTH)
+            self._whole_row(start, Start(sgr("─" * n, DIM), n))
+        elif line.kind is Kind.UNDERLINE:
+            n = max(self._row.widest - hang.n_cells, 1)
+            self._whole_row(start, Start(sgr(("═" if line.mark == "=" else "─") * n, DIM), n))
+        elif line.opened:  # an item whose text may follow
+            self._row.begin(start, hang)
+        else:
+            self._whole_row(hang if any(c.is_quote for c in self._containers) else NOTHING, NOTHING)
+
+    def _begin_paragraph(self, start: Start, hang: Start, indent: int) -> None:
+        self._inline, self._leaf = Inline(), Leaf.PARAGRAPH
+        spaces = Start(" " * indent, indent)
+        self._hang, self._row.widest = hang + spaces, 0
+        self._row.begin(start + spaces, self._hang)
+
+    def _end_paragraph(self, inline: Inline) -> None:
+        self._put(inline.end())
+        self._inline, self._leaf = None, Leaf.NONE
+        self._row.end()
+
+    def _end_leaf(self) -> None:
+        """End the table, paragraph or code block before a line."""
+        if self._table:
+            self._end_table(self._table)
+        if self._inline:
+            self._end_paragraph(self._inline)
+        self._leaf, self._code = Leaf.NONE, None
+
+    def _whole_row(self, start: Start, text: Start) -> None:
+        self._row.begin(start, NOTHING)
+        self._row.verbatim(*text)
+        self._row.end()
+        self._line = ""
+
+    def _begin_code(self, start: Start, hang: Start, n_spaces: int) -> None:
+        self._row.begin(start, hang)
+        self._line = self._line[n_spaces:]
+        self._n_seen = max(0, self._n_seen - n_spaces)
+
+    def _end_code(self) -> None:
+        text, stripped = self._line, self._line.strip(" ")
+        if self._code is None:
+            shown = text if no_color() else sgr(text, CODE)
+        elif self._may_close and len(stripped) >= len(self._fence[0]) and set(stripped) == {self._fence[0][0]}:
+            self._code, self._leaf = None, Leaf.NONE
+            shown = sgr(text, DIM)
+        else:
+            shown = self._code.line(text)
+        self._row.verbatim(_after(shown, self._n_seen), width(text[self._n_seen :]))
+        self._row.end()
+
+    def _hold_row(self, line: Line, text: str) -> None:
+        """Hold back what may be the header of a table."""
+        hang = self._start(len(self._containers))
+        self._table_starts = (hang, hang) if line.kind is Kind.MORE else self._open(line)
+        self._table, self._leaf, self._line, self._kind = Table(text), Leaf.TABLE, "", None
+
+    def _goes_on_in_table(self, table: Table, line: Line, *, ended: bool) -> bool:
+        """Return whether the line belongs to the table; if not, the table has ended."""
+        is_inside = line.n_matched == len(self._containers) and not line.opened
+        if ended and is_inside and table.take(self._line[line.place :]):
+            self._line = ""
+            return True
+        self._end_table(table)
+        return False
+
+    def _end_table(self, table: Table) -> None:
+        """Draw a table, or write the row that was none."""
+        self._table, self._leaf = None, Leaf.PARAGRAPH if self._inline else Leaf.NONE
+        start, hang = self._table_starts
+        if table.is_certain:
+            if self._inline:
+                self._end_paragraph(self._inline)
+            for row in table.draw(self._row.width - hang.n_cells):
+                self._row.begin(start, hang)
+                self._row.verbatim(*row)
+                self._row.end()
+                start = hang
+            return
+        if self._inline is None:
+            self._begin_paragraph(start, hang, 0)
+        assert self._inline
+        self._put(self._inline.feed(table.lines[0] + "\n"))
+
+
+def _shown(container: Container, *, is_new: bool) -> Start:
+    """Return what stands for a container at the start of its first row, or of another one."""
+    if container.is_quote:
+        return Start(sgr(f"{container.mark} ", DIM), 2)
+    text = " " * container.indent + container.mark + " "
+    return Start(text if is_new else " " * len(text), len(text))
+
+
+def _after(shown: str, n: int) -> str:
+    """Return `shown` without its first `n` characters, but with their escape sequences."""
+    kept = ""
+    for part in _CELL.finditer(shown):
+        if part[1] or n <= 0:
+            kept += part[0]
+        n -= not part[1]
+    return kept

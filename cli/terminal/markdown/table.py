@@ -1,0 +1,142 @@
+"""Draws a table when it has ended. Cells wrap at words; where the columns do not fit at all, each row is a list."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from mistral_mlx.cli.terminal.cells import width
+from mistral_mlx.cli.terminal.row import NOTHING, Row, Start
+from mistral_mlx.cli.terminal.style import sgr
+
+from .inline import Segment, segments
+from .node import BOLD, DIM
+
+MIN_COLUMN = 4  # cells; where the columns would be narrower, the table is written as lists
+MAX_CHARACTERS = 40_000  # a longer table ends there
+
+_DELIMITER = re.compile(r" *\|?(?: *:?-+:? *\|)* *:?-+:? *\|? *")
+_PIPE = re.compile(r"(?<!\\)\|")
+_SEQUENCE = re.compile(r"\x1b\[[\d;]*m|\x1b\]8;;[^\x1b]*\x1b\\")
+_BREAK = re.compile(r"<br */?>", re.IGNORECASE)
+_GAP = " │ "
+
+
+class Table:
+    """The lines of what may become a table: a header, which a delimiter row must follow."""
+
+    def __init__(self, header: str) -> None:
+        self.lines = [header]
+        self._n_characters = 0
+
+    @property
+    def is_certain(self) -> bool:
+        return len(self.lines) > 1
+
+    def take(self, line: str) -> bool:
+        """Take the next line, unless it does not belong to the table."""
+        if self.is_certain:
+            belongs = line.startswith("|") and self._n_characters < MAX_CHARACTERS
+        else:
+            is_delimiter = "|" in line and _DELIMITER.fullmatch(line)
+            belongs = bool(is_delimiter) and len(cells(line)) == len(cells(self.lines[0]))
+        if belongs:
+            self.lines.append(line)
+            self._n_characters += len(line)
+        return belongs
+
+    def drop_rows(self) -> None:
+        """Forget the rows, which have been drawn; those that follow get the header again."""
+        del self.lines[2:]
+
+    def draw(self, n_cells: int) -> list[Start]:
+        """Return the rows of the table, at most `n_cells` wide."""
+        header, delimiter, *rows = map(cells, self.lines)
+        n = len(header)
+        body = [[_cell(text) for text in (*row[:n], *[""] * (n - len(row)))] for row in rows]
+        titles = [_cell(text, BOLD) for text in header]
+        widths = _widths([titles, *body], n_cells - len(_GAP) * (n - 1))
+        if not widths:
+            return list(_as_lists(titles, body, n_cells))
+        alignments = [(text[0] == ":", text[-1] == ":") for text in delimiter]
+        rule = Start(sgr("─┼─".join("─" * w for w in widths), DIM), sum(widths) + len(_GAP) * (n - 1))
+        drawn = [_row(row, widths, alignments) for row in body]
+        is_wrapped = any(len(lines) > 1 for lines in drawn)
+        found = [*_row(titles, widths, alignments), rule]
+        for place, lines in enumerate(drawn):
+            found += ([rule] if is_wrapped and place else []) + lines
+        return found
+
+
+def cells(line: str) -> list[str]:
+    """Return the texts of a row; `\\|` is a bar in a text."""
+    texts = _PIPE.split(line.strip(" "))
+    texts = texts[bool(len(texts) > 1 and not texts[0]) : len(texts) - bool(len(texts) > 1 and not texts[-1].strip())]
+    return [text.strip(" ").replace(r"\|", "|") for text in texts]
+
+
+Cell = list[list[Segment]]  # a list of segments for each line of it
+
+
+def _cell(text: str, base: str = "") -> Cell:
+    return [segments(line.strip(" "), base) for line in _BREAK.split(text)]
+
+
+def _wrapped(cell: Cell, n_cells: int) -> list[Start]:
+    """Return the rows of a cell that is `n_cells` wide."""
+    written = list[str]()
+    row = Row(written.append, lambda: n_cells)
+    for line in cell:
+        row.begin(NOTHING, NOTHING)
+        for text, style in line:
+            row.words(text, style)
+        row.end()
+    row.flush("")
+    return [Start(text, width(_SEQUENCE.sub("", text))) for text in "".join(written).removesuffix("\n").split("\n")]
+
+
+def _widths(rows: Sequence[Sequence[Cell]], n_cells: int) -> list[int]:
+    """Return the widths of the columns, the widest narrowed until they fit; nothing if they cannot."""
+    wanted = [max(1, *(_natural(cell) for cell in column)) for column in zip(*rows, strict=True)]
+    least = sum(min(MIN_COLUMN, w) for w in wanted)
+    if least > n_cells:
+        return []
+    limit = max(wanted)
+    while sum(min(w, limit) for w in wanted) > n_cells:
+        limit -= 1
+    widths = [min(w, limit) for w in wanted]
+    for place, w in enumerate(wanted):  # what is left over
+        if w > limit and sum(widths) < n_cells:
+            widths[place] += 1
+    return widths
+
+
+def _natural(cell: Cell) -> int:
+    return max(sum(width(text) for text, _ in line) for line in cell)
+
+
+def _row(row: Sequence[Cell], widths: Sequence[int], alignments: Sequence[tuple[bool, bool]]) -> list[Start]:
+    """Return the rows on the terminal of one row of the table."""
+    columns = [_wrapped(cell, w) for cell, w in zip(row, widths, strict=True)]
+    height, gap = max(map(len, columns)), Start(sgr(_GAP, DIM), len(_GAP))
+    found = []
+    for place in range(height):
+        start = NOTHING
+        for n, (column, w, (left, right)) in enumerate(zip(columns, widths, alignments, strict=True)):
+            text = column[place] if place < len(column) else NOTHING
+            n_spaces = w - text.n_cells
+            before = n_spaces * right // (1 + left)
+            start += (gap if n else NOTHING) + Start(" " * before, before) + text
+            start += Start(" " * (n_spaces - before), n_spaces - before)
+        found.append(start)
+    return found
+
+
+def _as_lists(titles: Sequence[Cell], body: Sequence[Sequence[Cell]], n_cells: int) -> Iterator[Start]:
+    """Yield each row as lines `title: text`."""
+    for n, row in enumerate(body):
+        if n:
+            yield Start(sgr("─" * min(n_cells, 8), DIM), min(n_cells, 8))
+        for title, cell in zip(titles, row, strict=True):
+            first, *others = cell
+            yield from _wrapped(
+                [[*title[0], (": ", title[0][-1][1] if title[0] else first[0][1]), *first], *others], n_cells
+            )
