@@ -43,14 +43,14 @@ class PlainWriter:
 
 
 class MarkdownWriter:
-    """Writes answers as Markdown, and `status(columns)` in the row below them."""
+    """Writes an answer as Markdown, which goes on after the text `after`, and `status(columns)` in the row below it."""
 
-    def __init__(self, status: Callable[[int], str]) -> None:
+    def __init__(self, status: Callable[[int], str], after: str) -> None:
         from mistral_mlx.cli.terminal.markdown import MarkdownStream
         from mistral_mlx.cli.terminal.status_row import StatusRow
 
         self._row = StatusRow(write_raw, columns, status)
-        self._stream = MarkdownStream(self._row.write, columns)
+        self._stream = MarkdownStream.resume(after, self._row.write, columns)
 
     def write(self, text: str) -> None:
         self._stream.write(text)
@@ -60,9 +60,9 @@ class MarkdownWriter:
         self._row.erase()
 
 
-def writer(status: Callable[[int], str], *, plain: bool) -> Writer:
-    """Return a writer for one answer: Markdown on a capable terminal, unless `plain`."""
-    return PlainWriter() if plain or not is_terminal() else MarkdownWriter(status)
+def writer(status: Callable[[int], str], *, plain: bool, after: str = "") -> Writer:
+    """Return a writer for one answer, which goes on after the text `after`: Markdown on a terminal, unless `plain`."""
+    return PlainWriter() if plain or not is_terminal() else MarkdownWriter(status, after)
 
 
 def show_answer(

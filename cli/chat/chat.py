@@ -92,14 +92,14 @@ class Chat:
         if is_answered:
             self.attachments = []
 
-    def stream(self, start: Callable[[AnswerOptions], Answer]) -> bool:
-        """Show the answer that `start` begins, and save the turn. Return whether any text came.
+    def stream(self, start: Callable[[AnswerOptions], Answer], *, after: str = "") -> bool:
+        """Show the answer that `start` begins or continues `after` its text, and save the turn.
 
-        On a terminal, an empty row is before and after it.
+        Return whether any text came. On a terminal, an empty row is before and after the answer.
         """
         self._empty_row()
         try:
-            return self._stream(start)
+            return self._stream(start, after)
         finally:
             self._empty_row()
 
@@ -107,7 +107,7 @@ class Chat:
         if is_terminal():
             write_raw("\n")
 
-    def _stream(self, start: Callable[[AnswerOptions], Answer]) -> bool:
+    def _stream(self, start: Callable[[AnswerOptions], Answer], after: str) -> bool:
         from mistral_mlx.generation.answer import AnswerOptions
 
         try:
@@ -126,6 +126,7 @@ class Chat:
                 writer(
                     self.status,
                     plain=self.settings.plain or self.constraint is not None,  # a bound answer is data
+                    after=after,
                 ),
                 Thoughts(
                     hidden=self.settings.reasoning == "hide" or self.notes.quiet,

@@ -79,7 +79,8 @@ def _edit(chat: Chat, rest: str) -> None:
 
 
 def _continue(chat: Chat, rest: str) -> None:
-    chat.stream(chat.session.continue_answer)
+    messages = chat.session.messages
+    chat.stream(chat.session.continue_answer, after=str(messages[-1]["content"]) if messages else "")
 
 
 def _set(chat: Chat, rest: str) -> None:

@@ -2,9 +2,10 @@
 
 import random
 import re
-from itertools import pairwise
+import time
 
 import pytest
+from helpers.markdown import cut, shown
 from helpers.screen import Screen
 
 from mistral_mlx.cli.terminal.markdown import MarkdownStream
@@ -24,26 +25,10 @@ def add(a, b):
 The end"""
 
 
-def shown(pieces, columns=40):
-    screen = Screen()
-    stream = MarkdownStream(screen, lambda: columns)
-    for piece in pieces:
-        stream.write(piece)
-    stream.finish()
-    return screen
-
-
-def cut(text, seed, longest=7):
-    rng, places = random.Random(seed), [0]
-    while places[-1] < len(text):
-        places.append(places[-1] + rng.randint(1, longest))
-    return [text[a:b] for a, b in pairwise(places)]
-
-
 def test_the_screen_is_the_same_however_the_text_is_cut():
     whole = shown([TEXT])
     for seed in range(40):
-        assert shown(cut(TEXT, seed)).rows == whole.rows
+        assert shown(cut(TEXT, seed, 7)).rows == whole.rows
 
 
 def test_no_text_is_lost_or_repeated_and_rows_keep_to_the_width():
@@ -55,6 +40,73 @@ def test_no_text_is_lost_or_repeated_and_rows_keep_to_the_width():
     assert plain == re.sub(r"\s", "", expected)
     assert max(map(len, lines)) <= 39
     assert shown([TEXT], columns=200).lines[1].startswith("Some bold text, italic, code and 2*3*4, 2 * 3,")
+
+
+SOUP = [
+    *r"* ** *** _ __ ` `` ``` ~~ [ ] ( ) ![ ]( < > &amp; & \ \* $$ \( \) \[ \] | a word Wörter 5 6 ! # : @".split(),
+    *"日本 。 ， 👩‍👩‍👧 🇩🇪 1️⃣ e\u0301 \u00a0 http://x.y/z <b> <!-- --> <http://a.b> [t](http://u.v)".split(" "),
+]
+STARTS = [
+    "\n",
+    "\n\n",
+    "\n- ",
+    "\n  * ",
+    "\n1. ",
+    "\n> ",
+    "\n# ",
+    "\n---\n",
+    "\n===\n",
+    "\n```python\n",
+    "\n~~~\n",
+    "\n    ",
+    "\n\t",
+]
+ROWS = ["\n| a | b |\n|---|:-:|\n", "\n| **c** | d", "\n- [x] ", "\n|-|\n", " ", " ", "\x1b[2J"]
+
+
+def soup(seed):
+    """Return a text of random Markdown, some with spans that are too long to be one."""
+    rng = random.Random(seed)
+    atoms = rng.sample([*SOUP, *STARTS, *ROWS, "x " * 140, "*" * 290, "`" * 299], rng.choice([4, 10, 40]))
+    return "".join(rng.choice(atoms) for _ in range(rng.choice([5, 15, 40, 150])))
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_any_markdown_is_shown_the_same_however_it_is_cut_and_within_the_width(seed):
+    text = soup(seed)
+    for columns in (12, 60):
+        whole, pieces = shown([text], columns), cut(text, seed)
+        for joins in (True, False):
+            assert (
+                shown(pieces, columns, joins=joins).lines
+                == (whole if joins else shown([text], columns, joins=joins)).lines
+            )
+        assert shown(pieces, columns).rows == whole.rows
+        if "`" not in text and "~" not in text and "    " not in text and "\t" not in text:  # the terminal wraps code
+            assert max(map(len, whole.rows)) < columns
+
+
+def test_what_is_written_at_once_is_written_in_one_call():
+    """Nobody sees a half-drawn row."""
+    for piece in (TEXT, "**a** b", "- x"):
+        screen = Screen()
+        MarkdownStream(screen, lambda: 40).write(piece)
+        assert screen.n_writes == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["*a ", "*", "[", "[a](", "`` ` ", "<", "\\(", "- ", "> ", "| a ", "e\u0301", "é", "日"]
+)
+def test_the_work_for_a_piece_does_not_grow_with_the_text(text):
+    def seconds(n):
+        stream = MarkdownStream(lambda _: None, lambda: 80)
+        start = time.process_time()
+        for piece in cut(text * (n // len(text)), 0):
+            stream.write(piece)
+        stream.finish()
+        return time.process_time() - start
+
+    assert min(seconds(8000) for _ in range(2)) < 8 * min(seconds(2000) for _ in range(2)) + 0.05
 
 
 def test_words_appear_as_they_come():

@@ -72,6 +72,7 @@ class MarkdownStream:
         if self._line or self._kind:
             self._end_line()
         self._end_leaf()
+        self._row.end()
         self._row.flush("")
 
     def _take(self, part: str) -> None:
@@ -142,7 +143,8 @@ class MarkdownStream:
         text, is_inside = self._line[line.place :], line.n_matched == len(self._containers)
         self._n_seen = max(0, self._n_seen - line.place)
         self._line, self._kind = text, line.kind
-        if ended and text[:1] == "|" and len(text) < MAX_START and (is_inside or line.kind is Kind.TEXT):
+        may_be_row = line.kind is Kind.TEXT or (line.kind is Kind.MORE and is_inside)
+        if ended and may_be_row and text[:1] == "|" and len(text) < MAX_START:
             self._hold_row(line, text)
         elif line.kind is Kind.MORE:
             self._line = " " * (line.indent if is_inside else 0) + text
@@ -249,7 +251,7 @@ class MarkdownStream:
 
     def _goes_on_in_table(self, table: Table, line: Line, *, ended: bool) -> bool:
         """Return whether the line belongs to the table; if not, the table has ended."""
-        is_inside = line.n_matched == len(self._containers) and not line.opened
+        is_inside = line.n_matched == len(self._containers) and not line.opened and line.kind is Kind.TEXT
         if ended and is_inside and table.take(self._line[line.place :]):
             self._line = ""
             return True
@@ -263,7 +265,7 @@ class MarkdownStream:
         if table.is_certain:
             if self._inline:
                 self._end_paragraph(self._inline)
-            for row in table.draw(self._row.width - hang.n_cells):
+            for row in table.draw(self._row.width - hang.n_cells, hang.n_cells):
                 self._row.begin(start, hang)
                 self._row.verbatim(*row)
                 self._row.end()

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import NamedTuple
 
-from mistral_mlx.cli.terminal.cells import width
+from mistral_mlx.cli.terminal.cells import is_certain, width
 from mistral_mlx.cli.terminal.row import NOTHING, Row, Start
-from mistral_mlx.cli.terminal.style import sgr
+from mistral_mlx.cli.terminal.style import Style, sgr
 
 from .inline import Segment, segments
 from .node import BOLD, DIM
@@ -47,8 +49,8 @@ class Table:
         """Forget the rows, which have been drawn; those that follow get the header again."""
         del self.lines[2:]
 
-    def draw(self, n_cells: int) -> list[Start]:
-        """Return the rows of the table, at most `n_cells` wide."""
+    def draw(self, n_cells: int, column: int = 0) -> list[Start]:
+        """Return the rows of the table, at most `n_cells` wide, which begin in `column` of the terminal."""
         header, delimiter, *rows = map(cells, self.lines)
         n = len(header)
         body = [[_cell(text) for text in (*row[:n], *[""] * (n - len(row)))] for row in rows]
@@ -56,11 +58,14 @@ class Table:
         widths = _widths([titles, *body], n_cells - len(_GAP) * (n - 1))
         if not widths:
             return list(_as_lists(titles, body, n_cells))
-        alignments = [(text[0] == ":", text[-1] == ":") for text in delimiter]
+        columns = list[_Column]()
+        for w, text in zip(widths, delimiter, strict=True):
+            columns.append(_Column(column, w, text[0] == ":", text[-1] == ":"))
+            column += w + len(_GAP)
         rule = Start(sgr("─┼─".join("─" * w for w in widths), DIM), sum(widths) + len(_GAP) * (n - 1))
-        drawn = [_row(row, widths, alignments) for row in body]
+        drawn = [_row(row, columns) for row in body]
         is_wrapped = any(len(lines) > 1 for lines in drawn)
-        found = [*_row(titles, widths, alignments), rule]
+        found = [*_row(titles, columns), rule]
         for place, lines in enumerate(drawn):
             found += ([rule] if is_wrapped and place else []) + lines
         return found
@@ -113,19 +118,30 @@ def _natural(cell: Cell) -> int:
     return max(sum(width(text) for text, _ in line) for line in cell)
 
 
-def _row(row: Sequence[Cell], widths: Sequence[int], alignments: Sequence[tuple[bool, bool]]) -> list[Start]:
+class _Column(NamedTuple):
+    place: int  # of its first cell on the terminal
+    n_cells: int
+    is_left: bool
+    is_right: bool
+
+    def aligned(self, text: Start) -> Start:
+        """Return `text` between spaces. After emoji the cursor is set: terminals differ in how far they move it."""
+        n_spaces = self.n_cells - text.n_cells
+        n_before = n_spaces * self.is_right // (1 + self.is_left)
+        end = " " * (n_spaces - n_before)
+        if not is_certain(text.text):
+            end = f"\x1b[{self.place + self.n_cells + 1}G"
+        return Start(" " * n_before + text.text + end, self.n_cells)
+
+
+def _row(row: Sequence[Cell], columns: Sequence[_Column]) -> list[Start]:
     """Return the rows on the terminal of one row of the table."""
-    columns = [_wrapped(cell, w) for cell, w in zip(row, widths, strict=True)]
-    height, gap = max(map(len, columns)), Start(sgr(_GAP, DIM), len(_GAP))
-    found = []
-    for place in range(height):
+    texts = [_wrapped(cell, column.n_cells) for cell, column in zip(row, columns, strict=True)]
+    gap, found = Start(sgr(_GAP, DIM), len(_GAP)), []
+    for lines in zip_longest(*texts, fillvalue=NOTHING):
         start = NOTHING
-        for n, (column, w, (left, right)) in enumerate(zip(columns, widths, alignments, strict=True)):
-            text = column[place] if place < len(column) else NOTHING
-            n_spaces = w - text.n_cells
-            before = n_spaces * right // (1 + left)
-            start += (gap if n else NOTHING) + Start(" " * before, before) + text
-            start += Start(" " * (n_spaces - before), n_spaces - before)
+        for n, (text, column) in enumerate(zip(lines, columns, strict=True)):
+            start += (gap if n else NOTHING) + column.aligned(text)
         found.append(start)
     return found
 
@@ -137,6 +153,4 @@ def _as_lists(titles: Sequence[Cell], body: Sequence[Sequence[Cell]], n_cells: i
             yield Start(sgr("─" * min(n_cells, 8), DIM), min(n_cells, 8))
         for title, cell in zip(titles, row, strict=True):
             first, *others = cell
-            yield from _wrapped(
-                [[*title[0], (": ", title[0][-1][1] if title[0] else first[0][1]), *first], *others], n_cells
-            )
+            yield from _wrapped([[*title[0], (": ", Style(BOLD)), *first], *others], n_cells)
