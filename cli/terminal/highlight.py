@@ -6,7 +6,7 @@ import os
 from rich.console import Console
 from rich.syntax import ANSI_DARK, ANSI_LIGHT, ANSISyntaxTheme, Syntax
 
-MAX_LINES = 200  # previous lines that are coloured again, so that a string of many lines is recognized
+MAX_CHARACTERS = 4000  # of previous lines, which are coloured again, so that a string of many lines is recognized
 
 
 class Highlighter:
@@ -14,6 +14,7 @@ class Highlighter:
 
     def __init__(self, language: str) -> None:
         self._lines: list[str] = []
+        self._n_characters = 0
         theme = ANSISyntaxTheme(ANSI_LIGHT if _background_is_light() else ANSI_DARK)
         self._syntax = Syntax("", language or "text", theme=theme, background_color="default")
         # With NO_COLOR the console has no colour system, and writes plain text.
@@ -23,7 +24,10 @@ class Highlighter:
 
     def line(self, line: str) -> str:
         """Return `line` with its colours; nothing else changes. `line` must be inert."""
-        self._lines = [*self._lines[-MAX_LINES:], line]
+        self._lines.append(line)
+        self._n_characters += len(line) + 1
+        while self._n_characters > MAX_CHARACTERS + len(line) + 1:
+            self._n_characters -= len(self._lines.pop(0)) + 1
         text = self._syntax.highlight("\n".join(self._lines))
         text.rstrip()
         last = text.split("\n")[-1] if line.strip() else None
