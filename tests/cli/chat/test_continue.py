@@ -1,0 +1,27 @@
+"""/continue goes on in the style of the answer that it continues."""
+
+from types import SimpleNamespace
+
+from helpers.screen import Screen
+
+from mistral_mlx.cli.chat import answering
+from mistral_mlx.cli.chat.commands import CONVERSATION
+
+
+def test_an_answer_that_stopped_in_code_goes_on_in_code(monkeypatch):
+    """The rest used to be shown as prose, and the fence at its end began a code block."""
+    screen = Screen()
+    monkeypatch.setattr(answering, "is_terminal", lambda: True)
+    monkeypatch.setattr(answering, "write_raw", screen)
+    writer = answering.writer(plain=False, after="```text\nfirst **line")
+    writer.write("**\n```\nSome **prose**.")
+    writer.finish()
+    assert screen.lines == ["**", "```", "Some prose.", ""]
+
+
+def test_continue_hands_on_the_text_of_the_answer():
+    found = []
+    session = SimpleNamespace(messages=[{"role": "assistant", "content": "so far"}], continue_answer=None)
+    chat = SimpleNamespace(session=session, stream=lambda start, after: found.append(after))
+    CONVERSATION["continue"].do(chat, "")
+    assert found == ["so far"]
