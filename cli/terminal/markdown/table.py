@@ -12,7 +12,7 @@ from mistral_mlx.cli.terminal.style import Style, sgr
 from .inline import Segment, segments
 from .node import BOLD, DIM
 
-MIN_COLUMN = 4  # cells; where the columns would be narrower, the table is written as lists
+LONG_WORD = 12  # cells; only longer words are cut, and where the columns do not fit, the table is written as lists
 MAX_CHARACTERS = 40_000  # a longer table ends there
 
 _DELIMITER = re.compile(r" *\|?(?: *:?-+:? *\|)* *:?-+:? *\|? *")
@@ -99,23 +99,27 @@ def _wrapped(cell: Cell, n_cells: int) -> list[Start]:
 
 
 def _widths(rows: Sequence[Sequence[Cell]], n_cells: int) -> list[int]:
-    """Return the widths of the columns, the widest narrowed until they fit; nothing if they cannot."""
-    wanted = [max(1, *(_natural(cell) for cell in column)) for column in zip(*rows, strict=True)]
-    least = sum(min(MIN_COLUMN, w) for w in wanted)
-    if least > n_cells:
+    """Return the widths of the columns, the widest narrowed until they fit; nothing if their words would be cut."""
+    columns = list(zip(*rows, strict=True))
+    wanted = [max(1, *(width(text) for cell in column for text in _texts(cell))) for column in columns]
+    words = [
+        max((width(word) for cell in column for text in _texts(cell) for word in text.split()), default=1)
+        for column in columns
+    ]
+    least = [min(word, LONG_WORD) for word in words]
+    if sum(least) > n_cells:
         return []
     limit = max(wanted)
-    while sum(min(w, limit) for w in wanted) > n_cells:
+    while sum(widths := [min(w, max(limit, word)) for w, word in zip(wanted, least, strict=True)]) > n_cells:
         limit -= 1
-    widths = [min(w, limit) for w in wanted]
     for place, w in enumerate(wanted):  # what is left over
-        if w > limit and sum(widths) < n_cells:
+        if w > widths[place] and sum(widths) < n_cells:
             widths[place] += 1
     return widths
 
 
-def _natural(cell: Cell) -> int:
-    return max(sum(width(text) for text, _ in line) for line in cell)
+def _texts(cell: Cell) -> Iterator[str]:
+    return ("".join(text for text, _ in line) for line in cell)
 
 
 class _Column(NamedTuple):
