@@ -39,6 +39,7 @@ class Row:
     def __init__(self, write: Callable[[str], None], n_cells: Callable[[], int]) -> None:
         self._write, self._n_cells = write, n_cells
         self.is_open = False
+        self._is_unused = False  # it has only the start that `restart` gave it, which is not written yet
         self.widest = 0  # cells of the widest row since `widest` was set
         self._hang = NOTHING
         self._column = 0  # number of final cells
@@ -73,7 +74,7 @@ class Row:
     def verbatim(self, text: str, n_cells: int) -> None:
         """Append `text` of `n_cells` with its own escape sequences; only the terminal wraps it."""
         self._place()
-        self.is_open = True
+        self.is_open, self._is_unused = True, self._is_unused and not n_cells
         self._final += " " * self._gap + text
         self._column += self._gap + n_cells
         self._gap = 0
@@ -82,8 +83,11 @@ class Row:
         """End the row, without the spaces at its end; do nothing if it was not begun."""
         if self.is_open:
             self._place()
-            self._next("")
-            self.is_open, self._hang = False, NOTHING
+            if self._is_unused:
+                self._final, self._column, self._gap = "", 0, 0
+            else:
+                self._next("")
+            self.is_open, self._is_unused, self._hang = False, False, NOTHING
 
     def restart(self, write: Callable[[str], None]) -> None:
         """Go on in a new row that begins as a further row of the same line, and write to `write` from now on."""
@@ -91,11 +95,13 @@ class Row:
         self._column = self._gap = 0
         if self.is_open:
             self.verbatim(*self._hang)
+            self._is_unused = True
 
     def flush(self, draft: str) -> None:
         """Write the final text, and after it as much of the current word and of `draft` as fits into the row."""
         shown, n_cells = self._preview(draft)
         text = self._final + shown
+        self._is_unused = self._is_unused and not text
         if text.startswith(self._draft):  # a draft of plain words is already correct on the screen
             text = text[len(self._draft) :]
         elif is_certain(self._before + self._draft):
@@ -164,6 +170,7 @@ class Row:
         self._column += self._gap
         self._gap = 0
         for text, style in pieces:
+            self._is_unused = False
             self._final += styled(text, style)
             self._column += width(text)
 

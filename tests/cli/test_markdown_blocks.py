@@ -150,6 +150,8 @@ def test_the_columns_stay_below_each_other_where_terminals_differ():
         ),
         ("text\n", "\nnext", ["text", "", "next"]),
         ("- ", "item", ["•", "• item"]),
+        ("text", "\nnext", ["text", "next"]),
+        ("- a\n  ```text\n  x", "\n  y", ["• a", "  <```text>", "  x", "  y"]),
         ("", "all", ["all"]),
     ],
 )

@@ -23,6 +23,10 @@ from helpers.markdown import cut, marked, shown
         (r"\( x_1 * y_1 \) \[ a_{1} * \] $$a_b_$$", r"\( x_1 * y_1 \) \[ a_{1} * \] $$a_b_$$"),
         ("<b>*x*</b> a < b", "<b>/x/</b> a < b"),
         ("*" * 301 + "a*", "*" * 301 + "a*"),
+        ("**b***c** d", "[b]/c/* d"),
+        ("**" + "a" * 298 + "**", "[" + "a" * 298 + "]"),
+        ("**" + "a" * 299 + "**", "**" + "a" * 299 + "**"),
+        ("abc**「引用」**def", "abc[「引用」]def"),
     ],
 )
 def test_spans_are_those_of_commonmark(text, expected):
@@ -96,6 +100,7 @@ def test_a_link_shows_where_it_leads():
         ("/docs", "/docs"),
         ("http://a.b/" + "x" * 250, "http://a.b/" + "x" * 250),
         ("http://a.b/&#27;]8;;&#7;x", "http://a.b/]8;;x"),
+        ("http://a.b/&#x202e;x", "http://a.b/<202e>x"),
         ("http://a.b/é\x9b1m", "http://a.b/é<9b>1m"),
         ("<http://a.b/ c>", "http://a.b/ c"),
     ],

@@ -9,21 +9,22 @@ import re
 from collections.abc import Callable, Iterable
 
 from mistral_mlx.cli.terminal.cells import width
-from mistral_mlx.cli.terminal.highlight import Highlighter, no_color
+from mistral_mlx.cli.terminal.highlight import no_color
 from mistral_mlx.cli.terminal.row import NOTHING, Row, Start
 from mistral_mlx.cli.terminal.sanitize import inert
 from mistral_mlx.cli.terminal.style import sgr
 
 from .blocks import MAX_START, Container, Kind, Leaf, Line, read
+from .code import Fence, code_row
 from .inline import Inline, Segment
 from .node import BOLD, CODE, DIM
+from .starts import row_start
 from .table import Table
 
 MIN_WIDTH, RULE_WIDTH, TAB = 8, 40, 4
 
 _CLOSED = re.compile(r"(?:^| +)#+ *$| +$")
 _MAYBE_CLOSED = re.compile(r"(?:^| )[ #]*$")
-_CELL = re.compile(r"(\x1b\[[\d;]*m)|[^\x1b]")
 
 
 class MarkdownStream:
@@ -39,9 +40,7 @@ class MarkdownStream:
         self._leaf = Leaf.NONE
         self._hang = NOTHING  # of the paragraph
         self._inline: Inline | None = None  # the paragraph or heading
-        self._fence = ("", 0)  # the mark of the current code block, and its indent
-        self._code: Highlighter | None = None
-        self._may_close = False  # the current line of code may end it, by its indent
+        self._fence: Fence | None = None  # the current code block
         self._table: Table | None = None
         self._table_starts = (NOTHING, NOTHING)  # of its first row, and of the others
         self._n_seen = 0  # characters of the current line that an earlier stream has shown
@@ -85,6 +84,8 @@ class MarkdownStream:
 
     def _draft(self) -> str:
         if self._inline and self._inline.held:
+            if not self._row.is_open:
+                self._row.begin(self._hang, self._hang)
             return self._inline.held.partition("\n")[0]
         return self._line or (self._table.lines[-1] if self._table else "")
 
@@ -123,7 +124,7 @@ class MarkdownStream:
                     self._row.end()
                 was_open = self._row.is_open
                 if part and not was_open:
-                    n_spaces = len(part) - len(part.lstrip(" "))
+                    n_spaces = 0 if style.sgr else len(part) - len(part.lstrip(" "))
                     indent = Start(" " * n_spaces, n_spaces)
                     self._row.begin(self._hang + indent, self._hang + indent)
                 self._row.words(part.lstrip(" ") if not was_open else part, style)
@@ -147,12 +148,12 @@ class MarkdownStream:
         if ended and may_be_row and text[:1] == "|" and len(text) < MAX_START:
             self._hold_row(line, text)
         elif line.kind is Kind.MORE:
-            self._line = " " * (line.indent if is_inside else 0) + text
-        elif line.kind is Kind.CODE and self._leaf is Leaf.FENCE and is_inside:
+            n_spaces = line.indent if is_inside else 0
+            self._line = " " * n_spaces + text
+            self._n_seen += n_spaces if self._n_seen else 0
+        elif line.kind is Kind.CODE and self._fence and is_inside:
             start = self._start(len(self._containers))
-            n_spaces = len(text) - len(text.lstrip(" "))
-            self._begin_code(start, start, min(self._fence[1], n_spaces))
-            self._may_close = n_spaces < TAB
+            self._begin_code(start, start, self._fence.n_before(text))
         else:
             start, hang = self._open(line)
             self._begin_block(line, start, hang)
@@ -170,11 +171,7 @@ class MarkdownStream:
         return self._start(line.n_matched, skipped), self._start(len(self._containers))
 
     def _start(self, n_old: int, skipped: int = 0) -> Start:
-        """Return the start of a row in the containers, of which all but `n_old` begin with it."""
-        parts = [_shown(container, is_new=n >= n_old) for n, container in enumerate(self._containers)][skipped:]
-        while 2 * sum(part.n_cells for part in parts) > self._row.width:
-            del parts[0]
-        return sum(parts, NOTHING)
+        return row_start(self._containers[skipped:], n_old - skipped, self._row.width)
 
     def _begin_block(self, line: Line, start: Start, hang: Start) -> None:
         text = self._line
@@ -186,9 +183,7 @@ class MarkdownStream:
         elif line.kind is Kind.CODE:
             self._begin_code(start, hang, 0)
         elif line.kind is Kind.FENCE:
-            language = text[len(line.mark) :].split()
-            self._leaf, self._fence = Leaf.FENCE, (line.mark, line.indent)
-            self._code = Highlighter(language[0] if language else "")
+            self._leaf, self._fence = Leaf.FENCE, Fence(text, line.mark, line.indent)
             self._whole_row(start, Start(sgr(text, DIM), width(text)))
         elif line.kind is Kind.RULE:
             n = min(self._row.width - start.n_cells, RULE_WIDTH)
@@ -218,7 +213,7 @@ class MarkdownStream:
             self._end_table(self._table)
         if self._inline:
             self._end_paragraph(self._inline)
-        self._leaf, self._code = Leaf.NONE, None
+        self._leaf, self._fence = Leaf.NONE, None
 
     def _whole_row(self, start: Start, text: Start) -> None:
         self._row.begin(start, NOTHING)
@@ -232,16 +227,10 @@ class MarkdownStream:
         self._n_seen = max(0, self._n_seen - n_spaces)
 
     def _end_code(self) -> None:
-        text, stripped = self._line, self._line.strip(" ")
-        if self._code is None:
-            shown = text if no_color() else sgr(text, CODE)
-        elif self._may_close and len(stripped) >= len(self._fence[0]) and set(stripped) == {self._fence[0][0]}:
-            self._code, self._leaf = None, Leaf.NONE
-            shown = sgr(text, DIM)
-        else:
-            shown = self._code.line(text)
-        self._row.verbatim(_after(shown, self._n_seen), width(text[self._n_seen :]))
+        self._row.verbatim(*code_row(self._line, self._fence, self._n_seen))
         self._row.end()
+        if self._fence and self._fence.is_closed_by(self._line):
+            self._fence, self._leaf = None, Leaf.NONE
 
     def _hold_row(self, line: Line, text: str) -> None:
         """Hold back what may be the header of a table."""
@@ -275,21 +264,3 @@ class MarkdownStream:
             self._begin_paragraph(start, hang, 0)
         assert self._inline
         self._put(self._inline.feed(table.lines[0] + "\n"))
-
-
-def _shown(container: Container, *, is_new: bool) -> Start:
-    """Return what stands for a container at the start of its first row, or of another one."""
-    if container.is_quote:
-        return Start(sgr(f"{container.mark} ", DIM), 2)
-    text = " " * container.indent + container.mark + " "
-    return Start(text if is_new else " " * len(text), len(text))
-
-
-def _after(shown: str, n: int) -> str:
-    """Return `shown` without its first `n` characters, but with their escape sequences."""
-    kept = ""
-    for part in _CELL.finditer(shown):
-        if part[1] or n <= 0:
-            kept += part[0]
-        n -= not part[1]
-    return kept
