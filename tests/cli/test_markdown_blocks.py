@@ -28,6 +28,14 @@ def test_lists_in_lists_keep_their_indent_and_their_hang():
     ]
 
 
+def test_a_line_of_a_paragraph_that_begins_with_a_number_is_no_item():
+    assert rows("The house number is\n14. Its street is long.", 20) == [
+        "The house number is",
+        "14. Its street is",
+        "long.",
+    ]
+
+
 def test_tasks_are_shown_with_their_boxes():
     assert rows("- [ ] to do\n- [x] done\n- [X] **done**\n- [a] no task\n- [link](/x)") == [
         "[ ] to do",
@@ -92,6 +100,14 @@ def test_a_table_is_drawn_when_it_has_ended():
         "short     < │ >     < │ >",
         "After",
     ]
+
+
+def test_the_delimiter_row_may_begin_without_a_bar():
+    assert rows("| a | b |\n--|:-:\n| 1 | 2 |") == ["[a]< │ >[b]", "<──┼──>", "1< │ >2"]
+
+
+def test_a_bar_in_the_code_of_a_cell_is_escaped():
+    assert rows("| a |\n|--|\n| `x \\| y` |") == ["[a]", "<─────>", "{x | y}"]
 
 
 def test_cells_wrap_at_words_and_narrow_terminals_get_lists():

@@ -46,6 +46,7 @@ def test_a_mark_that_nothing_closes_holds_back_no_more_than_300_characters():
         ("some words (**x**), and", ["some words", "(x), and"]),
         ("some words **bold**: x", ["some words", "bold: x"]),
         ("日本語の**テキスト**、です", ["日本語のテキス", "ト、です"]),
+        ("日本語の**テキス**。です", ["日本語のテキ", "ス。です"]),
         ("abc " + "x" * 20, ["abc", "x" * 14, "xxxxxx"]),
     ],
 )
