@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from helpers.markdown import cut, shown
+from helpers.markdown import continued, cut, shown
 from helpers.screen import Screen
 
 from mistral_mlx.cli.terminal.markdown import MarkdownStream
@@ -72,6 +72,20 @@ def test_any_markdown_is_shown_the_same_however_it_is_cut_and_within_the_width(s
         assert shown(pieces, columns).rows == whole.rows
         if "`" not in text and "~" not in text and "    " not in text and "\t" not in text:  # the terminal wraps code
             assert max(map(len, whole.rows)) < columns
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_markdown_can_be_continued_anywhere(seed):
+    text, place = soup(seed), random.Random(seed).randrange(40)
+    continued(text[:place], cut(text[place:], seed))  # the screen fails at a sequence that is not ours
+
+
+def test_a_word_that_is_longer_than_a_row_is_shown_before_it_has_ended():
+    screen = Screen()
+    stream = MarkdownStream(screen, lambda: 40)
+    for piece in cut("x" * 100, 0):
+        stream.write(piece)
+    assert screen.lines == ["x" * 39, "x" * 39, "x" * 22]
 
 
 def test_what_is_written_at_once_is_written_in_one_call():

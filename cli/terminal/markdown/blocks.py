@@ -89,8 +89,8 @@ def read(line: str, containers: list[Container], leaf: Leaf, *, ended: bool) -> 
         at = len(line) - len(rest)
         goes_on = leaf is Leaf.PARAGRAPH and not opened
         if rest and at - place > 3:
-            kind, place = (Kind.MORE, at) if goes_on else (Kind.CODE, place)
-            return Line(n_matched, tuple(opened), kind, place, at - place)
+            kind, start = (Kind.MORE, at) if goes_on else (Kind.CODE, place)
+            return Line(n_matched, tuple(opened), kind, start, at - place)
         if not ended and _is_open(rest, leaf, goes_on=goes_on and is_inside):
             return None
         depth = n_matched + len(opened)

@@ -33,8 +33,10 @@ class Inline:
     def feed(self, text: str) -> list[Segment]:
         """Return the text that has become certain, with its style."""
         is_plain = not SPECIAL.search(text)
+        if not text:
+            return []
         if is_plain and not self.held:
-            self._before = text[-1:] or self._before
+            self._before, self._long_run = text[-1], ""
             shown, self._n_seen = text[self._n_seen :], max(0, self._n_seen - len(text))
             return [(shown, Style(self._base))]
         self.held += text

@@ -42,7 +42,6 @@ class MarkdownStream:
         self._inline: Inline | None = None  # the paragraph or heading
         self._fence: Fence | None = None  # the current code block
         self._table: Table | None = None
-        self._table_starts = (NOTHING, NOTHING)  # of its first row, and of the others
         self._n_seen = 0  # characters of the current line that an earlier stream has shown
 
     @classmethod
@@ -121,10 +120,13 @@ class MarkdownStream:
         for text, style in found:
             for n, part in enumerate(text.split("\n")):
                 if n:
+                    if not self._row.is_open:  # a line that shows nothing
+                        self._row.begin(self._hang, self._hang)
                     self._row.end()
                 was_open = self._row.is_open
                 if part and not was_open:
                     n_spaces = 0 if style.sgr else len(part) - len(part.lstrip(" "))
+                    n_spaces = min(n_spaces, max(0, self._row.width // 2 - self._hang.n_cells))
                     indent = Start(" " * n_spaces, n_spaces)
                     self._row.begin(self._hang + indent, self._hang + indent)
                 self._row.words(part.lstrip(" ") if not was_open else part, style)
@@ -144,7 +146,7 @@ class MarkdownStream:
         text, is_inside = self._line[line.place :], line.n_matched == len(self._containers)
         self._n_seen = max(0, self._n_seen - line.place)
         self._line, self._kind = text, line.kind
-        may_be_row = line.kind is Kind.TEXT or (line.kind is Kind.MORE and is_inside)
+        may_be_row = line.kind is Kind.TEXT or (line.kind is Kind.MORE and is_inside and line.indent < TAB)
         if ended and may_be_row and text[:1] == "|" and len(text) < MAX_START:
             self._hold_row(line, text)
         elif line.kind is Kind.MORE:
@@ -176,7 +178,8 @@ class MarkdownStream:
     def _begin_block(self, line: Line, start: Start, hang: Start) -> None:
         text = self._line
         if line.kind is Kind.TEXT:
-            self._begin_paragraph(start, hang, line.indent)
+            spaces = Start(" " * line.indent, line.indent)
+            self._begin_paragraph(start + spaces, hang + spaces)
         elif line.kind is Kind.HEADING:
             self._inline, self._hang = Inline(BOLD if no_color() or len(line.mark) > 2 else f"{BOLD};{CODE}"), hang
             self._row.begin(start, hang)
@@ -196,11 +199,11 @@ class MarkdownStream:
         else:
             self._whole_row(hang if any(c.is_quote for c in self._containers) else NOTHING, NOTHING)
 
-    def _begin_paragraph(self, start: Start, hang: Start, indent: int) -> None:
+    def _begin_paragraph(self, start: Start, hang: Start) -> Inline:
         self._inline, self._leaf = Inline(), Leaf.PARAGRAPH
-        spaces = Start(" " * indent, indent)
-        self._hang, self._row.widest = hang + spaces, 0
-        self._row.begin(start + spaces, self._hang)
+        self._hang, self._row.widest = hang, 0
+        self._row.begin(start, hang)
+        return self._inline
 
     def _end_paragraph(self, inline: Inline) -> None:
         self._put(inline.end())
@@ -234,9 +237,10 @@ class MarkdownStream:
 
     def _hold_row(self, line: Line, text: str) -> None:
         """Hold back what may be the header of a table."""
-        hang = self._start(len(self._containers))
-        self._table_starts = (hang, hang) if line.kind is Kind.MORE else self._open(line)
-        self._table, self._leaf, self._line, self._kind = Table(text), Leaf.TABLE, "", None
+        start = hang = self._start(len(self._containers))
+        if line.kind is not Kind.MORE:
+            start, hang = self._open(line)
+        self._table, self._leaf, self._line, self._kind = Table(text, start, hang), Leaf.TABLE, "", None
 
     def _goes_on_in_table(self, table: Table, line: Line, *, ended: bool) -> bool:
         """Return whether the line belongs to the table; if not, the table has ended."""
@@ -250,17 +254,10 @@ class MarkdownStream:
     def _end_table(self, table: Table) -> None:
         """Draw a table, or write the row that was none."""
         self._table, self._leaf = None, Leaf.PARAGRAPH if self._inline else Leaf.NONE
-        start, hang = self._table_starts
         if table.is_certain:
             if self._inline:
                 self._end_paragraph(self._inline)
-            for row in table.draw(self._row.width - hang.n_cells, hang.n_cells):
-                self._row.begin(start, hang)
-                self._row.verbatim(*row)
-                self._row.end()
-                start = hang
+            table.write(self._row)
             return
-        if self._inline is None:
-            self._begin_paragraph(start, hang, 0)
-        assert self._inline
-        self._put(self._inline.feed(table.lines[0] + "\n"))
+        inline = self._inline or self._begin_paragraph(table.start, table.hang)
+        self._put(inline.feed(table.lines[0] + "\n"))

@@ -23,10 +23,14 @@ _GAP = " │ "
 
 
 class Table:
-    """The lines of what may become a table: a header, which a delimiter row must follow."""
+    """The lines of what may become a table: a header, which a delimiter row must follow.
 
-    def __init__(self, header: str) -> None:
+    Its first row on the terminal begins with `start`, the others with `hang`.
+    """
+
+    def __init__(self, header: str, start: Start, hang: Start) -> None:
         self.lines = [header]
+        self.start, self.hang = start, hang
         self._n_characters = 0
 
     @property
@@ -49,7 +53,16 @@ class Table:
         """Forget the rows, which have been drawn; those that follow get the header again."""
         del self.lines[2:]
 
-    def draw(self, n_cells: int, column: int = 0) -> list[Start]:
+    def write(self, row: Row) -> None:
+        """Write the table into `row` and the rows after it."""
+        start = self.start
+        for text in self._drawn(row.width - self.hang.n_cells, self.hang.n_cells):
+            row.begin(start, self.hang)
+            row.verbatim(*text)
+            row.end()
+            start = self.hang
+
+    def _drawn(self, n_cells: int, column: int) -> list[Start]:
         """Return the rows of the table, at most `n_cells` wide, which begin in `column` of the terminal."""
         header, delimiter, *rows = map(cells, self.lines)
         n = len(header)
