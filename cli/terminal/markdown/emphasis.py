@@ -47,7 +47,7 @@ def _opener(openers: list[Run], closer: Run, bottom: int) -> int | None:
     """Return the place of the last run that `closer` closes."""
     for place in range(len(openers) - 1, -1, -1):
         opener = openers[place]
-        if opener.place < max(bottom, closer.place - MAX_SPAN):
+        if opener.opens_at < max(bottom, closer.place - MAX_SPAN):
             return None
         if opener.text[0] == closer.text[0] and not _is_odd(opener, closer):
             return place

@@ -93,8 +93,8 @@ def _certain(reader: Reader, *, ended: bool) -> tuple[int, int]:
     live = (b.place for b in reader.brackets if reader.may_link(b) and reader.stop - b.place <= MAX_SPAN)
     limit = next(live, reader.stop)
     openers = pair(run for run in reader.runs if run.place < limit)
-    first = next((run for run in openers if limit - run.place <= MAX_SPAN), None)
-    return (first.place + first.n_closing, first.n_closing) if first else (limit, 0)
+    first = next((run for run in openers if limit - run.opens_at <= MAX_SPAN), None)
+    return (first.opens_at, first.n_closing) if first else (limit, 0)
 
 
 def _segments(nodes: Iterable[Node], base: str) -> Iterator[Segment]:

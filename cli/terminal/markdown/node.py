@@ -36,6 +36,11 @@ class Run(Node):
         """How many of its marks have closed something: the first ones."""
         return sum(1 if style == ITALIC else 2 for style in self.ends)
 
+    @property
+    def opens_at(self) -> int:
+        """The place of the marks that may open something."""
+        return self.place + self.n_closing
+
 
 @dataclass(slots=True)
 class Bracket(Node):
