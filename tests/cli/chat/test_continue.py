@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from helpers.screen import Screen
+import pyte
 
 from mistral_mlx.cli.chat import answering
 from mistral_mlx.cli.chat.commands import CONVERSATION
@@ -10,13 +10,14 @@ from mistral_mlx.cli.chat.commands import CONVERSATION
 
 def test_an_answer_that_stopped_in_code_goes_on_in_code(monkeypatch):
     """The rest used to be shown as prose, and the fence at its end began a code block."""
-    screen = Screen()
+    screen = pyte.Screen(40, 6)
     monkeypatch.setattr(answering, "is_terminal", lambda: True)
-    monkeypatch.setattr(answering, "write_raw", screen)
-    writer = answering.writer(plain=False, after="```text\nfirst **line")
+    monkeypatch.setattr(answering, "write_raw", lambda text: pyte.Stream(screen).feed(text.replace("\n", "\r\n")))
+    writer = answering.writer(lambda columns: "the line below", plain=False, after="```text\nfirst **line")
     writer.write("**\n```\nSome **prose**.")
+    assert "the line below" in screen.display[3]
     writer.finish()
-    assert screen.lines == ["**", "```", "Some prose.", ""]
+    assert [row.rstrip() for row in screen.display] == ["**", "```", "Some prose.", "", "", ""]
 
 
 def test_continue_hands_on_the_text_of_the_answer():
