@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mistral_mlx.cli.terminal.keyboard import Keyboard
 from mistral_mlx.cli.terminal.notes import note
+from mistral_mlx.cli.terminal.reading import STDIN, decode
 from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.errors import shown
 
@@ -37,23 +38,25 @@ class Reader(Protocol):
 
 
 class PlainReader:
-    """Reads one message per line; all lines between three quotes and three quotes are one message."""
+    """Reads one message per line; all lines between three quotes and three quotes are one message.
+
+    `read` raises OptionError for a message that is not UTF-8; the next call reads the next one.
+    """
 
     def __init__(self) -> None:
         self.is_interactive = sys.stdin.isatty()
         self.keyboard = Keyboard()
+        self._n_lines = 0
 
     def read(self, default: str = "", *, mode: str = "") -> str:
-        line = self._line(f"{mode}> ")
-        if not line.lstrip().startswith(QUOTES):
-            return line
-        lines = [line]
+        lines = [self._line(f"{mode}> ")]
+        first = self._n_lines
         with suppress(EOFError):  # the end of the input closes the quotes
-            while is_quote_open("\n".join(lines)):
+            while is_quote_open(b"\n".join(lines).decode("utf-8", "replace")):
                 lines.append(self._line("… "))
-        return unquoted("\n".join(lines))
+        return unquoted("\n".join(decode(line, f"line {n} of {STDIN}") for n, line in enumerate(lines, start=first)))
 
-    def _line(self, prompt: str) -> str:
+    def _line(self, prompt: str) -> bytes:
         if self.is_interactive:
             print(prompt, end="", file=sys.stderr, flush=True)
         try:
@@ -65,7 +68,8 @@ class PlainReader:
             raise KeyboardInterrupt from None
         if not line:
             raise EOFError
-        return line.decode("utf-8", errors="replace").rstrip("\r\n")
+        self._n_lines += 1
+        return line.rstrip(b"\r\n")
 
 
 class TerminalReader:

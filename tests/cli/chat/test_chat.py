@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from helpers.chat import chat, said, saved
-from helpers.cli import one_line
+from helpers.chat import SAID, SIX, chat, said, saved
+from helpers.cli import one_line, run
 from helpers.tiny_folder import repeat_forever, write_tiny_folder
 
 from mistral_mlx.cli.chat.loop import COMMANDS
@@ -49,6 +49,17 @@ def test_an_unfinished_quotation_is_a_message(endless):
 def test_three_quotes_make_one_message_of_many_lines(endless):
     many = chat(endless, '"""\nHello\nAgain"""\n', "--quiet")
     assert many.stdout.count(b"\n") == 1
+
+
+def test_what_is_not_utf_8_is_refused_with_its_line_and_place(endless):
+    """It used to be answered with U+FFFD in place of the bytes."""
+    text = b'Hello\ncaf\xe9\n"""\none\n\xff two\n"""\nHello\n'
+    result = run("chat", "-m", endless, *SIX, "--quiet", input=text)
+    assert (result.returncode, result.stdout) == (2, SAID * 2)
+    assert said(result) == [
+        "error: line 2 of standard input is not UTF-8 text: byte 0xe9 at 3",
+        "error: line 5 of standard input is not UTF-8 text: byte 0xff at 0",
+    ]
 
 
 def test_the_window_and_the_trained_positions_are_said_once(endless):
