@@ -3,7 +3,15 @@
 import signal
 from enum import IntEnum
 
-from mistral_mlx.errors import ConstraintError, ContextError, ConversionError, ModelError, OptionError, SessionError
+from mistral_mlx.errors import (
+    ConstraintError,
+    ContextError,
+    ConversionError,
+    ModelError,
+    OptionError,
+    SaveError,
+    SessionError,
+)
 
 SIGNALLED = 128  # plus the number of the signal that ended a program, as shells report it
 
@@ -31,6 +39,7 @@ OF_ERRORS: list[tuple[type[Exception], Status]] = [
     (ConstraintError, Status.CUT_SHORT),
     (OptionError, Status.USAGE),
     (ModelError, Status.MODEL),
+    (SaveError, Status.OUTPUT),
     (SessionError, Status.MODEL),
     (ContextError, Status.CONTEXT),
     (ConversionError, Status.OUTPUT),

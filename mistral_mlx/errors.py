@@ -9,7 +9,8 @@
     │   └── ConstraintError  an answer cannot go on as its schema, expression or grammar wants it
     ├── ContextError         the input does not fit the model's context
     ├── ConversionError      a conversion could not finish; nothing was left behind
-    └── SessionError         a saved session is damaged, is another model's, or cannot be written
+    └── SessionError         a saved session is damaged, or is another model's
+        └── SaveError        a session cannot be written
 
 Every message is one or two sentences: what is wrong, the value seen, what to do. Text from a model folder is
 untrusted and enters a message only through :func:`shown`.
@@ -24,6 +25,7 @@ __all__ = [
     "MistralMLXError",
     "ModelError",
     "OptionError",
+    "SaveError",
     "SessionError",
     "TokenizerError",
     "counted",
@@ -69,7 +71,11 @@ class ConversionError(MistralMLXError):
 
 
 class SessionError(MistralMLXError):
-    """A saved session is damaged, was saved with another model, or cannot be written."""
+    """A saved session is damaged, or was saved with another model."""
+
+
+class SaveError(SessionError):
+    """A session cannot be written; what was on the disk is unchanged."""
 
 
 def shown(value: object, *, limit: int = 80) -> str:

@@ -16,9 +16,11 @@ from mistral_mlx.errors import MistralMLXError, OptionError, shown
 from .answering import show_answer, writer
 from .attachments import Attachment, with_files
 from .background import Background
+from .cache_times import CacheTimes
 from .input import is_terminal
 from .opening import ChatSetup, Opened, load_session, recap, switch_model
 from .remarks import Remarks
+from .session_models import folder_of
 from .settings import ChatOptions
 from .store import Store
 
@@ -47,6 +49,9 @@ class Chat:
     entered: float = 0.0  # time.perf_counter() at the last Enter
     keyboard: Keyboard = field(default_factory=Keyboard)
     status: Callable[[int], str] = lambda columns: ""  # the row below an answer that is written, for so many cells
+    unsaved: MistralMLXError | None = None  # why the last attempt to save failed, if it did
+    cache_times: CacheTimes = field(default_factory=CacheTimes)
+    _folder: str | None = None  # of the model
     _opened: Opened | None = None
 
     @property
@@ -143,6 +148,7 @@ class Chat:
             self.notes.always("interrupted before the answer began; the message was not kept")
             return False
         self.last = last  # with the time to the first token from Enter
+        self.cache_times.has_read(last.prompt_tokens - last.cached_tokens, last.prompt_tps)
         for remark in self.remarks.after(self.session, last, max_tokens=self.settings.max_tokens):
             self.say(remark)
         if self.constraint is not None and last.finish_reason:
@@ -158,24 +164,42 @@ class Chat:
         except OptionError as error:
             self.notes.always(str(error))
 
-    def save(self) -> None:
-        """Save the conversation if it has begun and autosave is on; an error is only printed."""
-        if self.store.autosave and (self.store.name or self.session.transcript):
-            try:
-                self.save_as(None)
-            except MistralMLXError as error:
+    def save(self, *, leaves: bool = False) -> None:
+        """Save the conversation if it has begun and autosave is on; the first of several errors is printed."""
+        if not self.store.autosave or not (self.store.name or self.session.transcript):
+            return
+        try:
+            self.save_as(None, leaves=leaves)
+        except MistralMLXError as error:
+            if self.unsaved is None:
                 self.notes.error(str(error))
+            self.unsaved = error
 
-    def save_as(self, name: str | None) -> str:
+    def save_as(self, name: str | None, *, leaves: bool = False) -> str:
         """Save the conversation as `name`, by default under the name it has, and return its name from now on.
 
-        Raises OptionError or SessionError as `Store.save` does.
+        The cache is written when the chat `leaves` the conversation, or if it is time.
+
+        Raises OptionError or SaveError as `Store.save` does.
         """
         wanted = name or self.store.name
-        saved = self.store.save(self.session, {**self.settings.as_saved(), "model": self.model}, name)
+        is_due = self.cache_times.is_due(self.store.n_missing(self.session), leaves=leaves)
+        has_new_cache = is_due and not self.session.is_answering
+        settings = {**self.settings.as_saved(), "model": self.model, "folder": self._folder}
+        saved = self.store.save(self.session, settings, name, has_new_cache=has_new_cache)
+        self.unsaved = None
+        if has_new_cache:
+            self.cache_times.is_written()
         if wanted and saved != wanted:
             self.say(f"another program has changed the session {wanted}; this conversation is saved as {saved}")
         return saved
+
+    def leave(self) -> None:
+        """Save what the conversation has that is not on the disk yet: its cache, or all of it after an error."""
+        if self._opened is None or not self.store.autosave:
+            return
+        if self.unsaved or self.cache_times.is_due(self.store.n_missing(self.session), leaves=True):
+            self.save(leaves=True)
 
     def say(self, text: str) -> None:
         """Write a remark, unless the chat is quiet."""
@@ -205,6 +229,7 @@ class Chat:
 
     def resume(self, name: str) -> None:
         """Continue the saved session `name`. Raises SessionError if it is damaged or another model's."""
+        self.leave()
         session = self.session
         opened = load_session(self.store, name, self.model, (session.model, session.tokenizer))
         self._take(opened._replace(drafter=self.opened.drafter))
@@ -223,7 +248,7 @@ class Chat:
         self.save()
 
     def _take(self, opened: Opened) -> None:
-        self._opened = opened
+        self._opened, self._folder = opened, folder_of(opened.model)
         self.apply(self.settings.restored(opened.settings, given=self.setup.given))
 
     def _piece(self, response: GenerationResponse | None) -> None:

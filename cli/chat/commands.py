@@ -38,6 +38,7 @@ def _exit(chat: Chat, rest: str) -> None:
 
 
 def _clear(chat: Chat, rest: str) -> None:
+    chat.leave()
     chat.session.clear()
     chat.begin_anew()
     chat.say("the conversation is cleared")
@@ -104,7 +105,7 @@ def _show(chat: Chat, rest: str) -> None:
         "trained for": f"{args.max_position_embeddings:,} tokens",
         "system prompt": spelled(session.system) or "none",
         **({} if chat.constraint is None else {"schema": json.dumps(chat.constraint.schema)}),
-        "session": (chat.store.name or "not saved yet") + ("" if chat.store.autosave else " (--no-save)"),
+        "session": (chat.store.name or "not saved yet") + ("" if chat.store.autosave else "; /save NAME saves it"),
     }
     show(facts([(name, shown(value, limit=500)) for name, value in known.items()]))
     show(facts(chat.settings.rows(changed=True) or [("settings", "the defaults; /set all shows them")]))

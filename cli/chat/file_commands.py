@@ -1,23 +1,22 @@
 """The commands of the chat for sessions, attachments, the editor, the clipboard and export."""
 
-import os
+import datetime
 import shlex
 import tempfile
 from pathlib import Path
 
 from mistral_mlx.cli.terminal.editor import edit
-from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.errors import OptionError, counted, shown
 
-from . import attachments, clipboard
+from . import attachments, clipboard, transcript
 from .chat import Chat
 from .command import Command, position, show
 from .commands import spelled
 
-SPEAKERS = {"user": "You", "assistant": "Model", "system": "System"}
-
 
 def _save(chat: Chat, rest: str) -> None:
     chat.say(f"saved as {chat.save_as(rest or None)}")
+    chat.store.autosave = True  # "from now on"
 
 
 def _load(chat: Chat, rest: str) -> None:
@@ -31,12 +30,26 @@ def _sessions(chat: Chat, rest: str) -> None:
     if not any(sessions):
         chat.say("no session is saved yet")
     for info in sessions.whole:
-        when = info.saved_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        when = short_time(info.saved_at.astimezone())
         mark = "*" if info.name == chat.store.name else " "
-        turns = f"{info.turns} turn{'s'[: info.turns != 1]}"
-        show(f"{mark} {when}  {turns:>9}  {shown(info.name)}  ({shown(info.model)})")
+        size = size_of(info.nbytes + info.cache_nbytes)
+        unkept = f", cache not kept: {size_of(info.unkept_nbytes)}" if info.unkept_nbytes else ""
+        show(
+            f"{mark} {when} {counted(info.turns, 'turn'):>9} {size:>7} {shown(info.name)} ({shown(info.model)}{unkept})"
+        )
     for bad in sessions.damaged:
-        show(f"  {'damaged':<27}  {shown(bad.name)}  ({bad.reason})")
+        show(f"  {'damaged':<29} {shown(bad.name)} ({bad.reason})")
+
+
+def short_time(moment: datetime.datetime) -> str:
+    """Return a date and time in 11 characters: the year only if it is not this one."""
+    is_now = moment.year == datetime.datetime.now(moment.tzinfo).year
+    return moment.strftime("%m-%d %H:%M" if is_now else "%Y-%m-%d ")
+
+
+def size_of(nbytes: int) -> str:
+    """Return a size in a few characters: 412 MB, 0.1 MB."""
+    return f"{nbytes / 1e6:,.0f} MB" if nbytes >= 9.95e6 else f"{nbytes / 1e6:.1f} MB"
 
 
 def _read(chat: Chat, rest: str) -> None:
@@ -104,28 +117,8 @@ def _export(chat: Chat, rest: str) -> None:
     if not rest:
         raise OptionError("to which file? /export FILE.md writes the conversation")
     path = Path(rest).expanduser()
-    system = spelled(chat.session.system)
-    messages = [{"role": "system", "content": system}] if system else []
-    parts = [f"# A chat with {chat.model}"]
-    for message in [*messages, *chat.session.messages]:
-        mark = " (interrupted)" if message.get("interrupted") else ""
-        parts.append(f"## {SPEAKERS[str(message['role'])]}{mark}\n\n{str(message['content']).strip()}")
-    _write_new(path, "\n\n".join(parts) + "\n")
+    transcript.write_new(path, transcript.written(chat.model, spelled(chat.session.system), chat.session.messages))
     chat.say(f"the conversation is in {shown(str(path), limit=200)}")
-
-
-def _write_new(path: Path, text: str) -> None:
-    """Write a new file, completely or not at all. Raises OptionError if it exists."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text, encoding="utf-8", errors="replace")
-        os.link(draft, path)  # unlike a rename, replaces nothing
-    except FileExistsError:
-        raise OptionError(f"{shown(str(path), limit=200)} exists; take another name") from None
-    except OSError as error:
-        raise OptionError(f"{shown(str(path), limit=200)} cannot be written: {error.strerror}") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 FILES = {

@@ -35,9 +35,9 @@ class Opened(NamedTuple):
 
 @dataclass(frozen=True)
 class Opener:
-    """How models are opened. `model` is None when the saved session names it; `name` is shown until it is loaded."""
+    """How models are opened; `name` is shown until `model` is loaded."""
 
-    model: str | None
+    model: str
     device: str
     threads: int
     exact: bool
@@ -48,7 +48,7 @@ class Opener:
 
     @property
     def name(self) -> str:
-        return shown(self.model or "the session's model")
+        return shown(self.model)
 
     def use_machine(self, notes: Notes) -> None:
         from mistral_mlx.cli.models.opening import use_machine
@@ -92,19 +92,19 @@ def open_session(setup: ChatSetup) -> Opened:
     opener = setup.opener
     opener.use_machine(opener.notes)
     if setup.resumes:
-        name = opener.model or setup.store.model_of(setup.resumes)
+        name = opener.model
         opened = load_session(setup.store, setup.resumes, name, opener.open(name), template=setup.template)
         if setup.system is not None:
             opened.session.set_system(system_of(setup.system, name, opened.session))
         return opener.with_drafter(opened)
     from mistral_mlx.session.session import Session
 
-    model, tokenizer = opener.open(opener.model or "")
+    model, tokenizer = opener.open(opener.model)
     _check_chats(tokenizer, setup.template)
     effort = setup.settings.reasoning_effort or None
     session = Session(model, tokenizer, template=setup.template, reasoning_effort=effort)
-    session.set_system(system_of(setup.system, opener.model or "", session))
-    return opener.with_drafter(Opened(session, opener.model or "", {}))
+    session.set_system(system_of(setup.system, opener.model, session))
+    return opener.with_drafter(Opened(session, opener.model, {}))
 
 
 def system_of(text: str | None, model: str, session: Session) -> SystemContent | None:

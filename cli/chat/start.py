@@ -26,8 +26,12 @@ def run(setup: ChatSetup, *, history: Path | None) -> MistralMLXError | None:
     if not is_terminal():
         _introduce(chat)
     chat.keyboard, chat.status = reader.keyboard, lambda columns: status.while_answering(chat, columns)
-    with chat.keyboard:
-        return loop.run(chat, reader)
+    try:
+        with chat.keyboard:
+            failed = loop.run(chat, reader)
+    finally:
+        chat.leave()
+    return failed or chat.unsaved
 
 
 def _introduce(chat: Chat) -> None:

@@ -4,17 +4,19 @@ import datetime
 import itertools
 import re
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mistral_mlx.cli.models.folder_lock import locked
-from mistral_mlx.errors import OptionError, SessionError, shown
+from mistral_mlx.errors import OptionError, SaveError, shown
 
 if TYPE_CHECKING:
     from mistral_mlx.model.mistral import Mistral
-    from mistral_mlx.session.saved import FoundSessions
+    from mistral_mlx.session.saved import SavedCache
+    from mistral_mlx.session.saved_document import FoundSessions, SavedInfo
     from mistral_mlx.session.session import Session
     from mistral_mlx.tokenizer.choose import Tokenizer
 
@@ -33,31 +35,50 @@ class _Written(NamedTuple):
 
 @dataclass
 class Store:
-    """The folder of the sessions, and the name of the open one; with `autosave` each turn is saved."""
+    """The folder of the sessions, and the name of the open one; with `autosave` each turn is saved.
+
+    The caches of all sessions together have at most `cache_limit` bytes: the oldest go, their texts stay.
+    """
 
     folder: Path
     autosave: bool = True
+    cache_limit: int = 1 << 62
     name: str | None = None  # None until something is saved
     _known: _Written | None = field(default=None, repr=False)  # the file of `name` as this store last read or wrote it
+    _cache: "SavedCache | None" = field(default=None, repr=False)  # that the session has on the disk
 
-    def save(self, session: "Session", settings: dict[str, object], name: str | None = None) -> str:
+    def save(
+        self, session: "Session", settings: dict[str, object], name: str | None = None, *, has_new_cache: bool = False
+    ) -> str:
         """Save `session` as `name`, and return the name that it has from now on.
 
         Without `name` it keeps its name; the first one is made from the date and the first words. If another program
         has changed the file since this store read or wrote it, the session gets a new name instead: NAME-2, NAME-3, ...
+        Its cache is written with `has_new_cache`; otherwise that which it has on the disk stays.
 
-        Raises OptionError if `name` is invalid or another session's; SessionError if the file cannot be written.
+        Raises OptionError if `name` is invalid or another session's; SaveError if the file cannot be written.
         """
         from mistral_mlx.session import saved as saved_session
+        from mistral_mlx.session.saved_files import make_room
 
         if name is not None:
             self.path(name)  # an invalid name makes no folder
         self._make_folder()
         with locked(self.folder):
             name = self._name_for(session, name)
-            saved_session.save(session, self.path(name), settings)
-            self.name, self._known = name, _written(self.path(name))
+            path, last = self.path(name), self._cache
+            limit = min(saved_session.MAX_CACHE_BYTES, self.cache_limit)
+            self._cache = saved_session.save(
+                session, path, settings, has_new_cache=has_new_cache, last=last, max_cache_bytes=limit
+            )
+            self.name, self._known = name, _written(path)
+            if self._cache is not last:
+                make_room(self.folder, self.cache_limit, keep=path)
         return name
+
+    def n_missing(self, session: "Session") -> int:
+        """Return how many tokens of `session` are in no cache on the disk."""
+        return len(session.ids) if self._cache is None else self._cache.n_missing(session)
 
     def load(
         self, name: str, model: "Mistral", tokenizer: "Tokenizer", *, template: str | None = None
@@ -70,18 +91,18 @@ class Store:
 
         known = _written(self.path(name))  # before loading, so that a write during it counts as a change
         loaded = saved_session.load(self.path(name), model, tokenizer, template=template)
-        self.name, self._known = name, known
-        return loaded
+        self.name, self._known, self._cache = name, known, loaded.cache
+        return loaded.session, loaded.settings
 
-    def model_of(self, name: str) -> str:
-        """Return the name of the model that the session `name` was saved with. Raises SessionError if it is damaged."""
-        from mistral_mlx.session.saved import read_info
+    def info(self, name: str) -> "SavedInfo":
+        """Return the facts of the session `name`. Raises SessionError if it is damaged."""
+        from mistral_mlx.session.saved_document import read_info
 
-        return read_info(self.path(name)).model
+        return read_info(self.path(name))
 
     def forget(self) -> None:
         """Let the next session that is saved have a name of its own."""
-        self.name = self._known = None
+        self.name = self._known = self._cache = None
 
     def path(self, name: str) -> Path:
         """Return the file of the session `name`. Raises OptionError for an invalid name."""
@@ -115,15 +136,48 @@ class Store:
 
     def found(self) -> "FoundSessions":
         """Return the sessions, the newest first, and the damaged ones."""
-        from mistral_mlx.session.saved import find_sessions
+        from mistral_mlx.session.saved_document import find_sessions
 
         return find_sessions(self.folder)
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove sessions with their caches. Raises OptionError, before any is removed, if there is no such session."""
+        from mistral_mlx.session.saved_files import remove
+
+        self._check_exist(names)
+        with locked(self.folder):
+            for name in names:
+                remove(self.path(name))
+
+    def remove_caches(self, names: Sequence[str]) -> int:
+        """Remove the caches of sessions, which are read again when they go on; return how many bytes they had."""
+        from mistral_mlx.session.saved_files import remove_caches
+
+        self._check_exist(names)
+        if not names:
+            return 0
+        with locked(self.folder):
+            return sum(remove_caches(self.path(name)) for name in names)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give the session `old` the name `new`. Raises OptionError if there is none, or the name is not free."""
+        from mistral_mlx.session.saved_files import rename
+
+        self._check_exist([old])
+        with locked(self.folder):
+            if self.path(new).exists():
+                raise OptionError(f"there is a session {shown(new)} already; take another name")
+            rename(self.path(old), self.path(new))
+
+    def _check_exist(self, names: Sequence[str]) -> None:
+        for name in names:
+            self.existing(name)
 
     def _make_folder(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            raise SessionError(
+            raise SaveError(
                 f"the folder {shown(str(self.folder), limit=200)} cannot be made ({error.strerror}); nothing is saved"
             ) from error
 

@@ -14,6 +14,7 @@ class Status(NamedTuple):
     tokens_per_s: float | None = None
     sampling: str = ""
     n_files: int = 0  # attached to the next message
+    is_unsaved: bool = False  # the last attempt to save failed
     hint: str = ""
 
 
@@ -21,6 +22,7 @@ def line(status: Status, columns: int) -> str:
     """Return the line, at most `columns` cells; parts at the right are dropped first."""
     parts = [_short(status.model), status.state or _context(status)]
     parts += [status.hint] if status.hint else []
+    parts[1:1] = ["not saved"] if status.is_unsaved else []
     parts += [f"{status.n_files} file{'s'[: status.n_files > 1]} attached"] if status.n_files else []
     parts += [f"{status.tokens_per_s:.1f} tok/s"] if status.tokens_per_s else []
     parts += [status.sampling] if status.sampling else []

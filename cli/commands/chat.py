@@ -52,7 +52,14 @@ def chat(
         ),
     ] = None,
     last: Annotated[bool, typer.Option("--continue", "-c", help="Continue the last saved session.")] = False,
-    save: Annotated[bool, typer.Option(help="Save the conversation after every turn.")] = True,
+    save: Annotated[
+        bool | None,
+        typer.Option(
+            "--save/--no-save",
+            help="Save the conversation after every turn; from a pipe, a new one only with --save.",
+            show_default=False,
+        ),
+    ] = None,
     history: Annotated[
         bool, typer.Option(help="Keep a history of your messages in a file that only you can read.")
     ] = True,
@@ -71,21 +78,28 @@ def chat(
     **sampling: Any,
 ) -> None:
     """Talk to a model; /help inside lists the commands."""
-    from mistral_mlx.cli.chat import opening, start
+    from mistral_mlx.cli.chat import opening, session_models, start
     from mistral_mlx.cli.chat.settings import NAMES, ChatOptions
     from mistral_mlx.cli.chat.store import Store
     from mistral_mlx.cli.models.kept import kept_prompts
     from mistral_mlx.cli.options.answer import from_plain
     from mistral_mlx.model.cache_options import CacheOptions
 
-    store = Store(registry.home() / "sessions", autosave=save)
+    notes = Notes(quiet=quiet, in_chat=not plain)
+    kept = kept_prompts(notes, cache_limit) if cache else None
+    store = Store(
+        registry.home() / "sessions",
+        autosave=save if save is not None else resume or last or sys.stdin.isatty(),
+        cache_limit=int(cache_limit * 1e9) if cache else 0,
+    )
+    is_named = shared.is_given(context, "model") or bool(name and not resume)  # elsewhere it is only the usual one
     if name and not resume:
         model = _named(shared.named_model(context, name, model), store)
-    resumes = store.existing(name if resume else None) if resume or last else None
-    notes = Notes(quiet=quiet, in_chat=not plain)
-    if model or not resumes:
-        model = shared.chosen_model(model, notes)
-        registry.resolve(model)  # a wrong name need not wait for the prompt
+    if resume or last:
+        resumes, model = session_models.chosen(store, name if resume else None, model if is_named else None)
+    else:
+        resumes, model = None, shared.chosen_model(model, notes)
+    registry.resolve(model)  # a wrong name need not wait for the prompt
     shown_how = {"on_overflow": on_overflow, "stats": stats, "plain": plain, "reasoning": reasoning}
     ends = {"max_tokens": max_tokens, "stop": stop, "reasoning_effort": reasoning_effort or "", "draft": draft}
     plain_values = {**sampling, **ends, **shown_how}
@@ -101,7 +115,7 @@ def chat(
             system,
             template,
             resumes,
-            kept_prompts(notes, cache_limit) if cache else None,
+            kept,
         ),
         history=registry.home() / "history" if history else None,
     )

@@ -11,10 +11,15 @@ SHELLS = ("bash", "zsh", "fish", "pwsh")
 
 def chat_names(context: typer.Context) -> list[str]:
     """Return the names of the registered models, or where one is to be resumed of the sessions, the newest first."""
+    return session_names() if context.params.get("resume") else model_names()
+
+
+def session_names() -> list[str]:
+    """Return the names of the saved sessions, the newest first."""
     from mistral_mlx.cli.chat.store import Store
 
     with suppress(OSError):
-        return Store(home() / "sessions").names() if context.params.get("resume") else model_names()
+        return Store(home() / "sessions").names()
     return []
 
 

@@ -110,7 +110,12 @@ Cache = Annotated[
         help="Keep what comes before your input on the disk; the next call need not read it again.",
     ),
 ]
-CacheLimit = Annotated[float, machine_option(metavar="GB", help="The most that all kept prompts may take on the disk.")]
+CacheLimit = Annotated[
+    float,
+    machine_option(
+        metavar="GB", help="The most that all kept prompts may take on the disk; for the caches of saved chats, too."
+    ),
+]
 CACHE_LIMIT = 2.0
 NPrompt = Annotated[int, typer.Option("--n-prompt", "-p", metavar="N", help="Prompt tokens of the prefill; 0: none.")]
 NGen = Annotated[int, typer.Option("--n-gen", "-n", metavar="N", help="Tokens to decode; 0: none.")]

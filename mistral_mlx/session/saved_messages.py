@@ -2,22 +2,16 @@
 
 from pathlib import Path
 
-from mistral_mlx.errors import OptionError, SessionError, shown
+from mistral_mlx.errors import OptionError, shown
 from mistral_mlx.generation.channels import Parts, split_answer
 from mistral_mlx.prompt.content import checked_content
 from mistral_mlx.prompt.official import SystemContent
 from mistral_mlx.tokenizer.choose import Tokenizer
 
+from .saved_document import ROLES, damaged
 from .turns import Message
 
-ROLES = ("system", "user", "assistant")
 KEYS = {"role", "content", "ids", "reasoning", "interrupted"}
-
-
-def damaged(path: Path, what: str) -> SessionError:
-    """Return the error that the session in the file `path` is damaged: `what` is wrong with it."""
-    file = shown(str(path), limit=200)
-    return SessionError(f"the session {file} is damaged: {what}; delete the file or take another session")
 
 
 def checked_messages(value: object, path: Path, vocab_size: int, tokenizer: Tokenizer) -> list[Message]:

@@ -19,6 +19,7 @@ from mistral_mlx.prompt.template import render_chat
 from mistral_mlx.session import saved as saved_session
 from mistral_mlx.session.kept import KeptPrompts
 from mistral_mlx.session.kept_entry import read_entry
+from mistral_mlx.session.saved_document import list_sessions
 from mistral_mlx.session.session import Session
 
 
@@ -78,9 +79,9 @@ class Saved(Reader):
     def __call__(self, rng: Random) -> None:
         self.file.write_bytes(dumped(mutated(self.document, rng), rng))
         self.cache.write_bytes(damaged(self.cached, rng) if rng.random() < 0.1 else self.cached)
-        for info in saved_session.list_sessions(self.place):
+        for info in list_sessions(self.place):
             info.saved_at.astimezone()
-        session, settings = saved_session.load(self.file, *self.model)
+        session, settings, _ = saved_session.load(self.file, *self.model)
         ChatOptions().restored(settings, given=frozenset()).sampler()
         assert session.system is None or isinstance(session.system, str)
 

@@ -9,7 +9,7 @@ SAID = b"the the the the the the\n"
 
 
 def chat(model, text, *args):
-    return run("chat", "-m", model, *SIX, *args, input=text.encode())
+    return run("chat", "-m", model, "--save", *SIX, *args, input=text.encode())
 
 
 def said(result):

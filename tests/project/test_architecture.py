@@ -24,8 +24,8 @@ ORDER = {
     "short_form json_schema schema calls grammar constraint vocabulary guide",
     "mistral_mlx.generation": "__init__ limits snapshots ahead stop channels drafts timeline draft_model lazy decode "
     "response answer stream together",
-    "mistral_mlx.session": "__init__ turns context_use fingerprint session saved_cache "
-    "saved_messages saved kept_entry kept",
+    "mistral_mlx.session": "__init__ turns context_use fingerprint session saved_document "
+    "saved_files saved_cache saved_messages saved kept_entry kept",
     "mistral_mlx.measure": "__init__ benchmark scores evaluation",
     "mistral_mlx.convert": "files storage sources plan report rounding write verify export run __init__",
     "mistral_mlx.convert.files": "__init__ pipeline staging safetensors_writer",
@@ -51,8 +51,9 @@ ORDER = {
     "constraint sampling refusals help command",
     "mistral_mlx.cli.answers": "__init__ remarks beginning code_block constraints tool_choice prompt said "
     "prompt_templates sources batch_files batch output complete",
-    "mistral_mlx.cli.chat": "__init__ background remarks store quotes keys resize input toolbar settings words "
-    "attachments clipboard answering opening first chat status command commands file_commands help loop start",
+    "mistral_mlx.cli.chat": "__init__ background remarks cache_times store session_models transcript quotes keys resize "
+    "input toolbar settings words attachments clipboard answering opening first chat status command commands "
+    "file_commands help loop start",
     "mistral_mlx.cli.reports": "__init__ config cache discovered models pull tokens info bench evaluate convert export "
     "doctor",
     "mistral_mlx.cli.reports.doctor": "__init__ findings installation machine files models surroundings report",

@@ -46,6 +46,7 @@ ENVIRONMENT = {
     "MISTRAL_MLX_REPEATS": "1",
     "MISTRAL_MLX_N_PROMPT": "16",
     "MISTRAL_MLX_CHUNKS": "2",
+    "MISTRAL_MLX_SAVE": "1",  # as a chat in a terminal is
     "NO_PROXY": "127.0.0.1",
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@example.org", "GIT_COMMITTER_NAME": "A",

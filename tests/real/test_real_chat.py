@@ -57,7 +57,18 @@ class Talk:
     """The program on a pipe. Each turn ends with the statistics, written when it is saved."""
 
     def __init__(self, home, stdout, *args):
-        command = [*PROGRAM, "chat", "--temperature", "0", "--max-tokens", f"{MAX_TOKENS}", "--stats", "--threads", "1"]
+        command = [
+            *PROGRAM,
+            "chat",
+            "--save",
+            "--temperature",
+            "0",
+            "--max-tokens",
+            f"{MAX_TOKENS}",
+            "--stats",
+            "--threads",
+            "1",
+        ]
         self.home, self.stdout, self.turns = home, stdout, []
         pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
         with stdout.open("wb") as file:

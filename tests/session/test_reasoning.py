@@ -101,7 +101,7 @@ def test_a_saved_session_has_its_reasoning(session, tmp_path):
     answer(session, [*thinking(session, "so"), *session.tokenizer.encode("yes"), EOS])
     path = tmp_path / "talk.json"
     save(session, path, {})
-    loaded, _ = load(path, session.model, session.tokenizer)
+    loaded, *_ = load(path, session.model, session.tokenizer)
     assert loaded.messages == session.messages and loaded.ids == session.ids
     document = json.loads(path.read_text())
     for reasoning in ("no", "", 7):
@@ -120,7 +120,7 @@ def test_a_session_saved_with_reasoning_in_its_content_can_be_read(session, tmp_
     document = json.loads(path.read_text())
     document["messages"][-1] = {"role": "assistant", "content": session.tokenizer.decode(ids), "ids": ids}
     path.write_text(json.dumps(document))
-    loaded, _ = load(path, session.model, session.tokenizer)
+    loaded, *_ = load(path, session.model, session.tokenizer)
     assert loaded.messages[-1]["ids"] == ids
 
 

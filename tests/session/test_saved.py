@@ -17,7 +17,9 @@ from mistral_mlx.generation.answer import AnswerOptions
 from mistral_mlx.model.cache_options import DEFAULT, CacheOptions
 from mistral_mlx.session import saved as saved_session
 from mistral_mlx.session import saved_cache
-from mistral_mlx.session.saved import list_sessions, load, save
+from mistral_mlx.session.saved import load, save
+from mistral_mlx.session.saved_document import list_sessions
+from mistral_mlx.session.saved_files import remove
 
 
 def test_what_is_loaded_is_what_was_saved(session, path):
@@ -114,10 +116,10 @@ def test_files_are_for_their_owner_and_old_caches_go(path):
     assert len(caches(path)) == 2  # one each
     assert {stat.S_IMODE(p.stat().st_mode) for p in path.parent.iterdir()} == {0o600}
     assert len(list(path.parent.iterdir())) == 4
-    saved_session.remove(path)
+    remove(path)
     assert len(list(path.parent.iterdir())) == 2
     with pytest.raises(SessionError):
-        saved_session.remove(path)
+        remove(path)
 
 
 def test_a_list_of_sessions_has_the_newest_first(tmp_path):

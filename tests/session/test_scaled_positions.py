@@ -42,7 +42,7 @@ def test_turn_by_turn_is_at_once_past_the_original_positions_and_the_windows(win
         assert_as_at_once(session)
         if number % 2:
             save(session, path, SETTINGS)
-            session, _ = load(path, scaled_model(window), LetterTokenizer())
+            session, *_ = load(path, scaled_model(window), LetterTokenizer())
             assert session.n_tokens > 0  # the cache was saved too
     assert session.context.used > 6 * ORIGINAL
     check(session, "edit", 3, "why")
