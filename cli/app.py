@@ -29,6 +29,7 @@ from .commands import (
     info,
     models,
     pull,
+    sessions,
     templates,
     tokens,
 )
@@ -134,6 +135,7 @@ app.command(rich_help_panel=ANSWERS)(batch.batch)
 app.add_typer(templates.app, name="templates", rich_help_panel=ANSWERS)
 app.add_typer(cache.app, name="cache", rich_help_panel=ANSWERS)
 app.command(epilog=chat.EXAMPLES, rich_help_panel=ANSWERS)(chat.chat)
+app.add_typer(sessions.app, name="sessions", rich_help_panel=ANSWERS)
 app.command(epilog=convert.EXAMPLES, rich_help_panel=MODELS)(convert.convert)
 app.command(epilog=export.EXAMPLES, rich_help_panel=MODELS)(export.export)
 app.command(epilog=info.EXAMPLES, rich_help_panel=MODELS)(info.info)

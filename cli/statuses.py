@@ -21,6 +21,7 @@ class Status(IntEnum):
 
     DONE = 0
     INTERNAL = 1  # a bug, an incomplete installation, or a fault that doctor found
+    NOTHING_FOUND = 1  # by a search, as grep says it
     USAGE = 2  # an option, or the prompt
     MODEL = 3  # the model or a saved session: missing, damaged, unsupported, hostile, or too large for the memory
     CONTEXT = 4  # the input does not fit the model's context

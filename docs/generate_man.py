@@ -32,7 +32,7 @@ FILES = {
     "~/.config/mistral-mlx/config.toml": "The config file (mistral-mlx config path prints its path).",
     "~/.local/share/mistral-mlx/models.json": "The names of registered models, and their folders.",
     "~/.local/share/mistral-mlx/models/": "The models that pull has fetched.",
-    "~/.local/share/mistral-mlx/sessions/": "The saved chats.",
+    "~/.local/share/mistral-mlx/sessions/": "The saved chats; mistral-mlx sessions lists and removes them.",
     "~/.local/share/mistral-mlx/templates/": "Your prompt templates.",
     "~/.local/share/mistral-mlx/kept-prompts/": "Beginnings of prompts; mistral-mlx cache clear removes them.",
     "~/.local/share/mistral-mlx/history": "What you typed in chats; chat --no-history keeps none.",

@@ -1,11 +1,13 @@
 """The commands of the chat for sessions, attachments, the editor, the clipboard and export."""
 
 import datetime
+import os
 import shlex
 import tempfile
 from pathlib import Path
 
 from mistral_mlx.cli.terminal.editor import edit
+from mistral_mlx.cli.terminal.table import size
 from mistral_mlx.errors import OptionError, counted, shown
 
 from . import attachments, clipboard, transcript
@@ -30,13 +32,11 @@ def _sessions(chat: Chat, rest: str) -> None:
     if not any(sessions):
         chat.say("no session is saved yet")
     for info in sessions.whole:
-        when = short_time(info.saved_at.astimezone())
-        mark = "*" if info.name == chat.store.name else " "
-        size = size_of(info.nbytes + info.cache_nbytes)
-        unkept = f", cache not kept: {size_of(info.unkept_nbytes)}" if info.unkept_nbytes else ""
-        show(
-            f"{mark} {when} {counted(info.turns, 'turn'):>9} {size:>7} {shown(info.name)} ({shown(info.model)}{unkept})"
-        )
+        mark, turns = "*" if info.name == chat.store.name else " ", counted(info.turns, "turn")
+        nbytes = size(info.nbytes + info.cache_nbytes)
+        unkept = f", cache not kept: {size(info.unkept_nbytes)}" if info.unkept_nbytes else ""
+        facts = f"{mark} {short_time(info.saved_at.astimezone())} {turns:>9} {nbytes:>7}"
+        show(f"{facts} {shown(info.name)} ({shown(info.model)}{unkept})")
     for bad in sessions.damaged:
         show(f"  {'damaged':<29} {shown(bad.name)} ({bad.reason})")
 
@@ -45,11 +45,6 @@ def short_time(moment: datetime.datetime) -> str:
     """Return a date and time in 11 characters: the year only if it is not this one."""
     is_now = moment.year == datetime.datetime.now(moment.tzinfo).year
     return moment.strftime("%m-%d %H:%M" if is_now else "%Y-%m-%d ")
-
-
-def size_of(nbytes: int) -> str:
-    """Return a size in a few characters: 412 MB, 0.1 MB."""
-    return f"{nbytes / 1e6:,.0f} MB" if nbytes >= 9.95e6 else f"{nbytes / 1e6:.1f} MB"
 
 
 def _read(chat: Chat, rest: str) -> None:

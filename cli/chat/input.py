@@ -14,7 +14,7 @@ from mistral_mlx.cli.terminal.reading import STDIN, decode
 from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.errors import shown
 
-from .quotes import QUOTES, is_quote_open, unquoted
+from .quotes import is_quote_open, unquoted
 
 if TYPE_CHECKING:
     from prompt_toolkit.completion import Completer

@@ -51,3 +51,15 @@ def _rounded(value: object, digits: int) -> object:
     if isinstance(value, list | tuple):
         return [_rounded(item, digits) for item in value]
     return float(f"{value:.{digits}g}") if isinstance(value, float) else value
+
+
+def size(nbytes: int) -> str:
+    """Return a size in at most 6 characters below a TB: 412 MB, 72 kB; a GB has 1e9 bytes."""
+    value, unit = (
+        (nbytes / 1e9, "GB")
+        if nbytes >= 999.5e6
+        else (nbytes / 1e6, "MB")
+        if nbytes >= 999.5e3
+        else (nbytes / 1e3, "kB")
+    )
+    return f"{value:.{1 if value < 9.95 else 0}f} {unit}"

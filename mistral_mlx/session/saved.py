@@ -24,9 +24,18 @@ from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .fingerprint import Fingerprints
 from .saved_cache import computed_by, read_cache, saved_nbytes, write_cache
-from .saved_document import FORMAT, VERSION, cache_path, damaged, is_cache_id, read_document
+from .saved_document import (
+    FORMAT,
+    VERSION,
+    cache_path,
+    checked_system,
+    checked_text,
+    damaged,
+    is_cache_id,
+    read_document,
+)
 from .saved_files import tidy
-from .saved_messages import checked_ids, checked_messages, checked_system, checked_text
+from .saved_messages import checked_ids, checked_messages
 from .session import Session
 from .turns import count_turns
 

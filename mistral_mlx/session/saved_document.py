@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mistral_mlx.errors import SessionError, shown
+from mistral_mlx.errors import OptionError, SessionError, shown
 from mistral_mlx.files.json import parse_json
+from mistral_mlx.prompt.content import checked_content
+from mistral_mlx.prompt.official import SystemContent
 
 from .turns import Message
 
@@ -82,13 +84,13 @@ def read_info(path: Path) -> SavedInfo:
     return _info(path, read_document(path))
 
 
-def read_texts(path: Path) -> tuple[object, list[Message]]:
+def read_texts(path: Path) -> tuple[SystemContent | None, list[Message]]:
     """Return the system prompt and the messages of the session in the file `path`, to be shown.
 
     Raises SessionError as `read_info` does, and for messages without a role and a text.
     """
     document = read_document(path)
-    messages, system = document.get("messages"), document.get("system")
+    messages, system = document.get("messages"), checked_system(document.get("system"), path)
     if not isinstance(messages, list):
         raise damaged(path, f"its messages are {shown(messages)}")
     for number, message in enumerate(messages, start=1):
@@ -126,6 +128,24 @@ def read_document(path: Path) -> dict[str, object]:
             f"{name} is a session of version {shown(document.get('version'))}; this program reads version {VERSION}"
         )
     return document
+
+
+def checked_text(value: object, path: Path, key: str) -> str | None:
+    """Return a text or None. Raises SessionError for anything else."""
+    if value is not None and not isinstance(value, str):
+        raise damaged(path, f"its {key} is {shown(value)}")
+    return value
+
+
+def checked_system(value: object, path: Path) -> SystemContent | None:
+    """Return a system prompt: a text, chunks, or None. Raises SessionError for anything else."""
+    if not isinstance(value, list) or not value:
+        return checked_text(value, path, "system")
+    try:
+        checked_content(value, "the system prompt")
+    except OptionError as error:
+        raise damaged(path, str(error)) from error
+    return value
 
 
 def cache_path(path: Path, cache_id: str) -> Path:

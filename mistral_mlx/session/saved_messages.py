@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.errors import shown
 from mistral_mlx.generation.channels import Parts, split_answer
-from mistral_mlx.prompt.content import checked_content
-from mistral_mlx.prompt.official import SystemContent
 from mistral_mlx.tokenizer.choose import Tokenizer
 
 from .saved_document import ROLES, damaged
@@ -28,24 +26,6 @@ def checked_ids(value: object, path: Path, vocab_size: int) -> list[int]:
     """Return the token ids in `value`, one at least. Raises SessionError for anything else."""
     if not isinstance(value, list) or not value or not all(type(i) is int and 0 <= i < vocab_size for i in value):
         raise damaged(path, f"ids are {shown(value)}, not ids of a vocabulary of {vocab_size} tokens")
-    return value
-
-
-def checked_text(value: object, path: Path, key: str) -> str | None:
-    """Return a text or None. Raises SessionError for anything else."""
-    if value is not None and not isinstance(value, str):
-        raise damaged(path, f"its {key} is {shown(value)}")
-    return value
-
-
-def checked_system(value: object, path: Path) -> SystemContent | None:
-    """Return a system prompt: a text, chunks, or None. Raises SessionError for anything else."""
-    if not isinstance(value, list) or not value:
-        return checked_text(value, path, "system")
-    try:
-        checked_content(value, "the system prompt")
-    except OptionError as error:
-        raise damaged(path, str(error)) from error
     return value
 
 

@@ -141,7 +141,8 @@ def test_a_shell_completes_commands_options_and_names(home, tmp_path):
     for words in (("complete", "-m"), ("info",), ("convert",), ("export",), ("bench",), ("eval", "--against")):
         assert completed(*words, "") == ["mine"], words
     assert completed("models", "remove", "") == completed("models", "rename", "") == ["mine"]
-    assert completed("chat", "--resume", "") == ["monday"]
+    for words in (("chat", "--resume"), ("sessions", "show"), ("sessions", "rename"), ("sessions", "rm")):
+        assert completed(*words, "") == ["monday"], words
     assert completed("chat", "") == ["mine"]
     assert completed("info", "./") == []  # the shell then offers files
     assert completed("complete", "-t", "h") == completed("templates", "rm", "h") == ["haiku"]

@@ -51,14 +51,14 @@ ORDER = {
     "constraint sampling refusals help command",
     "mistral_mlx.cli.answers": "__init__ remarks beginning code_block constraints tool_choice prompt said "
     "prompt_templates sources batch_files batch output complete",
-    "mistral_mlx.cli.chat": "__init__ background remarks cache_times store session_models transcript quotes keys resize "
-    "input toolbar settings words attachments clipboard answering opening first chat status command commands "
+    "mistral_mlx.cli.chat": "__init__ background remarks cache_times store session_models transcript quotes keys "
+    "resize input toolbar settings words attachments clipboard answering opening first chat status command commands "
     "file_commands help loop start",
-    "mistral_mlx.cli.reports": "__init__ config cache discovered models pull tokens info bench evaluate convert export "
-    "doctor",
+    "mistral_mlx.cli.reports": "__init__ config cache sessions discovered models pull tokens info bench evaluate "
+    "convert export doctor",
     "mistral_mlx.cli.reports.doctor": "__init__ findings installation machine files models surroundings report",
-    "mistral_mlx.cli.commands": "__init__ offers complete batch templates cache chat convert export info bench "
-    "evaluate pull models tokens config doctor completion",
+    "mistral_mlx.cli.commands": "__init__ offers complete batch templates cache chat sessions convert export info "
+    "bench evaluate pull models tokens config doctor completion",
 }
 NOT_FOR_THE_ENGINE = {"typer", "rich", "prompt_toolkit", "transformers", "mlx_lm"}
 EXTENSION = "_ext"  # compiled: it imports nothing
