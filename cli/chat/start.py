@@ -31,6 +31,8 @@ def run(setup: ChatSetup, *, history: Path | None) -> MistralMLXError | None:
             failed = loop.run(chat, reader)
     finally:
         chat.leave()
+    if chat.unsaved and chat.is_interactive:
+        chat.notes.always("the end of this conversation is not saved")
     return failed or chat.unsaved
 
 

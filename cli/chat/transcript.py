@@ -12,6 +12,8 @@ SPEAKERS = {"user": "You", "assistant": "Model", "system": "System"}
 
 def written(model: str, system: str, messages: Sequence[Message], *, n_turns: int | None = None) -> str:
     """Return the conversation, or its last `n_turns`, as Markdown. Raises OptionError if there are not as many."""
+    if n_turns is not None and n_turns < 1:
+        raise OptionError(f"-n is {n_turns}; it must be at least 1")
     if n_turns is not None:
         return "\n\n".join(_parts(messages[turn_start(messages, n_turns) :])) + "\n"
     before: list[Message] = [{"role": "system", "content": system}] if system else []

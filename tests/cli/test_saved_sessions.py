@@ -65,6 +65,7 @@ def test_a_conversation_is_shown_and_exported_as_the_chat_exports_it(saved, endl
     again = run("sessions", "export", "mine", tmp_path / "b.md")
     assert again.returncode == 2 and "exists; take another name" in one_line(again.stderr)
     assert "only 2 turns" in one_line(run("sessions", "show", "mine", "-n", "3").stderr)
+    assert "-n is 0; it must be at least 1" in one_line(run("sessions", "show", "mine", "-n", "0").stderr)
 
 
 def test_a_search_prints_lines_and_has_the_status_of_grep(saved):

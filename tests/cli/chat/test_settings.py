@@ -85,6 +85,10 @@ def test_commands_paths_and_names_are_completed(tmp_path, monkeypatch):
     assert complete("/set top_p 0") == complete("hello /re") == complete("/nope x") == complete("/re\n/re") == []
 
 
+def test_the_toolbar_says_that_nothing_was_saved():
+    assert line(Status("demo", used=9, is_unsaved=True), 80) == " demo · not saved · 9 tokens"
+
+
 def test_the_toolbar_fits_and_drops_what_matters_least():
     status = Status("demo", "", 4096, 8192, True, 12.34, "T 0.7 top-p 0.95", 2)
     full = line(status, 200)

@@ -122,6 +122,30 @@ def test_a_session_that_another_chat_has_changed_is_saved_under_a_new_name(endle
     assert not list((home / "sessions").glob("shared-3*"))
 
 
+def test_an_error_of_saving_is_said_once_until_a_save_works_and_at_the_end(endless, home):
+    """It used to be said twice a turn."""
+    (home / "sessions").touch()
+    child = terminal(endless, "--max-tokens", "2", "--stats")
+    for _ in range(2):
+        child.send("one\r")
+        child.expect("first token after")
+    assert child.logfile_read.getvalue().count("cannot be made (File exists)") == 1
+    (home / "sessions").unlink()
+    child.send("two\r")
+    child.expect("first token after")
+    child.expect(PROMPT)
+    child.send("/save\r")
+    child.expect("saved as")
+    (home / "sessions").rename(home / "away")
+    (home / "sessions").touch()
+    child.send("three\r")
+    child.expect("cannot be made")
+    child.expect("first token after")
+    child.send("\x04")
+    child.expect("the end of this conversation is not saved")
+    assert ended(child) == 0
+
+
 def test_a_second_turn_and_a_resize_while_it_is_written(endless):
     child = terminal(endless, "--max-tokens", "1000000")
     for columns in (100, 40):
