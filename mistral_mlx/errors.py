@@ -63,7 +63,11 @@ class ConstraintError(OptionError):
 
 
 class ContextError(MistralMLXError):
-    """The input does not fit the model's context."""
+    """The input does not fit the model's context; `what` says so without the `remedy`."""
+
+    def __init__(self, what: str, remedy: str = "shorten the input") -> None:
+        super().__init__(f"{what}; {remedy}")
+        self.what = what
 
 
 class ConversionError(MistralMLXError):

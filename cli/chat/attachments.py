@@ -14,8 +14,11 @@ MAX_FILES = 100
 
 @dataclass(frozen=True)
 class Attachment:
+    """A text file: the name as it was given, the text, and the path that tells one file from another."""
+
     name: str
     text: str
+    path: Path
 
 
 def read(path: str) -> Attachment:
@@ -32,7 +35,7 @@ def read(path: str) -> Attachment:
         raise OptionError(f"{name} cannot be read: {error.strerror}") from error
     if "\0" in text:
         raise OptionError(f"{name} is a binary file")
-    return Attachment(path, text)
+    return Attachment(path, text, file.resolve())
 
 
 def find(pattern: str) -> tuple[list[Attachment], list[str]]:
@@ -52,6 +55,16 @@ def find(pattern: str) -> tuple[list[Attachment], list[str]]:
         except OptionError as error:
             left_out.append(str(error))
     return found, left_out
+
+
+def added(attachments: list[Attachment], found: list[Attachment]) -> tuple[list[Attachment], set[Path]]:
+    """Return `attachments` with those `found`, and the paths of those that were replaced.
+
+    A file that is there already keeps its place; of one that is found twice, the last counts.
+    """
+    files = {attachment.path: attachment for attachment in attachments}
+    replaced = {attachment.path for attachment in found} & files.keys()
+    return list((files | {attachment.path: attachment for attachment in found}).values()), replaced
 
 
 def check_size(attachments: list[Attachment]) -> None:

@@ -11,7 +11,7 @@ from mistral_mlx.cli.terminal.keyboard import Keyboard
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.streams import write_raw
 from mistral_mlx.cli.terminal.thoughts import Thoughts
-from mistral_mlx.errors import MistralMLXError, OptionError, shown
+from mistral_mlx.errors import ContextError, MistralMLXError, OptionError, shown
 
 from .answering import show_answer, writer
 from .attachments import Attachment, with_files
@@ -20,6 +20,7 @@ from .cache_times import CacheTimes
 from .input import is_terminal
 from .opening import ChatSetup, Opened, load_session, recap, switch_model
 from .remarks import Remarks
+from .room import in_a_chat
 from .session_models import folder_of
 from .settings import ChatOptions
 from .store import Store
@@ -74,6 +75,11 @@ class Chat:
         return self._opened
 
     @property
+    def loaded(self) -> Session | None:
+        """The session if it is there already; None while the model loads, or if it cannot be loaded."""
+        return self.session if self._opened or (self.loading.ended and not self.loading.error) else None
+
+    @property
     def session(self) -> Session:
         return self.opened.session
 
@@ -87,24 +93,25 @@ class Chat:
         edit, self.edit = self.edit, None
         if edit:
             n = edit[0]
-            is_answered = self.stream(lambda options: session.edit(n, text, options))
+            is_answered = self.stream(lambda options: session.edit(n, text, options), text)
         elif session.messages or session.ids:
-            is_answered = self.stream(lambda options: session.ask(text, options))
+            is_answered = self.stream(lambda options: session.ask(text, options), text)
         else:
             from .first import first_answer
 
-            is_answered = self.stream(lambda o: first_answer(session, text, o, self.setup.kept, self.model))
+            is_answered = self.stream(lambda o: first_answer(session, text, o, self.setup.kept, self.model), text)
         if is_answered:
             self.attachments = []
 
-    def stream(self, start: Callable[[AnswerOptions], Answer], *, after: str = "") -> bool:
-        """Show the answer that `start` begins or continues `after` its text, and save the turn.
+    def stream(self, start: Callable[[AnswerOptions], Answer], text: str | None = None, *, after: str = "") -> bool:
+        """Show the answer that `start` begins, or continues `after` its text, and save the turn.
 
-        Return whether any text came. On a terminal, an empty row is before and after the answer.
+        `text` is the message that it answers, if it is a new one. Returns whether any text came. On a terminal, an
+        empty row is before and after the answer.
         """
         self._empty_row()
         try:
-            return self._stream(start, after)
+            return self._stream(start, text, after)
         finally:
             self._empty_row()
 
@@ -112,7 +119,7 @@ class Chat:
         if is_terminal():
             write_raw("\n")
 
-    def _stream(self, start: Callable[[AnswerOptions], Answer], after: str) -> bool:
+    def _stream(self, start: Callable[[AnswerOptions], Answer], text: str | None, after: str) -> bool:
         from mistral_mlx.generation.answer import AnswerOptions
 
         try:
@@ -142,6 +149,8 @@ class Chat:
                 on_piece=self._piece,
                 notes=self.notes,
             )
+        except ContextError as error:
+            raise in_a_chat(error, self.session, text) from error
         finally:
             self.save()
         if last is None:

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mistral_mlx.cli.terminal.sanitize import inert
-from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.errors import OptionError, counted, shown
 
 from .chat import Chat
+
+MAX_DIGITS = 9
 
 
 class Leave(Exception):
@@ -35,10 +37,16 @@ def facts(rows: list[tuple[str, str]]) -> str:
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
 
 
-def position(rest: str, what: str) -> int:
-    """Return the number in `rest`, 1 if it is empty; 1 is the last one. Raises OptionError for anything else."""
-    if not rest:
-        return 1
-    if not rest.isdecimal() or int(rest) < 1:
-        raise OptionError(f"{shown(rest)} is no number of {what}; 1 is the last one")
-    return int(rest)
+def position(rest: str, what: str, there: int | None = None) -> int:
+    """Return the number in `rest`, 1 if it is empty; 1 is the last one.
+
+    Raises OptionError for anything else, and if `there` says that there are fewer: `what`, such as "answer".
+    """
+    if rest and (not rest.isdecimal() or len(rest) > MAX_DIGITS or int(rest) < 1):
+        raise OptionError(f"{shown(rest)} is no number of {what}s; 1 is the last one")
+    n = int(rest or 1)
+    if there == 0:
+        raise OptionError(f"there is no {what} yet")
+    if there is not None and n > there:
+        raise OptionError(f"there {'is only' if there == 1 else 'are'} {counted(there, what)}; {n} was asked for")
+    return n

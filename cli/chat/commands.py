@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from mistral_mlx.cli.answers.constraints import Wanted
 from mistral_mlx.cli.answers.remarks import statistics
 from mistral_mlx.cli.models import registry
-from mistral_mlx.errors import OptionError, shown
+from mistral_mlx.errors import OptionError, counted, shown
 
+from .attachments import with_files
 from .chat import Chat
 from .command import Command, Leave, facts, position, show
 from .opening import system_of
+from .room import n_with, size
 
 if TYPE_CHECKING:
     from mistral_mlx.prompt.official import SystemContent
@@ -60,10 +62,10 @@ def _schema(chat: Chat, rest: str) -> None:
 
 
 def _undo(chat: Chat, rest: str) -> None:
-    removed = chat.session.undo(position(rest, "turns"))
+    removed = chat.session.undo(position(rest, "turn"))
     chat.edit = None  # its number counts from the end
     chat.save()
-    chat.say(f"taken back: {shown(removed[0])}" + (f" and {len(removed) - 1} more" if len(removed) > 1 else ""))
+    chat.say(f"taken back: {shown(removed[0])}" + (f" and {len(removed) - 1:,} more" if len(removed) > 1 else ""))
 
 
 def _retry(chat: Chat, rest: str) -> None:
@@ -71,10 +73,8 @@ def _retry(chat: Chat, rest: str) -> None:
 
 
 def _edit(chat: Chat, rest: str) -> None:
-    n = position(rest, "messages")
     asked = [str(message["content"]) for message in chat.session.messages if message["role"] == "user"]
-    if n > len(asked):
-        raise OptionError(f"there are {len(asked)} messages to edit, and {n} was asked for; 1 is the last one")
+    n = position(rest, "message", len(asked))
     chat.edit = (n, asked[-n])
     chat.say("the next message replaces it and removes the turns after it; Ctrl-C changes nothing")
 
@@ -119,11 +119,14 @@ def _context(chat: Chat, rest: str) -> None:
         room = f", in a window of {use.limit:,} that rolls on"
     else:
         room = f" of {use.limit:,} ({100 * use.fraction:.0f} %), {max(0, use.limit - use.used):,} left"
-    show(f"  {use.used:,} tokens{room}; {n_turns} turn{'s'[: n_turns != 1]}, {chat.remarks.n_dropped} dropped")
+    show(f"  {use.used:,} tokens{room}; {counted(n_turns, 'turn')}, {chat.remarks.n_dropped:,} dropped")
     if chosen := chosen_cache(chat.session):
         show(f"  the cache keeps {chosen}")
     for attachment in chat.attachments:
-        show(f"  goes with the next message: {shown(attachment.name)}, {len(attachment.text):,} characters")
+        show(f"  goes with the next message: {shown(attachment.name)}, {size(attachment.text, chat.session)}")
+    if chat.attachments:
+        n = n_with(chat.session, with_files("", chat.attachments))
+        show(f"  with {counted(len(chat.attachments), 'file')} the conversation has {counted(n, 'token')}")
 
 
 def _tokens(chat: Chat, rest: str) -> None:
@@ -132,9 +135,7 @@ def _tokens(chat: Chat, rest: str) -> None:
     tokenizer = chat.session.tokenizer
     ids = tokenizer.encode(rest)
     pieces = [tokenizer.decode(ids[: n + 1])[len(tokenizer.decode(ids[:n])) :] for n in range(len(ids))]
-    show(
-        f"  {len(ids)} token{'s'[: len(ids) != 1]}: " + " ".join(f"{i}={p!r}" for i, p in zip(ids, pieces, strict=True))
-    )
+    show(f"  {counted(len(ids), 'token')}: " + " ".join(f"{i}={p!r}" for i, p in zip(ids, pieces, strict=True)))
 
 
 def _stats(chat: Chat, rest: str) -> None:

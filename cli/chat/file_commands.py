@@ -10,7 +10,7 @@ from mistral_mlx.cli.terminal.editor import edit
 from mistral_mlx.cli.terminal.table import size
 from mistral_mlx.errors import OptionError, counted, shown
 
-from . import attachments, clipboard, transcript
+from . import attachments, clipboard, room, transcript
 from .chat import Chat
 from .command import Command, position, show
 from .commands import spelled
@@ -71,10 +71,15 @@ def _glob(chat: Chat, rest: str) -> None:
 
 
 def _attach(chat: Chat, found: list[attachments.Attachment]) -> None:
-    attachments.check_size([*chat.attachments, *found])
-    chat.attachments += found
-    for attachment in found:
-        chat.say(f"goes with the next message: {shown(attachment.name)}, {len(attachment.text):,} characters")
+    files, replaced = attachments.added(chat.attachments, found)
+    attachments.check_size(files)
+    chat.attachments, session = files, chat.loaded
+    for attachment in {attachment.path: attachment for attachment in found}.values():
+        again = ", read again" if attachment.path in replaced else ""
+        chat.say(f"goes with the next message{again}: {shown(attachment.name)}, {room.size(attachment.text, session)}")
+    remark = None if session is None else room.overflow(session, attachments.with_files("", files))
+    if remark is not None:
+        chat.notes.always(remark)
 
 
 def _editor(chat: Chat, rest: str) -> None:
@@ -100,12 +105,10 @@ def _edited(text: str) -> str:
 
 
 def _copy(chat: Chat, rest: str) -> None:
-    n = position(rest, "answers")
     answers = [str(message["content"]) for message in chat.session.messages if message["role"] == "assistant"]
-    if n > len(answers):
-        raise OptionError(f"there are {len(answers)} answers, and {n} was asked for; 1 is the last one")
+    n = position(rest, "answer", len(answers))
     how = clipboard.copy(answers[-n])
-    chat.say(f"{len(answers[-n]):,} characters are copied by {how}")
+    chat.say(f"copied by {how}: {counted(len(answers[-n]), 'character')}")
 
 
 def _export(chat: Chat, rest: str) -> None:

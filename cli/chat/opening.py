@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from mistral_mlx.cli.models import registry
-from mistral_mlx.errors import TokenizerError, shown
+from mistral_mlx.errors import TokenizerError, counted, shown
 from mistral_mlx.model.cache_options import DEFAULT, CacheOptions
 
 from .settings import ChatOptions
@@ -151,9 +151,9 @@ def switch_model(opener: Opener, session: Session, name: str) -> Opened:
 def recap(opened: Opened) -> str:
     """Return one line about the session that is resumed."""
     messages = opened.session.messages
-    n_turns = sum(message["role"] == "user" for message in messages)
+    n_turns = counted(sum(message["role"] == "user" for message in messages), "turn")
     last = f"; last: {_beginning(messages[-1])}" if messages else ""
-    return f"resumed, {n_turns} turn{'s'[: n_turns != 1]} with {shown(opened.model)}{last}"
+    return f"resumed, {n_turns} with {shown(opened.model)}{last}"
 
 
 def _beginning(message: Message) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mistral_mlx.cli.answers.remarks import untrained_position
+from mistral_mlx.errors import counted
 
 if TYPE_CHECKING:
     from mistral_mlx.generation.response import GenerationResponse
@@ -24,7 +25,7 @@ class Remarks:
     def dropped(self, n: int) -> str:
         """Return the remark that `n` turns were dropped, and count them."""
         self.n_dropped += n
-        return f"the context is full: the oldest {'turn was' if n == 1 else f'{n} turns were'} dropped"
+        return f"the context is full: the oldest {'turn was' if n == 1 else f'{n:,} turns were'} dropped"
 
     def after(self, session: Session, last: GenerationResponse, *, max_tokens: int) -> Iterator[str]:
         """Yield the remarks on the last answer of `session`, whose `last` piece says how it ended."""
@@ -34,14 +35,14 @@ class Remarks:
         elif reason is None:
             yield "interrupted; the part above stays in the conversation, and /continue goes on with it"
         elif reason == "length":
-            yield f"stopped at {max_tokens} tokens (--max-tokens); /continue goes on"
+            yield f"stopped at {counted(max_tokens, 'token')} (--max-tokens); /continue goes on"
         elif reason == "context":
-            yield f"the context of {args.context_limit} tokens is full; /clear starts over"
+            yield f"the context of {args.context_limit:,} tokens is full; /clear or /undo makes room"
         if session.wrapped and not self.said_wrapped:
             self.said_wrapped = True
             windows = [w for w in args.sliding_window if w is not None]
             yield (
-                f"the conversation is now longer than the window of {min(windows)} tokens: what lies before it "
+                f"the conversation is now longer than the window of {min(windows):,} tokens: what lies before it "
                 "reaches the model only indirectly"
             )
         if session.n_tokens > args.max_position_embeddings and not self.said_untrained:

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from mistral_mlx.errors import counted
+
 BAR_CELLS = 10
 
 
@@ -23,7 +25,7 @@ def line(status: Status, columns: int) -> str:
     parts = [_short(status.model), status.state or _context(status)]
     parts += [status.hint] if status.hint else []
     parts[1:1] = ["not saved"] if status.is_unsaved else []
-    parts += [f"{status.n_files} file{'s'[: status.n_files > 1]} attached"] if status.n_files else []
+    parts += [f"{counted(status.n_files, 'file')} attached"] if status.n_files else []
     parts += [f"{status.tokens_per_s:.1f} tok/s"] if status.tokens_per_s else []
     parts += [status.sampling] if status.sampling else []
     while len(parts) > 1 and len(" " + " · ".join(parts)) > columns:

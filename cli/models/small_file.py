@@ -25,7 +25,7 @@ def small_text(path: Path, limit: int = MAX_SMALL_BYTES, *, follow: bool = False
             os.close(descriptor)
         if is_file and len(data) <= limit:
             return data.decode("utf-8")
-        why = f"it has more than {limit} bytes" if is_file else "it is not a regular file"
+        why = f"it has more than {limit:,} bytes" if is_file else "it is not a regular file"
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UnicodeDecodeError:

@@ -50,7 +50,9 @@ class Protocol:
             raise OptionError(f"--chunks is {self.chunks}; it must be at least 1")
         limit = read_args(ModelFolder(path)).context_limit
         if limit is not None and self.context > limit:
-            raise ContextError(f"--context is {self.context}, and the model's context {limit}; take a smaller one")
+            raise ContextError(
+                f"--context is {self.context:,}, and the model's context {limit:,}", "take a smaller one"
+            )
 
 
 def run(
@@ -69,7 +71,7 @@ def run(
         other, its_tokenizer = open_model(reference, notes, protocol.context, ignore_memory=ignore_memory)
         n, its_n = model.args.vocab_size, other.args.vocab_size
         if n != its_n:
-            raise ModelError(f"the models have {n} and {its_n} tokens; --against takes one of the same vocabulary")
+            raise ModelError(f"the models have {n:,} and {its_n:,} tokens; --against takes one of the same vocabulary")
         if cut != protocol.windows(its_tokenizer):
             raise ModelError("the text is other tokens to the reference; --against takes one of the same vocabulary")
         against = model_logits(other)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Display
 
 DELAY_S = 1.0
-BAR_WIDTH, RATE_WIDTH, AMOUNT_WIDTH, NAME_WIDTH = 16, 11, 24, 8
+BAR_WIDTH, RATE_WIDTH, AMOUNT_WIDTH, NAME_WIDTH = 16, 11, 26, 8
 OTHER_WIDTH = 50  # cells of a line that the name of what is done leaves to the amounts, the bar and the time
 MEGABYTE, GIGABYTE = 1_000_000, 1_000_000_000
 
@@ -115,11 +115,11 @@ def _new_display(*, has_rate: bool) -> "Display":
 
 def _amount(done: int, total: int, unit: str) -> str:
     if unit != "bytes":
-        return f"{done} of {total} {unit}".rstrip()
+        return f"{done:,} of {total:,} {unit}".rstrip()
     if total >= 10 * GIGABYTE:
         return f"{done / GIGABYTE:.2f} of {total / GIGABYTE:.2f} GB"
     is_bytes = total >= MEGABYTE  # a conversion also counts blocks and windows, and its text says so
-    return f"{done / MEGABYTE:.1f} of {total / MEGABYTE:.1f} MB" if is_bytes else f"{done} of {total}"
+    return f"{done / MEGABYTE:.1f} of {total / MEGABYTE:.1f} MB" if is_bytes else f"{done:,} of {total:,}"
 
 
 def _cut(text: str, n: int) -> str:

@@ -14,6 +14,8 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from mistral_mlx.errors import counted
+
 from . import native
 from .codes import decoded as decoded
 from .codes import encoded as encoded
@@ -70,7 +72,7 @@ def names() -> str:
     if not native.available:
         return f"numpy (no native kernels: {native.missing})"
     count = native.ext.threads()
-    return f"{native.ext.name()}, {count} thread{'s'[: count > 1]}{', exact' if exact() else ''}"
+    return f"{native.ext.name()}, {counted(count, 'thread')}{', exact' if exact() else ''}"
 
 
 def threads() -> int | None:

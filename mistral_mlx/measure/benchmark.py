@@ -13,7 +13,7 @@ from typing import TypeVar
 from mlx.utils import tree_flatten
 
 from mistral_mlx import kernels
-from mistral_mlx.errors import ContextError, OptionError
+from mistral_mlx.errors import ContextError, OptionError, counted
 from mistral_mlx.generation.decode import decode
 from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.kernels.memory import peak_memory, wired_memory
@@ -56,8 +56,9 @@ class Workload:
         limit = args.context_limit
         if limit is not None and self.n_tokens > limit:
             raise ContextError(
-                f"a depth of {self.depth} and {self.n_tokens - self.depth} tokens more do not fit into the model's "
-                f"context of {limit}; measure fewer tokens, or at a smaller depth"
+                f"a depth of {self.depth:,} and {counted(self.n_tokens - self.depth, 'token')} more do not fit into "
+                f"the model's context of {limit:,}",
+                "measure fewer tokens, or at a smaller depth",
             )
 
 

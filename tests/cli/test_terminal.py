@@ -61,12 +61,12 @@ def test_progress_appears_after_a_while_and_is_wiped_at_the_end_and_by_an_interr
     screen = terminal(monkeypatch)
     with Notes().progress("tokens", delay_s=0.001) as progress:
         progress(READING, 0, 2000)
-        wait_for("reading the prompt: 0 of 2000 tokens", screen)
+        wait_for("reading the prompt: 0 of 2,000 tokens", screen)
         progress(READING, 512, 2000)
         if last == 2000:
             progress(READING, last, 2000)
             assert screen.getvalue().endswith(WIPED)
-    assert "reading the prompt: 512 of 2000 tokens" in screen.getvalue()
+    assert "reading the prompt: 512 of 2,000 tokens" in screen.getvalue()
     assert screen.getvalue().endswith(WIPED)
 
 

@@ -6,6 +6,7 @@ import re
 import pytest
 from helpers.chat import SAID, SIX, chat, said, spoken
 from helpers.cli import run
+from helpers.tiny_folder import repeat_forever, write_tiny_folder
 
 from mistral_mlx.cli.chat import attachments
 
@@ -43,7 +44,7 @@ def test_continue_makes_one_answer_of_two_parts(endless, home):
         ("/nope", "there is no command /nope"),
         ("/undo", "there is no turn yet"),
         ("/undo x", "'x' is no number"),
-        ("/edit", "0 messages to edit"),
+        ("/edit", "there is no message yet"),
         ("/retry", "there is no turn yet"),
         ("/continue", "there is no answer to go on with"),
         ("/set nope 1", "there is no setting nope"),
@@ -60,7 +61,7 @@ def test_continue_makes_one_answer_of_two_parts(endless, home):
         ("/glob", "which files"),
         ("/glob nope*", "no file matches"),
         ("/editor", "needs a terminal"),
-        ("/copy", "there are 0 answers"),
+        ("/copy", "there is no answer yet"),
         ("/export", "to which file"),
         ("/tokens", "which text"),
         ("/stats", "there is no answer yet"),
@@ -164,3 +165,46 @@ def test_copy_uses_the_desktops_program(endless, tmp_path):
     env = {**os.environ, "WAYLAND_DISPLAY": "x", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     run("chat", "-m", endless, *SIX, input=b"one\n/copy\n", env=env)
     assert (tmp_path / "clip").read_bytes() == SAID.strip()
+
+
+def test_a_file_that_is_read_again_replaces_the_first(endless, home, tmp_path):
+    """It used to go into the message once for each time it was named."""
+    (file := tmp_path / "a.md").write_text("first\n")
+    (tmp_path / "link.md").symlink_to(file)
+    steps = (f"/read {file} {file}", f"/glob {tmp_path}/*.md", f"/read {tmp_path}/link.md", "/context", "ask")
+    lines = said(chat(endless, "\n".join(steps)))
+    assert spoken(home)[0] == f"--- File: {tmp_path}/link.md ---\nfirst\n\nask"
+    assert len([line for line in lines if line.startswith("goes with the next message: ")]) == 1
+    assert any(
+        re.fullmatch(r"goes with the next message, read again: .*/link.md, \d tokens, 6 characters", x) for x in lines
+    )
+    assert any(re.fullmatch(r"  with 1 file the conversation has \d+ tokens", line) for line in lines)
+
+
+def test_what_will_not_fit_is_said_when_it_is_read_and_a_chat_has_other_remedies(tmp_path):
+    folder = write_tiny_folder(tmp_path / "short", sliding_window=None, max_position_embeddings=1100)
+    (long := tmp_path / "long.txt").write_text("x " * 700)
+    (half := tmp_path / "half.txt").write_text("x " * 300)
+    steps = (f"/read {long}", "ask", "/read -", f"/read {half}", "ask", f"/read {half}", "again")
+    lines = said(chat(repeat_forever(folder), "\n".join(steps), "--quiet", "--on-overflow", "stop"))
+    shorten = "shorten the message, or take its files away with /read -"
+    assert re.fullmatch(
+        rf"the next message has 1,\d\d\d tokens already, the model's context 1,100; {shorten}", lines[0]
+    )
+    assert re.fullmatch(rf"error: the input has 1,\d\d\d tokens, the model's context 1,100; {shorten}", lines[1])
+    room = "the model's context 1,100; /undo or /clear makes room"
+    assert re.fullmatch(rf"the conversation has 1,\d\d\d tokens with the next message, {room}", lines[2]), lines
+    assert re.fullmatch(rf"error: the input has 1,\d\d\d tokens, {room}", lines[3]) and len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("/copy 9", "there is only 1 answer; 9 was asked for"),
+        ("/edit 9", "there is only 1 message; 9 was asked for"),
+        ("/undo 9", "there is only 1 turn to go back"),
+        ("/copy " + "9" * 5000, "is no number of answers"),
+    ],
+)
+def test_a_number_that_is_too_high_is_told_in_the_singular(endless, command, reason):
+    assert reason in said(chat(endless, f"one\n{command}\n", "--quiet"))[-1]
