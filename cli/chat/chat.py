@@ -17,8 +17,9 @@ from .answering import show_answer, writer
 from .attachments import Attachment, with_files
 from .background import Background
 from .cache_times import CacheTimes
+from .history import recap, show_last_turn
 from .input import is_terminal
-from .opening import ChatSetup, Opened, load_session, recap, switch_model
+from .opening import ChatSetup, Opened, load_session, switch_model
 from .remarks import Remarks
 from .room import in_a_chat
 from .session_models import folder_of
@@ -243,7 +244,13 @@ class Chat:
         opened = load_session(self.store, name, self.model, (session.model, session.tokenizer))
         self._take(opened._replace(drafter=self.opened.drafter))
         self._forget_remarks()
-        self.say(recap(self.opened))
+        self.recap()
+
+    def recap(self) -> None:
+        """Say that a session is resumed, and what was said last: in a line, or on a terminal the whole turn."""
+        self.say(recap(self.session, self.model, with_last=not self.is_interactive))
+        if self.is_interactive and not self.notes.quiet:
+            show_last_turn(self.session, self.notes)
 
     def switch(self, name: str) -> None:
         """Continue with another model, which reads the conversation again. Raises ModelError if it cannot be opened."""

@@ -12,6 +12,7 @@ from mistral_mlx.errors import OptionError, counted, shown
 from .attachments import with_files
 from .chat import Chat
 from .command import Command, Leave, facts, position, show
+from .history import show_history
 from .opening import system_of
 from .room import n_with, size
 
@@ -82,6 +83,16 @@ def _edit(chat: Chat, rest: str) -> None:
 def _continue(chat: Chat, rest: str) -> None:
     messages = chat.session.messages
     chat.stream(chat.session.continue_answer, after=str(messages[-1]["content"]) if messages else "")
+
+
+def _history(chat: Chat, rest: str) -> None:
+    show_history(
+        chat.session,
+        chat.notes,
+        n=position(rest, "turn") if rest else None,
+        plain=chat.settings.plain,
+        reasoning=chat.settings.reasoning == "show",
+    )
 
 
 def _set(chat: Chat, rest: str) -> None:
@@ -168,6 +179,7 @@ CONVERSATION = {
     "retry": Command("", "answer the last message again", _retry),
     "edit": Command("[N]", "change your last message, or the N-th from the end", _edit),
     "continue": Command("", "continue an answer that was interrupted or too short", _continue),
+    "history": Command("[N]", "show the conversation again, or its last N turns", _history),
     "set": Command(
         "[KEY [VALUE]]", "show or change a setting, '-' for its default; /set all shows all", _set, "settings"
     ),

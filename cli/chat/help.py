@@ -17,6 +17,7 @@ LEFT = {
         "continue": "go on with the answer",
         "edit": "change a message",
         "undo": "remove the last turn",
+        "history": "show it again",
         "clear": "begin anew",
         "exit": "leave (or Ctrl-D)",
     },

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from mistral_mlx.cli.models import registry
-from mistral_mlx.errors import TokenizerError, counted, shown
+from mistral_mlx.errors import TokenizerError, shown
 from mistral_mlx.model.cache_options import DEFAULT, CacheOptions
 
 from .settings import ChatOptions
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mistral_mlx.prompt.official import SystemContent
     from mistral_mlx.session.kept import KeptPrompts
     from mistral_mlx.session.session import Session
-    from mistral_mlx.session.turns import Message
     from mistral_mlx.tokenizer.choose import Tokenizer
 
 
@@ -146,20 +145,6 @@ def switch_model(opener: Opener, session: Session, name: str) -> Opened:
         {key: m[key] for key in ("role", "content", "interrupted") if key in m} for m in session.messages
     ]
     return opener.with_drafter(Opened(switched, name, {}))
-
-
-def recap(opened: Opened) -> str:
-    """Return one line about the session that is resumed."""
-    messages = opened.session.messages
-    n_turns = counted(sum(message["role"] == "user" for message in messages), "turn")
-    last = f"; last: {_beginning(messages[-1])}" if messages else ""
-    return f"resumed, {n_turns} with {shown(opened.model)}{last}"
-
-
-def _beginning(message: Message) -> str:
-    """Return the beginning of a message on one line: of what was thought, if nothing else was written."""
-    content, reasoning = (" ".join(str(message.get(key, "")).split()) for key in ("content", "reasoning"))
-    return shown(content) if content or not reasoning else f"(thinking) {shown(reasoning)}"
 
 
 def _check_chats(tokenizer: Tokenizer, template: str | None) -> None:

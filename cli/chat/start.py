@@ -9,7 +9,7 @@ from . import loop, status
 from .background import Background
 from .chat import Chat
 from .input import PlainReader, Reader, TerminalReader, is_terminal
-from .opening import ChatSetup, offer, open_session, recap
+from .opening import ChatSetup, offer, open_session
 
 
 def run(setup: ChatSetup, *, history: Path | None) -> MistralMLXError | None:
@@ -39,7 +39,7 @@ def run(setup: ChatSetup, *, history: Path | None) -> MistralMLXError | None:
 def _introduce(chat: Chat) -> None:
     """Say what session goes on, and that the model comes with a system prompt."""
     if chat.setup.resumes:
-        chat.say(recap(chat.opened))
+        chat.recap()
     if remark := offer(chat.opened):
         chat.say(remark)
 

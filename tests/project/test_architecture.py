@@ -52,8 +52,8 @@ ORDER = {
     "mistral_mlx.cli.answers": "__init__ remarks beginning code_block constraints tool_choice prompt said "
     "prompt_templates sources batch_files batch output complete",
     "mistral_mlx.cli.chat": "__init__ background remarks cache_times store session_models transcript quotes keys "
-    "resize input toolbar settings words attachments clipboard room answering opening first chat status command "
-    "commands file_commands help loop start",
+    "resize input toolbar settings words attachments clipboard room answering opening history first chat status "
+    "command commands file_commands help loop start",
     "mistral_mlx.cli.reports": "__init__ config cache sessions discovered models pull tokens info bench evaluate "
     "convert export doctor",
     "mistral_mlx.cli.reports.doctor": "__init__ findings installation machine files models surroundings report",

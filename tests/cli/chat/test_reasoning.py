@@ -6,7 +6,7 @@ import pytest
 from helpers.models import LetterTokenizer, tiny_model
 
 from mistral_mlx.cli.chat.answering import PlainWriter, show_answer
-from mistral_mlx.cli.chat.opening import Opened, recap
+from mistral_mlx.cli.chat.history import recap
 from mistral_mlx.cli.chat.remarks import Remarks
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.thoughts import Thoughts
@@ -97,7 +97,7 @@ def test_hidden_reasoning_has_no_sign_in_a_pipe_or_where_nothing_is_to_be_said(
 def test_a_resumed_session_shows_how_its_last_message_begins(message, last):
     """An answer that was stopped while the model thought showed nothing, and line feeds were written as codes."""
     session = SimpleNamespace(messages=[{"role": "user", "content": "a"}, {"role": "assistant", **message}])
-    assert recap(Opened(session, "m", {})) == f"resumed, 1 turn with m; last: {last}"
+    assert recap(session, "m", with_last=True) == f"resumed, 1 turn with m; last answer: {last}"
 
 
 @pytest.mark.parametrize(
