@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mistral_mlx.generation.response import GenerationResponse
     from mistral_mlx.sampling.sampler import Sampler
     from mistral_mlx.session.session import Answer, Session
+    from mistral_mlx.session.turns import Message
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Chat:
     is_interactive: bool = False
     attachments: list[Attachment] = field(default_factory=list)
     constraint: Constraint | None = None  # what further answers must be
+    compacted: tuple[list[Message], list[Message]] | None = None  # the messages before and after the last /compact
     edit: tuple[int, str] | None = None  # the message that the next one replaces, from the end, and its text
     sampler: Sampler = field(init=False)  # of `settings`, since the model was opened
     last: GenerationResponse | None = None
@@ -147,7 +149,7 @@ class Chat:
                 ),
                 entered=self.entered,
                 on_start=self._begun,
-                on_piece=self._piece,
+                on_piece=self.take_up,
                 notes=self.notes,
             )
         except ContextError as error:
@@ -195,14 +197,17 @@ class Chat:
         wanted = name or self.store.name
         is_due = self.cache_times.is_due(self.store.n_missing(self.session), leaves=leaves)
         has_new_cache = is_due and not self.session.is_answering
-        settings = {**self.settings.as_saved(), "model": self.model, "folder": self._folder}
-        saved = self.store.save(self.session, settings, name, has_new_cache=has_new_cache)
+        saved = self.store.save(self.session, self.as_saved(), name, has_new_cache=has_new_cache)
         self.unsaved = None
         if has_new_cache:
             self.cache_times.is_written()
         if wanted and saved != wanted:
             self.say(f"another program has changed the session {wanted}; this conversation is saved as {saved}")
         return saved
+
+    def as_saved(self) -> dict[str, object]:
+        """Return what a session keeps beside its messages."""
+        return {**self.settings.as_saved(), "model": self.model, "folder": self._folder}
 
     def leave(self) -> None:
         """Save what the conversation has that is not on the disk yet: its cache, or all of it after an error."""
@@ -235,7 +240,7 @@ class Chat:
         self._forget_remarks()
 
     def _forget_remarks(self) -> None:
-        self.attachments, self.edit, self.remarks = [], None, Remarks()
+        self.attachments, self.edit, self.compacted, self.remarks = [], None, None, Remarks()
 
     def resume(self, name: str) -> None:
         """Continue the saved session `name`. Raises SessionError if it is damaged or another model's."""
@@ -260,6 +265,7 @@ class Chat:
             self.settings = replace(self.settings, reasoning_effort="")
             self.say(f"{shown(name)} has no reasoning_effort {shown(effort)}; it is set back")
         self._take(opened)
+        self.compacted = None  # its answers have the ids of the other model
         self.say(f"{shown(name)} goes on with the conversation")
         self.save()
 
@@ -267,7 +273,7 @@ class Chat:
         self._opened, self._folder = opened, folder_of(opened.model)
         self.apply(self.settings.restored(opened.settings, given=self.setup.given))
 
-    def _piece(self, response: GenerationResponse | None) -> None:
+    def take_up(self, response: GenerationResponse | None) -> None:
         """Take up the keys that were typed meanwhile, and what the line at the bottom tells."""
         _ = self.keyboard.text
         self.last = response or self.last

@@ -12,6 +12,7 @@ from mistral_mlx.errors import OptionError, counted, shown
 from .attachments import with_files
 from .chat import Chat
 from .command import Command, Leave, facts, position, show
+from .compact import compact, taken_back
 from .history import show_history
 from .opening import system_of
 from .room import n_with, size
@@ -63,6 +64,8 @@ def _schema(chat: Chat, rest: str) -> None:
 
 
 def _undo(chat: Chat, rest: str) -> None:
+    if not rest and taken_back(chat):
+        return
     removed = chat.session.undo(position(rest, "turn"))
     chat.edit = None  # its number counts from the end
     chat.save()
@@ -175,10 +178,11 @@ CONVERSATION = {
     "schema": Command(
         "[SCHEMA]", "answer with JSON that follows FILE or 'name, age int'; '-' ends it", _schema, "paths"
     ),
-    "undo": Command("[N]", "remove the last turn, or the last N", _undo),
+    "undo": Command("[N]", "remove the last turn, or the last N; or take /compact back", _undo),
     "retry": Command("", "answer the last message again", _retry),
     "edit": Command("[N]", "change your last message, or the N-th from the end", _edit),
     "continue": Command("", "continue an answer that was interrupted or too short", _continue),
+    "compact": Command("[N]", "have all turns but the last 2, or N, summarized", compact),
     "history": Command("[N]", "show the conversation again, or its last N turns", _history),
     "set": Command(
         "[KEY [VALUE]]", "show or change a setting, '-' for its default; /set all shows all", _set, "settings"

@@ -18,6 +18,7 @@ LEFT = {
         "edit": "change a message",
         "undo": "remove the last turn",
         "history": "show it again",
+        "compact": "sum up old turns",
         "clear": "begin anew",
         "exit": "leave (or Ctrl-D)",
     },

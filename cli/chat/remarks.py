@@ -37,7 +37,7 @@ class Remarks:
         elif reason == "length":
             yield f"stopped at {counted(max_tokens, 'token')} (--max-tokens); /continue goes on"
         elif reason == "context":
-            yield f"the context of {args.context_limit:,} tokens is full; /clear or /undo makes room"
+            yield f"the context of {args.context_limit:,} tokens is full; /compact, /undo or /clear makes room"
         if session.wrapped and not self.said_wrapped:
             self.said_wrapped = True
             windows = [w for w in args.sliding_window if w is not None]

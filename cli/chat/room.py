@@ -10,7 +10,7 @@ from mistral_mlx.session.turns import user_message
 if TYPE_CHECKING:
     from mistral_mlx.session.session import Session
 
-MAKE_ROOM = "/undo or /clear makes room"
+MAKE_ROOM = "/compact, /undo or /clear makes room"
 SHORTEN = "shorten the message, or take its files away with /read -"
 
 

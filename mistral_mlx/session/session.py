@@ -173,6 +173,17 @@ class Session:
         has_begun = any(self.messages[-1].get(key) for key in ("content", "ids", "reasoning"))
         yield from self._answer(self.messages if has_begun else self.messages[:-1], options)
 
+    def aside(self, messages: Sequence[Message], options: AnswerOptions) -> Answer:
+        """Yield what follows `messages`, piece by piece; neither they nor it become part of the conversation.
+
+        They share what the timeline holds of it; the next answer reads the conversation again from where they differ.
+        No schema is told. Raises ContextError if they do not fit the model's context.
+        """
+        ids = self.encode(messages, tells_schema=False)
+        check_prompt(ids, self.model.args)
+        self._turn = None
+        yield from stream(self.timeline, self.tokenizer, ids, options)
+
     def _answer(self, messages: Sequence[Message], options: AnswerOptions) -> Answer:
         """Yield what follows `messages`, of which the last is a question, or an answer that goes on."""
         asked, ids = self._fit(messages, options.max_tokens)
@@ -204,7 +215,7 @@ class Session:
         self.dropped_turns = n_dropped
         return kept, ids
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
+    def encode(self, messages: Sequence[Message], *, tells_schema: bool = True) -> list[int]:
         """Return the ids of `messages` after the system prompt. Raises OptionError or TokenizerError."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         version = chat_format(self.tokenizer, self.template)
@@ -215,7 +226,7 @@ class Session:
             [*system, *messages],
             template=self.template,
             reasoning_effort=self.reasoning_effort,
-            schema=self.schema,
+            schema=self.schema if tells_schema else None,
         )
 
     def _count(self) -> int:

@@ -24,7 +24,7 @@ ORDER = {
     "short_form json_schema schema calls grammar constraint vocabulary guide",
     "mistral_mlx.generation": "__init__ limits snapshots ahead stop channels drafts timeline draft_model lazy decode "
     "response answer stream together",
-    "mistral_mlx.session": "__init__ turns context_use fingerprint session saved_document "
+    "mistral_mlx.session": "__init__ turns context_use fingerprint session compact saved_document "
     "saved_files saved_cache saved_messages saved kept_entry kept",
     "mistral_mlx.measure": "__init__ benchmark scores evaluation",
     "mistral_mlx.convert": "files storage sources plan report rounding write verify export run __init__",
@@ -53,7 +53,7 @@ ORDER = {
     "prompt_templates sources batch_files batch output complete",
     "mistral_mlx.cli.chat": "__init__ background remarks cache_times store session_models transcript quotes keys "
     "resize input toolbar settings words attachments clipboard room answering opening history first chat status "
-    "command commands file_commands help loop start",
+    "command compact commands file_commands help loop start",
     "mistral_mlx.cli.reports": "__init__ config cache sessions discovered models pull tokens info bench evaluate "
     "convert export doctor",
     "mistral_mlx.cli.reports.doctor": "__init__ findings installation machine files models surroundings report",

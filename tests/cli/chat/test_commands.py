@@ -192,7 +192,7 @@ def test_what_will_not_fit_is_said_when_it_is_read_and_a_chat_has_other_remedies
         rf"the next message has 1,\d\d\d tokens already, the model's context 1,100; {shorten}", lines[0]
     )
     assert re.fullmatch(rf"error: the input has 1,\d\d\d tokens, the model's context 1,100; {shorten}", lines[1])
-    room = "the model's context 1,100; /undo or /clear makes room"
+    room = "the model's context 1,100; /compact, /undo or /clear makes room"
     assert re.fullmatch(rf"the conversation has 1,\d\d\d tokens with the next message, {room}", lines[2]), lines
     assert re.fullmatch(rf"error: the input has 1,\d\d\d tokens, {room}", lines[3]) and len(lines) == 4
 
