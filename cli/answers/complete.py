@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -74,6 +74,7 @@ class Job:
     n_parallel: int = 0  # answers at a time; 0: as the memory has room
     other: Prompt | None = None  # the same prompt as another call may ask it; what both begin with is kept
     kept: "Callable[[], KeptPrompts] | None" = None  # None: neither taken up nor kept
+    keep: Callable[[str], None] | None = None  # keeps the prompt with its answer, for a call that goes on
 
     def __post_init__(self) -> None:
         if self.as_json and self.as_jsonl:
@@ -134,6 +135,7 @@ def run(job: Job, model: Mistral, tokenizer: Tokenizer, notes: Notes) -> None:
     beginning = Beginning(Timeline(model), ids, job.kept, lambda: other.encode(tokenizer) if other else ())
     with (
         unechoed(),
+        _keeping(None if job.prompt.continues(tokenizer) else job.keep, answers),
         notes.progress("tokens") as bar,
         closing(_streams(job, beginning, tokenizer, notes, bar)) as streams,
     ):
@@ -153,6 +155,16 @@ def run(job: Job, model: Mistral, tokenizer: Tokenizer, notes: Notes) -> None:
         raise typer.Exit(interrupted.status)
     beginning.keep(job.name)
     _judge(job, answers, notes)
+
+
+@contextmanager
+def _keeping(keep: Callable[[str], None] | None, answers: list[Answer]) -> Iterator[None]:
+    """Keep the answer as far as it came at the end, also if nobody reads it any more."""
+    try:
+        yield
+    finally:
+        if keep is not None and answers and answers[-1].text.strip():
+            keep(answers[-1].text)
 
 
 def _streams(job: Job, beginning: Beginning, tokenizer: Tokenizer, notes: Notes, bar: Bar) -> Together:

@@ -53,6 +53,9 @@ def complete(
         list[str] | None,
         shared.prompt_option(metavar="NAME=VALUE", help="Set a variable of the prompt template; may be repeated."),
     ] = None,
+    last: Annotated[
+        bool, shared.prompt_option("--continue", "-c", help="Go on from the last completion; the prompt is said next.")
+    ] = False,
     raw: Annotated[
         bool, shared.prompt_option("--raw", help="Continue the text as it is, without a chat format.")
     ] = False,
@@ -117,6 +120,7 @@ def complete(
     fail_on_length: Annotated[
         bool, shared.output_option("--fail-on-length", help="Exit with status 6 if a limit ended the answer.")
     ] = False,
+    save: Annotated[bool, shared.output_option(help="Keep the text of this completion for --continue.")] = True,
     stats: shared.Stats = False,
     quiet: shared.Quiet = False,
     cache: shared.Cache = True,
@@ -139,6 +143,7 @@ def complete(
     between them.
     """
     from mistral_mlx.cli.answers import complete as command
+    from mistral_mlx.cli.answers import last_completion
     from mistral_mlx.cli.answers.constraints import Wanted
     from mistral_mlx.cli.answers.prompt import Prompt
     from mistral_mlx.cli.answers.prompt_templates import load_template, parse_variables
@@ -152,6 +157,12 @@ def complete(
     chosen = load_template(prompt_template) if prompt_template is not None else None
     if var and chosen is None:
         raise OptionError("--var is for the variables of a template; name one with --prompt-template")
+    is_infill = fim_prefix is not None or fim_suffix is not None
+    if last:
+        is_raw = raw or (chosen is not None and chosen.raw)
+        excluded = {"--messages": messages is not None, "--tools": tools is not None, "--samples": samples > 1}
+        last_completion.check_continues({"--raw": is_raw, "filling in the middle": is_infill, **excluded})
+    earlier = last_completion.load() if last else None
     asked_for = answer_options(context, sampling, {} if chosen is None else chosen.options)
     wanted = Wanted(schema, schema_multi, regex, grammar).over(chosen.schema if chosen else None)
     bound = wanted.constraint()
@@ -169,6 +180,8 @@ def complete(
     variables = parse_variables(var or ())
     sources = Sources(prompt, prompt_file, file or (), fim_prefix, fim_suffix, messages, chosen, variables, quiet)
     asked, other = sources.prompts(frame)
+    if earlier is not None:
+        asked, other = earlier.before(asked), earlier.before(other)
     notes = Notes(quiet=quiet)
     job = command.Job(
         prompt=asked,
@@ -191,12 +204,16 @@ def complete(
         n_parallel=parallel,
         kept=kept_prompts(notes, cache_limit) if cache else None,
     )
-    model = shared.chosen_model(model, notes)
+    same = None if shared.is_given(context, "model") else earlier
+    model = same.model if same is not None else shared.chosen_model(model, notes)
     use_machine(device, threads, notes, exact=exact)
-    path = registry.resolve(model)
+    path = same.path() if same is not None else registry.resolve(model)
     opened, tokenizer = open_model(path, notes, cache=CacheOptions(window, sinks, kv_bits), ignore_memory=ignore_memory)
     drafter = open_drafter(draft_model, tokenizer, notes, draft=asked_for.draft, ignore_memory=ignore_memory)
-    job = replace(job.with_system(lambda text: system_of(text, path, tokenizer, template)), name=model, drafter=drafter)
+    if save and samples == 1:
+        job = replace(job, keep=last_completion.keeper(asked, model, path, notes.say))
+    job = job.with_system(lambda text: system_of(text, path, tokenizer, asked.template))
+    job = replace(job, name=model, drafter=drafter)
     command.run(job, opened, tokenizer, notes)
 
 
