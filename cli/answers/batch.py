@@ -167,7 +167,7 @@ def run(
                 bar(speed.text(), results.n_done, results.n_tasks)
     except Interrupted as signal:
         going_on = "; the same command goes on from there" if results.can_resume else ""
-        notes.say(f"interrupted after {results.n_done} of {counted(results.n_tasks, 'line')}{going_on}")
+        notes.say(f"interrupted after {results.n_done:,} of {counted(results.n_tasks, 'line')}{going_on}")
         raise typer.Exit(signal.status) from None
 
 
@@ -198,11 +198,11 @@ def _watched(
 def leave(results: Results, notes: Notes) -> None:
     """Write how many lines were answered. Raises typer.Exit with the documented status if a line failed."""
     if results.n_failed:
-        n_failed = f"{results.n_failed} of {counted(results.n_tasks, 'line')}"
+        n_failed = f"{results.n_failed:,} of {counted(results.n_tasks, 'line')}"
         notes.error(f"{n_failed} could not be answered; the results say why")
         raise typer.Exit(Status.SOME_FAILED)
     if results.can_resume:
-        notes.say(f"{counted(results.n_tasks, 'line')} answered, {results.n_kept} of them by an earlier run")
+        notes.say(f"{counted(results.n_tasks, 'line')} answered, {results.n_kept:,} of them by an earlier run")
 
 
 def request_of(task: Task, defaults: Defaults) -> Request:

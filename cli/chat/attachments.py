@@ -47,7 +47,7 @@ def find(pattern: str) -> tuple[list[Attachment], list[str]]:
     if not names:
         raise OptionError(f"no file matches {shown(pattern, limit=200)}")
     if len(names) > MAX_FILES:
-        raise OptionError(f"{len(names)} files match {shown(pattern)}; the limit is {MAX_FILES}")
+        raise OptionError(f"{len(names):,} files match {shown(pattern)}; the limit is {MAX_FILES}")
     found, left_out = list[Attachment](), list[str]()
     for name in names:
         try:

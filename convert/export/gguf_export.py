@@ -228,8 +228,8 @@ def _shape(args: ModelArgs, notes: list[str]) -> dict[str, Value]:
     windows = [window for window in args.sliding_window if window is not None]
     if windows:
         more = (
-            f"llama.cpp knows no sliding window in this architecture: behind {min(windows)} tokens it attends to more "
-            "than the model was made for"
+            f"llama.cpp knows no sliding window in this architecture: behind {min(windows):,} tokens it attends to "
+            "more than the model was made for"
         )
         notes.extend(known.remarks(args) if args.model_type in MIXTURES else [more])
         if len(set(args.sliding_window)) == 1:

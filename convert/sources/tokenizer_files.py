@@ -61,7 +61,7 @@ def check_vocabulary(tokenizer_ids: int | None, vocab_size: int) -> None:
     """Raise ConversionError if the tokenizer gives ids that the embedding has no row for."""
     if tokenizer_ids is not None and tokenizer_ids > vocab_size:
         raise ConversionError(
-            f"the tokenizer has {tokenizer_ids} tokens and the embedding only {vocab_size} rows; "
+            f"the tokenizer has {tokenizer_ids:,} tokens and the embedding only {vocab_size:,} rows; "
             "they belong to different models"
         )
 

@@ -84,7 +84,7 @@ class ModelFolder:
                 return path.read_bytes()
         except OSError as error:
             raise ModelError(f"{shown(name)} cannot be read ({error.strerror or error})") from error
-        raise ModelError(f"{shown(name)} is {nbytes} bytes; more than {limit} is not plausible for this file")
+        raise ModelError(f"{shown(name)} is {nbytes:,} bytes; more than {limit:,} is not plausible for this file")
 
 
 def _is_shared_blob(target: Path, snapshot: Path) -> bool:

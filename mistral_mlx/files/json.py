@@ -32,7 +32,7 @@ def parse_json(
     """
     try:
         if (items := sum(map(text.count, ",[{"))) > max_items:
-            raise ValueError(f"it has {items} items; the limit is {max_items}")
+            raise ValueError(f"it has {items:,} items; the limit is {max_items:,}")
         value = json.loads(
             text,
             parse_constant=_refuse_constant,

@@ -57,13 +57,13 @@ def find_tensors(folder: ModelFolder, single: str = SINGLE_NAME) -> dict[str, Te
     missing = [name for name in names if name == Path(name).name and not folder.has(name)]
     if missing:
         raise CheckpointError(
-            f"{shown(missing[0])} is missing from {shown(str(folder.path))}; the index lists {len(names)} files, "
+            f"{shown(missing[0])} is missing from {shown(str(folder.path))}; the index lists {len(names):,} files, "
             f"{len(names) - len(missing)} are present"
         )
     paths = {name: folder.file(name) for name in names}
     if (total := sum(_header_nbytes(path) for path in paths.values())) > MAX_HEADER_BYTES:
         raise CheckpointError(
-            f"the headers of {len(names)} files have {total} bytes; more than {MAX_HEADER_BYTES} is not plausible"
+            f"the headers of {len(names)} files have {total:,} bytes; more than {MAX_HEADER_BYTES:,} is not plausible"
         )
     headers = {name: read_header(path) for name, path in paths.items()}
     for tensor, name in places.items():
@@ -121,7 +121,7 @@ def read_metadata(path: Path, *, max_nbytes: int = MAX_HEADER_BYTES) -> dict[str
     """
     length = _header_nbytes(path)
     if length > max_nbytes:
-        raise CheckpointError(f"the header of {shown(path.name)} has {length} bytes; the limit is {max_nbytes}")
+        raise CheckpointError(f"the header of {shown(path.name)} has {length:,} bytes; the limit is {max_nbytes:,}")
     metadata = _header(path, length).get("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CheckpointError(f"the metadata of {shown(path.name)} are not texts")
@@ -150,7 +150,7 @@ def _header_nbytes(path: Path) -> int:
     length = int(struct.unpack("<Q", prefix)[0]) if len(prefix) == 8 else 0
     if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
         raise CheckpointError(
-            f"{shown(path.name)} is not a whole safetensors file: a header of {length} bytes in a file of {size} bytes"
+            f"{shown(path.name)} is not a whole safetensors file: a header of {length:,} bytes in a file of {size:,}"
         )
     return length
 
@@ -205,7 +205,8 @@ def _entry(path: Path, name: str, value: object, data_start: int) -> TensorEntry
         raise bad(f"has the impossible data_offsets {shown(json.dumps(offsets))}")
     nbytes = math.prod(shape) * ITEM_BITS[dtype] // 8
     if offsets[1] - offsets[0] != nbytes:
-        raise bad(f"takes {nbytes} bytes as {dtype} {list(shape)}, but its data_offsets span {offsets[1] - offsets[0]}")
+        span = offsets[1] - offsets[0]
+        raise bad(f"takes {nbytes:,} bytes as {dtype} {list(shape)}, but its data_offsets span {span:,}")
     return TensorEntry(name, dtype, tuple(shape), path, data_start + offsets[0], nbytes)
 
 
@@ -223,5 +224,5 @@ def _check_layout(path: Path, entries: list[TensorEntry], data_start: int, size:
     if size != end:
         state = "cut short or damaged" if size < end else "damaged"
         raise CheckpointError(
-            f"{shown(path.name)} is {state}: its header describes {end} bytes, the file has {size}; fetch it again"
+            f"{shown(path.name)} is {state}: its header describes {end:,} bytes, the file has {size:,}; fetch it again"
         )

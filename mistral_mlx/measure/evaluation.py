@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from mistral_mlx.errors import OptionError
+from mistral_mlx.errors import OptionError, counted
 from mistral_mlx.generation.timeline import Timeline
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.progress import Progress
@@ -63,7 +63,8 @@ def windows(
         raise OptionError(f"the number of windows is {limit}; it must be at least 1")
     if len(ids) < context:
         raise OptionError(
-            f"the text has {len(ids)} tokens, and one window takes {context}; give a longer text or a smaller context"
+            f"the text has {counted(len(ids), 'token')}, and one window takes {context:,}; give a longer text or a "
+            "smaller context"
         )
     first = context // 2 if stride is None else context - stride - 1
     bos = () if bos_id is None else (bos_id,)

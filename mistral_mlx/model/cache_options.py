@@ -61,7 +61,7 @@ class CacheOptions:
         before = args.trained_windows
         sight = max(args.max_position_embeddings if w is None else w for w in before)
         if window >= sight:
-            raise OptionError(f"window is {window}, but the model sees no more than {sight} tokens; give fewer")
+            raise OptionError(f"window is {window}, but the model sees no more than {sight:,} tokens; give fewer")
         windows = tuple(window if w is None or w > window else w for w in before)
         return replace(args, sliding_window=windows, sinks=self.sinks, config_windows=before)
 

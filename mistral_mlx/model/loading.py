@@ -59,8 +59,8 @@ def load(
     tokenizer = load_tokenizer(inspected.folder)
     if tokenizer.rows_needed() > model.args.vocab_size:
         raise TokenizerError(
-            f"the tokenizer in {shown(str(inspected.folder.path))} has {tokenizer.vocab_size} tokens, the model only "
-            f"{model.args.vocab_size}; they do not belong together"
+            f"the tokenizer in {shown(str(inspected.folder.path))} has {tokenizer.vocab_size:,} tokens, the model only "
+            f"{model.args.vocab_size:,}; they do not belong together"
         )
     return model, tokenizer
 

@@ -31,7 +31,7 @@ class Budget:
         """Pay for one operation on `units` characters. Raises BudgetError when nothing is left."""
         self._left -= units + STEP
         if self._left < 0:
-            raise BudgetError(f"it takes more than {self.units} steps")
+            raise BudgetError(f"it takes more than {self.units:,} steps")
 
     def read(self, *values: object) -> None:
         """Pay for an operation that looks at `values`, but not at lists inside them."""

@@ -42,7 +42,7 @@ def render_chat(
     parse, uses something that the sandbox does not allow, fails, or takes more steps than the messages need.
     """
     if len(template) > MAX_TEMPLATE_CHARS:
-        raise TokenizerError(f"the chat template has {len(template)} characters; the limit is {MAX_TEMPLATE_CHARS}")
+        raise TokenizerError(f"the chat template has {len(template):,} characters; the limit is {MAX_TEMPLATE_CHARS:,}")
     nchars = sum(len(message["content"]) for message in messages)
     budget = Budget(BASE_BUDGET + BUDGET_PER_CHARACTER * nchars + BUDGET_PER_MESSAGE * len(messages))
     sandbox = Sandbox(budget, {"raise_exception": _raise_exception, "strftime_now": _strftime_now})

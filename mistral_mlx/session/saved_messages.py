@@ -25,7 +25,7 @@ def checked_messages(value: object, path: Path, vocab_size: int, tokenizer: Toke
 def checked_ids(value: object, path: Path, vocab_size: int) -> list[int]:
     """Return the token ids in `value`, one at least. Raises SessionError for anything else."""
     if not isinstance(value, list) or not value or not all(type(i) is int and 0 <= i < vocab_size for i in value):
-        raise damaged(path, f"ids are {shown(value)}, not ids of a vocabulary of {vocab_size} tokens")
+        raise damaged(path, f"ids are {shown(value)}, not ids of a vocabulary of {vocab_size:,} tokens")
     return value
 
 

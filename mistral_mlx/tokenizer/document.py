@@ -60,7 +60,8 @@ def check_components(document: Mapping[str, object]) -> None:
                 raise TokenizerError(f"tokenizer.json has a {part} of type {shown(kind)}, which is not supported")
             regex = pattern.get("Regex") if isinstance(pattern, dict) else None
             if isinstance(regex, str) and len(regex) > MAX_PATTERN:
-                raise TokenizerError(f"tokenizer.json has a pattern of {len(regex)} characters; at most {MAX_PATTERN}")
+                n = len(regex)
+                raise TokenizerError(f"tokenizer.json has a pattern of {n:,} characters; at most {MAX_PATTERN:,}")
             if isinstance(regex, str) and has_repeated_group(regex):
                 raise TokenizerError(f"tokenizer.json has the pattern {shown(regex)}, which can take forever")
             content = component.get("content") if kind == "Replace" else None

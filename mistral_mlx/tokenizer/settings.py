@@ -133,7 +133,7 @@ def _chat_template(folder: ModelFolder, config: Mapping[str, object]) -> str | N
         raise TokenizerError(f"the chat template in {name} must be a text, not {shown(template)}")
     if template is not None and len(template) > MAX_TEMPLATE_CHARS:
         raise TokenizerError(
-            f"the chat template in {name} has {len(template)} characters; more than {MAX_TEMPLATE_CHARS} is refused"
+            f"the chat template in {name} has {len(template):,} characters; more than {MAX_TEMPLATE_CHARS:,} is refused"
         )
     return template
 

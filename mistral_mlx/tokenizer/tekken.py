@@ -184,7 +184,7 @@ def _ordinary_tokens(entries: object, n_special: int, vocab_size: int) -> dict[b
     """Return {token: id} of the tokens that are text, without those past `vocab_size`."""
     count = vocab_size - n_special
     if not isinstance(entries, list) or not 256 <= count <= len(entries):
-        found = f"{len(entries)} tokens" if isinstance(entries, list) else shown(entries)
+        found = f"{len(entries):,} tokens" if isinstance(entries, list) else shown(entries)
         raise TokenizerError(f"{NAME} has {found} in its vocabulary and {count} by its config; it is damaged")
     ids: dict[bytes, int] = {}
     for rank, entry in enumerate(entries[:count]):

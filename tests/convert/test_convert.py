@@ -269,7 +269,7 @@ def test_a_folder_with_tekken_alone_works_after_conversion(tmp_path: Path) -> No
     tokenizer = load(tmp_path / "target")[1]
     assert (tokenizer.version, tokenizer.vocab_size) == ("v13", 1300)
     tekken_folder(source, 301)
-    with pytest.raises(ConversionError, match="tokenizer has 1301 tokens and the embedding only 1300 rows"):
+    with pytest.raises(ConversionError, match="tokenizer has 1,301 tokens and the embedding only 1,300 rows"):
         convert(source, tmp_path / "second")
     write_json(source, "tekken.json", tekken_document(300, "v13") | {"special_tokens": None})
     with pytest.raises(TokenizerError, match=r"tekken\.json has None as special_tokens"):

@@ -15,7 +15,7 @@ from mistral_mlx.errors import CheckpointError, ModelError
 def test_a_source_cut_by_one_byte_is_refused_with_both_sizes(tmp_path: Path, source: Path) -> None:
     whole = (source / "model.safetensors").stat().st_size
     os.truncate(source / "model.safetensors", whole - 1)
-    with pytest.raises(CheckpointError, match=f"{whole} bytes, the file has {whole - 1}"):
+    with pytest.raises(CheckpointError, match=f"{whole:,} bytes, the file has {whole - 1:,}"):
         convert(source, tmp_path / "target")
 
 

@@ -63,7 +63,7 @@ def test_a_file_cut_short_is_named_with_both_sizes(folder, cut):
     size = path.stat().st_size
     os.truncate(path, size - cut)
     with pytest.raises(
-        CheckpointError, match=f"model.safetensors is cut short.*{size} bytes, the file has {size - cut}"
+        CheckpointError, match=f"model.safetensors is cut short.*{size:,} bytes, the file has {size - cut:,}"
     ):
         load_model(folder)
 
@@ -132,7 +132,7 @@ def test_a_giant_header_is_not_read(folder):
     with (folder / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", 100_000_000))
         file.truncate(100_000_008)
-    with pytest.raises(CheckpointError, match="a header of 100000000 bytes"):
+    with pytest.raises(CheckpointError, match="a header of 100,000,000 bytes"):
         load_model(folder)
 
 

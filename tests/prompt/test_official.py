@@ -55,7 +55,7 @@ def test_only_the_word_for_it_means_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"\xff", "not UTF-8"), (b" \n", "is empty"), (b"a" * 70_000, "more than 65536")]
+    ("content", "said"), [(b"\xff", "not UTF-8"), (b" \n", "is empty"), (b"a" * 70_000, "more than 65,536")]
 )
 def test_one_that_cannot_be_used_is_refused(content, said, tmp_path):
     with pytest.raises(ModelError, match=said):

@@ -242,7 +242,7 @@ def test_a_file_cut_short_or_grown_out_of_proportion_is_refused_at_once():
 def test_a_large_file_is_not_read(tmp_path):
     with (tmp_path / "tekken.json").open("wb") as file:
         file.truncate(33 * 1024 * 1024)
-    with pytest.raises(TokenizerError, match=r"tekken.json.* is 34603008 bytes; more than"):
+    with pytest.raises(TokenizerError, match=r"tekken.json.* is 34,603,008 bytes; more than"):
         load_tokenizer(tmp_path)
 
 

@@ -144,5 +144,5 @@ def test_a_repeated_group_is_refused_wherever_it_hides(regex, tmp_path):
 
 
 def test_a_pattern_of_no_tokenizers_length_is_refused_at_once(tmp_path):
-    with pytest.raises(TokenizerError, match="pattern of 100000 characters"):
+    with pytest.raises(TokenizerError, match="pattern of 100,000 characters"):
         load_tokenizer(with_pattern(tmp_path, "[" * 100_000))

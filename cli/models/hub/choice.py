@@ -30,7 +30,7 @@ def small_files(files: Iterable[RemoteFile], include: Sequence[str], exclude: Se
     small = [f for f in files if SMALL.fullmatch(f.name) and not CODE.fullmatch(f.name)]
     chosen = _filtered(small, include, exclude)
     if len(chosen) > MAX_SMALL_FILES or sum(f.nbytes for f in chosen) > MAX_SMALL_BYTES:
-        raise ConversionError(f"the model has {len(chosen)} files beside its weights, which is not plausible")
+        raise ConversionError(f"the model has {len(chosen):,} files beside its weights, which is not plausible")
     return chosen
 
 

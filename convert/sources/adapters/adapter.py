@@ -136,7 +136,7 @@ def _check_tokenizer(folder: ModelFolder, source: Source) -> list[str]:
         return []
     if source.tokenizer_ids is not None and ids > source.tokenizer_ids:
         raise ConversionError(
-            f"the adapter brings a tokenizer of {ids} tokens, the source has {source.tokenizer_ids}; "
+            f"the adapter brings a tokenizer of {ids:,} tokens, the source has {source.tokenizer_ids:,}; "
             "new tokens are not supported"
         )
     return ["the adapter's own tokenizer and chat template are left out: those of the source are kept"]

@@ -95,7 +95,8 @@ def _placed(described: list[GGUFTensor], data_start: int, cursor: "_Cursor") -> 
             raise cursor.bad(f"has the tensor {shown(tensor.name)} overlap another one")
         end = data_start + tensor.start + tensor.nbytes
     if end > cursor.size:
-        raise cursor.bad(f"is cut short: its header describes {end} bytes, the file has {cursor.size}; fetch it again")
+        sizes = f"its header describes {end:,} bytes, the file has {cursor.size:,}"
+        raise cursor.bad(f"is cut short: {sizes}; fetch it again")
     return tuple(GGUFTensor(t.name, t.kind, t.shape, data_start + t.start, t.nbytes) for t in described)
 
 
@@ -113,9 +114,10 @@ class _Cursor:
     def take(self, nbytes: int) -> bytes:
         end = self.offset + nbytes
         if end > self.size:
-            raise self.bad(f"ends inside its header: {end} bytes are needed, the file has {self.size}; fetch it again")
+            sizes = f"{end:,} bytes are needed, the file has {self.size:,}"
+            raise self.bad(f"ends inside its header: {sizes}; fetch it again")
         if end > MAX_HEADER_BYTES:
-            raise self.bad(f"has a header of more than {MAX_HEADER_BYTES} bytes")
+            raise self.bad(f"has a header of more than {MAX_HEADER_BYTES:,} bytes")
         self.offset = end
         return self.file.read(nbytes)
 
@@ -126,7 +128,7 @@ class _Cursor:
         value = self.number("<Q")
         self.items += value
         if self.items > MAX_ITEMS:
-            raise self.bad(f"claims {self.items} items; more than {MAX_ITEMS} is not plausible")
+            raise self.bad(f"claims {self.items:,} items; more than {MAX_ITEMS:,} is not plausible")
         return value
 
     def text(self) -> str:

@@ -60,4 +60,4 @@ def _check(parts: list[tuple[Path, GGUFHeader]]) -> None:
     total = parts[0][1].metadata.get("split.tensors.count")
     n_tensors = sum(len(header.tensors) for _, header in parts)
     if total != n_tensors:
-        raise CheckpointError(f"split.tensors.count is {shown(total)}, but the parts hold {n_tensors} tensors")
+        raise CheckpointError(f"split.tensors.count is {shown(total)}, but the parts hold {n_tensors:,} tensors")

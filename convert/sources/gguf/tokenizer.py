@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mistral_mlx.convert.sources.tokenizer_files import json_bytes
-from mistral_mlx.errors import TokenizerError, shown
+from mistral_mlx.errors import TokenizerError, counted, shown
 from mistral_mlx.tokenizer.named_templates import template_named
 from mistral_mlx.tokenizer.sentencepiece import load_processor
 from mistral_mlx.tokenizer.tekken import TEKKEN_PATTERN
@@ -95,12 +95,12 @@ def _vocabulary(metadata: Mapping[str, Value], model: str) -> _Vocabulary:
     kinds = metadata.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens))
     if not isinstance(kinds, list) or len(kinds) != len(tokens) or not all(k in range(NORMAL, BYTE + 1) for k in kinds):
         raise TokenizerError(
-            f"tokenizer.ggml.token_type does not give a type from 1 to 6 to each of {len(tokens)} tokens"
+            f"tokenizer.ggml.token_type does not give a type from 1 to 6 to each of {len(tokens):,} tokens"
         )
     special = {name: metadata[key] for name, key in SPECIAL_KEYS.items() if key in metadata}
     for name, token_id in special.items():
         if type(token_id) is not int or not 0 <= token_id < len(tokens):
-            raise TokenizerError(f"{SPECIAL_KEYS[name]} is {shown(token_id)}, but there are {len(tokens)} tokens")
+            raise TokenizerError(f"{SPECIAL_KEYS[name]} is {shown(token_id)}, but there are {len(tokens):,} tokens")
     by_default = model == "llama" or metadata.get("tokenizer.ggml.pre") in WHOLE_WORDS
     add_bos = metadata.get("tokenizer.ggml.add_bos_token", by_default)
     template = metadata.get("tokenizer.chat_template")
@@ -126,7 +126,8 @@ def _sentencepiece(metadata: Mapping[str, Value], vocabulary: _Vocabulary) -> by
     scores = metadata.get("tokenizer.ggml.scores")
     is_list = isinstance(scores, list) and len(scores) == len(vocabulary.tokens)
     if not isinstance(scores, list) or not is_list or not all(map(_is_float32, scores)):
-        raise TokenizerError(f"tokenizer.ggml.scores does not give a number to each of {len(vocabulary.tokens)} tokens")
+        n = counted(len(vocabulary.tokens), "token")
+        raise TokenizerError(f"tokenizer.ggml.scores does not give a number to each of {n}")
     ids, unk = vocabulary.special, _unknown(vocabulary)
     kinds = [UNKNOWN if i == unk else UNUSED if kind == UNKNOWN else kind for i, kind in enumerate(vocabulary.kinds)]
     pieces = [Piece(*entry) for entry in zip(vocabulary.tokens, map(float, scores), kinds, strict=True)]

@@ -62,5 +62,5 @@ def test_a_file_cut_by_one_byte_is_refused_with_both_sizes(tmp_path: Path) -> No
     whole = path.stat().st_size
     with path.open("r+b") as file:
         file.truncate(whole - 1)
-    with pytest.raises(CheckpointError, match=f"describes {whole} bytes, the file has {whole - 1}"):
+    with pytest.raises(CheckpointError, match=f"describes {whole:,} bytes, the file has {whole - 1:,}"):
         convert(path, tmp_path / "target")
