@@ -93,7 +93,7 @@ def _history(chat: Chat, rest: str) -> None:
         chat.session,
         chat.notes,
         n=position(rest, "turn") if rest else None,
-        plain=chat.settings.plain,
+        plain=chat.settings.plain or chat.constraint is not None,
         reasoning=chat.settings.reasoning == "show",
     )
 
