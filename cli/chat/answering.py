@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 class Writer(Protocol):
     """Where an answer goes, piece by piece."""
 
+    screen: Callable[[str], None] | None  # what writes to the terminal, if it has more than the answer
+
     def write(self, text: str) -> None: ...
 
     def finish(self) -> None: ...
@@ -34,6 +36,8 @@ class Writer(Protocol):
 
 class PlainWriter:
     """Writes answers as they are, inert on a terminal."""
+
+    screen: Callable[[str], None] | None = None
 
     def write(self, text: str) -> None:
         write_text(text)
@@ -50,6 +54,7 @@ class MarkdownWriter:
         from mistral_mlx.cli.terminal.status_row import StatusRow
 
         self._row = StatusRow(write_raw, columns, status)
+        self.screen: Callable[[str], None] | None = self._row.write
         self._stream = MarkdownStream.resume(after, self._row.write, columns)
 
     def write(self, text: str) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mistral_mlx.constraint.constraint import Constraint
     from mistral_mlx.generation.answer import AnswerOptions
     from mistral_mlx.generation.response import GenerationResponse
+    from mistral_mlx.progress import Progress
     from mistral_mlx.sampling.sampler import Sampler
     from mistral_mlx.session.session import Answer, Session
     from mistral_mlx.session.turns import Message
@@ -123,30 +124,17 @@ class Chat:
             write_raw("\n")
 
     def _stream(self, start: Callable[[AnswerOptions], Answer], text: str | None, after: str) -> bool:
-        from mistral_mlx.generation.answer import AnswerOptions
-
+        is_plain = self.settings.plain or self.constraint is not None  # a bound answer is data
+        output = writer(self.status, plain=is_plain, after=after)
+        is_quiet = self.notes.quiet
+        thoughts = Thoughts(
+            hidden=self.settings.reasoning == "hide" or is_quiet, sign=not is_quiet, screen=output.screen
+        )
         try:
             last = show_answer(
-                lambda progress: start(
-                    AnswerOptions(
-                        sampler=self.sampler,
-                        max_tokens=self.settings.max_tokens,
-                        stop=self.settings.stop,
-                        constraint=self.constraint,
-                        draft=self.settings.draft,
-                        drafter=self.opened.drafter,
-                        progress=progress,
-                    )
-                ),
-                writer(
-                    self.status,
-                    plain=self.settings.plain or self.constraint is not None,  # a bound answer is data
-                    after=after,
-                ),
-                Thoughts(
-                    hidden=self.settings.reasoning == "hide" or self.notes.quiet,
-                    sign=not self.notes.quiet,
-                ),
+                lambda progress: start(self._options(progress)),
+                output,
+                thoughts,
                 entered=self.entered,
                 on_start=self._begun,
                 on_piece=self.take_up,
@@ -168,6 +156,19 @@ class Chat:
         if self.settings.stats:
             self.notes.always(statistics(last, self.sampler.seed, last.finish_reason or "interrupt"))
         return True
+
+    def _options(self, progress: Progress) -> AnswerOptions:
+        from mistral_mlx.generation.answer import AnswerOptions
+
+        return AnswerOptions(
+            sampler=self.sampler,
+            max_tokens=self.settings.max_tokens,
+            stop=self.settings.stop,
+            constraint=self.constraint,
+            draft=self.settings.draft,
+            drafter=self.opened.drafter,
+            progress=progress,
+        )
 
     def _judge(self, constraint: Constraint, *, cut: bool) -> None:
         """Say that the last answer does not fit, if it does not."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mistral_mlx.cli.terminal.thoughts import Thoughts
 from mistral_mlx.errors import OptionError, counted, shown
 
-from .answering import show_answer
+from .answering import show_answer, writer
 from .chat import Chat
 from .command import MAX_DIGITS
 from .store import MAX_NAME
@@ -28,14 +28,18 @@ N_KEPT = 2  # turns
 class _Summary:
     """Writes a summary as reasoning is written: dim and on stderr, as it is no answer."""
 
-    def __init__(self, thoughts: Thoughts) -> None:
-        self._thoughts = thoughts
+    def __init__(self, chat: Chat) -> None:
+        self._output = writer(chat.status, plain=chat.settings.plain)
+        self.screen = self._output.screen
+        self._thoughts = Thoughts(hidden=chat.notes.quiet, screen=self.screen)
 
     def write(self, text: str) -> None:
         self._thoughts.write(text)
 
     def finish(self) -> None:
         self._thoughts.end()
+        if self.screen is not None:
+            self._output.finish()
 
 
 def compact(chat: Chat, rest: str) -> None:
@@ -73,10 +77,9 @@ def _n_kept(rest: str) -> int:
 
 def _is_written(chat: Chat, compaction: Compaction) -> bool:
     """Show the summary while it is written; return whether it came to its end."""
-    thoughts = Thoughts(hidden=chat.notes.quiet)
     last = show_answer(
         lambda progress: _apart(compaction.summarize(_options(chat, compaction.max_tokens, progress))),
-        _Summary(thoughts),
+        _Summary(chat),
         Thoughts(hidden=True, sign=not chat.notes.quiet),
         entered=chat.entered,
         on_start=lambda: None,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mistral_mlx.cli.terminal.sanitize import inert
+from mistral_mlx.cli.terminal.size import columns
 from mistral_mlx.cli.terminal.style import sgr
 from mistral_mlx.cli.terminal.thoughts import DIM, Thoughts
 from mistral_mlx.errors import counted, shown
@@ -87,7 +87,7 @@ def _put_answer(message: Message, *, plain: bool, reasoning: bool) -> None:
         return
     from mistral_mlx.cli.terminal.markdown import MarkdownStream
 
-    stream = MarkdownStream(_put, columns=_columns)
+    stream = MarkdownStream(_put, columns)
     stream.write(text)
     stream.finish()
 
@@ -102,7 +102,7 @@ def _rows(text: str) -> list[str]:
     from mistral_mlx.cli.terminal.row import Row
 
     written = list[str]()
-    row = Row(written.append, _columns)
+    row = Row(written.append, lambda: columns() - 1)
     for line in inert(text).expandtabs(4).split("\n"):
         row.words(line)
         row.end()
@@ -125,10 +125,6 @@ def _beginning(message: Message) -> str:
 
 def _has_styles() -> bool:
     return is_terminal() and sys.stderr.isatty()
-
-
-def _columns() -> int:
-    return shutil.get_terminal_size().columns
 
 
 def _safe(text: str) -> str:

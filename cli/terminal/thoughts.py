@@ -2,9 +2,12 @@
 
 import os
 import sys
+from collections.abc import Callable
 
+from .row import Row
 from .sanitize import inert
-from .style import sgr
+from .size import columns
+from .style import Style, sgr
 
 DIM = "2"
 SHOW = ("show", "hide")
@@ -15,13 +18,20 @@ WIPE = "\r\x1b[K"
 
 
 class Thoughts:
-    """Writes the reasoning of one answer; `hidden` writes nothing, but a `sign` on a terminal before the answer."""
+    """Writes the reasoning of one answer; `hidden` writes nothing, but a `sign` on a terminal before the answer.
 
-    def __init__(self, *, hidden: bool = False, sign: bool = False) -> None:
+    With `screen`, which writes to the terminal, it is broken between words.
+    """
+
+    def __init__(
+        self, *, hidden: bool = False, sign: bool = False, screen: Callable[[str], None] | None = None
+    ) -> None:
         self._hidden = hidden
         self._is_terminal = sys.stderr.isatty()
         self._is_dim = self._is_terminal and os.environ.get("TERM") != "dumb"
         self._has_sign = hidden and sign and self._is_dim  # later it would wipe what the answer has in its row
+        self._screen = screen if self._is_dim else None
+        self._row = Row(self._screen, lambda: columns() - 1) if self._screen else None
         self._begun = False
         self._held = ""  # line feeds, which are written only before more text
 
@@ -48,12 +58,29 @@ class Thoughts:
         self._begun, self._has_sign, self._held = False, False, ""
 
     def _put(self, text: str) -> None:
+        if self._row is not None:
+            _add(text, self._row)
+            return
         shown = inert(text) if self._is_terminal else text
         self._write(sgr(shown, DIM) if self._is_dim and text.strip() else shown)
 
     def _write(self, text: str) -> None:
+        if self._screen is not None:
+            self._screen(text)
+            return
         try:
             sys.stderr.write(text)
             sys.stderr.flush()
         except OSError:  # that nobody can read it is no reason to fail
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def _add(text: str, row: Row) -> None:
+    """Write `text` to `row`, whose words may go on in the next text."""
+    first, *lines = inert(text).expandtabs(4).split("\n")
+    row.words(first, Style(DIM))
+    for line in lines:
+        row.verbatim("", 0)  # also an empty row
+        row.end()
+        row.words(line, Style(DIM))
+    row.flush("")

@@ -70,6 +70,12 @@ class Seen:
             assert time.monotonic() < end, f"{text!r} stays in:\n{self.text}"
             self.read(0.02)
 
+    def until_end(self):
+        """Wait until the program has ended, and show all that it wrote."""
+        while self.child.isalive():
+            self.read(0.05)
+        self.read(0.2)
+
     def type(self, keys):
         self.child.send(keys)
 

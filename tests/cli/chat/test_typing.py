@@ -133,8 +133,7 @@ def test_a_signal_leaves_the_terminal_as_it_was(endless, number):
     seen = answering(endless)
     assert not modes(seen) & ECHO
     seen.child.kill(number)
-    while seen.child.isalive():
-        seen.read(0.05)
+    seen.until_end()
     assert modes(seen) & ECHO
     assert modes(seen) & CANONICAL
     assert seen.written.rindex(b"\x1b[?2004l") > seen.written.rindex(b"\x1b[?2004h")
@@ -167,8 +166,7 @@ def crash(*args, **options):
 s.stream = crash
 """
     seen = answering(endless, setup=crash)
-    while seen.child.isalive():
-        seen.read(0.05)
+    seen.until_end()
     assert modes(seen) & ECHO
     seen.until("this is a bug")
 
@@ -203,7 +201,39 @@ def test_a_completion_shows_no_keys_and_leaves_them_to_the_shell(endless):
     seen.read(0.3)
     assert "ls" not in seen.text
     seen.child.sendintr()
-    while seen.child.isalive():
-        seen.read(0.05)
+    seen.until_end()
     assert "^C" not in seen.text
     assert modes(seen) & ECHO
+
+
+THINKS = """
+import dataclasses, itertools, time, mistral_mlx.session.session as s
+stream = s.stream
+def thinking(*args, **options):
+    for n, response in enumerate(stream(*args, **options)):
+        time.sleep(0.005)
+        yield dataclasses.replace(response, text="", reasoning=f" thought{n}") if n < 60 else response
+s.stream = thinking
+"""
+
+
+def test_reasoning_is_broken_between_words_and_has_the_line_below_it(endless):
+    seen = chat(endless, setup=THINKS)
+    seen.type("Hello\r")
+    seen.until("thought20")
+    assert "Ctrl-C stops" in seen.text
+    seen.until("the the the")
+    stop(seen)
+    thoughts = " ".join(row for row in [*seen.scrolled, *seen.rows] if "thought" in row)
+    assert thoughts.split() == [f"thought{n}" for n in range(60)]
+    seen.leave()
+
+
+def test_hidden_reasoning_has_the_line_below_its_sign(endless):
+    seen = chat(endless, "--reasoning", "hide", setup=THINKS)
+    seen.type("Hello\r")
+    seen.until(["thinking …", "Ctrl-C stops"])
+    seen.until("the the the")
+    assert "thinking" not in seen.text
+    stop(seen)
+    seen.leave()
