@@ -48,6 +48,7 @@ class Chat:
     constraint: Constraint | None = None  # what further answers must be
     compacted: tuple[list[Message], list[Message]] | None = None  # the messages before and after the last /compact
     edit: tuple[int, str] | None = None  # the message that the next one replaces, from the end, and its text
+    returned: str = ""  # the last message, if it was not answered; it stands in the next prompt
     sampler: Sampler = field(init=False)  # of `settings`, since the model was opened
     last: GenerationResponse | None = None
     remarks: Remarks = field(default_factory=Remarks)
@@ -92,20 +93,29 @@ class Chat:
         return self.opened.model
 
     def ask(self, text: str) -> None:
-        """Answer `text` and the attached files; in edit mode they replace the message that is edited."""
-        session, text = self.session, with_files(text, self.attachments)
+        """Answer `text` and the attached files; in edit mode they replace the message that is edited.
+
+        A message that gets no answer is `returned`.
+        """
+        self.returned, edit, is_answered = text, self.edit, False
+        try:
+            is_answered = self._ask(with_files(text, self.attachments))
+        finally:
+            if is_answered:
+                self.returned, self.attachments = "", []
+            elif edit and self.is_interactive:
+                self.edit = (edit[0], text)
+
+    def _ask(self, text: str) -> bool:
+        session = self.session
         edit, self.edit = self.edit, None
         if edit:
-            n = edit[0]
-            is_answered = self.stream(lambda options: session.edit(n, text, options), text)
-        elif session.messages or session.ids:
-            is_answered = self.stream(lambda options: session.ask(text, options), text)
-        else:
-            from .first import first_answer
+            return self.stream(lambda options: session.edit(edit[0], text, options), text)
+        if session.messages or session.ids:
+            return self.stream(lambda options: session.ask(text, options), text)
+        from .first import first_answer
 
-            is_answered = self.stream(lambda o: first_answer(session, text, o, self.setup.kept, self.model), text)
-        if is_answered:
-            self.attachments = []
+        return self.stream(lambda o: first_answer(session, text, o, self.setup.kept, self.model), text)
 
     def stream(self, start: Callable[[AnswerOptions], Answer], text: str | None = None, *, after: str = "") -> bool:
         """Show the answer that `start` begins, or continues `after` its text, and save the turn.
@@ -145,7 +155,7 @@ class Chat:
         finally:
             self.save()
         if last is None:
-            self.notes.always("interrupted before the answer began; the message was not kept")
+            self.notes.always("interrupted before the answer began; the message is not in the conversation")
             return False
         self.last = last  # with the time to the first token from Enter
         self.cache_times.has_read(last.prompt_tokens - last.cached_tokens, last.prompt_tps)
@@ -225,7 +235,7 @@ class Chat:
         """Use `settings` for all further answers. Raises OptionError if one is out of range."""
         self.session.set_effort(settings.reasoning_effort or None)
         self.sampler = settings.sampler()
-        self.settings = settings
+        self.settings, self.notes.is_plain = settings, settings.plain
         self.session.on_overflow = settings.on_overflow
         self.session.schema = None if self.constraint is None else self.constraint.schema
 

@@ -137,7 +137,9 @@ def _context(chat: Chat, rest: str) -> None:
     if chosen := chosen_cache(chat.session):
         show(f"  the cache keeps {chosen}")
     for attachment in chat.attachments:
-        show(f"  goes with the next message: {shown(attachment.name)}, {size(attachment.text, chat.session)}")
+        show(
+            f"  goes with the next message: {shown(attachment.name, limit=200)}, {size(attachment.text, chat.session)}"
+        )
     if chat.attachments:
         n = n_with(chat.session, with_files("", chat.attachments))
         show(f"  with {counted(len(chat.attachments), 'file')} the conversation has {counted(n, 'token')}")

@@ -76,7 +76,8 @@ def _attach(chat: Chat, found: list[attachments.Attachment]) -> None:
     chat.attachments, session = files, chat.loaded
     for attachment in {attachment.path: attachment for attachment in found}.values():
         again = ", read again" if attachment.path in replaced else ""
-        chat.say(f"goes with the next message{again}: {shown(attachment.name)}, {room.size(attachment.text, session)}")
+        what = f"{shown(attachment.name, limit=200)}, {room.size(attachment.text, session)}"
+        chat.say(f"goes with the next message{again}: {what}")
     remark = None if session is None else room.overflow(session, attachments.with_files("", files))
     if remark is not None:
         chat.notes.always(remark)

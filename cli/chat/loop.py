@@ -34,8 +34,9 @@ def run(chat: Chat, reader: Reader) -> MistralMLXError | None:
     n_interrupts, failed = 0, None
     while n_interrupts < 2:
         try:
-            n, replaced = chat.edit or (0, "")
-            text = reader.read(replaced, mode=f"edit {n}" if n else "")
+            n, text = chat.edit or (0, chat.returned)
+            chat.returned = ""
+            text = reader.read(text, mode=f"edit {n}" if n else "")
             n_interrupts = 0
             with _may_be_interrupted(chat):
                 handle(chat, text)

@@ -85,7 +85,8 @@ def chat(
     from mistral_mlx.cli.options.answer import from_plain
     from mistral_mlx.model.cache_options import CacheOptions
 
-    notes = Notes(quiet=quiet, in_chat=not plain)
+    notes = Notes(quiet=quiet, in_chat=True)
+    notes.is_plain = plain
     kept = kept_prompts(notes, cache_limit) if cache else None
     store = Store(
         registry.home() / "sessions",

@@ -8,6 +8,7 @@ import typer
 from mistral_mlx.cli.chat.store import Store
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
+from mistral_mlx.cli.options.command import Subcommands
 from mistral_mlx.cli.statuses import Status
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.streams import write_text
@@ -19,7 +20,7 @@ from .offers import session_names
 Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=session_names, help="The session.")]
 FOLDER = "sessions"
 
-app = typer.Typer()
+app = Subcommands()
 
 
 @app.callback(invoke_without_command=True)

@@ -60,7 +60,6 @@ OPTIONS_OF_OTHERS = {  # that none of ours can stand for
     "--num-ctx": WINDOWED,
     "--prompt": QUOTED,
     "--verbose": SPEEDS,
-    "-c": WINDOWED,
     "-p": QUOTED,
     "-s": "it is --system for llm and --seed for llama-cli; write out the one you mean",
     "-v": SPEEDS,

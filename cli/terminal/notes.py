@@ -17,11 +17,12 @@ DIM, BOLD = "2", "1"
 class Notes:
     """Writes to stderr for one command; `quiet` leaves only errors and what was asked for.
 
-    In a chat (`in_chat`) on a terminal remarks are dim and have a mark instead of the program's name before them.
+    In a chat (`in_chat`) on a terminal remarks are dim and have a mark instead of the program's name before them. If
+    `is_plain`, they are like those of other commands, and there is no progress bar: a screen reader would read it.
     """
 
     def __init__(self, *, quiet: bool = False, in_chat: bool = False) -> None:
-        self.quiet = quiet
+        self.quiet, self.is_plain = quiet, False
         self._in_chat = in_chat and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._bar: Bar | None = None
 
@@ -41,7 +42,7 @@ class Notes:
     def _note(self, text: str, style: str) -> None:
         if self._bar is not None:
             self._bar.hide()
-        if self._in_chat:
+        if self._in_chat and not self.is_plain:
             _write(sgr(_wrapped(MARK, text), style))
         else:
             note(text)
@@ -53,7 +54,8 @@ class Notes:
 
     def progress(self, unit: str = "", *, has_rate: bool = False, delay_s: float = DELAY_S) -> Bar:
         """Return a progress bar that counts in `unit`, a context; it shows nothing in a pipe or when quiet."""
-        self._bar = Bar(unit, has_rate=has_rate, silent=self.quiet or not sys.stderr.isatty(), delay_s=delay_s)
+        is_silent = self.quiet or self.is_plain or not sys.stderr.isatty()
+        self._bar = Bar(unit, has_rate=has_rate, silent=is_silent, delay_s=delay_s)
         return self._bar
 
 

@@ -57,12 +57,14 @@ def _check_place(target: str | os.PathLike[str], source: Path) -> Path:
     real, origin = path.resolve(), source.expanduser().resolve()
     if real == origin or (origin.is_dir() and real.is_relative_to(origin)) or origin.is_relative_to(real):
         raise ConversionError(
-            f"the target {shown(str(path))} and the source lie inside one another; name another target"
+            f"the target {shown(str(path), limit=200)} and the source lie inside one another; name another target"
         )
     if not path.parent.is_dir():
-        raise ConversionError(f"the folder {shown(str(path.parent))} does not exist; make it first")
+        raise ConversionError(f"the folder {shown(str(path.parent), limit=200)} does not exist; make it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ConversionError(f"the folder {shown(str(path.parent))} cannot be written to; name another target")
+        raise ConversionError(
+            f"the folder {shown(str(path.parent), limit=200)} cannot be written to; name another target"
+        )
     return path
 
 
@@ -136,9 +138,11 @@ def _check_replaceable(path: Path, why_not: Callable[[Path], str | None], *, ove
     if not os.path.lexists(path):
         return
     if not overwrite:
-        raise ConversionError(f"the target {shown(str(path))} exists; name another one, or replace it with --overwrite")
+        raise ConversionError(
+            f"the target {shown(str(path), limit=200)} exists; name another one, or replace it with --overwrite"
+        )
     if reason := why_not(path):
-        raise ConversionError(f"{shown(str(path))} {reason}, so it is never replaced; remove it yourself")
+        raise ConversionError(f"{shown(str(path), limit=200)} {reason}, so it is never replaced; remove it yourself")
 
 
 def _why_no_model_folder(path: Path) -> str | None:

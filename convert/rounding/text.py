@@ -20,18 +20,20 @@ def read_text(path: Path) -> str:
     """
     try:
         if path.exists() and not path.is_file():
-            raise OptionError(f"the text {shown(str(path))} is not a regular file")
+            raise OptionError(f"the text {shown(str(path), limit=200)} is not a regular file")
         with path.open("rb") as file:
             content = file.read(MAX_NBYTES)
         text = getincrementaldecoder("utf-8-sig")().decode(content, final=len(content) < MAX_NBYTES)
     except OSError as error:
-        raise OptionError(f"the text {shown(str(path))} cannot be read ({error.strerror or error})") from error
+        raise OptionError(
+            f"the text {shown(str(path), limit=200)} cannot be read ({error.strerror or error})"
+        ) from error
     except UnicodeDecodeError as error:
         raise OptionError(
-            f"the text {shown(str(path))} is no text in UTF-8 (byte {error.start}); give a plain text file"
+            f"the text {shown(str(path), limit=200)} is no text in UTF-8 (byte {error.start}); give a plain text file"
         ) from error
     if not text.strip():
-        raise OptionError(f"the text {shown(str(path))} is empty")
+        raise OptionError(f"the text {shown(str(path), limit=200)} is empty")
     return text
 
 

@@ -20,7 +20,7 @@ def open_source(path: str | PathLike[str]) -> Source:
     try:
         return _open(Path(path).expanduser())
     except OSError as error:
-        raise ModelError(f"{shown(str(path))} cannot be read ({error.strerror or error})") from error
+        raise ModelError(f"{shown(str(path), limit=200)} cannot be read ({error.strerror or error})") from error
 
 
 def _open(path: Path) -> Source:
@@ -54,5 +54,5 @@ def _open_file(path: Path) -> Source:
 
     with path.open("rb") as file:
         if path.suffix != ".gguf" and file.read(4) != b"GGUF":
-            raise ModelError(f"{shown(str(path))} is neither a model directory nor a GGUF file")
+            raise ModelError(f"{shown(str(path), limit=200)} is neither a model directory nor a GGUF file")
     return open_gguf(path)

@@ -39,7 +39,7 @@ def verification_windows(source: Source, text: str | PathLike[str] | Literal[Tru
     ids = tokenizer.encode(content, bos=tokenizer.add_bos)
     if len(ids) < MIN_TOKENS:
         raise OptionError(
-            f"the text {shown(str(text))} has {counted(len(ids), 'token')}; "
+            f"the text {shown(str(text), limit=200)} has {counted(len(ids), 'token')}; "
             f"give one of at least {MIN_TOKENS} to verify on"
         )
     trained = source.args.max_position_embeddings

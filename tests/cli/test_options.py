@@ -103,7 +103,7 @@ def test_help_begins_with_the_usual_options():
     flags = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", first, re.MULTILINE)
     assert flags == [
         *("--model", "--max-tokens", "--system", "--file", "--temperature", "--seed", "--schema", "--extract"),
-        *("--stats", "--json", "--quiet", "--help"),
+        *("--continue", "--stats", "--json", "--quiet", "--help"),
     ]
     titles = re.findall(r"^\w[\w ]+:$", invoke("complete", "--help").output, re.MULTILINE)
     assert titles[1:] == ["Options:", "Prompt:", "Form of the answer:", "Sampling:", "Output:", "Machine:", "Examples:"]

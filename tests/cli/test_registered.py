@@ -85,7 +85,7 @@ def test_a_chat_opens_the_model_that_is_its_argument(folder, home):
     register("mine", folder)
     result = run("chat", "mine", "--no-save", *GREEDY, input=b"Hi\n")
     assert (result.returncode, b"chatting with mine;" in result.stderr) == (0, True)
-    run("chat", "mine", *GREEDY, input=b"Hi\n")
+    run("chat", "mine", "--save", *GREEDY, input=b"Hi\n")
     last = run("chat", "-c", "mine", *GREEDY, input=b"more\n")
     assert (last.returncode, b"resumed, 1 turn" in last.stderr) == (0, True)
     assert "Hi you is no model; a message is typed in the chat" in one_line(run("chat", "Hi you").stderr)

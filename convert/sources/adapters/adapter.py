@@ -37,7 +37,7 @@ def with_adapter(source: Source, path: str | PathLike[str]) -> Source:
         changes = _read(folder, source)
         notes = [_summary(changes), *_left_out(changes), *_check_tokenizer(folder, source)]
     except OSError as error:
-        raise ModelError(f"{shown(str(path))} cannot be read ({error.strerror or error})") from error
+        raise ModelError(f"{shown(str(path), limit=200)} cannot be read ({error.strerror or error})") from error
     _check_tied(changes, source)
     tensors = dict(source.tensors)
     for name, update in changes.updates.items():

@@ -88,7 +88,7 @@ def test_on_a_terminal_the_last_turn_is_dim_and_short_and_history_is_as_it_was(e
 
 
 def test_a_long_paragraph_is_shortened_by_rows_and_cannot_control_the_terminal(capsys, monkeypatch):
-    monkeypatch.setattr(history, "_columns", lambda: 21)
+    monkeypatch.setattr(history, "columns", lambda: 22)
     messages = [{"role": "user", "content": "\x1b[2J"}, {"role": "assistant", "content": "word " * 80}]
     history.show_last_turn(SimpleNamespace(messages=messages), Notes())
     lines = capsys.readouterr().err.splitlines()

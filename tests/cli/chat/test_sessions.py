@@ -121,7 +121,7 @@ def test_a_session_goes_on_in_another_folder_and_with_a_new_name_of_its_model(en
     (home / "elsewhere").mkdir()
     for name in ("here", "mine"):
         again = run("chat", "--resume", name, *SIX, input=b"two\n", cwd=home / "elsewhere")
-        assert again.stdout == SAID and f"with {endless}; last: the" in again.stderr.decode()
+        assert again.stdout == SAID and f"with {endless}; last answer: the" in again.stderr.decode()
 
 
 def test_a_session_of_before_is_opened_by_the_name_of_its_model(endless, home):

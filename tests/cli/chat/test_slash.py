@@ -78,6 +78,6 @@ def test_the_help_has_every_command_once_and_fits_on_a_screen(monkeypatch):
 
 def test_the_help_on_one_command_is_its_whole_line(endless):
     lines = said(chat(endless, "/help undo\n/help /?\n/help nope\n"))
-    assert lines[1] == "  /undo [N]: remove the last turn, or the last N"
+    assert lines[1] == "  /undo [N]: remove the last turn, or the last N; or take /compact back"
     assert lines[2].startswith("  /help [COMMAND]: ")
     assert "there is no command /nope" in lines[3]

@@ -237,3 +237,33 @@ def test_hidden_reasoning_has_the_line_below_its_sign(endless):
     assert "thinking" not in seen.text
     stop(seen)
     seen.leave()
+
+
+def test_a_message_that_gets_no_answer_stands_in_the_prompt_again(endless, home):
+    """It used to be gone from the screen's last row, and one had to look for it in the history."""
+    slowly = """
+import time
+from mistral_mlx import kernels
+slowly = lambda function: lambda *args, **options: time.sleep(0.9) or function(*args, **options)
+kernels.run_block, kernels.swiglu = slowly(kernels.run_block), slowly(kernels.swiglu)
+"""
+    seen = chat(endless, setup=slowly)
+    seen.type("a question of some length\r")
+    seen.read(0.3)
+    seen.child.sendintr()
+    seen.until("interrupted before the answer began")
+    seen.read(0.5)
+    assert seen.rows[seen.screen.cursor.y] == "> a question of some length"
+    seen.type("\x03")
+    seen.until("\n>\n")
+    seen.leave()
+    assert asked(home) == []
+
+
+def test_plain_remarks_are_like_those_of_other_commands_and_there_is_no_bar(endless):
+    seen = chat(endless, "--plain")
+    seen.type("/set top_k 3\r")
+    seen.until("mistral-mlx: top_k 3")
+    seen.type("/plain\r")
+    seen.until("· answers are shown as Markdown")
+    seen.leave()
