@@ -8,6 +8,12 @@ import pexpect
 import pyte
 from helpers.cli import PROGRAM
 
+SLOWLY = """
+import time, mistral_mlx.session.session as s
+stream = s.stream
+s.stream = lambda *a, **k: (time.sleep(0.01) or r for r in stream(*a, **k))
+"""  # a setup in which a chat takes 10 ms for each token
+
 
 class Screen(pyte.Screen):
     """A screen that remembers the rows that have left it at the top."""
@@ -68,6 +74,13 @@ class Seen:
         end = time.monotonic() + timeout
         while text in self.text:
             assert time.monotonic() < end, f"{text!r} stays in:\n{self.text}"
+            self.read(0.02)
+
+    def until_true(self, condition, timeout=30):
+        """Wait until `condition()` is true."""
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, f"this stays:\n{self.text}"
             self.read(0.02)
 
     def until_end(self):

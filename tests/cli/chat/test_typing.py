@@ -4,15 +4,10 @@ import signal
 import termios
 
 import pytest
-from helpers.seen import Seen
+from helpers.seen import SLOWLY, Seen
 from helpers.terminal import asked
 
 ECHO, CANONICAL = termios.ECHO, termios.ICANON
-SLOWLY = """
-import time, mistral_mlx.session.session as s
-stream = s.stream
-s.stream = lambda *a, **k: (time.sleep(0.01) or r for r in stream(*a, **k))
-"""
 
 
 def chat(model, *args, setup=SLOWLY, **options):
