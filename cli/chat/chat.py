@@ -11,17 +11,17 @@ from mistral_mlx.cli.terminal.keyboard import Keyboard
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.streams import write_raw
 from mistral_mlx.cli.terminal.thoughts import Thoughts
-from mistral_mlx.errors import ContextError, MistralMLXError, OptionError, shown
+from mistral_mlx.errors import ContextError, OptionError, shown
 
 from .answering import show_answer, writer
 from .attachments import Attachment, with_files
 from .background import Background
-from .cache_times import CacheTimes
 from .history import recap, show_last_turn
 from .input import is_terminal
 from .opening import ChatSetup, Opened, load_session, switch_model
 from .remarks import Remarks
 from .room import in_a_chat
+from .saving import Saving
 from .session_models import folder_of
 from .settings import ChatOptions
 from .store import Store
@@ -55,10 +55,11 @@ class Chat:
     entered: float = 0.0  # time.perf_counter() at the last Enter
     keyboard: Keyboard = field(default_factory=Keyboard)
     status: Callable[[int], str] = lambda columns: ""  # the row below an answer that is written, for so many cells
-    unsaved: MistralMLXError | None = None  # why the last attempt to save failed, if it did
-    cache_times: CacheTimes = field(default_factory=CacheTimes)
     _folder: str | None = None  # of the model
     _opened: Opened | None = None
+
+    def __post_init__(self) -> None:
+        self.saving = Saving(self.store, self.notes)
 
     @property
     def store(self) -> Store:
@@ -158,7 +159,7 @@ class Chat:
             self.notes.always("interrupted before the answer began; the message is not in the conversation")
             return False
         self.last = last  # with the time to the first token from Enter
-        self.cache_times.has_read(last.prompt_tokens - last.cached_tokens, last.prompt_tps)
+        self.saving.cache_times.has_read(last.prompt_tokens - last.cached_tokens, last.prompt_tps)
         for remark in self.remarks.after(self.session, last, max_tokens=self.settings.max_tokens):
             self.say(remark)
         if self.constraint is not None and last.finish_reason:
@@ -187,45 +188,18 @@ class Chat:
         except OptionError as error:
             self.notes.always(str(error))
 
-    def save(self, *, leaves: bool = False) -> None:
+    def save(self) -> None:
         """Save the conversation if it has begun and autosave is on; the first of several errors is printed."""
-        if not self.store.autosave or not (self.store.name or self.session.transcript):
-            return
-        try:
-            self.save_as(None, leaves=leaves)
-        except MistralMLXError as error:
-            if self.unsaved is None:
-                self.notes.error(str(error))
-            self.unsaved = error
-
-    def save_as(self, name: str | None, *, leaves: bool = False) -> str:
-        """Save the conversation as `name`, by default under the name it has, and return its name from now on.
-
-        The cache is written when the chat `leaves` the conversation, or if it is time.
-
-        Raises OptionError or SaveError as `Store.save` does.
-        """
-        wanted = name or self.store.name
-        is_due = self.cache_times.is_due(self.store.n_missing(self.session), leaves=leaves)
-        has_new_cache = is_due and not self.session.is_answering
-        saved = self.store.save(self.session, self.as_saved(), name, has_new_cache=has_new_cache)
-        self.unsaved = None
-        if has_new_cache:
-            self.cache_times.is_written()
-        if wanted and saved != wanted:
-            self.say(f"another program has changed the session {wanted}; this conversation is saved as {saved}")
-        return saved
+        self.saving.save(self.session, self.as_saved())
 
     def as_saved(self) -> dict[str, object]:
         """Return what a session keeps beside its messages."""
         return {**self.settings.as_saved(), "model": self.model, "folder": self._folder}
 
     def leave(self) -> None:
-        """Save what the conversation has that is not on the disk yet: its cache, or all of it after an error."""
-        if self._opened is None or not self.store.autosave:
-            return
-        if self.unsaved or self.cache_times.is_due(self.store.n_missing(self.session), leaves=True):
-            self.save(leaves=True)
+        """Save what the conversation has that is not on the disk yet."""
+        if self._opened is not None:
+            self.saving.leave(self.session, self.as_saved())
 
     def say(self, text: str) -> None:
         """Write a remark, unless the chat is quiet."""

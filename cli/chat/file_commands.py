@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from mistral_mlx.cli.terminal.editor import edit
-from mistral_mlx.cli.terminal.table import size
+from mistral_mlx.cli.terminal.table import gigabytes
 from mistral_mlx.errors import OptionError, counted, shown
 
 from . import attachments, clipboard, room, transcript
@@ -17,7 +17,7 @@ from .commands import spelled
 
 
 def _save(chat: Chat, rest: str) -> None:
-    chat.say(f"saved as {chat.save_as(rest or None)}")
+    chat.say(f"saved as {chat.saving.save_as(rest or None, chat.session, chat.as_saved())}")
     chat.store.autosave = True  # "from now on"
 
 
@@ -33,12 +33,12 @@ def _sessions(chat: Chat, rest: str) -> None:
         chat.say("no session is saved yet")
     for info in sessions.whole:
         mark, turns = "*" if info.name == chat.store.name else " ", counted(info.turns, "turn")
-        nbytes = size(info.nbytes + info.cache_nbytes)
-        unkept = f", cache not kept: {size(info.unkept_nbytes)}" if info.unkept_nbytes else ""
-        facts = f"{mark} {short_time(info.saved_at.astimezone())} {turns:>9} {nbytes:>7}"
+        nbytes = gigabytes(info.nbytes + info.cache_nbytes)
+        unkept = f", cache not kept: {gigabytes(info.unkept_nbytes)}" if info.unkept_nbytes else ""
+        facts = f"{mark} {short_time(info.saved_at.astimezone())} {turns:>9} {nbytes:>8}"
         show(f"{facts} {shown(info.name)} ({shown(info.model)}{unkept})")
     for bad in sessions.damaged:
-        show(f"  {'damaged':<29} {shown(bad.name)} ({bad.reason})")
+        show(f"  {'damaged':<30} {shown(bad.name)} ({bad.reason})")
 
 
 def short_time(moment: datetime.datetime) -> str:

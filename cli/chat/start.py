@@ -31,9 +31,9 @@ def run(setup: ChatSetup, *, history: Path | None) -> MistralMLXError | None:
             failed = loop.run(chat, reader)
     finally:
         chat.leave()
-    if chat.unsaved and chat.is_interactive:
+    if chat.saving.error and chat.is_interactive:
         chat.notes.always("the end of this conversation is not saved")
-    return failed or chat.unsaved
+    return failed or chat.saving.error
 
 
 def _introduce(chat: Chat) -> None:

@@ -35,5 +35,5 @@ def _status(chat: "Chat") -> toolbar.Status:
         tokens_per_s=speed,
         sampling=sampling,
         n_files=n_files,
-        is_unsaved=chat.unsaved is not None,
+        is_unsaved=chat.saving.error is not None,
     )

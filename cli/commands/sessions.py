@@ -12,7 +12,7 @@ from mistral_mlx.cli.options.command import Subcommands
 from mistral_mlx.cli.statuses import Status
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.streams import write_text
-from mistral_mlx.cli.terminal.table import size
+from mistral_mlx.cli.terminal.table import gigabytes
 from mistral_mlx.errors import OptionError, counted, shown
 
 from .offers import session_names
@@ -114,7 +114,7 @@ def remove_sessions(
     store = _store()
     if caches:
         nbytes = store.remove_caches(names or store.names())
-        Notes().always(f"{size(nbytes)} of caches removed; the texts stay, and are read again")
+        Notes().always(f"{gigabytes(nbytes)} of caches removed; the texts stay, and are read again")
     elif names:
         store.remove(names)
         Notes().always(f"{counted(len(names), 'session')} removed: {', '.join(map(shown, names))}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from mistral_mlx.cli.chat.transcript import SPEAKERS, written
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.streams import write_text
-from mistral_mlx.cli.terminal.table import print_json, size, table
+from mistral_mlx.cli.terminal.table import gigabytes, print_json, table
 from mistral_mlx.errors import SessionError, shown
 from mistral_mlx.prompt.official import spelled
 from mistral_mlx.session.saved_document import (
@@ -86,13 +86,13 @@ def _record(info: SavedInfo) -> dict[str, object]:
 
 def _row(info: SavedInfo) -> tuple[str, ...]:
     saved_at = info.saved_at.astimezone().strftime("%Y-%m-%d %H:%M")
-    kept = size(info.cache_nbytes) if info.cache_nbytes else "-"
-    cache = f"not kept: {size(info.unkept_nbytes)}" if info.unkept_nbytes else kept
+    kept = gigabytes(info.cache_nbytes) if info.cache_nbytes else "-"
+    cache = f"not kept: {gigabytes(info.unkept_nbytes)}" if info.unkept_nbytes else kept
     return (
         shown(info.name),
         saved_at,
         f"{info.turns:,}",
-        size(info.nbytes),
+        gigabytes(info.nbytes),
         cache,
         shown(info.model, limit=200),
     )

@@ -36,8 +36,10 @@ def table(rows: Sequence[Sequence[str]], *, max_width: int | None = None) -> str
 
 
 def gigabytes(nbytes: float) -> str:
-    """Return a size such as 4.12 GB, or below one GB 93.4 MB; a GB has 1e9 bytes."""
-    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
+    """Return a size such as 4.12 GB, 93.4 MB or 7.5 kB; a GB has 1e9 bytes."""
+    if nbytes >= 1e9:
+        return f"{nbytes / 1e9:.2f} GB"
+    return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e5 else f"{nbytes / 1e3:.1f} kB"
 
 
 def rounded(value: T, digits: int = DIGITS) -> T:
@@ -51,15 +53,3 @@ def _rounded(value: object, digits: int) -> object:
     if isinstance(value, list | tuple):
         return [_rounded(item, digits) for item in value]
     return float(f"{value:.{digits}g}") if isinstance(value, float) else value
-
-
-def size(nbytes: int) -> str:
-    """Return a size in at most 6 characters below a TB: 412 MB, 72 kB; a GB has 1e9 bytes."""
-    value, unit = (
-        (nbytes / 1e9, "GB")
-        if nbytes >= 999.5e6
-        else (nbytes / 1e6, "MB")
-        if nbytes >= 999.5e3
-        else (nbytes / 1e3, "kB")
-    )
-    return f"{value:.{1 if value < 9.95 else 0}f} {unit}"

@@ -48,9 +48,9 @@ def test_the_list_has_sizes_and_names_what_is_damaged(saved, endless):
 def test_a_cache_that_was_too_large_is_listed(saved, endless):
     document = json.loads((saved / "mine.json").read_text()) | {"cache": None, "unkept_nbytes": 412_000_000}
     (saved / "mine.json").write_text(json.dumps(document))
-    assert "not kept: 412 MB" in run("sessions").stdout.decode()
+    assert "not kept: 412.0 MB" in run("sessions").stdout.decode()
     listed = run("chat", "-m", endless, "--quiet", input=b"/sessions\n").stderr.decode()
-    assert "cache not kept: 412 MB" in listed
+    assert "cache not kept: 412.0 MB" in listed
 
 
 def test_a_conversation_is_shown_and_exported_as_the_chat_exports_it(saved, endless, tmp_path):

@@ -51,8 +51,8 @@ ORDER = {
     "constraint sampling refusals help command",
     "mistral_mlx.cli.answers": "__init__ remarks beginning code_block constraints tool_choice prompt said "
     "prompt_templates last_completion sources batch_files batch output complete",
-    "mistral_mlx.cli.chat": "__init__ background remarks cache_times store session_models transcript quotes keys "
-    "resize input toolbar settings words attachments clipboard room answering opening history first chat status "
+    "mistral_mlx.cli.chat": "__init__ background remarks cache_times store saving session_models transcript quotes "
+    "keys resize input toolbar settings words attachments clipboard room answering opening history first chat status "
     "command compact commands file_commands help loop start",
     "mistral_mlx.cli.reports": "__init__ config cache sessions discovered models pull tokens info bench evaluate "
     "convert export doctor",
