@@ -1,7 +1,7 @@
 """Records docs/session.svg, the picture in the README: python docs/record_session.py
 
-It types into the real program, in a terminal of 80 columns, and draws the screen at the end. Only the speed in the
-line at the bottom differs between runs. It needs the demo model, the development tools and pyte.
+It types into the real program, in a terminal of 80 columns, and draws the screen in the middle of the last answer. Only
+the speed in the line at the bottom differs between runs. It needs the demo model and the development tools.
 """
 
 import io
@@ -29,10 +29,10 @@ SHELL = "mistral-mlx chat -m demo --temperature 0 --seed 1"
 LINES = [
     "Write a short Python function that reverses a string. Give only the code.",
     "What is the capital of France?",
-    "And of Italy?",
     "/undo",
-    "/context",
 ]
+QUESTION, TYPED = "Tell me a story about a horse.", "make it shorter, please"
+N_WORDS = 50  # of its answer, in the picture
 # fmt: off
 THEME = TerminalTheme(
     (22, 24, 29), (214, 218, 224),
@@ -71,13 +71,38 @@ class Typist:
         """Draw the output until there is none for `quiet_s` seconds."""
         until = time.monotonic() + quiet_s
         while time.monotonic() < until:
-            try:
-                self.stream.feed(self.child.read_nonblocking(65536, timeout=0.1))
+            if self.draw(65536):
                 until = time.monotonic() + quiet_s
-            except pexpect.TIMEOUT:
-                continue
-            except pexpect.EOF:
-                sys.exit("the program ended:\n" + "\n".join(self.screen.display))
+
+    def draw(self, n_bytes: int) -> bool:
+        """Draw so much of the output; return whether there was any."""
+        try:
+            data = self.child.read_nonblocking(n_bytes, timeout=0.1)
+        except pexpect.TIMEOUT:
+            return False
+        except pexpect.EOF:
+            sys.exit("the program ended:\n" + "\n".join(self.screen.display))
+        self.stream.feed(data.replace(b"\x1b[2m", b"\x1b[90m"))  # pyte knows no dim text
+        return True
+
+    def type_during_answer(self, question: str, typed: str, n_words: int) -> None:
+        """Ask `question`, type while it is answered, and stop drawing after `n_words`."""
+        self.child.send(question)
+        self.settle(0.3)
+        self.child.send("\r")
+        while "Ctrl-C stops" not in self.below():
+            self.draw(64)
+        self.child.send(typed)
+        while len(self.answer(question).split()) < n_words or f" next: {typed}" not in self.below():
+            self.draw(64)
+
+    def answer(self, question: str) -> str:
+        """Return what is below `question`, but for the line at the bottom."""
+        return "\n".join(self.screen.display[: self.screen.cursor.y + 1]).rpartition(question)[2]
+
+    def below(self) -> str:
+        """Return the row below the cursor."""
+        return ([*self.screen.display, ""])[self.screen.cursor.y + 1]
 
     def type(self, line: str) -> None:
         for key in line:
@@ -115,6 +140,7 @@ def main() -> None:
         typist.settle(3)
         for line in LINES:
             typist.type(line)
+        typist.type_during_answer(QUESTION, TYPED, N_WORDS)
         PICTURE.write_text(picture(typist.screen), "utf-8")
         typist.child.close(force=True)
 
