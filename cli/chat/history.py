@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mistral_mlx.session.session import Session
     from mistral_mlx.session.turns import Message
 
+BOLD = "1"
 N_BEGIN, N_END = 6, 4  # rows of a long message that are shown when a session is resumed
 LOST = "the answer to the last message was lost; /retry asks for it again"
 
@@ -40,7 +41,9 @@ def show_history(session: Session, notes: Notes, *, n: int | None, plain: bool, 
         if is_answer(message):
             _put_answer(message, plain=plain or not _has_styles(), reasoning=reasoning)
         else:
-            _put(_behind_prompt(str(message["content"])) + "\n")
+            question = _behind_prompt(str(message["content"]))
+            _put(f"{sgr(question, BOLD) if _has_styles() else question}\n")
+        _empty_row()
         if message.get("interrupted"):
             notes.always("interrupted")
     if is_lost(messages):
@@ -54,7 +57,9 @@ def show_last_turn(session: Session, notes: Notes) -> None:
     for message in turn:
         content = str(message["content"]) or str(message.get("reasoning", ""))
         rows = _rows(content.strip("\n") if is_answer(message) else _behind_prompt(content))
+        _empty_row()
         _put("".join(f"{sgr(row, DIM) if _has_styles() else row}\n" for row in _shortened(rows)))
+    _empty_row()
     if is_lost(messages):
         notes.say(LOST)
     elif turn and turn[-1].get("interrupted"):
@@ -129,6 +134,12 @@ def _has_styles() -> bool:
 
 def _safe(text: str) -> str:
     return inert(text) if sys.stderr.isatty() else text
+
+
+def _empty_row() -> None:
+    """Set questions and answers apart, as while they were written."""
+    if _has_styles():
+        _put("\n")
 
 
 def _put(text: str) -> None:

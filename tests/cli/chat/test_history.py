@@ -78,7 +78,7 @@ def test_on_a_terminal_the_last_turn_is_dim_and_short_and_history_is_as_it_was(e
     child.expect("resumed, 2 turns with")
     child.expect(re.escape("\x1b[2m**n39**\x1b[0m"))
     text = child.logfile_read.getvalue()
-    assert "\x1b[2m> a\x1b[0m\r\n\x1b[2m… b\x1b[0m\r\n\x1b[2m**n0**" in text and "old" not in text
+    assert "\x1b[2m> a\x1b[0m\r\n\x1b[2m… b\x1b[0m\r\n\r\n\x1b[2m**n0**" in text and "old" not in text
     assert "… 30 more lines; /history shows all" in text and "n20" not in text
     child.expect(PROMPT)
     child.send("/history\r")
