@@ -1,5 +1,6 @@
 """From what a user gives, on the command line, in a template, a batch line or a chat, to a constraint of the answer."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,4 +74,4 @@ def _names_a_file(text: str) -> bool:
     """Whether a text is the path of a file, which may be missing: no field is called so."""
     if len(text) > MAX_PATH or text.lstrip().startswith(("{", "[")) or set(text) & set("\n\0,:"):
         return False
-    return Path(text).exists() or bool(set(text) & set("/\\.")) or text == "-"
+    return os.path.exists(text) or bool(set(text) & set("/\\.")) or text == "-"

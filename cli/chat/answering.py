@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
+from mistral_mlx.cli.terminal.bar import amount
 from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.cli.terminal.size import columns
 from mistral_mlx.cli.terminal.streams import write_raw, write_text
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from mistral_mlx.session.session import Answer
 
 
+UNIT = "tokens"
+
+
 class Writer(Protocol):
     """Where an answer goes, piece by piece."""
 
@@ -31,7 +35,11 @@ class Writer(Protocol):
 
     def write(self, text: str) -> None: ...
 
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        """End the answer."""
+
+    def erase(self) -> None:
+        """Remove what is shown besides the answer, which did not begin."""
 
 
 class PlainWriter:
@@ -44,6 +52,9 @@ class PlainWriter:
 
     def finish(self) -> None:
         write_text("\n")
+
+    def erase(self) -> None:
+        pass
 
 
 class MarkdownWriter:
@@ -62,6 +73,9 @@ class MarkdownWriter:
 
     def finish(self) -> None:
         self._stream.finish()
+        self.erase()
+
+    def erase(self) -> None:
         self._row.erase()
 
 
@@ -77,7 +91,8 @@ def show_answer(
     *,
     entered: float,
     on_start: Callable[[], None],
-    on_piece: Callable[[GenerationResponse | None], None],
+    on_progress: Callable[[str], None],
+    on_piece: Callable[[GenerationResponse], None],
     notes: Notes,
 ) -> GenerationResponse | None:
     """Write the answer, and its reasoning to `thoughts`; return the last piece, or None if none came.
@@ -85,17 +100,21 @@ def show_answer(
     Its ttft_s counts from `entered`.
 
     Ctrl-C ends it at once while the prompt is read, later after the current token. `on_start` is called before the
-    prompt is read, `on_piece` while it is read (with None) and with each piece of the answer before it is written.
+    prompt is read, `on_progress` while it is read, with how much of it is, and `on_piece` with each piece of the answer
+    before it is written.
     """
     last: GenerationResponse | None = None
     ttft_s = 0.0
-    bar = notes.progress("tokens")
+    bar = notes.progress(UNIT)
 
     def progress(what: str, done: int, total: int) -> None:
         if done == 0:
             on_start()
-        on_piece(None)
-        bar(what, done, total)
+        on_progress(f"{what}: {amount(done, total, UNIT)}")
+        if writer.screen is None:
+            bar(what, done, total)
+        else:
+            writer.screen("")  # draws what tells of the progress
 
     with bar, _interrupts(at_once=lambda: last is None) as is_interrupted:
         stream = start(progress)
@@ -117,6 +136,8 @@ def show_answer(
             thoughts.end()
             if last is not None:
                 writer.finish()
+            else:
+                writer.erase()
     return replace(last, ttft_s=ttft_s) if last else None
 
 

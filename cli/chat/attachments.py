@@ -1,6 +1,7 @@
 """Files that go into the next message, each under its name; knows nothing of models."""
 
 import glob
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Attachment:
 
 def read(path: str) -> Attachment:
     """Return the text file at `path`. Raises OptionError if it is missing, too large, or no text."""
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     name = shown(path, limit=200)
     try:
         if not file.is_file():
@@ -43,7 +44,7 @@ def find(pattern: str) -> tuple[list[Attachment], list[str]]:
 
     Raises OptionError if none matches, or more than MAX_FILES do.
     """
-    names = sorted(name for name in glob.iglob(str(Path(pattern).expanduser()), recursive=True) if Path(name).is_file())
+    names = sorted(name for name in glob.iglob(os.path.expanduser(pattern), recursive=True) if Path(name).is_file())
     if not names:
         raise OptionError(f"no file matches {shown(pattern, limit=200)}")
     if len(names) > MAX_FILES:

@@ -51,11 +51,13 @@ class Chat:
     returned: str = ""  # the last message, if it was not answered; it stands in the next prompt
     sampler: Sampler = field(init=False)  # of `settings`, since the model was opened
     last: GenerationResponse | None = None
+    waits_for: str = ""  # what goes on before an answer
     remarks: Remarks = field(default_factory=Remarks)
     entered: float = 0.0  # time.perf_counter() at the last Enter
     keyboard: Keyboard = field(default_factory=Keyboard)
     status: Callable[[int], str] = lambda columns: ""  # the row below an answer that is written, for so many cells
     _folder: str | None = None  # of the model
+    _is_again: bool = False  # the answer that is written replaces another one
     _opened: Opened | None = None
 
     def __post_init__(self) -> None:
@@ -118,12 +120,21 @@ class Chat:
 
         return self.stream(lambda o: first_answer(session, text, o, self.setup.kept, self.model), text)
 
-    def stream(self, start: Callable[[AnswerOptions], Answer], text: str | None = None, *, after: str = "") -> bool:
+    def stream(
+        self,
+        start: Callable[[AnswerOptions], Answer],
+        text: str | None = None,
+        *,
+        after: str = "",
+        is_again: bool = False,
+    ) -> bool:
         """Show the answer that `start` begins, or continues `after` its text, and save the turn.
 
-        `text` is the message that it answers, if it is a new one. Returns whether any text came. On a terminal, an
-        empty row is before and after the answer.
+        `text` is the message that it answers, if it is a new one. An answer that comes again (`is_again`) replaces
+        the old one on the disk only when it has come. Returns whether any text came. On a terminal, an empty row is
+        before and after the answer.
         """
+        self._is_again = is_again
         self._empty_row()
         try:
             return self._stream(start, text, after)
@@ -148,7 +159,8 @@ class Chat:
                 thoughts,
                 entered=self.entered,
                 on_start=self._begun,
-                on_piece=self.take_up,
+                on_progress=self.wait_for,
+                on_piece=self._take_up,
                 notes=self.notes,
             )
         except ContextError as error:
@@ -156,7 +168,8 @@ class Chat:
         finally:
             self.save()
         if last is None:
-            self.notes.always("interrupted before the answer began; the message is not in the conversation")
+            what = "nothing is changed" if text is None else "the message is not in the conversation"
+            self.notes.always(f"interrupted before the answer began; {what}")
             return False
         self.last = last  # with the time to the first token from Enter
         self.saving.cache_times.has_read(last.prompt_tokens - last.cached_tokens, last.prompt_tps)
@@ -258,13 +271,18 @@ class Chat:
         self._opened, self._folder = opened, folder_of(opened.model)
         self.apply(self.settings.restored(opened.settings, given=self.setup.given))
 
-    def take_up(self, response: GenerationResponse | None) -> None:
-        """Take up the keys that were typed meanwhile, and what the line at the bottom tells."""
+    def wait_for(self, what: str) -> None:
+        """Take up the keys that were typed while `what` is done, which the line at the bottom tells."""
         _ = self.keyboard.text
-        self.last = response or self.last
+        self.waits_for = what
+
+    def _take_up(self, response: GenerationResponse) -> None:
+        self.wait_for("")
+        self.last = response
 
     def _begun(self) -> None:
         """Save the question before its answer, which may take long or never come."""
-        self.save()
+        if not self._is_again:
+            self.save()
         if n := self.session.dropped_turns:
             self.say(self.remarks.dropped(n))

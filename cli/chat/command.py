@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mistral_mlx.cli.terminal.notes import wrapped
 from mistral_mlx.cli.terminal.sanitize import inert
 from mistral_mlx.errors import OptionError, counted, shown
 
@@ -28,7 +29,9 @@ class Command:
 
 def show(text: str) -> None:
     """Write the output of a command to stderr; only model text goes to stdout."""
-    print(inert(text) if sys.stderr.isatty() else text, file=sys.stderr)
+    for line in text.split("\n"):
+        indent = " " * (len(line) - len(line.lstrip(" ")) + 2)
+        print(wrapped(inert(line) if sys.stderr.isatty() else line, indent), file=sys.stderr)
 
 
 def facts(rows: list[tuple[str, str]]) -> str:

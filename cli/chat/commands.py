@@ -1,7 +1,6 @@
 """The commands of the chat that change or show the conversation."""
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mistral_mlx.cli.answers.constraints import Wanted
@@ -69,11 +68,14 @@ def _undo(chat: Chat, rest: str) -> None:
     removed = chat.session.undo(position(rest, "turn"))
     chat.edit = None  # its number counts from the end
     chat.save()
-    chat.say(f"taken back: {shown(removed[0])}" + (f" and {len(removed) - 1:,} more" if len(removed) > 1 else ""))
+    chat.say(
+        f"taken back: {shown(' '.join(removed[0].split()))}"
+        + (f" and {len(removed) - 1:,} more" if len(removed) > 1 else "")
+    )
 
 
 def _retry(chat: Chat, rest: str) -> None:
-    chat.stream(chat.session.retry)
+    chat.stream(chat.session.retry, is_again=True)
 
 
 def _edit(chat: Chat, rest: str) -> None:
@@ -168,7 +170,7 @@ def _model(chat: Chat, rest: str) -> None:
 
 
 def _plain(chat: Chat, rest: str) -> None:
-    chat.apply(replace(chat.settings, plain=not chat.settings.plain))
+    chat.apply(chat.settings.changed("plain", rest or ("off" if chat.settings.plain else "on")))
     chat.save()
     chat.say("answers are shown as they are written" if chat.settings.plain else "answers are shown as Markdown")
 
@@ -194,5 +196,5 @@ CONVERSATION = {
     "tokens": Command("TEXT", "count and show the tokens of a text", _tokens),
     "stats": Command("", "show the counts and speeds of the last answer", _stats),
     "model": Command("[NAME]", "continue with another model; without NAME list them", _model, "models"),
-    "plain": Command("", "switch between Markdown and plain text", _plain),
+    "plain": Command("[on|off]", "switch between Markdown and plain text", _plain),
 }

@@ -36,6 +36,9 @@ class _Summary:
     def write(self, text: str) -> None:
         self._thoughts.write(text)
 
+    def erase(self) -> None:
+        self._output.erase()
+
     def finish(self) -> None:
         self._thoughts.end()
         if self.screen is not None:
@@ -83,7 +86,8 @@ def _is_written(chat: Chat, compaction: Compaction) -> bool:
         Thoughts(hidden=True, sign=not chat.notes.quiet),
         entered=chat.entered,
         on_start=lambda: None,
-        on_piece=lambda piece: chat.take_up(None),
+        on_progress=chat.wait_for,
+        on_piece=lambda piece: chat.wait_for(""),
         notes=chat.notes,
     )
     if last is not None and last.finish_reason in ("length", "context"):

@@ -87,7 +87,10 @@ def _editor(chat: Chat, rest: str) -> None:
     if not chat.is_interactive:
         raise OptionError("/editor needs a terminal")
     with chat.keyboard.released():
-        text = _edited(rest)
+        text, fault = _edited(rest)
+    if fault is not None:
+        chat.returned = text
+        raise OptionError(f"{fault}; {'what it saved is in the prompt' if text else 'nothing is sent'}")
     if text.strip():
         show(f"> {text.rstrip()}")
         chat.ask(text.rstrip("\n"))
@@ -95,14 +98,18 @@ def _editor(chat: Chat, rest: str) -> None:
         chat.say("nothing was saved in the editor, and nothing is sent")
 
 
-def _edited(text: str) -> str:
-    """Let the user edit `text`, and return what the editor saved, nothing if it saved nothing. Raises OptionError."""
+def _edited(text: str) -> tuple[str, OptionError | None]:
+    """Let the user edit `text`; return what the editor saved, nothing if it saved nothing, and why it failed."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "message.md"
+        file, fault = Path(folder) / "message.md", None
         file.write_text(text, encoding="utf-8")
         os.utime(file, ns=(0, 0))  # so that saving the text as it was can be told from leaving
-        edit(file)
-        return file.read_text(encoding="utf-8", errors="replace") if file.stat().st_mtime_ns else ""
+        try:
+            edit(file)
+        except OptionError as error:
+            fault = error
+        has_saved = file.is_file() and file.stat().st_mtime_ns
+        return (file.read_text(encoding="utf-8", errors="replace") if has_saved else ""), fault
 
 
 def _copy(chat: Chat, rest: str) -> None:
@@ -115,7 +122,7 @@ def _copy(chat: Chat, rest: str) -> None:
 def _export(chat: Chat, rest: str) -> None:
     if not rest:
         raise OptionError("to which file? /export FILE.md writes the conversation")
-    path = Path(rest).expanduser()
+    path = Path(os.path.expanduser(rest))
     transcript.write_new(path, transcript.written(chat.model, spelled(chat.session.system), chat.session.messages))
     chat.say(f"the conversation is in {shown(str(path), limit=200)}")
 

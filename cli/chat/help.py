@@ -54,7 +54,15 @@ KEYS = f"""\
   Ctrl-C stops an answer or clears the line, Ctrl-D leaves, Ctrl-R searches.
   Tab completes. /help COMMAND tells more."""
 COLUMN, NAME = 40, 15  # cells
-OTHER_NAMES = {"?": "help", "h": "help", "bye": "exit", "quit": "exit", "q": "exit", "new": "clear", "reset": "clear"}
+OTHER_NAMES = {
+    "?": "help",
+    "h": "help",
+    "bye": "exit",
+    "quit": "exit",
+    "q": "exit",
+    "new": "clear",
+    "reset": "clear",
+}
 LEAVING = ("exit", "quit")  # words that leave without a slash, as in other programs
 
 

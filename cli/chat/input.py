@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.completion import Completer
     from prompt_toolkit.history import History
 
+LATE_S = 0.3  # a Ctrl-C so soon after typed-ahead text appeared in a prompt was meant for the answer before it
 STYLES = {"": "bold", "prompt": "ansicyan", "bottom-toolbar": "nobold", "completion-menu": "nobold"}
 
 
@@ -93,16 +95,20 @@ class TerminalReader:
         from .resize import erase_all_on_resize
 
         self._on_shown = on_shown
-        self._mode = ""
+        self._mode, self._late_until = "", 0.0
         self._prompt: PromptSession[str] = PromptSession(
             lambda: [("class:prompt", f"{self._mode}> ")],
             multiline=True,
             prompt_continuation=lambda width, line, wraps: "  " if wraps else "… ",
             history=_history(history),
-            key_bindings=key_bindings(clears=lambda: not self._mode),
+            key_bindings=key_bindings(
+                clears=lambda: not self._mode,
+                is_late=lambda: time.monotonic() < self._late_until,
+            ),
             completer=completer,
             complete_while_typing=False,
             enable_history_search=False,  # Ctrl-R searches
+            search_ignore_case=True,
             reserve_space_for_menu=4,
             bottom_toolbar=lambda: toolbar(self._prompt.output.get_size().columns),
             color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
@@ -118,7 +124,9 @@ class TerminalReader:
 
         self._mode = mode
         try:
-            text = self._prompt.prompt(default=default + self.keyboard.take())
+            typed = self.keyboard.take()
+            self._late_until = time.monotonic() + (LATE_S if typed else 0.0)
+            text = self._prompt.prompt(default="\n".join(filter(None, (default, typed))))
         finally:
             self.keyboard.keep(get_typeahead(self._prompt.app.input))
             self.keyboard.ended_prompt()

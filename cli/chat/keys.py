@@ -8,15 +8,20 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from .quotes import is_quote_open
 
 
-def key_bindings(*, clears: Callable[[], bool]) -> KeyBindings:
-    """Return the keys of the prompt; Ctrl-C empties a line that holds text if `clears()` is true."""
+def key_bindings(*, clears: Callable[[], bool], is_late: Callable[[], bool]) -> KeyBindings:
+    """Return the keys of the prompt; Ctrl-C empties a line that holds text if `clears()` is true.
+
+    Its text stays in the history. A Ctrl-C that `is_late` for the answer before it does nothing to a text.
+    """
     keys = KeyBindings()
 
     @keys.add("c-c", filter=~is_searching)  # in a search it ends the search
     @keys.add("<sigint>")
     def clear_or_leave(event: KeyPressEvent) -> None:
         if event.current_buffer.text and clears():
-            event.current_buffer.reset()
+            if not is_late():
+                event.current_buffer.append_to_history()
+                event.current_buffer.reset()
         else:
             event.app.exit(exception=KeyboardInterrupt)
 

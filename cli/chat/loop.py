@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mistral_mlx.cli.terminal.signals import Interrupted
+from mistral_mlx.cli.terminal.size import columns, rows
 from mistral_mlx.errors import MistralMLXError, OptionError, shown
 
 from .chat import Chat
@@ -34,8 +35,7 @@ def run(chat: Chat, reader: Reader) -> MistralMLXError | None:
     n_interrupts, failed = 0, None
     while n_interrupts < 2:
         try:
-            n, text = chat.edit or (0, chat.returned)
-            chat.returned = ""
+            n, text = chat.edit or (0, _returned(chat))
             text = reader.read(text, mode=f"edit {n}" if n else "")
             n_interrupts = 0
             with _may_be_interrupted(chat):
@@ -55,7 +55,20 @@ def run(chat: Chat, reader: Reader) -> MistralMLXError | None:
                 raise
             chat.notes.error(str(error))
             failed = error
+        except OSError as error:  # of a file that a command was given
+            failed = OptionError(f"{error.strerror or error}: {shown(str(error.filename), limit=200)}")
+            chat.notes.error(str(failed))
     return failed
+
+
+def _returned(chat: Chat) -> str:
+    """Return the message that got no answer, unless it would fill the screen and hide why."""
+    text, chat.returned = chat.returned, ""
+    n_rows = sum(1 + len(line) // columns() for line in text.split("\n"))
+    if chat.is_interactive and n_rows > rows() - 8:
+        chat.say("the message is not in the prompt, as it is long; Up brings it back")
+        return ""
+    return text
 
 
 def handle(chat: Chat, text: str) -> None:
@@ -69,6 +82,8 @@ def handle(chat: Chat, text: str) -> None:
             raise OptionError(
                 f"there is no command /{shown(name)}{suggestion(name, COMMANDS)} (a blank before the slash sends it)"
             )
+        if rest and not COMMANDS[name].usage:
+            raise OptionError(f"/{name} takes no text; {shown(rest)} was given")
         COMMANDS[name].do(chat, rest)
     elif text.strip():
         chat.ask(text)
@@ -80,11 +95,15 @@ def command_in(text: str) -> tuple[str, str] | None:
     A text that begins with a slash is a message, too, if its first word can be no command (a path, a comment), or if
     the word is no command and the text has several lines.
     """
-    word, _, rest = text.partition(" ")
-    name = canonical(word.rstrip("\n"))
-    if not text.startswith("/") or not (_WORD.fullmatch(name) or name in COMMANDS):
+    if text.strip() == "/":
+        return "help", ""
+    if not text.startswith("/"):
         return None
-    return None if "\n" in text.strip() and name not in COMMANDS else (name, rest.strip())
+    word, *rest = text.split(maxsplit=1)
+    name = canonical(word)
+    if not (_WORD.fullmatch(name) or name in COMMANDS):
+        return None
+    return None if "\n" in text.strip() and name not in COMMANDS else (name, "".join(rest).strip())
 
 
 @contextmanager
@@ -95,4 +114,4 @@ def _may_be_interrupted(chat: Chat) -> Iterator[None]:
     except Interrupted as interrupt:
         if interrupt.number != signal.SIGINT or not chat.is_interactive:
             raise
-        chat.notes.always("interrupted; the message was not sent")
+        chat.notes.always("interrupted")

@@ -1,5 +1,6 @@
 """What can be set in a chat while it runs, and is saved with it: sampling, limits, and how answers are shown."""
 
+import difflib
 import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,9 @@ VALUES = {
 def name_of(key: str) -> str:
     """Return the name of the setting `key`, which may be spelled with dashes. Raises OptionError if there is none."""
     if (name := key.replace("-", "_")) not in NAMES:
-        raise OptionError(f"there is no setting {shown(key)}; there are {', '.join(NAMES)}")
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        what = f"did you mean {near[0]}?" if near else f"there are {', '.join(NAMES)}"
+        raise OptionError(f"there is no setting {shown(key)}; {what}")
     return name
 
 

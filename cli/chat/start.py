@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mistral_mlx.cli.models import registry
+from mistral_mlx.cli.terminal.streams import write_raw
 from mistral_mlx.errors import MistralMLXError
 
 from . import loop, status
@@ -22,6 +23,8 @@ def run(setup: ChatSetup, *, history: Path | None) -> MistralMLXError | None:
         reader = PlainReader()
         _ = chat.session  # nobody waits at a prompt
     chat.is_interactive = reader.is_interactive
+    if is_terminal():
+        write_raw("\r\x1b[K")  # keys that were typed while the program started
     chat.say(f"chatting with {setup.opener.name}; /help lists the commands, Ctrl-D leaves")
     if not is_terminal():
         _introduce(chat)

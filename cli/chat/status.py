@@ -7,6 +7,8 @@ from . import toolbar
 if TYPE_CHECKING:
     from .chat import Chat
 
+STOPS = "Ctrl-C stops"
+
 
 def at_the_prompt(chat: "Chat", columns: int) -> str:
     """Return the line below the prompt."""
@@ -16,9 +18,11 @@ def at_the_prompt(chat: "Chat", columns: int) -> str:
 def while_answering(chat: "Chat", columns: int) -> str:
     """Return the line below an answer that is written: how to stop it, or what is typed for the next message."""
     if typed := chat.keyboard.text:
-        line = typed.rpartition("\n")[2]
+        line = typed.replace("\n", " ↵ ")
         return f" next: {line[-(columns - 8) :]}"
-    return toolbar.line(_status(chat)._replace(hint="Ctrl-C stops"), columns)
+    if chat.waits_for:
+        return f" {chat.waits_for} · {STOPS}"[:columns]
+    return toolbar.line(_status(chat)._replace(hint=STOPS), columns)
 
 
 def _status(chat: "Chat") -> toolbar.Status:

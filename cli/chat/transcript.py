@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mistral_mlx.errors import OptionError, shown
@@ -31,7 +32,8 @@ def write_new(path: Path, text: str) -> None:
     except OSError as error:
         raise OptionError(f"{shown(str(path), limit=200)} cannot be written: {error.strerror}") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def _parts(messages: Sequence[Message]) -> Iterator[str]:

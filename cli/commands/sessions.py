@@ -1,5 +1,6 @@
 """The command ``sessions`` and its subcommands; nothing here loads a model."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -81,7 +82,7 @@ def export_session(
     if file in (None, "-"):
         write_text(text)
     else:
-        path = Path(str(file)).expanduser()
+        path = Path(os.path.expanduser(str(file)))
         write_new(path, text)
         Notes().always(f"the conversation is in {shown(str(path), limit=200)}")
 

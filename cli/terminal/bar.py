@@ -87,7 +87,7 @@ class Bar:
             self._display.columns = self._display.columns[:1]
             others = AMOUNT_WIDTH
         name = _cut(inert(what), self._display.console.width - others)
-        text = f"{name}: {_amount(done, total, self._unit)}"
+        text = f"{name}: {amount(done, total, self._unit)}"
         self._display.update(self._display.task_ids[0], description=text, completed=done, total=total)
         self._display.start()  # has no effect while it is shown
         self._display.refresh()
@@ -113,7 +113,8 @@ def _new_display(*, has_rate: bool) -> "Display":
     return display
 
 
-def _amount(done: int, total: int, unit: str) -> str:
+def amount(done: int, total: int, unit: str) -> str:
+    """Return how much of a work is done."""
     if unit != "bytes":
         return f"{done:,} of {total:,} {unit}".rstrip()
     if total >= 10 * GIGABYTE:

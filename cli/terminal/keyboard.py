@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.input import Input
     from prompt_toolkit.key_binding.key_processor import KeyPress
 
+ERASE_BELOW = "\x1b[J"  # of the cursor, where a line may tell how to stop
 PASTE_ON, PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"  # bracketed paste: a pasted text arrives between two marks
 IFLAG, LFLAG, CC = 0, 3, 6  # places in what tcgetattr returns
 MAX_READS = 1000  # at a time, of a kilobyte each
@@ -97,13 +98,15 @@ class Keyboard:
     @contextmanager
     def released(self) -> Iterator[None]:
         """Give the terminal to another program meanwhile."""
-        was_held = self._modes is not None
+        if (modes := self._modes) is None:
+            yield
+            return
         self.__exit__()
         try:
             yield
         finally:
-            if was_held:
-                self.__enter__()
+            modes.restore()  # it may have been killed in modes of its own
+            self.__enter__()
 
 
 class Modes:
@@ -129,9 +132,13 @@ class Modes:
         for number in RESTORING:
             signal.signal(number, signal.SIG_DFL)
 
+    def restore(self) -> None:
+        """Give the terminal the modes that it had before."""
+        self._set(self._before, "")
+
     def _stop(self, number: int, frame: FrameType | None) -> None:
         modes = termios.tcgetattr(0)
-        self._set(self._before, self._end)
+        self._set(self._before, ERASE_BELOW + self._end)
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
         signal.signal(number, self._stop)

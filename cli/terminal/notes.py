@@ -66,11 +66,15 @@ def note(text: str) -> None:
 
 def _wrapped(first: str, text: str) -> str:
     """Return `first` and `text` in one line, which a terminal gets in rows that break between words."""
-    line = first + inert(text).replace("\n", " ")
+    return wrapped(first + inert(text).replace("\n", " "), "  ")
+
+
+def wrapped(line: str, indent: str) -> str:
+    """Return `line` in rows that break between words, on a terminal; the further ones begin with `indent`."""
     if not sys.stderr.isatty():
         return line
     width = max(columns() - 1, 2 * len(PREFIX))
-    rows = textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    rows = textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return "\n".join(rows)
 
 

@@ -83,6 +83,11 @@ class Seen:
             assert time.monotonic() < end, f"this stays:\n{self.text}"
             self.read(0.02)
 
+    def clear(self):
+        """Empty the prompt, where a Ctrl-C at once would be taken for a late one."""
+        self.read(0.4)
+        self.type("\x03")
+
     def until_end(self):
         """Wait until the program has ended, and show all that it wrote."""
         while self.child.isalive():

@@ -108,6 +108,7 @@ def test_a_message_is_written_in_the_editor(endless, home, tmp_path, monkeypatch
         ('echo more >> "$1"', ["begunmore"]),
         ('touch "$1"', ["begun"]),  # saved as it was
         ("exit 3", []),
+        ('rm "$1"', []),
     ],
 )
 def test_a_message_that_was_not_saved_in_the_editor_is_not_sent(endless, home, tmp_path, monkeypatch, script, sent):
@@ -116,9 +117,23 @@ def test_a_message_that_was_not_saved_in_the_editor_is_not_sent(endless, home, t
     monkeypatch.setenv("VISUAL", str(editor))
     child = terminal(endless, "--max-tokens", "2")
     child.send("/editor begun\r")
-    child.expect("stopped at 2" if sent else "nothing was saved in the editor|ended with status 3")
+    child.expect("stopped at 2" if sent else "nothing was saved in the editor|status 3; nothing is sent")
     leave(child)
     assert (asked(home) if sent else list((home / "sessions").glob("*.json"))) == sent
+
+
+def test_what_a_failing_editor_saved_stands_in_the_prompt(endless, home, tmp_path, monkeypatch):
+    (editor := tmp_path / "edit").write_text('#!/bin/sh\nprintf "an hour of writing" > "$1"; stty raw; exit 1\n')
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    child = terminal(endless, "--max-tokens", "2")
+    child.send("/editor\r")
+    child.expect("status 1; what it saved is in the prompt[^\n]*\r\n")
+    child.expect("> .*an hour of writing")
+    child.send("\r")
+    child.expect("stopped at 2 tokens")
+    leave(child)
+    assert asked(home) == ["an hour of writing"]
 
 
 def test_edit_puts_the_message_into_the_prompt(endless, home):

@@ -29,6 +29,7 @@ def test_reasoning_is_apart_from_the_answer(hidden, err, capsys):
         Thoughts(hidden=hidden),
         entered=0.0,
         on_start=lambda: None,
+        on_progress=lambda what: None,
         on_piece=lambda piece: None,
         notes=Notes(quiet=True),
     )

@@ -10,7 +10,6 @@ MESSAGES = [
     "/usr/bin/foo crashes, why?",
     "// a comment",
     "/* another */",
-    "/",
     "/ leading",
     "/1 is no command",
     "/nope\nwith a second line",
@@ -30,6 +29,8 @@ def test_a_text_that_can_be_no_command_is_a_message(text):
         ("/help", ("help", "")),
         ("/HELP", ("help", "")),
         ("/?", ("help", "")),
+        ("/", ("help", "")),
+        ("/system\nYou are brief.", ("system", "You are brief.")),
         ("/bye", ("exit", "")),
         ("/quit", ("exit", "")),
         ("/q", ("exit", "")),
@@ -81,3 +82,43 @@ def test_the_help_on_one_command_is_its_whole_line(endless):
     assert lines[1] == "  /undo [N]: remove the last turn, or the last N; or take /compact back"
     assert lines[2].startswith("  /help [COMMAND]: ")
     assert "there is no command /nope" in lines[3]
+
+
+@pytest.mark.parametrize("command", ["/retry please", "/clear now", "/exit now", "/plain maybe"])
+def test_a_text_that_a_command_does_not_take_is_refused(endless, command):
+    lines = said(chat(endless, f"Hello\n{command}\n"))
+    assert lines[-1].startswith("error: /" if "plain" not in command else "error: plain is maybe")
+
+
+def test_plain_is_switched_or_set(endless):
+    lines = said(chat(endless, "/plain on\n/plain on\n/plain\n/plain off\n"))
+    assert lines[1:] == [
+        f"answers are shown as {how}" for how in ("they are written", "they are written", *["Markdown"] * 2)
+    ]
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "/read ~nosuch/x",
+        "/glob ~nosuch/*",
+        "/export ~nosuch/x.md",
+        "/schema ~nosuch/x.json",
+        f"/read {LONG}",
+        f"/export {LONG}.md",
+        f"/schema {LONG}.json",
+        f"/load {LONG}",
+        f"/save {LONG}",
+        f"/glob {LONG}/*",
+        "/model ~nosuch/x",
+        "/export /proc/x.md",
+    ],
+)
+def test_a_name_that_the_system_refuses_does_not_end_the_chat(endless, command):
+    """It used to end with 'this is a bug', and the files and the schema of the next message were gone."""
+    result = chat(endless, f"{command}\nHello\n")
+    lines = said(result)
+    assert result.stdout and lines[1].startswith("error: ") and "bug" not in lines[1], lines

@@ -73,7 +73,7 @@ def test_enter_during_an_answer_sends_nothing(endless, home):
     stop(seen, "next:")
     seen.until(["> first", "second"])
     assert is_whole(answer_rows(seen))
-    seen.type("\x03")  # empties the prompt
+    seen.clear()  # empties the prompt
     seen.until_gone("> first")
     seen.leave()
     assert asked(home) == ["Hello"]
@@ -106,6 +106,7 @@ def test_a_long_paste_whose_end_comes_after_the_answer_is_whole(endless, home):
     seen.type("\x1b[201~")
     seen.until("line 1999 é")
     seen.type("\r")
+    seen.until("the the the")
     stop(seen)
     seen.leave()
     assert asked(home)[1:] == [text.replace("\r", "\n")]
@@ -118,7 +119,7 @@ def test_ctrl_c_leaves_no_sign_in_the_text_and_keeps_what_was_typed(endless):
     stop(seen, "next:")
     seen.until("> next one")
     assert "^C" not in "\n".join([*seen.scrolled, *seen.rows])
-    seen.type("\x03")
+    seen.clear()
     seen.until_gone("> next one")
     seen.leave()
 
@@ -144,7 +145,7 @@ def test_ctrl_z_gives_the_terminal_back_and_fg_goes_on(endless):
     seen.type("hello again")
     seen.until("next: hello again")
     stop(seen, "next:")
-    seen.type("\x03")
+    seen.clear()
     seen.until_gone("hello again")
     seen.leave()
 
@@ -184,7 +185,7 @@ def test_plain_answers_have_no_line_below_them(endless):
     seen.child.sendintr()
     seen.until("> typed")
     assert b"Ctrl-C stops" not in seen.written.partition(b"Hello")[2]
-    seen.type("\x03")
+    seen.clear()
     seen.until_gone("> typed")
     seen.leave()
 
@@ -249,7 +250,7 @@ kernels.run_block, kernels.swiglu = slowly(kernels.run_block), slowly(kernels.sw
     seen.until("interrupted before the answer began")
     seen.read(0.5)
     assert seen.rows[seen.screen.cursor.y] == "> a question of some length"
-    seen.type("\x03")
+    seen.clear()
     seen.until("\n>\n")
     seen.leave()
     assert asked(home) == []
@@ -261,4 +262,39 @@ def test_plain_remarks_are_like_those_of_other_commands_and_there_is_no_bar(endl
     seen.until("mistral-mlx: top_k 3")
     seen.type("/plain\r")
     seen.until("· answers are shown as Markdown")
+    seen.leave()
+
+
+def test_a_ctrl_c_that_comes_a_moment_after_the_answer_takes_nothing_that_was_typed(endless):
+    seen = answering(endless)
+    seen.type("precious")
+    seen.until("next: precious")
+    stop(seen, "next:")
+    seen.until("> precious")
+    seen.type("\x03")
+    seen.read(0.5)
+    assert "> precious" in seen.text
+    seen.type("\x03")
+    seen.until_gone("> precious")
+    seen.type("\x1b[A")  # what Ctrl-C empties is in the history
+    seen.until("> precious")
+    seen.type("\x03")
+    seen.leave()
+
+
+def test_what_is_typed_while_the_prompt_is_read_is_shown_and_kept_apart_from_the_message(endless):
+    slowly = """
+import time
+from mistral_mlx import kernels
+slowly = lambda function: lambda *args, **options: time.sleep(0.5) or function(*args, **options)
+kernels.run_block, kernels.swiglu = slowly(kernels.run_block), slowly(kernels.swiglu)
+"""
+    seen = chat(endless, setup=slowly)
+    seen.type("Hello " * 60 + "\r")
+    seen.until(["reading the prompt: ", "Ctrl-C stops"])
+    seen.type("typed ahead")
+    seen.until("next: typed ahead")
+    seen.child.sendintr()
+    seen.until(["interrupted before the answer began", "… typed ahead"])
+    seen.clear()
     seen.leave()
