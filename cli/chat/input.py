@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.history import History
 
 LATE_S = 0.3  # a Ctrl-C so soon after typed-ahead text appeared in a prompt was meant for the answer before it
-STYLES = {"": "bold", "prompt": "ansicyan", "bottom-toolbar": "nobold", "completion-menu": "nobold"}
+STYLES = {"": "bold", "prompt": "ansimagenta", "bottom-toolbar": "nobold", "completion-menu": "nobold"}
 
 
 class Reader(Protocol):

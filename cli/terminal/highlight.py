@@ -4,8 +4,27 @@ import io
 import os
 
 from rich.console import Console
+from rich.style import Style
 from rich.syntax import ANSI_DARK, ANSI_LIGHT, ANSISyntaxTheme, Syntax
 
+# Those of the sixteen colours that have a contrast of 3.5 or more to black and to white, with the palette of xterm.
+ANY_BACKGROUND: dict[tuple[str, ...], Style] = {  # by the kinds of pygments
+    ("Comment",): Style(color="bright_black", italic=True),
+    ("Keyword",): Style(color="bright_blue"),
+    ("Operator", "Word"): Style(color="bright_blue"),
+    ("Name", "Builtin"): Style(color="bright_blue"),
+    ("Name", "Tag"): Style(color="bright_blue"),
+    ("Name", "Attribute"): Style(color="red"),
+    ("Name", "Class"): Style(bold=True),
+    ("Name", "Decorator"): Style(bold=True),
+    ("Name", "Function"): Style(bold=True),
+    ("Literal", "String"): Style(color="magenta"),
+    ("Literal", "Number"): Style(color="red"),
+    ("Generic", "Deleted"): Style(color="red"),
+    ("Generic", "Inserted"): Style(color="bright_blue"),
+    ("Generic", "Heading"): Style(bold=True),
+    ("Generic", "Error"): Style(color="red"),
+}
 MAX_CHARACTERS = 4000  # of previous lines, which are coloured again, so that a string of many lines is recognized
 
 
@@ -15,8 +34,7 @@ class Highlighter:
     def __init__(self, language: str) -> None:
         self._lines: list[str] = []
         self._n_characters = 0
-        theme = ANSISyntaxTheme(ANSI_LIGHT if _background_is_light() else ANSI_DARK)
-        self._syntax = Syntax("", language or "text", theme=theme, background_color="default")
+        self._syntax = Syntax("", language or "text", theme=ANSISyntaxTheme(_colors()), background_color="default")
         # With NO_COLOR the console has no colour system, and writes plain text.
         self._console = Console(
             file=io.StringIO(), force_terminal=True, width=10_000, color_system=None if no_color() else "standard"
@@ -43,6 +61,7 @@ def no_color() -> bool:
     return bool(os.environ.get("NO_COLOR"))
 
 
-def _background_is_light() -> bool:
-    """Return whether the terminal reports a light background; most report none."""
-    return os.environ.get("COLORFGBG", "").rpartition(";")[2] in ("7", "15")
+def _colors() -> dict[tuple[str, ...], Style]:
+    """Return the colours of code: for the background that the terminal reports, or else for both."""
+    background = os.environ.get("COLORFGBG", "").rpartition(";")[2]  # most report none
+    return {"0": ANSI_DARK, "7": ANSI_LIGHT, "8": ANSI_DARK, "15": ANSI_LIGHT}.get(background, ANY_BACKGROUND)

@@ -8,6 +8,7 @@ import pytest
 from helpers.markdown import continued, cut, shown
 from helpers.screen import Screen
 
+from mistral_mlx.cli.terminal.highlight import ANY_BACKGROUND
 from mistral_mlx.cli.terminal.markdown import MarkdownStream
 
 TEXT = """# A heading
@@ -129,9 +130,9 @@ def test_words_appear_as_they_come():
     [
         ("**bold** x", "\x1b[1mbold\x1b[0m"),
         ("*it* x", "\x1b[3mit"),
-        ("`co` x", "\x1b[36mco"),
+        ("`co` x", "\x1b[35mco"),
         ("~~no~~ x", "\x1b[9mno"),
-        ("# Head", "\x1b[1;36mHead"),
+        ("# Head", "\x1b[1;35mHead"),
     ],
 )
 def test_spans_are_styled(text, style):
@@ -166,3 +167,26 @@ def test_what_the_model_writes_is_never_obeyed():
             )
             screen = shown(cut(prefix + noise + ")", 0), columns=30)  # it fails at a sequence that is not ours
             assert not re.search("[\u202a-\u202e\u2066-\u2069]", screen.written)
+
+
+XTERM = {  # its palette, in the order of the sequences
+    "black": (0, 0, 0),
+    "red": (205, 0, 0),
+    "magenta": (205, 0, 205),
+    "white": (255, 255, 255),
+    "bright_black": (127, 127, 127),
+    "bright_blue": (92, 92, 255),
+}
+
+
+def luminance(color):
+    linear = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in XTERM[color]]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_colours_are_readable_on_black_and_on_white():
+    """Most terminals do not tell their background; cyan and yellow could not be read on white."""
+    for color in {style.color.name for style in ANY_BACKGROUND.values() if style.color} | {"magenta"}:
+        for background in ("black", "white"):
+            bright, dark = sorted((luminance(color), luminance(background)), reverse=True)
+            assert (bright + 0.05) / (dark + 0.05) >= 3.5, (color, background)

@@ -143,7 +143,7 @@ def test_the_columns_stay_below_each_other_where_terminals_differ():
         (
             '```python\nprint("Hello',
             ' World")\n```\nIt *ends*.',
-            ["<```python>", 'print("Hello', ' World")', "<```>", "It /ends/."],
+            ["<```python>", 'print({"Hello}', '{ World"})', "<```>", "It /ends/."],
         ),
         (
             "Speak.",
@@ -175,3 +175,9 @@ def test_a_continued_answer_goes_on_in_its_style(before, after, expected):
     for seed in range(5):
         screen = continued(before, cut(after, seed))
         assert marked(screen).replace("<│ >", "│ ").split("\n") == expected
+
+
+def test_cells_without_a_column_stay_visible():
+    """They used to disappear, as GFM has it; a code span with a bar lost its end."""
+    assert "y | z" in "\n".join(shown("| a | b |\n|---|---|\n| x | y | z |\n\n").lines)
+    assert "a | b" in "\n".join(shown("| a | b |\n|---|---|\n| 1 | `a|b` |\n\n").lines)

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from markdown_it import MarkdownIt
 
 BAR, BULLET, RULE = "│", "•", "─"
-BOLD, CODE, DIM, LINK = frozenset({"bold"}), frozenset({"colour 36"}), frozenset({"dim"}), frozenset({"underline"})
+BOLD, CODE, DIM, LINK = frozenset({"bold"}), frozenset({"colour 35"}), frozenset({"dim"}), frozenset({"underline"})
 SPANS = {"strong": BOLD, "em": frozenset({"italic"}), "s": frozenset({"strike"}), "link": LINK}
 FENCE = re.compile(r"[│ •\d.)]*?(`{3,}[^`]*|~{3,}.*)")
 
@@ -131,7 +131,7 @@ def same(found, wanted):
 
 def shown(rows):
     """Return rows as a text for a failed test: [bold], /italic/, ..."""
-    signs = {"bold": "B", "italic": "I", "colour 36": "C", "underline": "U", "strike": "S", "dim": "D"}
+    signs = {"bold": "B", "italic": "I", "colour 35": "C", "underline": "U", "strike": "S", "dim": "D"}
     return "\n".join(
         "".join(f"{char}{''.join(sorted(signs.get(s, s) for s in styles or ()))}" for char, styles in row)
         for row in rows

@@ -39,7 +39,7 @@ def cut(text, seed, longest=6):
 
 def marked(screen):
     """Return the rows of a screen with [bold], /italic/, {code}, ~strike~ and <dim>, for a test to read."""
-    signs = {"bold": "[]", "italic": "//", "colour 36": "{}", "strike": "~~", "dim": "<>"}
+    signs = {"bold": "[]", "italic": "//", "colour 35": "{}", "strike": "~~", "dim": "<>"}
     lines = []
     for row in screen.rows:
         text, before = "", frozenset()

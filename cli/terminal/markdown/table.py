@@ -66,7 +66,7 @@ class Table:
         """Return the rows of the table, at most `n_cells` wide, which begin in `column` of the terminal."""
         header, delimiter, *rows = map(cells, self.lines)
         n = len(header)
-        body = [[_cell(text) for text in (*row[:n], *[""] * (n - len(row)))] for row in rows]
+        body = [[_cell(text) for text in _fitted(row, n)] for row in rows]
         titles = [_cell(text, BOLD) for text in header]
         widths = _widths([titles, *body], n_cells - len(_GAP) * (n - 1))
         if not widths:
@@ -89,6 +89,11 @@ def cells(line: str) -> list[str]:
     texts = _PIPE.split(line.strip(" "))
     texts = texts[bool(len(texts) > 1 and not texts[0]) : len(texts) - bool(len(texts) > 1 and not texts[-1].strip())]
     return [text.strip(" ").replace(r"\|", "|") for text in texts]
+
+
+def _fitted(row: list[str], n: int) -> list[str]:
+    """Return a row of `n` cells; what is too many stays visible in the last one, where GFM would drop it."""
+    return [*row[: n - 1], " | ".join(row[n - 1 :])] if len(row) >= n else [*row, *[""] * (n - len(row))]
 
 
 Cell = list[list[Segment]]  # a list of segments for each line of it
