@@ -62,7 +62,7 @@ def damaged(path: Path, what: str) -> SessionError:
 def find_sessions(folder: Path) -> FoundSessions:
     """Return the sessions in `folder`, the newest first, and the files there that are none or damaged, by name."""
     whole, bad = list[SavedInfo](), list[DamagedSession]()
-    for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else ():
+    for path in sorted(folder.glob(f"[!.]*{SUFFIX}")) if folder.is_dir() else ():
         try:
             whole.append(read_info(path))
         except SessionError as error:

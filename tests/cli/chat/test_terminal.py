@@ -108,7 +108,7 @@ def test_a_session_that_another_chat_has_changed_is_saved_under_a_new_name(endle
     def say(text, remark):
         first.send(f"{text}\r")
         first.expect(remark)
-        first.expect("36;1m> ")  # the next prompt
+        first.expect("35;1m> ")  # the next prompt
 
     say("one", "stopped at")
     say("/save shared", "saved as shared")
