@@ -1,7 +1,7 @@
 """The conversion from beginning to end: a checkpoint becomes an MLX model folder. It never prints."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -48,6 +48,7 @@ def convert(
     dry_run: bool = False,
     allow_nonfinite: bool = False,
     progress: Progress | None = None,
+    on_written: Callable[[], object] | None = None,
 ) -> Report:
     """Convert the checkpoint `source` into the MLX model folder `target`.
 
@@ -65,7 +66,8 @@ def convert(
     weight takes at most so many bits and least is lost. `verify_on` is a text, or True for one of our own, on which
     the result is compared with the source.
 
-    `progress` is called with a tensor's name, the bytes read so far and the bytes there are.
+    `progress` is called with a tensor's name, the bytes read so far and the bytes there are. `on_written` is called as
+    soon as the target is in place, before it is verified; it must not raise.
 
     Raises OptionError for a bad argument, ModelError for a source that cannot be used, and ConversionError for
     everything that keeps the target from being written; then the target is as it was before. An error of the
@@ -93,11 +95,13 @@ def convert(
         dry_run=dry_run,
         allow_nonfinite=allow_nonfinite,
     )
-    return carry_out(request, progress)
+    return carry_out(request, progress, on_written)
 
 
 @kernels.exactly()  # the errors of weights are measured; rounded activations would add their own
-def carry_out(request: Request, progress: Progress | None = None) -> Report:
+def carry_out(
+    request: Request, progress: Progress | None = None, on_written: Callable[[], object] | None = None
+) -> Report:
     """Do what `request` asks for; see `convert`."""
     started = time.monotonic()
     place = check_target(request.target, Path(request.source), overwrite=request.overwrite)
@@ -110,7 +114,7 @@ def carry_out(request: Request, progress: Progress | None = None) -> Report:
         plan, errors, free = job.plan, dict[str, float](), disk_usage(place.parent).free
         if not request.dry_run:
             check_space(job.needed_nbytes, free, place.parent)
-            with staged(place, overwrite=request.overwrite) as folder:
+            with staged(place, overwrite=request.overwrite, on_written=on_written) as folder:
                 plan, errors = write(job, folder, progress)
     verified = verify(opened, place, cut, progress) if cut and not request.dry_run else Verification()
     return Report(

@@ -1,5 +1,6 @@
 """The options of ``convert``; heavy imports are inside."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,8 @@ from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.statuses import Status
 from mistral_mlx.cli.terminal.notes import Notes
-from mistral_mlx.cli.terminal.signals import whole_or_nothing
-from mistral_mlx.errors import OptionError
+from mistral_mlx.cli.terminal.signals import NOTHING_LEFT, uninterrupted, whole_or_nothing
+from mistral_mlx.errors import MistralMLXError, OptionError
 
 EXAMPLES = """\
 mistral-mlx convert ~/models/Mistral-7B-Instruct-v0.3
@@ -147,7 +148,19 @@ def convert(
     if name is not None:
         registry.check_free(name, place)  # not only after an hour
     notes = Notes(quiet=quiet)
-    with whole_or_nothing(), notes.progress("bytes") as progress:
+    before = _identity(place)
+
+    def settled() -> str:
+        """Register the target if it is written, and say whether it is."""
+        if _identity(place) in (None, before):
+            return NOTHING_LEFT
+        if name is not None:
+            with uninterrupted(), suppress(MistralMLXError, OSError):  # tried again, and said, below the report
+                registry.register(name, place, takes_over=False)
+        stopped = ", only its verification was stopped" if verify or verify_text else ""
+        return f"{command.spelled(place)} is written{stopped}"
+
+    with whole_or_nothing(settled), notes.progress("bytes") as progress:
         report = run(
             path,
             place,
@@ -167,6 +180,7 @@ def convert(
             dry_run=dry_run,
             allow_nonfinite=allow_nonfinite,
             progress=command.remarking(cpu_remark(method), notes, progress),
+            on_written=settled,
         )
     command.show(report, notes, asked=_asked(context), as_json=as_json)
     if name is not None and not dry_run:
@@ -183,6 +197,14 @@ def _asked(context: typer.Context) -> str:
     return " ".join(
         f"--{key.replace('_', '-')}" + ("" if value is True else f" {value}") for key, value in given.items()
     )
+
+
+def _identity(place: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from one that is put into its place; None if there is none."""
+    with suppress(OSError):
+        found = place.lstat()
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _size(bits: int | None, target_bpw: float | None) -> str:

@@ -2,11 +2,13 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from mistral_mlx.cli.statuses import SIGNALLED
+
+NOTHING_LEFT = "nothing half-written is left"
 
 
 class Interrupted(BaseException):
@@ -31,12 +33,15 @@ def raise_on_signals() -> None:
 
 
 @contextmanager
-def whole_or_nothing() -> Iterator[None]:
-    """Let the remark on an interrupt say that what is being written is written whole or not at all."""
+def whole_or_nothing(state: Callable[[], str] = lambda: NOTHING_LEFT) -> Iterator[None]:
+    """Let the remark on an interrupt say that what is being written is written whole or not at all.
+
+    `state` is called on an interrupt; it says what there is then.
+    """
     try:
         yield
     except Interrupted as interrupt:
-        interrupt.remark = "interrupted; nothing half-written is left"
+        interrupt.remark = f"interrupted; {state()}"
         raise
 
 

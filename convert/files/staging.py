@@ -78,11 +78,12 @@ def check_space(needed: int, free: int, folder: Path) -> None:
 
 
 @contextmanager
-def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
+def staged(target: Path, *, overwrite: bool, on_written: Callable[[], object] | None = None) -> Iterator[Path]:
     """Give an empty folder that becomes `target` at the end; with `overwrite`, it replaces a model folder.
 
-    Whatever goes wrong, the new folder is removed and the old target is where it was. Raises ConversionError for what
-    the operating system refuses; anything else passes through.
+    `on_written` is called as soon as the target is in place; it must not raise. Whatever goes wrong, the new folder is
+    removed and the old target is where it was. Raises ConversionError for what the operating system refuses; anything
+    else passes through.
     """
     with _working(target) as work:
         _check_folder(target, overwrite=overwrite)  # a target that a killed process had set aside may be back
@@ -94,6 +95,8 @@ def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
         if target.exists():
             target.rename(work / OLD)
         new.rename(target)
+        if on_written is not None:
+            on_written()
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import pytest
 from helpers.cli import interrupted, one_line, run
 from helpers.tiny_folder import write_tiny_folder
 
+from mistral_mlx.cli.models import registry
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_conversion_that_is_ended_leaves_nothing_and_says_so(tmp_path, number):
@@ -22,6 +24,20 @@ def test_a_conversion_that_is_ended_leaves_nothing_and_says_so(tmp_path, number)
     assert result.returncode == 128 + number
     assert "interrupted; nothing half-written is left" in one_line(result.stderr)
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_verification_that_is_ended_leaves_the_model_with_its_name_and_says_so(tmp_path, number):
+    """It used to say that nothing is left, the folder had no name, and the same command said that it exists."""
+    folder, out, text = write_tiny_folder(tmp_path / "big", num_hidden_layers=100), tmp_path / "out", tmp_path / "text"
+    text.write_text("Once upon a time there was a king who had no crown. " * 2000)  # which take long
+    args = ["convert", folder, out, "--bits", "8", "--verify-text", text, "--name", "mine"]
+    result = interrupted(args, number, after=out.exists)
+    said = one_line(result.stderr)
+    assert result.returncode == 128 + number
+    assert said == f"mistral-mlx: interrupted; {out} is written, only its verification was stopped"
+    assert registry.registered() == {"mine": out.resolve()}
+    assert run("info", "mine").returncode == 0
 
 
 def test_what_writes_no_file_speaks_of_none(tmp_path):
