@@ -3,11 +3,14 @@
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from .row import Row
 from .sanitize import inert
 from .size import columns
 from .style import Style, sgr
+
+if TYPE_CHECKING:
+    from .row import Row
 
 DIM = "2"
 SHOW = ("show", "hide")
@@ -31,7 +34,7 @@ class Thoughts:
         self._is_dim = self._is_terminal and os.environ.get("TERM") != "dumb"
         self._has_sign = hidden and sign and self._is_dim  # later it would wipe what the answer has in its row
         self._screen = screen if self._is_dim else None
-        self._row = Row(self._screen, lambda: columns() - 1) if self._screen else None
+        self._row = _row_of(self._screen) if self._screen else None
         self._begun = False
         self._held = ""  # line feeds, which are written only before more text
 
@@ -75,7 +78,7 @@ class Thoughts:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-def _add(text: str, row: Row) -> None:
+def _add(text: str, row: "Row") -> None:
     """Write `text` to `row`, whose words may go on in the next text."""
     first, *lines = inert(text).expandtabs(4).split("\n")
     row.words(first, Style(DIM))
@@ -84,3 +87,9 @@ def _add(text: str, row: Row) -> None:
         row.end()
         row.words(line, Style(DIM))
     row.flush("")
+
+
+def _row_of(screen: Callable[[str], None]) -> "Row":
+    from .row import Row  # which imports rich, for a chat alone
+
+    return Row(screen, lambda: columns() - 1)
