@@ -38,7 +38,7 @@ from .options.other_programs import our_spelling
 from .statuses import Status, status_of
 from .terminal.notes import Notes
 from .terminal.signals import Interrupted, raise_on_signals
-from .terminal.streams import OutputError, prepare_streams
+from .terminal.streams import OutputError, prepare_streams, write_raw
 
 ANSWERS, MODELS, MEASURES, PROGRAM = "Answers", "Models", "Measurements", "This program"  # sections of --help
 MLX_PACKAGE = "mlx" if sys.platform == "darwin" else "'mlx[cpu]'"
@@ -111,7 +111,7 @@ def _version(wanted: bool) -> None:
         from mistral_mlx import kernels
 
         python, mlx = sys.version.split()[0], metadata.version("mlx")
-        print(f"mistral-mlx {__version__} (mlx {mlx}, Python {python}, kernels: {kernels.names()})")
+        write_raw(f"mistral-mlx {__version__} (mlx {mlx}, Python {python}, kernels: {kernels.names()})\n")
         raise typer.Exit
 
 
@@ -126,8 +126,8 @@ def common(
     """Mistral models in the terminal: chat, completion and conversion, on Apple silicon and on any CPU."""
     context.ensure_object(dict)["debug"] = debug
     if context.invoked_subcommand is None:
-        print(context.get_help())
-        print("\nNew here? Type 'mistral-mlx pull demo', then 'mistral-mlx chat -m demo'.")
+        new_here = "New here? Type 'mistral-mlx pull demo', then 'mistral-mlx chat -m demo'."
+        write_raw(f"{context.get_help()}\n\n{new_here}\n")
 
 
 app.command(epilog=complete.EXAMPLES, rich_help_panel=ANSWERS)(complete.complete)

@@ -1,9 +1,12 @@
 """``completion``: prints the script that makes a shell complete commands, options and names."""
 
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Annotated
 
 import typer
 
+from mistral_mlx.cli.terminal.streams import write_raw
 from mistral_mlx.errors import OptionError, shown
 
 from .offers import SHELLS, shells
@@ -26,4 +29,6 @@ def completion(
 
     if shell not in SHELLS:
         raise OptionError(f"there is no completion for {shown(shell)}; choose one of {', '.join(SHELLS)}")
-    shell_complete(context.find_root().command, {}, "mistral-mlx", "_MISTRAL_MLX_COMPLETE", f"source_{shell}")
+    with redirect_stdout(StringIO()) as script:
+        shell_complete(context.find_root().command, {}, "mistral-mlx", "_MISTRAL_MLX_COMPLETE", f"source_{shell}")
+    write_raw(script.getvalue())

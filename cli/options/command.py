@@ -10,7 +10,7 @@ from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import ModelError, OptionError, shown
 
 from .config_file import Config, read_config
-from .help import Page, PlainValues
+from .help import Page, PlainValues, show_help
 from .other_programs import OF_MODELS, OF_OTHERS
 from .refusals import check_command, in_our_words, too_many
 from .sources import Option, Setting, config_path, options_of, unknown_variables
@@ -189,9 +189,11 @@ class Group(PlainValues, TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that is meant; see click. Raises OptionError if there is none."""
-        if args[:1] == ["help"]:
-            print(ctx.get_help())
-            raise typer.Exit
+        if args[0] == "help":
+            names = [name for name in args[1:] if not name.startswith("-")]
+            if not names:
+                show_help(ctx)
+            args = [*names, "--help"]
         check_command(args, self.commands, OF_OTHERS)
         return super().resolve_command(ctx, args)
 

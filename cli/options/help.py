@@ -1,8 +1,11 @@
 """How ``--help`` shows a command: its usage, arguments and options, and its examples."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+import typer
 from typer.core import TyperCommand, TyperOption
+
+from mistral_mlx.cli.terminal.streams import write_raw
 
 from .shared import PANELS
 from .values import take_plain_values
@@ -26,6 +29,13 @@ class PlainValues:
         parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # it is that of typer's class
         take_plain_values(self, parameters)
         return parameters
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return the option --help; see click. Its page is written as all output is, with the same errors."""
+        option = super().get_help_option(ctx)  # type: ignore[misc]  # it is that of typer's class
+        if option is not None:
+            option.callback = _on_help
+        return option
 
 
 class Page(PlainValues, Parsed):
@@ -59,6 +69,17 @@ class Page(PlainValues, Parsed):
             formatter.write("\nExamples:\n" + "".join(f"  {line}\n" for line in self.epilog.splitlines()))
         if self.elsewhere:
             formatter.write(f"\n{self.elsewhere}")
+
+
+def show_help(ctx: Any) -> NoReturn:
+    """Write the page of a command, and end."""
+    write_raw(f"{ctx.get_help()}\n")
+    raise typer.Exit
+
+
+def _on_help(ctx: Any, parameter: Any, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        show_help(ctx)
 
 
 def _use(parameter: Any) -> int:

@@ -112,6 +112,18 @@ def test_streams_may_be_closed(folder, closed, status):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize(
+    "command", ["", "help", "--help", "chat --help", "--version", "completion bash", "config path"]
+)
+def test_output_that_cannot_be_written_is_an_error_in_the_same_words(command):
+    """Pages of help used to say no more than: No space left on device."""
+    script = f"{sys.executable} -c '{PROGRAM[2]}' {command} >/dev/full"
+    result = subprocess.run(["sh", "-c", script], capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+    said = "mistral-mlx: error: standard output cannot be written: No space left on device"
+    assert (result.returncode, one_line(result.stderr)) == (5, said)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 def test_a_remark_that_cannot_be_written_does_not_fail_the_answer(folder):
     script = f"{sys.executable} -c '{PROGRAM[2]}' complete -m {folder} --max-tokens 2 Hello 2>/dev/full"
     assert subprocess.run(["bash", "-c", script], stdin=subprocess.DEVNULL, timeout=60).returncode == 0

@@ -24,8 +24,12 @@ def test_what_other_programs_do_with_models_is_answered_too(verb):
 
 
 def test_help_without_dashes_is_help():
-    result = run("help", "chat")
-    assert result.returncode == 0 and result.stdout.startswith(b"Usage: mistral-mlx [OPTIONS] COMMAND")
+    """It used to be that of the program, whatever followed."""
+    for names, usage in [((), b"[OPTIONS] COMMAND"), (("chat",), b"chat"), (("models", "add"), b"models add")]:
+        result = run("help", *names)
+        assert result.returncode == 0 and result.stdout.startswith(b"Usage: mistral-mlx " + usage)
+        assert result.stdout == run(*names, "--help").stdout
+    assert "there is no command chatt; did you mean chat?" in one_line(run("help", "chatt").stderr)
 
 
 def test_the_commands_that_are_named_exist(program):
