@@ -51,11 +51,17 @@ def without_value(text: str, table: str, key: str) -> str | None:
             raise _impossible(table, key)
         return None
     del lines[at.start : at.end]
+    if _is_blank(lines, at.start) and (at.start == 0 or _is_blank(lines, at.start - 1)):
+        del lines[at.start]  # it stood below what is gone
     return _checked(text, "".join(lines), table, key, None)
 
 
 def _lines(text: str) -> list[str]:
     return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+def _is_blank(lines: list[str], i: int) -> bool:
+    return i < len(lines) and not lines[i].strip()
 
 
 def _ended(lines: list[str]) -> list[str]:

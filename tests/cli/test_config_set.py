@@ -61,6 +61,15 @@ def test_a_value_is_removed_with_its_comment():
     assert without_value(MINE, "", "temperature") is None
 
 
+def test_what_is_removed_leaves_no_blank_line_of_its_own():
+    """The file used to begin with an empty line."""
+    rest = "[chat]\nseed = 1\n"
+    assert without_value(f"seed = 2\n\n{rest}", "", "seed") == rest
+    assert without_value(f"# mine\n\nseed = 2\n\n{rest}", "", "seed") == f"# mine\n\n{rest}"
+    assert without_value(f"seed = 2\n{rest}", "", "seed") == rest
+    assert without_value("seed = 2\n", "", "seed") == ""
+
+
 def test_what_is_no_statement_of_its_own_is_refused():
     inline = "chat = { seed = 1, top_k = 2 }\n"
     for change in (lambda: with_value(inline, "chat", "seed", 5), lambda: without_value(inline, "chat", "seed")):
