@@ -32,7 +32,7 @@ def show(settings: Settings, faults: Iterable[str], *, as_json: bool, everything
         )
         write_text("\n".join(tables))
     else:
-        _show_set(settings)
+        _show_set(settings, are_faults=bool(list(faults)))
 
 
 def draft(known: dict[str, list[Option]]) -> str:
@@ -53,14 +53,17 @@ def draft(known: dict[str, list[Option]]) -> str:
     return "".join([HEAD, "\n", model, *top, "\n", TABLES, *tables])
 
 
-def _show_set(settings: Settings) -> None:
-    """Write what is set, once for all commands that get it."""
+def _show_set(settings: Settings, *, are_faults: bool) -> None:
+    """Write what is set, once for all commands that get it. Faults of the file are said already."""
     commands: dict[tuple[str, str, str], list[str]] = {}
     keys = {}
     for command, s in ((command, s) for command, of in settings.items() for s in of if s.where is not None):
         commands.setdefault((str(s.where), _toml(s.value), s.source), []).append(command)
         keys[str(s.where)] = s.option.key
     notes, file = Notes(), config_path()
+    if not commands and are_faults:
+        notes.always("nothing else is set; 'mistral-mlx config edit' opens the file, to correct it")
+        return
     if not commands:
         change = f"'mistral-mlx config set KEY VALUE' writes into {file}"
         notes.always(f"nothing is set: all options have their defaults, which --all shows; {change}")

@@ -125,3 +125,12 @@ def test_config_edit_writes_a_draft_that_changes_nothing_and_checks_what_was_mad
     assert (result.returncode, "top_k is 1.5" in result.stderr) == (2, True)
     assert "cannot be run" in run("config", "edit", "--editor", "/nonexistent").stderr
     assert "status 1" in run("config", "edit", "--editor", "false").stderr
+
+
+def test_a_file_that_is_wrong_is_not_said_to_set_nothing(config):
+    """Below the error it used to say that all options have their defaults."""
+    for text in ('temperature = "hot"\n', "temperature = \n"):
+        config.write_text(text)
+        error, said = run("config").stderr.splitlines()
+        assert str(config) in error
+        assert said == "mistral-mlx: nothing else is set; 'mistral-mlx config edit' opens the file, to correct it"
