@@ -1,6 +1,6 @@
 """The classes of all commands: where the values of their options come from, and what is refused."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
@@ -11,7 +11,7 @@ from mistral_mlx.errors import ModelError, OptionError, shown
 
 from .config_file import Config, read_config
 from .help import Page, PlainValues, show_help
-from .other_programs import OF_MODELS, OF_OTHERS
+from .other_programs import OF_GROUPS, OF_OTHERS
 from .refusals import check_command, in_our_words, too_many
 from .sources import Option, Setting, config_path, options_of, unknown_variables
 
@@ -42,8 +42,6 @@ class Subcommand(Strict, TyperCommand):
 class Subgroup(Page, TyperGroup):
     """A command that has commands."""
 
-    others: Mapping[str, str] = {}  # names of its commands in other programs, and what does the same here
-
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the parts of the line that says how the command is called; see click."""
         return ["[OPTIONS]", "[COMMAND]" if self.invoke_without_command else "COMMAND"]
@@ -55,7 +53,7 @@ class Subgroup(Page, TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that is meant; see click. Raises OptionError if there is none."""
-        check_command(args, self.commands, self.others, f"{self.name} ")
+        check_command(args, self.commands, OF_GROUPS.get(str(self.name), {}), f"{self.name} ")
         return super().resolve_command(ctx, args)
 
 
@@ -169,7 +167,6 @@ class CommandGroup(Configurable, Subgroup):
     """A command that has commands, and options that can be set elsewhere."""
 
     elsewhere = ELSEWHERE
-    others = OF_MODELS
 
 
 class Group(PlainValues, TyperGroup):

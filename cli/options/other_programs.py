@@ -24,6 +24,9 @@ OF_MODELS = {  # after `models`
     "mv": "'mistral-mlx models rename OLD NEW' changes a name",
     "show": "'mistral-mlx info MODEL' describes a model",
 }
+SETTINGS = "'mistral-mlx config' shows what is set, 'mistral-mlx config --all' also the defaults"
+OF_CONFIG = {"list": SETTINGS, "ls": SETTINGS, "show": SETTINGS, "get": SETTINGS}  # after `config`
+OF_GROUPS = {"models": OF_MODELS, "config": OF_CONFIG}
 
 # Names of options that are taken for ours, with _ for - too: of llama.cpp, mlx-lm, Transformers, llm and ollama.
 SPELLINGS = {

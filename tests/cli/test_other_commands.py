@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.cli import one_line, run
 
-from mistral_mlx.cli.options.other_programs import OF_MODELS, OF_OTHERS, OPTIONS_OF_OTHERS, SPELLINGS
+from mistral_mlx.cli.options.other_programs import OF_GROUPS, OF_OTHERS, OPTIONS_OF_OTHERS, SPELLINGS
 
 
 @pytest.mark.parametrize("verb", OF_OTHERS)
@@ -18,9 +18,9 @@ def test_commands_of_other_programs_are_answered_with_ours(verb):
     assert f"there is no command {verb}; {OF_OTHERS[verb]}" in one_line(result.stderr)
 
 
-@pytest.mark.parametrize("verb", OF_MODELS)
-def test_what_other_programs_do_with_models_is_answered_too(verb):
-    assert f"there is no command models {verb}; {OF_MODELS[verb]}" in one_line(run("models", verb, "x").stderr)
+@pytest.mark.parametrize(("group", "verb"), [(group, verb) for group, of in OF_GROUPS.items() for verb in of])
+def test_what_other_programs_do_with_models_and_settings_is_answered_too(group, verb):
+    assert f"there is no command {group} {verb}; {OF_GROUPS[group][verb]}" in one_line(run(group, verb, "x").stderr)
 
 
 def test_help_without_dashes_is_help():
