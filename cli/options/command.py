@@ -12,7 +12,7 @@ from mistral_mlx.errors import ModelError, OptionError, shown
 from .config_file import Config, read_config
 from .help import Page, PlainValues, show_help
 from .other_programs import OF_GROUPS, OF_OTHERS
-from .refusals import check_command, in_our_words, too_many
+from .refusals import before_command, check_command, in_our_words, too_many, with_hints
 from .sources import Option, Setting, config_path, options_of, unknown_variables
 
 ELSEWHERE = """\
@@ -28,10 +28,12 @@ class Strict(Page):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse a command line; see click. Raises OptionError for an unknown option, and for too many arguments."""
         ctx.allow_extra_args = True
-        with in_our_words(ctx):
-            rest = super().parse_args(ctx, args)
-        if rest and not ctx.resilient_parsing:
-            raise OptionError(too_many(ctx, rest))
+        typed = list(args)  # parsing empties it
+        with with_hints(ctx, typed):
+            with in_our_words(ctx):
+                rest = super().parse_args(ctx, args)
+            if rest and not ctx.resilient_parsing:
+                raise OptionError(too_many(ctx, rest, typed))
         return rest
 
 
@@ -171,6 +173,11 @@ class CommandGroup(Configurable, Subgroup):
 
 class Group(PlainValues, TyperGroup):
     """The program, as a command that has commands, which are shown in sections."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse a command line; see click. Raises OptionError for an option that belongs to a command, or to none."""
+        with in_our_words(ctx, before_command):
+            return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the names and summaries of the commands by section; see click."""

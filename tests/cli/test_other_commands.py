@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.cli import one_line, run
 
+from mistral_mlx.cli.models.registry import register
 from mistral_mlx.cli.options.other_programs import OF_GROUPS, OF_OTHERS, OPTIONS_OF_OTHERS, SPELLINGS
 
 
@@ -67,6 +68,45 @@ def test_underscores_are_dashes():
 def test_an_option_that_none_stands_for_is_answered_with_what_does_the_same(flag):
     command = "chat" if flag == "-p" else "complete"
     assert f"no option {flag}; {OPTIONS_OF_OTHERS[flag]}" in one_line(run(command, flag, "1").stderr)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("complete -ngl 99 hi", "no option -ngl; --device gpu"),
+        ("eval -m x -ngl 99", "no option -ngl; --device gpu"),
+        ("complete -m x -cnv hi", "no option -cnv; 'mistral-mlx chat' is a conversation"),
+        ("complete -no-cnv hi", "no option -no-cnv; 'mistral-mlx chat' is a conversation"),
+        ("complete -c 4096 hi", "-c is --continue here, without a number; the context has no size to set"),
+        ("complete -c ten hi", 'put it in quotes: "ten hi"'),
+        ("convert x out8 -q 8", "-q is --quiet here, without a number; --bits N"),
+        ("convert --hf-path x --mlx-path out -q --q-bits 8", "no option --hf-path; source and target are arguments"),
+        ("complete -o temperature 0 hi", "no option -o; each option has its own name, as in --temperature 0"),
+    ],
+)
+def test_what_means_something_else_elsewhere_is_answered_with_ours(line, said):
+    """`-ngl 99` used to be a bad value of --max-tokens, and `-c 4096 hi` a prompt without quotes."""
+    assert said in one_line(run(*line.split()).stderr)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("-v", "no option -v before a command; --version shows the version"),
+        ("-m demo hi", "-m stands after the command: mistral-mlx complete -m …"),
+        ("--bits 8 x", "--bits stands after the command: mistral-mlx convert --bits …"),
+        ("--zzz", "no option --zzz before a command (see mistral-mlx --help)"),
+    ],
+)
+def test_an_option_before_the_command_is_answered_with_its_place(line, said):
+    """It used to be: No such option."""
+    assert said in one_line(run(*line.split()).stderr)
+
+
+def test_a_model_instead_of_a_command_is_answered_with_the_chat(folder):
+    register("mine", folder)
+    said = one_line(run("mine").stderr)
+    assert said == "mistral-mlx: error: there is no command mine; it is a model: mistral-mlx chat -m mine"
 
 
 def test_an_unknown_option_or_command_is_answered_with_those_like_it():
