@@ -33,6 +33,7 @@ from .commands import (
     templates,
     tokens,
 )
+from .models.home import home_error
 from .options.command import Application
 from .options.other_programs import our_spelling
 from .statuses import Status, status_of
@@ -97,7 +98,7 @@ def _described(error: Exception) -> str:
     if isinstance(error, ImportError):
         return f"the installation is incomplete ({error}); run: pip install --force-reinstall {MLX_PACKAGE}"
     if isinstance(error, OSError):
-        return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+        return home_error(error) or f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
     if isinstance(error, MistralMLXError | OutputError):
         return str(error)
     where = "--debug before the command shows where, 'mistral-mlx doctor' what else a report needs"

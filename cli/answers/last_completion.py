@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mistral_mlx.cli.models import registry
+from mistral_mlx.cli.models.home import home
 from mistral_mlx.errors import ModelError, OptionError, SessionError, shown
 from mistral_mlx.files.json import parse_json
 from mistral_mlx.files.whole import is_stale_partial, new_file, partial_path
@@ -161,4 +161,4 @@ def _open(path: str, flags: int) -> int:
 
 
 def _file() -> Path:
-    return registry.home() / NAME
+    return home() / NAME

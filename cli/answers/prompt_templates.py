@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mistral_mlx.cli.models import registry
+from mistral_mlx.cli.models.home import home
 from mistral_mlx.cli.options.answer import AnswerKnobs, read_values
 from mistral_mlx.errors import OptionError, shown
 
@@ -204,4 +204,4 @@ def _expected(key: str) -> str:
 
 
 def _folder() -> Path:
-    return registry.home() / "templates"
+    return home() / "templates"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mistral_mlx.cli.models import registry
+from mistral_mlx.cli.models.home import home
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.options.sampling import with_sampling
 from mistral_mlx.cli.statuses import status_of
@@ -89,7 +90,7 @@ def chat(
     notes.is_plain = plain
     kept = kept_prompts(notes, cache_limit) if cache else None
     store = Store(
-        registry.home() / "sessions",
+        home() / "sessions",
         autosave=save if save is not None else resume or last or sys.stdin.isatty(),
         cache_limit=int(cache_limit * 1e9) if cache else 0,
     )
@@ -118,7 +119,7 @@ def chat(
             resumes,
             kept,
         ),
-        history=registry.home() / "history" if history else None,
+        history=home() / "history" if history else None,
     )
     if failed and not sys.stdin.isatty():  # a script has to know
         raise typer.Exit(status_of(failed))

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from mistral_mlx.cli.models import registry
+from mistral_mlx.cli.models.home import check_home
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.options.command import CommandGroup, Subcommands
 from mistral_mlx.cli.terminal.notes import Notes
@@ -38,6 +39,8 @@ def models(
     if context.invoked_subcommand is not None:
         return
     known = sorted(registry.registered().items())
+    if not known and not discover:
+        check_home()
     if discover:
         from mistral_mlx.cli.reports import discovered
 

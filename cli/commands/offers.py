@@ -4,7 +4,8 @@ from contextlib import suppress
 
 import typer
 
-from mistral_mlx.cli.models.registry import home, model_names
+from mistral_mlx.cli.models.home import home
+from mistral_mlx.cli.models.registry import model_names
 
 SHELLS = ("bash", "zsh", "fish", "pwsh")
 

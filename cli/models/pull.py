@@ -16,7 +16,8 @@ from mistral_mlx.cli.terminal.signals import Interrupted, uninterrupted
 from mistral_mlx.errors import ConversionError, ModelError, OptionError, shown
 from mistral_mlx.files.folder import ModelFolder
 
-from .fetched import check_disk, check_place, existing, is_of, partial, place_of, publish, working_folder
+from .fetched import check_disk, check_place, is_of, partial, place_of, publish, working_folder
+from .home import existing
 from .hub import settings, snapshots
 from .hub.choice import ABOUT, check_patterns, small_files, weight_files
 from .hub.gathered import Gathered

@@ -8,23 +8,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-import platformdirs
-
 from mistral_mlx.errors import ModelError, OptionError, shown
 
 from . import names
 from .folder_lock import locked
+from .home import check_home, home, home_fault
 from .small_file import is_gguf, small_text
 
-HOME_VARIABLE = "MISTRAL_MLX_HOME"
 MODEL_VARIABLE = "MISTRAL_MLX_MODEL"
 PULLABLE = ("demo",)  # the models that `pull` fetches
 MAX_LISTED = 10  # names in a message
-
-
-def home() -> Path:
-    """Return the folder of the program's own models and settings."""
-    return Path(os.environ.get(HOME_VARIABLE) or platformdirs.user_data_dir("mistral-mlx"))
 
 
 def registered() -> dict[str, Path]:
@@ -79,13 +72,17 @@ def rename(old: str, new: str) -> None:
 
 
 def only_registered() -> str:
-    """Return the name of the only registered model. Raises OptionError if there is none, or several."""
+    """Return the name of the only registered model.
+
+    Raises OptionError if there is none, or several; ModelError if there can be none.
+    """
     known = sorted(registered())
     if len(known) == 1:
         return known[0]
     if known:
         listed = ", ".join(known[:MAX_LISTED]) + (f" and {len(known) - MAX_LISTED} more" * (len(known) > MAX_LISTED))
         raise OptionError(f"which model? registered: {shown(listed, limit=400)}; give --model, or set {MODEL_VARIABLE}")
+    check_home()
     raise OptionError(
         f"which model? None is registered: 'mistral-mlx pull {PULLABLE[0]}' or 'pull ORG/REPO' fetches one, and "
         "--model also takes a folder"
@@ -161,7 +158,8 @@ def _refuse(model: str) -> NoReturn:
             f"give {shown(name)}, or fetch the other one: mistral-mlx pull {shown(model, limit=200)} NAME"
         )
     listed = ", ".join(sorted(known)) or f"none; 'mistral-mlx pull {PULLABLE[0]}' fetches one"
-    raise ModelError(not_found(model, listed))
+    fault = f"; {home_fault()}" if not known and not home().is_dir() and home_fault() else ""
+    raise ModelError(not_found(model, listed) + fault)
 
 
 def first_time(remark: str) -> bool:
@@ -197,6 +195,8 @@ def _changing() -> Iterator[dict[str, Path]]:
 
 
 def _check_known(name: str, known: Mapping[str, Path]) -> None:
+    if not known:
+        check_home()
     if name not in known:
         listed = ", ".join(sorted(known)) or "none"
         raise OptionError(f"no model is registered as {shown(name)}; registered: {shown(listed, limit=400)}")

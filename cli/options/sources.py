@@ -15,7 +15,7 @@ from typing import Any
 
 import platformdirs
 
-from mistral_mlx.cli.models.registry import HOME_VARIABLE, home
+from mistral_mlx.cli.models.home import HOME_VARIABLE, home
 from mistral_mlx.errors import shown
 
 from .other_programs import our_spelling

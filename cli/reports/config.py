@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 
+from mistral_mlx.cli.models.home import check_home, home
 from mistral_mlx.cli.options.sources import Option, Setting, config_path
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.streams import write_text
@@ -65,6 +66,8 @@ def _show_set(settings: Settings, *, are_faults: bool) -> None:
         notes.always("nothing else is set; 'mistral-mlx config edit' opens the file, to correct it")
         return
     if not commands:
+        if file.is_relative_to(home()):
+            check_home()
         change = f"'mistral-mlx config set KEY VALUE' writes into {file}"
         notes.always(f"nothing is set: all options have their defaults, which --all shows; {change}")
         return

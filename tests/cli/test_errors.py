@@ -81,3 +81,34 @@ def test_names_cannot_control_the_terminal(tmp_path):
     result = run("info", tmp_path / "\x1b[2J[bold]")
     assert b"\x1b" not in result.stderr
     assert "[bold]" in one_line(result.stderr)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("models", "models add x {folder}", "models remove x", "complete x", "complete -m x x", "pull demo"),
+        *("sessions", "config", "config set seed 1"),
+    ],
+)
+def test_a_home_that_is_no_folder_is_named_by_what_needs_it(folder, monkeypatch, tmp_path, line):
+    """They used to say that nothing is there, or no more than: File exists."""
+    file = tmp_path / "file"
+    file.touch()
+    for home, verb in ((file, "written"), (file / "home", "made")):
+        monkeypatch.setenv("MISTRAL_MLX_HOME", str(home))
+        result = run(*line.format(folder=folder).split())
+        assert result.returncode in (3, 5)
+        assert f"{home} cannot be {verb}: {file} is no folder" in one_line(result.stderr)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc")
+def test_a_home_that_cannot_be_made_is_named_when_it_is_needed(folder, monkeypatch):
+    monkeypatch.setenv("MISTRAL_MLX_HOME", "/proc/mine")
+    said = one_line(run("models", "add", "x", folder).stderr)
+    assert "/proc/mine cannot be made: " in said and "set MISTRAL_MLX_HOME to another folder" in said
+
+
+def test_what_lies_elsewhere_needs_no_home(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("MISTRAL_MLX_HOME", "/dev/null")
+    assert run("complete", "-q", "-m", folder, "--max-tokens", "2", "x").returncode == 0
+    assert run("models", "--discover").returncode == 0

@@ -43,7 +43,7 @@ ORDER = {
     "mistral_mlx.cli.terminal": "__init__ sanitize size style cells row status_row thoughts highlight markdown signals "
     "streams keyboard table bar notes editor reading",
     "mistral_mlx.cli.terminal.markdown": "node emphasis links reader inline table blocks starts code stream __init__",
-    "mistral_mlx.cli.models": "__init__ folder_lock small_file on_disk hub names lm_studio ollama found "
+    "mistral_mlx.cli.models": "__init__ folder_lock home small_file on_disk hub names lm_studio ollama found "
     "registry kept opening index fetched demo pull",
     "mistral_mlx.cli.models.hub": "__init__ settings repo_id opener web repository choice download record gathered "
     "outlook snapshots",

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mistral_mlx.cli.models.fetched import existing
-from mistral_mlx.cli.models.registry import HOME_VARIABLE, MODEL_VARIABLE, home, located
+from mistral_mlx.cli.models.home import REMEDY, existing, home, home_fault
+from mistral_mlx.cli.models.registry import MODEL_VARIABLE, located
 from mistral_mlx.cli.options.config_file import read_config
 from mistral_mlx.cli.options.sources import Option, config_path
 from mistral_mlx.cli.terminal.table import gigabytes
@@ -30,18 +30,12 @@ class Size(NamedTuple):
 
 def own_folder(found: Findings) -> None:
     """Say where the program keeps its files, whether it can, and what they take."""
-    path = home()
-    beside = existing(path)
-    is_writable = beside.is_dir() and os.access(beside, os.W_OK | os.X_OK)
+    path, fault = home(), home_fault()
     sizes = {name: size for name in FOLDERS if (size := size_of(path / name)) is not None}
-    found.facts = {"path": str(path), "exists": path.is_dir(), "writable": is_writable}
+    found.facts = {"path": str(path), "exists": path.is_dir(), "writable": fault is None}
     found.facts |= {"folders": {name: size._asdict() for name, size in sizes.items()}}
-    if not is_writable:
-        found.fault(
-            f"{_named(path)} cannot be {'written' if path.exists() else 'made'}: {_named(beside)} is "
-            f"{'not writable' if beside.is_dir() else 'no folder'}",
-            f"change that, or set {HOME_VARIABLE} to another folder",
-        )
+    if fault is not None:
+        found.fault(fault, REMEDY)
     elif not path.is_dir():
         found.ok(f"{_named(path)} does not exist yet; it is made when it is needed")
     else:
