@@ -145,6 +145,7 @@ def complete(
     from mistral_mlx.cli.answers import complete as command
     from mistral_mlx.cli.answers import last_completion
     from mistral_mlx.cli.answers.constraints import Wanted
+    from mistral_mlx.cli.answers.job import Job, make_samplers
     from mistral_mlx.cli.answers.prompt import Prompt
     from mistral_mlx.cli.answers.prompt_templates import load_template, parse_variables
     from mistral_mlx.cli.answers.sources import Sources, read_list
@@ -183,11 +184,11 @@ def complete(
     if earlier is not None:
         asked, other = earlier.before(asked), earlier.before(other)
     notes = Notes(quiet=quiet)
-    job = command.Job(
+    job = Job(
         prompt=asked,
         other=other,
         name=model or "",
-        samplers=command.make_samplers(asked_for, samples),
+        samplers=make_samplers(asked_for, samples),
         max_tokens=asked_for.max_tokens,
         started=STARTED,
         stop=list(asked_for.stop),

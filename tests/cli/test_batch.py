@@ -10,8 +10,9 @@ from helpers.invoke import invoke
 from helpers.tiny_folder import write_tiny_folder
 
 from mistral_mlx.cli.answers import batch, batch_files
-from mistral_mlx.cli.answers.batch import Defaults, Request, begin, request_of
+from mistral_mlx.cli.answers.batch import begin
 from mistral_mlx.cli.answers.batch_files import Task
+from mistral_mlx.cli.answers.batch_requests import Defaults, Request, request_of
 from mistral_mlx.cli.answers.prompt import Prompt
 from mistral_mlx.cli.options.answer import AnswerKnobs
 from mistral_mlx.cli.terminal.notes import Notes

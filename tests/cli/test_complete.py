@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mistral_mlx.cli.answers import complete
 from mistral_mlx.cli.answers.code_block import FirstCodeBlock
+from mistral_mlx.cli.answers.job import Job, make_samplers
 from mistral_mlx.cli.answers.prompt import Prompt
 from mistral_mlx.cli.answers.sources import prompt_parts
 from mistral_mlx.cli.terminal.notes import Notes
@@ -36,7 +37,7 @@ def answer(model, capsys, *texts, prompt=None, status=0, quiet=True, **options):
     for sampler in samplers:
         sampler.options = SamplingOptions(temperature=0.0)
     options = {"max_tokens": 100, "name": "tiny", "started": 0.0, **options}
-    job = complete.Job(prompt=prompt or Prompt(text="Hello"), samplers=samplers, **options)
+    job = Job(prompt=prompt or Prompt(text="Hello"), samplers=samplers, **options)
     code = 0
     try:
         complete.run(job, model, tokenizer, Notes(quiet=quiet))
@@ -144,8 +145,8 @@ def test_an_answer_may_be_written_at_once(model, capsys, monkeypatch):
 
 def test_samples_that_are_decoded_together_are_those_one_by_one(model, capsys):
     def texts(n_parallel):
-        samplers = complete.make_samplers(SamplingOptions(seed=3), 5)
-        job = complete.Job(Prompt(text="Hello"), "tiny", samplers, 12, 0.0)
+        samplers = make_samplers(SamplingOptions(seed=3), 5)
+        job = Job(Prompt(text="Hello"), "tiny", samplers, 12, 0.0)
         complete.run(complete.replace(job, n_parallel=n_parallel), model, LetterTokenizer(), Notes(quiet=True))
         return capsys.readouterr().out
 
@@ -173,8 +174,8 @@ def test_events_say_what_happens_while_it_does(model, capsys):
 
 
 def test_seeds_of_samples_follow_each_other():
-    assert [sampler.seed for sampler in complete.make_samplers(SamplingOptions(seed=5), 3)] == [5, 6, 7]
-    first, second = complete.make_samplers(SamplingOptions(), 2)
+    assert [sampler.seed for sampler in make_samplers(SamplingOptions(seed=5), 3)] == [5, 6, 7]
+    first, second = make_samplers(SamplingOptions(), 2)
     assert second.seed == first.seed + 1
 
 

@@ -13,6 +13,7 @@ from helpers.tokenizer_files import both_tokenizers
 from mistral_mlx import OptionError, Sampler, load
 from mistral_mlx.cli.answers import batch
 from mistral_mlx.cli.answers.batch_files import read_tasks
+from mistral_mlx.cli.answers.batch_requests import OWN_KEYS, Defaults, request_of
 from mistral_mlx.cli.answers.prompt import Prompt
 from mistral_mlx.cli.answers.tool_choice import ToolChoice, tool_choice_of
 from mistral_mlx.cli.options.answer import AnswerKnobs
@@ -180,7 +181,7 @@ def test_any_other_choice_is_refused(value):
 
 def request(**line):
     (task,) = read_tasks(json.dumps({"prompt": "2+3?", "tools": TOOLS, "temperature": 1.0, **line}).encode())
-    return batch.request_of(task, batch.Defaults(AnswerKnobs()))
+    return request_of(task, Defaults(AnswerKnobs()))
 
 
 def answer(model, **line):
@@ -204,7 +205,7 @@ def test_a_line_may_choose(models):
         request(tool_choice="sub")
     with pytest.raises(OptionError, match="tool_choice of the line is required, and no tools are offered"):
         request(tool_choice="required", tools=[])
-    assert "tool_choice" in batch.OWN_KEYS
+    assert "tool_choice" in OWN_KEYS
 
 
 def test_text_before_a_call_is_free_and_so_is_a_prefill(models):

@@ -1,6 +1,7 @@
 """Tools, messages, reasoning and its effort in `complete` and `batch`."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import typer
@@ -13,6 +14,8 @@ from helpers.tokenizer_files import tekken_folder
 from mistral_mlx import OptionError, encode_chat, load_tokenizer
 from mistral_mlx.cli.answers import batch, complete
 from mistral_mlx.cli.answers.batch_files import read_tasks
+from mistral_mlx.cli.answers.batch_requests import Defaults, request_of
+from mistral_mlx.cli.answers.job import Job
 from mistral_mlx.cli.answers.prompt import Prompt
 from mistral_mlx.cli.answers.sources import read_list
 from mistral_mlx.cli.options.answer import AnswerKnobs
@@ -50,7 +53,7 @@ def answer(model, tokenizer, capsys, ids, prompt=OFFERING, *, quiet=True, **opti
     sampler = Scripted([*ids, EOS])
     sampler.options = SamplingOptions(temperature=0.0)
     options = {"max_tokens": 100, "name": "tiny", "started": 0.0, **options}
-    complete.run(complete.Job(prompt, samplers=[sampler], **options), model, tokenizer, Notes(quiet=quiet))
+    complete.run(Job(prompt, samplers=[sampler], **options), model, tokenizer, Notes(quiet=quiet))
     captured = capsys.readouterr()
     return captured.out, captured.err
 
@@ -137,7 +140,7 @@ def test_a_raw_text_has_no_reasoning(model, tokenizer, capsys):
 
 def test_a_wrong_value_of_reasoning_is_refused():
     with pytest.raises(OptionError, match="--reasoning is maybe; it must be show or hide"):
-        complete.Job(Prompt(text="a"), samplers=[], max_tokens=1, name="", started=0.0, reasoning="maybe")
+        Job(Prompt(text="a"), samplers=[], max_tokens=1, name="", started=0.0, reasoning="maybe")
 
 
 # Prompts
@@ -193,7 +196,7 @@ def test_messages_and_tools_come_from_files(folder, tmp_path):
 
 def request(line, **defaults):
     (task,) = read_tasks(json.dumps(line).encode())
-    return batch.request_of(task, batch.Defaults(AnswerKnobs(), **defaults))
+    return request_of(task, Defaults(AnswerKnobs(), **defaults))
 
 
 def test_a_line_may_have_tools_and_an_effort():
@@ -207,7 +210,7 @@ def test_a_line_may_have_tools_and_an_effort():
 def test_a_result_has_reasoning_and_calls(model, tokenizer, monkeypatch):
     asked = request({"prompt": "2+3?", "tools": [ADD]})
     sampler = Scripted([THINK, 1100, END, *written(tokenizer, "add", before="So: "), EOS])
-    asked = batch.replace(asked, sampler=sampler)
+    asked = replace(asked, sampler=sampler)
     responses = list(batch.begin(asked, Timeline(model), tokenizer))
     found, last = batch.answer_of(asked, responses, tokenizer), responses[-1]
     assert (found["text"], found["reasoning"]) == ("So: ", tokenizer.decode([1100]))

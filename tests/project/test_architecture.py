@@ -50,7 +50,7 @@ ORDER = {
     "mistral_mlx.cli.options": "__init__ values other_programs sources config_file config_edit answer shared "
     "constraint sampling refusals help command",
     "mistral_mlx.cli.answers": "__init__ remarks beginning code_block constraints tool_choice prompt said "
-    "prompt_templates last_completion sources batch_files batch output complete",
+    "prompt_templates last_completion sources batch_files batch_requests batch output job complete",
     "mistral_mlx.cli.chat": "__init__ background remarks cache_times store saving session_models transcript quotes "
     "keys resize input toolbar settings words attachments clipboard room answering opening history first chat status "
     "command compact commands file_commands help loop start",
