@@ -31,7 +31,15 @@ OF_MODELS = {  # after `models`
 }
 SETTINGS = "'mistral-mlx config' shows what is set, 'mistral-mlx config --all' also the defaults"
 OF_CONFIG = {"list": SETTINGS, "ls": SETTINGS, "show": SETTINGS, "get": SETTINGS}  # after `config`
-OF_GROUPS = {"models": OF_MODELS, "config": OF_CONFIG}
+FORGET = "'mistral-mlx sessions rm NAME' removes one"
+OF_SESSIONS = {  # after `sessions`
+    "delete": FORGET,
+    "remove": FORGET,
+    "ls": "'mistral-mlx sessions' lists them",
+    "mv": "'mistral-mlx sessions rename OLD NEW' changes a name",
+    "resume": "'mistral-mlx chat --resume NAME' continues one",
+}
+OF_GROUPS = {"models": OF_MODELS, "config": OF_CONFIG, "sessions": OF_SESSIONS}
 
 # Names of options that are taken for ours, with _ for - too: of llama.cpp, mlx-lm, Transformers, llm and ollama.
 SPELLINGS = {
