@@ -273,7 +273,7 @@ class Chat:
 
     def wait_for(self, what: str) -> None:
         """Take up the keys that were typed while `what` is done, which the line at the bottom tells."""
-        _ = self.keyboard.text
+        self.keyboard.poll()
         self.waits_for = what
 
     def _take_up(self, response: GenerationResponse) -> None:

@@ -38,7 +38,7 @@ def run(chat: Chat, reader: Reader) -> MistralMLXError | None:
             n, text = chat.edit or (0, _returned(chat))
             text = reader.read(text, mode=f"edit {n}" if n else "")
             n_interrupts = 0
-            with _may_be_interrupted(chat):
+            with _may_be_interrupted(chat), _files_may_fail():
                 handle(chat, text)
         except KeyboardInterrupt:
             if chat.edit:
@@ -55,9 +55,6 @@ def run(chat: Chat, reader: Reader) -> MistralMLXError | None:
                 raise
             chat.notes.error(str(error))
             failed = error
-        except OSError as error:  # of a file that a command was given
-            failed = OptionError(f"{error.strerror or error}: {shown(str(error.filename), limit=200)}")
-            chat.notes.error(str(failed))
     return failed
 
 
@@ -115,3 +112,13 @@ def _may_be_interrupted(chat: Chat) -> Iterator[None]:
         if interrupt.number != signal.SIGINT or not chat.is_interactive:
             raise
         chat.notes.always("interrupted")
+
+
+@contextmanager
+def _files_may_fail() -> Iterator[None]:
+    """Make an error of the system, of a file that a command was given, one of the turn and not of the chat."""
+    try:
+        yield
+    except OSError as error:
+        where = "" if error.filename is None else f": {shown(str(error.filename), limit=200)}"
+        raise OptionError(f"{error.strerror or error}{where}") from error

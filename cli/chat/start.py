@@ -23,20 +23,24 @@ def run(setup: ChatSetup, *, history: Path | None) -> MistralMLXError | None:
         reader = PlainReader()
         _ = chat.session  # nobody waits at a prompt
     chat.is_interactive = reader.is_interactive
-    if is_terminal():
-        write_raw("\r\x1b[K")  # keys that were typed while the program started
-    chat.say(f"chatting with {setup.opener.name}; /help lists the commands, Ctrl-D leaves")
-    if not is_terminal():
-        _introduce(chat)
     chat.keyboard, chat.status = reader.keyboard, lambda columns: status.while_answering(chat, columns)
     try:
         with chat.keyboard:
+            _greet(chat)
             failed = loop.run(chat, reader)
     finally:
         chat.leave()
     if chat.saving.error and chat.is_interactive:
         chat.notes.always("the end of this conversation is not saved")
     return failed or chat.saving.error
+
+
+def _greet(chat: Chat) -> None:
+    if is_terminal():
+        write_raw("\r\x1b[K")  # over the keys that were typed while the program started
+    chat.say(f"chatting with {chat.setup.opener.name}; /help lists the commands, Ctrl-D leaves")
+    if not is_terminal():
+        _introduce(chat)
 
 
 def _introduce(chat: Chat) -> None:

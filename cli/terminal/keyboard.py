@@ -33,7 +33,7 @@ class Keyboard:
 
     def __init__(self, keys: Input | None = None) -> None:
         self._keys = keys
-        self._text = ""
+        self.text = ""  # what was typed so far
         self._modes: Modes | None = None
 
     def __enter__(self) -> Keyboard:
@@ -47,20 +47,18 @@ class Keyboard:
             self._modes.__exit__()
             self._modes = None
 
-    @property
-    def text(self) -> str:
-        """What was typed so far; waiting keys are read first, as the terminal has room for a few thousand only."""
+    def poll(self) -> None:
+        """Read the keys that wait: the terminal has room for a few thousand only."""
         for _ in range(MAX_READS):
             if not self._waits(0):
                 break
             self._read()
-        return self._text
 
     def take(self) -> str:
         """Return what was typed, without the line ends behind it, and forget it. Waits for the end of a paste."""
         while self._waits(PASTE_WAIT_S if self._is_pasting else 0):
             self._read()
-        text, self._text = self._text, ""
+        text, self.text = self.text, ""
         return text.rstrip("\n")
 
     def keep(self, presses: Iterable[KeyPress]) -> None:
@@ -69,13 +67,13 @@ class Keyboard:
 
         for press in presses:
             if press.key == Keys.BracketedPaste:
-                self._text += press.data.replace("\r\n", "\n").replace("\r", "\n")
+                self.text += press.data.replace("\r\n", "\n").replace("\r", "\n")
             elif press.key in (Keys.ControlM, Keys.ControlJ):
-                self._text += "\n"
+                self.text += "\n"
             elif isinstance(press.key, Keys):
-                self._text = self._text[: len(self._text) - _erased(press.key.value, self._text)]
+                self.text = self.text[: len(self.text) - _erased(press.key.value, self.text)]
             else:
-                self._text += press.data
+                self.text += press.data
 
     def ended_prompt(self) -> None:
         """Go on with pasted texts as one, which a prompt ends."""
@@ -122,15 +120,16 @@ class Modes:
         self._before = termios.tcgetattr(0)
         modes = termios.tcgetattr(0)
         self._change(modes)
-        for number in RESTORING:
+        self._handlers = {n: signal.getsignal(n) for n in RESTORING if signal.getsignal(n) is not signal.SIG_IGN}
+        for number in self._handlers:
             signal.signal(number, self._stop)
         self._set(modes, self._begin)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._set(self._before, self._end)
-        for number in RESTORING:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def restore(self) -> None:
         """Give the terminal the modes that it had before."""
@@ -139,7 +138,7 @@ class Modes:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         modes = termios.tcgetattr(0)
         self._set(self._before, ERASE_BELOW + self._end)
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, self._handlers[signal.Signals(number)])
         signal.raise_signal(number)
         signal.signal(number, self._stop)
         if is_ours():
