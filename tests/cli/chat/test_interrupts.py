@@ -43,7 +43,7 @@ def test_turns_that_are_interrupted_while_somebody_types(endless, home):
     seen.until(["chatting with", ">", "greedy"])
     for turn in range(N_TURNS):
         seen.type(f"turn {turn}\r")
-        seen.until("Ctrl-C stops")
+        seen.until("(window) · Ctrl-C stops")  # the answer has begun
         typist = Typist(seen, rng)
         for _ in range(rng.randint(0, 8)):
             seen.read(rng.random() * 0.03)

@@ -8,6 +8,7 @@ from helpers.seen import SLOWLY, Seen
 from helpers.terminal import asked
 
 ECHO, CANONICAL = termios.ECHO, termios.ICANON
+ANSWERING = "(window) · Ctrl-C stops"  # not yet while the prompt is read
 
 
 def chat(model, *args, setup=SLOWLY, **options):
@@ -25,7 +26,7 @@ def answering(model, *args, **options):
     return seen
 
 
-def stop(seen, line="Ctrl-C stops"):
+def stop(seen, line=ANSWERING):
     """Stop the answer, below which `line` is shown."""
     seen.until(line)
     seen.child.sendintr()
