@@ -246,11 +246,10 @@ kernels.run_block, kernels.swiglu = slowly(kernels.run_block), slowly(kernels.sw
 """
     seen = chat(endless, setup=slowly)
     seen.type("a question of some length\r")
-    seen.read(0.3)
+    seen.until("reading the prompt: 0 of")
     seen.child.sendintr()
     seen.until("interrupted before the answer began")
-    seen.read(0.5)
-    assert seen.rows[seen.screen.cursor.y] == "> a question of some length"
+    seen.until_true(lambda: seen.rows[seen.screen.cursor.y] == "> a question of some length")
     seen.clear()
     seen.until("\n>\n")
     seen.leave()
