@@ -55,6 +55,7 @@ class Chat:
     remarks: Remarks = field(default_factory=Remarks)
     entered: float = 0.0  # time.perf_counter() at the last Enter
     keyboard: Keyboard = field(default_factory=Keyboard)
+    remember: Callable[[str], None] = lambda text: None  # puts a message into the history of the prompt
     status: Callable[[int], str] = lambda columns: ""  # the row below an answer that is written, for so many cells
     _folder: str | None = None  # of the model
     _is_again: bool = False  # the answer that is written replaces another one

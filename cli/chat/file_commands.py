@@ -4,6 +4,7 @@ import datetime
 import os
 import shlex
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from mistral_mlx.cli.terminal.editor import edit
@@ -87,10 +88,10 @@ def _editor(chat: Chat, rest: str) -> None:
     if not chat.is_interactive:
         raise OptionError("/editor needs a terminal")
     with chat.keyboard.released():
-        text, fault = _edited(rest)
+        text, fault = _edited(rest, chat.remember)
     if fault is not None:
         chat.returned = text
-        raise OptionError(f"{fault}; {'what it saved is in the prompt' if text else 'nothing is sent'}")
+        raise OptionError(f"{fault}; {'what it saved is kept' if text else 'nothing is sent'}")
     if text.strip():
         show(f"> {text.rstrip()}")
         chat.ask(text.rstrip("\n"))
@@ -98,8 +99,11 @@ def _editor(chat: Chat, rest: str) -> None:
         chat.say("nothing was saved in the editor, and nothing is sent")
 
 
-def _edited(text: str) -> tuple[str, OptionError | None]:
-    """Let the user edit `text`; return what the editor saved, nothing if it saved nothing, and why it failed."""
+def _edited(text: str, remember: Callable[[str], None]) -> tuple[str, OptionError | None]:
+    """Let the user edit `text`; return what the editor saved, nothing if it saved nothing, and why it failed.
+
+    What it saved goes to `remember` also when a signal ends the program meanwhile.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file, fault = Path(folder) / "message.md", None
         file.write_text(text, encoding="utf-8")
@@ -108,8 +112,12 @@ def _edited(text: str) -> tuple[str, OptionError | None]:
             edit(file)
         except OptionError as error:
             fault = error
-        has_saved = file.is_file() and file.stat().st_mtime_ns
-        return (file.read_text(encoding="utf-8", errors="replace") if has_saved else ""), fault
+        finally:
+            has_saved = file.is_file() and file.stat().st_mtime_ns
+            saved = file.read_text(encoding="utf-8", errors="replace") if has_saved else ""
+            if saved.strip():
+                remember(saved.rstrip("\n"))
+        return saved, fault
 
 
 def _copy(chat: Chat, rest: str) -> None:

@@ -38,6 +38,10 @@ class Reader(Protocol):
         """
         ...
 
+    def remember(self, text: str) -> None:
+        """Put a message that was written elsewhere into the history."""
+        ...
+
 
 class PlainReader:
     """Reads one message per line; all lines between three quotes and three quotes are one message.
@@ -57,6 +61,9 @@ class PlainReader:
             while is_quote_open(b"\n".join(lines).decode("utf-8", "replace")):
                 lines.append(self._line("… "))
         return unquoted("\n".join(decode(line, f"line {n} of {STDIN}") for n, line in enumerate(lines, start=first)))
+
+    def remember(self, text: str) -> None:
+        pass  # it has no history
 
     def _line(self, prompt: str) -> bytes:
         if self.is_interactive:
@@ -131,6 +138,9 @@ class TerminalReader:
             self.keyboard.keep(get_typeahead(self._prompt.app.input))
             self.keyboard.ended_prompt()
         return unquoted(as_text(text))
+
+    def remember(self, text: str) -> None:
+        self._prompt.history.append_string(text)
 
     def refresh(self) -> None:
         """Draw the toolbar again; may be called in any thread."""

@@ -15,7 +15,7 @@ from .command import Command, Leave, show
 from .commands import CONVERSATION
 from .file_commands import FILES
 from .help import LEAVING, about, canonical, overview, suggestion
-from .input import Reader
+from .input import Reader, is_terminal
 
 _WORD = re.compile(r"[a-z][a-z_-]*")
 
@@ -62,7 +62,7 @@ def _returned(chat: Chat) -> str:
     """Return the message that got no answer, unless it would fill the screen and hide why."""
     text, chat.returned = chat.returned, ""
     n_rows = sum(1 + len(line) // columns() for line in text.split("\n"))
-    if chat.is_interactive and n_rows > rows() - 8:
+    if is_terminal() and n_rows > rows() - 8:
         chat.say("the message is not in the prompt, as it is long; Up brings it back")
         return ""
     return text

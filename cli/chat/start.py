@@ -24,6 +24,7 @@ def run(setup: ChatSetup, *, history: Path | None) -> MistralMLXError | None:
         _ = chat.session  # nobody waits at a prompt
     chat.is_interactive = reader.is_interactive
     chat.keyboard, chat.status = reader.keyboard, lambda columns: status.while_answering(chat, columns)
+    chat.remember = reader.remember
     try:
         with chat.keyboard:
             _greet(chat)

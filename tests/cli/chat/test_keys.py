@@ -128,12 +128,39 @@ def test_what_a_failing_editor_saved_stands_in_the_prompt(endless, home, tmp_pat
     monkeypatch.setenv("VISUAL", str(editor))
     child = terminal(endless, "--max-tokens", "2")
     child.send("/editor\r")
-    child.expect("status 1; what it saved is in the prompt[^\n]*\r\n")
+    child.expect("status 1; what it saved is kept[^\n]*\r\n")
     child.expect("> .*an hour of writing")
     child.send("\r")
     child.expect("stopped at 2 tokens")
     leave(child)
     assert asked(home) == ["an hour of writing"]
+
+
+def test_a_long_text_of_the_editor_that_gets_no_answer_is_in_the_history(endless, tmp_path, monkeypatch):
+    """The screen said that Up brings it back, and it was gone."""
+    (editor := tmp_path / "edit").write_text('#!/bin/sh\nseq -f "line %g" 60 > "$1"; exit 1\n')
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    child = terminal(endless, "--max-tokens", "2")
+    child.send("/editor\r")
+    child.expect("what it saved is kept")
+    child.expect("Up brings it back")
+    child.send("\x1b[A")
+    child.expect("line 60")
+    child.send("\x03")
+    leave(child)
+
+
+def test_what_was_saved_in_an_editor_outlives_the_window(endless, home, tmp_path, monkeypatch):
+    (editor := tmp_path / "edit").write_text('#!/bin/sh\necho "saved text" > "$1"; echo editing; sleep 60\n')
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    child = terminal(endless)
+    child.send("/editor\r")
+    child.expect("editing")
+    child.kill(signal.SIGHUP)
+    child.wait()
+    assert "saved text" in (home / "history").read_text()
 
 
 def test_edit_puts_the_message_into_the_prompt(endless, home):
