@@ -38,7 +38,7 @@ class Keyboard:
 
     def __enter__(self) -> Keyboard:
         if self._keys is not None and is_ours():
-            self._modes = Modes(_hold, PASTE_ON, PASTE_OFF)
+            self._modes = Modes(_hold, PASTE_ON, PASTE_OFF, ERASE_BELOW + PASTE_OFF)
             self._modes.__enter__()
         return self
 
@@ -110,11 +110,17 @@ class Keyboard:
 class Modes:
     """A context with other modes of the terminal: those that `change` makes, and `begin` written; at its end `end`.
 
-    Ctrl-Z and Ctrl-\\ restore the terminal, too, and it is taken again when the process goes on.
+    Ctrl-Z and Ctrl-\\ restore the terminal, too, and write `stopped`; it is taken again when the process goes on.
     """
 
-    def __init__(self, change: Callable[[list], None], begin: str = "", end: str = "") -> None:  # type: ignore[type-arg]
-        self._change, self._begin, self._end = change, begin, end
+    def __init__(
+        self,
+        change: Callable[[list], None],  # type: ignore[type-arg]
+        begin: str = "",
+        end: str = "",
+        stopped: str = "",
+    ) -> None:
+        self._change, self._begin, self._end, self._stopped = change, begin, end, stopped
 
     def __enter__(self) -> Modes:
         self._before = termios.tcgetattr(0)
@@ -137,7 +143,7 @@ class Modes:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         modes = termios.tcgetattr(0)
-        self._set(self._before, ERASE_BELOW + self._end)
+        self._set(self._before, self._stopped)
         signal.signal(number, self._handlers[signal.Signals(number)])
         signal.raise_signal(number)
         signal.signal(number, self._stop)
