@@ -1,7 +1,9 @@
 """Keys that are typed while an answer is written: not shown in it, kept for the next prompt, never sent unasked."""
 
+import os
 import signal
 import termios
+import time
 
 import pytest
 from helpers.seen import SLOWLY, Seen
@@ -298,3 +300,16 @@ kernels.run_block, kernels.swiglu = slowly(kernels.run_block), slowly(kernels.sw
     seen.until(["interrupted before the answer began", "… typed ahead"])
     seen.clear()
     seen.leave()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_window_that_is_closed_ends_the_program_and_keeps_the_conversation(endless, home, begun):
+    """At the prompt, the terminal that was gone was read again and again."""
+    seen = answering(endless) if begun else chat(endless)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, seen.child.child_fd)
+    end = time.monotonic() + 20
+    while seen.child.isalive():
+        assert time.monotonic() < end, "the program goes on"
+        time.sleep(0.05)
+    assert asked(home) == ["Hello"] if begun else not list(home.glob("sessions/*.json"))
