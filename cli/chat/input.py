@@ -102,7 +102,7 @@ class TerminalReader:
         from .resize import erase_all_on_resize
 
         self._on_shown = on_shown
-        self._mode, self._late_until = "", 0.0
+        self._mode, self._has_typed, self._late_until = "", False, 0.0
         self._prompt: PromptSession[str] = PromptSession(
             lambda: [("class:prompt", f"{self._mode}> ")],
             multiline=True,
@@ -132,7 +132,7 @@ class TerminalReader:
         self._mode = mode
         try:
             typed = self.keyboard.take()
-            self._late_until = time.monotonic() + (LATE_S if typed else 0.0)
+            self._has_typed, self._late_until = bool(typed), 0.0
             text = self._prompt.prompt(default="\n".join(filter(None, (default, typed))))
         finally:
             self.keyboard.keep(get_typeahead(self._prompt.app.input))
@@ -163,6 +163,8 @@ class TerminalReader:
             write()
 
     def _shown(self) -> None:
+        if self._has_typed:
+            self._has_typed, self._late_until = False, time.monotonic() + LATE_S
         on_shown, self._on_shown = self._on_shown, lambda: None
         on_shown()
 

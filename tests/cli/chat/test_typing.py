@@ -268,13 +268,13 @@ def test_plain_remarks_are_like_those_of_other_commands_and_there_is_no_bar(endl
 
 
 def test_a_ctrl_c_that_comes_a_moment_after_the_answer_takes_nothing_that_was_typed(endless):
-    seen = answering(endless)
+    seen = answering(endless, setup=SLOWLY + "import mistral_mlx.cli.chat.input as i; i.LATE_S = 2.0\n")
     seen.type("precious")
     seen.until("next: precious")
     stop(seen, "next:")
     seen.until("> precious")
     seen.type("\x03")
-    seen.read(0.5)
+    seen.read(2.2)
     assert "> precious" in seen.text
     seen.type("\x03")
     seen.until_gone("> precious")
