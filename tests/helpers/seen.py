@@ -90,7 +90,9 @@ class Seen:
 
     def until_end(self):
         """Wait until the program has ended, and show all that it wrote."""
+        end = time.monotonic() + 60
         while self.child.isalive():
+            assert time.monotonic() < end, f"the program goes on:\n{self.text}"
             self.read(0.05)
         self.read(0.2)
 
