@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 
 WORTH_S = 1.0  # of reading
 EVERY_S = 60.0
-FEW, FASTER = (
-    64,
-    4.0,
-)  # so few tokens are read at a fraction of the speed of many: 13 with 52 to 101/s, 6,430 with 272/s
+# So few tokens are read at a fraction of the speed of many: 13 with 52 to 101/s, 6,430 with 272/s.
+FEW, FASTER = 64, 4.0
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,7 +12,6 @@ from mistral_mlx.errors import OptionError, counted, shown
 from .answering import show_answer, writer
 from .chat import Chat
 from .command import MAX_DIGITS
-from .store import MAX_NAME
 
 if TYPE_CHECKING:
     from mistral_mlx.generation.answer import AnswerOptions
@@ -125,25 +123,8 @@ def _replace(chat: Chat, messages: list[Message], n_before: int) -> None:
     if n_after >= n_before:
         chat.notes.always(f"the summary would not make it shorter ({n_before:,} -> {n_after:,}); nothing is changed")
         return
-    name = _saved_whole(chat)
+    name = chat.store.save_copy(session, chat.as_saved(), "-full")
     session.messages, chat.compacted = messages, (whole, list(messages))
     chat.save()
     back = "/undo brings the whole conversation back" + (f", which is saved as {name}" if name else "")
     chat.say(f"{counted(n_before, 'token')} -> {counted(n_after, 'token')}; {back}")
-
-
-def _saved_whole(chat: Chat) -> str | None:
-    """Save the whole conversation under a name of its own, without its cache; return the name, if sessions are saved.
-
-    Raises SessionError if it cannot be saved.
-    """
-    from mistral_mlx.session.saved import save
-
-    store = chat.store
-    if not store.autosave or store.name is None:
-        return None
-    endings = itertools.chain(["-full"], (f"-full-{n}" for n in itertools.count(2)))
-    names = (store.name[: MAX_NAME - len(ending)] + ending for ending in endings)
-    name = next(name for name in names if not store.path(name).exists())
-    save(chat.session, store.path(name), chat.as_saved(), has_new_cache=False)
-    return name

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mistral_mlx.cli.models.folder_lock import locked
+from mistral_mlx.cli.models.home import home
 from mistral_mlx.errors import OptionError, SaveError, shown
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 SUFFIX = ".json"
 MAX_NAME = 64
 _NAME = re.compile(rf"\w[\w.-]{{0,{MAX_NAME - 1}}}")
+
+
+def sessions_folder() -> Path:
+    """Return the folder of the saved sessions."""
+    return home() / "sessions"
 
 
 class _Written(NamedTuple):
@@ -74,6 +80,20 @@ class Store:
             self.name, self._known = name, _written(path)
             if self._cache is not last:
                 make_room(self.folder, self.cache_limit, keep=path)
+        return name
+
+    def save_copy(self, session: "Session", settings: dict[str, object], ending: str) -> str | None:
+        """Save `session` beside the open one, without its cache, as its name with `ending`, and return that name.
+
+        Returns None if nothing is saved of this conversation. Raises SaveError if the file cannot be written.
+        """
+        from mistral_mlx.session.saved import save
+
+        if not self.autosave or self.name is None:
+            return None
+        with locked(self.folder):
+            name = self._free(self.name, ending)
+            save(session, self.path(name), settings, has_new_cache=False)
         return name
 
     def n_missing(self, session: "Session") -> int:
@@ -193,9 +213,10 @@ class Store:
         now = _written(self.path(self.name))
         return self.name if now in (None, self._known) else self._free(self.name)
 
-    def _free(self, stem: str) -> str:
-        """Return `stem`, or with the first number that makes it a name no session has."""
-        candidates = itertools.chain([_shortened(stem)], (_shortened(stem, f"-{n}") for n in itertools.count(2)))
+    def _free(self, stem: str, ending: str = "") -> str:
+        """Return `stem` with `ending`, and with the first number that makes it a name no session has."""
+        endings = itertools.chain([ending], (f"{ending}-{n}" for n in itertools.count(2)))
+        candidates = (_shortened(stem, ending) for ending in endings)
         return next(name for name in candidates if not self.path(name).exists())
 
 

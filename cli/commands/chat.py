@@ -81,7 +81,7 @@ def chat(
     """Talk to a model; /help inside lists the commands."""
     from mistral_mlx.cli.chat import opening, session_models, start
     from mistral_mlx.cli.chat.settings import NAMES, ChatOptions
-    from mistral_mlx.cli.chat.store import Store
+    from mistral_mlx.cli.chat.store import Store, sessions_folder
     from mistral_mlx.cli.models.kept import kept_prompts
     from mistral_mlx.cli.options.answer import from_plain
     from mistral_mlx.model.cache_options import CacheOptions
@@ -90,7 +90,7 @@ def chat(
     notes.is_plain = plain
     kept = kept_prompts(notes, cache_limit) if cache else None
     store = Store(
-        home() / "sessions",
+        sessions_folder(),
         autosave=save if save is not None else resume or last or sys.stdin.isatty(),
         cache_limit=int(cache_limit * 1e9) if cache else 0,
     )

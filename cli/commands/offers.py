@@ -4,7 +4,6 @@ from contextlib import suppress
 
 import typer
 
-from mistral_mlx.cli.models.home import home
 from mistral_mlx.cli.models.registry import model_names
 
 SHELLS = ("bash", "zsh", "fish", "pwsh")
@@ -17,10 +16,10 @@ def chat_names(context: typer.Context) -> list[str]:
 
 def session_names() -> list[str]:
     """Return the names of the saved sessions, the newest first."""
-    from mistral_mlx.cli.chat.store import Store
+    from mistral_mlx.cli.chat.store import Store, sessions_folder
 
     with suppress(OSError):
-        return Store(home() / "sessions").names()
+        return Store(sessions_folder()).names()
     return []
 
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mistral_mlx.cli.chat.store import Store
-from mistral_mlx.cli.models.home import check_home, home
+from mistral_mlx.cli.chat.store import Store, sessions_folder
+from mistral_mlx.cli.models.home import check_home
 from mistral_mlx.cli.options import shared
 from mistral_mlx.cli.options.command import Subcommands
 from mistral_mlx.cli.statuses import Status
@@ -19,7 +19,6 @@ from mistral_mlx.errors import OptionError, counted, shown
 from .offers import session_names
 
 Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=session_names, help="The session.")]
-FOLDER = "sessions"
 
 app = Subcommands()
 
@@ -41,7 +40,7 @@ def list_sessions(as_json: shared.Json = False) -> None:
     from mistral_mlx.session.saved_document import find_sessions
 
     check_home()
-    report.show(find_sessions(home() / FOLDER), as_json=as_json)
+    report.show(find_sessions(sessions_folder()), as_json=as_json)
 
 
 @app.command("show")
@@ -64,7 +63,7 @@ def search_sessions(
 
     if not text:
         raise OptionError("which text? 'mistral-mlx sessions search TEXT' prints the lines that hold it")
-    if not report.search(home() / FOLDER, text):
+    if not report.search(sessions_folder(), text):
         raise typer.Exit(Status.NOTHING_FOUND)
 
 
@@ -125,7 +124,7 @@ def remove_sessions(
 
 
 def _store() -> Store:
-    return Store(home() / FOLDER)
+    return Store(sessions_folder())
 
 
 def _path(name: str) -> Path:

@@ -10,7 +10,7 @@ from helpers.chat import chat, said
 from helpers.cli import one_line
 from helpers.terminal import PROMPT, leave, terminal
 
-from mistral_mlx.cli.chat import compact
+from mistral_mlx.cli.chat import store
 from mistral_mlx.session.compact import BEGINS, TAKEN_UP
 
 LONG = "x" + " x" * 1499  # 3,000 tokens; a summary of the endless model has 1,024
@@ -87,6 +87,6 @@ def test_ctrl_c_changes_nothing_and_the_summary_is_dim(endless, home):
 
 
 def test_a_long_name_stays_a_name(endless, home):
-    name = "n" * compact.MAX_NAME
+    name = "n" * store.MAX_NAME
     chat(endless, f"{LONG}\n/save {name}\n/compact 0\n/undo\n/compact 0\n")
     assert {name, "n" * 59 + "-full", "n" * 57 + "-full-2"} <= sessions(home).keys()
