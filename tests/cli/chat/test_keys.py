@@ -89,10 +89,20 @@ def test_a_backslash_three_quotes_and_alt_enter_begin_new_lines(endless, home):
     assert asked(home) == ["one\ntwo", "three\nfour", "five\nsix"]
 
 
-def test_a_message_is_written_in_the_editor(endless, home, tmp_path, monkeypatch):
-    (editor := tmp_path / "edit").write_text('#!/bin/sh\necho "from the editor" > "$1"\n')
-    editor.chmod(0o755)
-    monkeypatch.setenv("VISUAL", str(editor))
+@pytest.fixture
+def editor(tmp_path, monkeypatch):
+    """Return what makes a shell script the user's editor; it gets the file as $1."""
+
+    def use(script):
+        (file := tmp_path / "edit").write_text(f"#!/bin/sh\n{script}\n")
+        file.chmod(0o755)
+        monkeypatch.setenv("VISUAL", str(file))
+
+    return use
+
+
+def test_a_message_is_written_in_the_editor(endless, home, editor):
+    editor('echo "from the editor" > "$1"')
     child = terminal(endless, "--max-tokens", "2")
     child.send("/editor\r")
     child.expect("stopped at 2 tokens")
@@ -111,10 +121,8 @@ def test_a_message_is_written_in_the_editor(endless, home, tmp_path, monkeypatch
         ('rm "$1"', []),
     ],
 )
-def test_a_message_that_was_not_saved_in_the_editor_is_not_sent(endless, home, tmp_path, monkeypatch, script, sent):
-    (editor := tmp_path / "edit").write_text(f"#!/bin/sh\n{script}\n")
-    editor.chmod(0o755)
-    monkeypatch.setenv("VISUAL", str(editor))
+def test_a_message_that_was_not_saved_in_the_editor_is_not_sent(endless, home, editor, script, sent):
+    editor(script)
     child = terminal(endless, "--max-tokens", "2")
     child.send("/editor begun\r")
     child.expect("stopped at 2" if sent else "nothing was saved in the editor|status 3; nothing is sent")
@@ -122,10 +130,8 @@ def test_a_message_that_was_not_saved_in_the_editor_is_not_sent(endless, home, t
     assert (asked(home) if sent else list((home / "sessions").glob("*.json"))) == sent
 
 
-def test_what_a_failing_editor_saved_stands_in_the_prompt(endless, home, tmp_path, monkeypatch):
-    (editor := tmp_path / "edit").write_text('#!/bin/sh\nprintf "an hour of writing" > "$1"; stty raw; exit 1\n')
-    editor.chmod(0o755)
-    monkeypatch.setenv("VISUAL", str(editor))
+def test_what_a_failing_editor_saved_stands_in_the_prompt(endless, home, editor):
+    editor('printf "an hour of writing" > "$1"; stty raw; exit 1')
     child = terminal(endless, "--max-tokens", "2")
     child.send("/editor\r")
     child.expect("status 1; what it saved is kept[^\n]*\r\n")
@@ -136,11 +142,9 @@ def test_what_a_failing_editor_saved_stands_in_the_prompt(endless, home, tmp_pat
     assert asked(home) == ["an hour of writing"]
 
 
-def test_a_long_text_of_the_editor_that_gets_no_answer_is_in_the_history(endless, tmp_path, monkeypatch):
+def test_a_long_text_of_the_editor_that_gets_no_answer_is_in_the_history(endless, editor):
     """The screen said that Up brings it back, and it was gone."""
-    (editor := tmp_path / "edit").write_text('#!/bin/sh\nseq -f "line %g" 60 > "$1"; exit 1\n')
-    editor.chmod(0o755)
-    monkeypatch.setenv("VISUAL", str(editor))
+    editor('seq -f "line %g" 60 > "$1"; exit 1')
     child = terminal(endless, "--max-tokens", "2")
     child.send("/editor\r")
     child.expect("what it saved is kept")
@@ -151,10 +155,8 @@ def test_a_long_text_of_the_editor_that_gets_no_answer_is_in_the_history(endless
     leave(child)
 
 
-def test_what_was_saved_in_an_editor_outlives_the_window(endless, home, tmp_path, monkeypatch):
-    (editor := tmp_path / "edit").write_text('#!/bin/sh\necho "saved text" > "$1"; echo editing; sleep 60\n')
-    editor.chmod(0o755)
-    monkeypatch.setenv("VISUAL", str(editor))
+def test_what_was_saved_in_an_editor_outlives_the_window(endless, home, editor):
+    editor('echo "saved text" > "$1"; echo editing; sleep 60')
     child = terminal(endless)
     child.send("/editor\r")
     child.expect("editing")
