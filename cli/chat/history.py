@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mistral_mlx.cli.terminal.sanitize import inert
 from mistral_mlx.cli.terminal.size import columns
-from mistral_mlx.cli.terminal.style import sgr
-from mistral_mlx.cli.terminal.thoughts import DIM, Thoughts
+from mistral_mlx.cli.terminal.streams import write_error
+from mistral_mlx.cli.terminal.style import BOLD, DIM, sgr
+from mistral_mlx.cli.terminal.thoughts import Thoughts
 from mistral_mlx.errors import counted, shown
 from mistral_mlx.session.turns import count_turns, is_answer, turn_start
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from mistral_mlx.session.session import Session
     from mistral_mlx.session.turns import Message
 
-BOLD = "1"
 N_BEGIN, N_END = 6, 4  # rows of a long message that are shown when a session is resumed
 LOST = "the answer to the last message was lost; /retry asks for it again"
 
@@ -32,7 +31,7 @@ def show_history(session: Session, notes: Notes, *, n: int | None, plain: bool, 
     if n is None and session.system:
         from mistral_mlx.prompt.official import spelled
 
-        _put(f"system prompt: {_safe(spelled(session.system))}\n")
+        write_error(f"system prompt: {_safe(spelled(session.system))}\n")
     if not messages:
         notes.say("nothing has been said yet")
         return
@@ -42,7 +41,7 @@ def show_history(session: Session, notes: Notes, *, n: int | None, plain: bool, 
             _put_answer(message, plain=plain or not _has_styles(), reasoning=reasoning)
         else:
             question = _behind_prompt(str(message["content"]))
-            _put(f"{sgr(question, BOLD) if _has_styles() else question}\n")
+            write_error(f"{sgr(question, BOLD) if _has_styles() else question}\n")
         _empty_row()
         if message.get("interrupted"):
             notes.always("interrupted")
@@ -58,7 +57,7 @@ def show_last_turn(session: Session, notes: Notes) -> None:
         content = str(message["content"]) or str(message.get("reasoning", ""))
         rows = _rows(content.strip("\n") if is_answer(message) else _behind_prompt(content))
         _empty_row()
-        _put("".join(f"{sgr(row, DIM) if _has_styles() else row}\n" for row in _shortened(rows)))
+        write_error("".join(f"{sgr(row, DIM) if _has_styles() else row}\n" for row in _shortened(rows)))
     _empty_row()
     if is_lost(messages):
         notes.say(LOST)
@@ -88,11 +87,11 @@ def _put_answer(message: Message, *, plain: bool, reasoning: bool) -> None:
     thoughts.write(str(message.get("reasoning", "")))
     thoughts.end()
     if plain:
-        _put(_safe(text) + "\n" if text else "")
+        write_error(_safe(text) + "\n" if text else "")
         return
     from mistral_mlx.cli.terminal.markdown import MarkdownStream
 
-    stream = MarkdownStream(_put, columns)
+    stream = MarkdownStream(write_error, columns)
     stream.write(text)
     stream.finish()
 
@@ -139,12 +138,4 @@ def _safe(text: str) -> str:
 def _empty_row() -> None:
     """Set questions and answers apart, as while they were written."""
     if _has_styles():
-        _put("\n")
-
-
-def _put(text: str) -> None:
-    try:
-        sys.stderr.write(text)
-        sys.stderr.flush()
-    except OSError:  # that nobody can read it is no reason to fail
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        write_error("\n")

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from .bar import DELAY_S, Bar
 from .sanitize import inert
 from .size import columns
-from .style import sgr
+from .streams import write_error
+from .style import BOLD, DIM, sgr
 
 PREFIX, MARK = "mistral-mlx: ", "· "  # before a remark, and before one in a chat
-DIM, BOLD = "2", "1"
 
 
 class Notes:
@@ -43,14 +43,14 @@ class Notes:
         if self._bar is not None:
             self._bar.hide()
         if self._in_chat and not self.is_plain:
-            _write(sgr(_wrapped(MARK, text), style))
+            write_error(f"{sgr(_wrapped(MARK, text), style)}\n")
         else:
             note(text)
 
     def report(self, lines: Iterable[str]) -> None:
         """Write lines without the program's name before them, unless quiet."""
         for line in () if self.quiet else lines:
-            _write(inert(line))
+            write_error(f"{inert(line)}\n")
 
     def progress(self, unit: str = "", *, has_rate: bool = False, delay_s: float = DELAY_S) -> Bar:
         """Return a progress bar that counts in `unit`, a context; it shows nothing in a pipe or when quiet."""
@@ -61,7 +61,7 @@ class Notes:
 
 def note(text: str) -> None:
     """Write a remark of one line to stderr, where no Notes are at hand."""
-    _write(_wrapped(PREFIX, text))
+    write_error(f"{_wrapped(PREFIX, text)}\n")
 
 
 def _wrapped(first: str, text: str) -> str:
@@ -76,10 +76,3 @@ def wrapped(line: str, indent: str) -> str:
     width = max(columns() - 1, 2 * len(PREFIX))
     rows = textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return "\n".join(rows)
-
-
-def _write(line: str) -> None:
-    try:
-        print(line, file=sys.stderr, flush=True)
-    except OSError:  # that nobody can read it is no reason to fail
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -1,4 +1,4 @@
-"""Standard output: exact in a pipe, inert on a terminal, where model text can never control the screen."""
+"""Standard output, exact in a pipe and inert on a terminal, and standard error, which may fail."""
 
 import io
 import os
@@ -34,6 +34,15 @@ def write_raw(text: str) -> None:
         if isinstance(error, BrokenPipeError):
             raise typer.Exit(Status.PIPE_CLOSED) from None
         raise OutputError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def write_error(text: str) -> None:
+    """Write `text` to stderr at once, as it is. That nobody can read it is no reason to fail."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def prepare_streams() -> None:

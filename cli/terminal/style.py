@@ -3,6 +3,8 @@
 from typing import NamedTuple
 
 RESET = "\x1b[0m"
+BOLD, DIM, ITALIC, UNDERLINE, STRIKE = "1", "2", "3", "4", "9"
+CODE = "35"  # magenta is readable on black and on white
 
 
 class Style(NamedTuple):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from .sanitize import inert
 from .size import columns
-from .style import Style, sgr
+from .streams import write_error
+from .style import DIM, Style, sgr
 
 if TYPE_CHECKING:
     from .row import Row
 
-DIM = "2"
 SHOW = ("show", "hide")
 
 
@@ -68,14 +68,7 @@ class Thoughts:
         self._write(sgr(shown, DIM) if self._is_dim and text.strip() else shown)
 
     def _write(self, text: str) -> None:
-        if self._screen is not None:
-            self._screen(text)
-            return
-        try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except OSError:  # that nobody can read it is no reason to fail
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        (self._screen or write_error)(text)
 
 
 def _add(text: str, row: "Row") -> None:

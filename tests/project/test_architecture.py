@@ -40,8 +40,8 @@ ORDER = {
     "mistral_mlx.convert.verify": "__init__ sample_text verify",
     "mistral_mlx.convert.export": "__init__ gguf_pack gguf_rope gguf_vocab gguf_writer gguf_export",
     "mistral_mlx.cli": "__init__ statuses terminal models options answers chat reports commands app main",
-    "mistral_mlx.cli.terminal": "__init__ sanitize size style cells row status_row thoughts highlight markdown signals "
-    "streams keyboard table bar notes editor reading",
+    "mistral_mlx.cli.terminal": "__init__ sanitize size style cells row status_row highlight markdown signals "
+    "streams thoughts keyboard table bar notes editor reading",
     "mistral_mlx.cli.terminal.markdown": "node emphasis links reader inline table blocks starts code stream __init__",
     "mistral_mlx.cli.models": "__init__ folder_lock home small_file on_disk hub names lm_studio ollama found "
     "registry kept opening index fetched demo pull",

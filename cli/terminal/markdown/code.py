@@ -5,9 +5,7 @@ import re
 from mistral_mlx.cli.terminal.cells import width
 from mistral_mlx.cli.terminal.highlight import Highlighter, no_color
 from mistral_mlx.cli.terminal.row import Start
-from mistral_mlx.cli.terminal.style import sgr
-
-from .node import CODE, DIM
+from mistral_mlx.cli.terminal.style import CODE, DIM, sgr
 
 _CELL = re.compile(r"(\x1b\[[\d;]*m)|[^\x1b]")
 

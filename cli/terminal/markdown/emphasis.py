@@ -3,7 +3,9 @@
 import unicodedata
 from collections.abc import Iterable
 
-from .node import BOLD, ITALIC, MAX_SPAN, STRIKE, Run
+from mistral_mlx.cli.terminal.style import BOLD, ITALIC, STRIKE
+
+from .node import MAX_SPAN, Run
 
 _CJK = (("\u2e80", "\u9fff"), ("\uac00", "\ud7af"), ("\uf900", "\ufaff"), ("\uff00", "\uffef"))
 

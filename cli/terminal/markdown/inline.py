@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from mistral_mlx.cli.terminal.highlight import no_color
-from mistral_mlx.cli.terminal.style import Style
+from mistral_mlx.cli.terminal.style import CODE, UNDERLINE, Style
 
 from .emphasis import pair
-from .node import CODE, MAX_SPAN, UNDERLINE, Node
+from .node import MAX_SPAN, Node
 from .reader import LINK, SPECIAL, Reader
 
 Segment = tuple[str, Style]

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-MAX_SPAN = 300  # the longest span, in characters: how far back a closing mark finds its opening one
+from mistral_mlx.cli.terminal.style import ITALIC
 
-BOLD, DIM, ITALIC, UNDERLINE, STRIKE, CODE = "1", "2", "3", "4", "9", "35"  # magenta is readable on black and on white
+MAX_SPAN = 300  # the longest span, in characters: how far back a closing mark finds its opening one
 
 
 @dataclass(slots=True)

@@ -9,10 +9,11 @@ from html import unescape
 from html.entities import html5
 
 from mistral_mlx.cli.terminal.sanitize import inert
+from mistral_mlx.cli.terminal.style import CODE, DIM
 
 from .emphasis import flanks, pair
 from .links import OPEN_TAIL, TAIL, link, target
-from .node import CODE, DIM, MAX_SPAN, Bracket, Node, Run
+from .node import MAX_SPAN, Bracket, Node, Run
 
 LINK = "link "  # a style: this, and the URL
 

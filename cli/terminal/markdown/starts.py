@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from mistral_mlx.cli.terminal.row import NOTHING, Start
-from mistral_mlx.cli.terminal.style import sgr
+from mistral_mlx.cli.terminal.style import DIM, sgr
 
 from .blocks import Container
-from .node import DIM
 
 
 def row_start(containers: Sequence[Container], n_old: int, n_cells: int) -> Start:

@@ -12,12 +12,11 @@ from mistral_mlx.cli.terminal.cells import width
 from mistral_mlx.cli.terminal.highlight import no_color
 from mistral_mlx.cli.terminal.row import NOTHING, Row, Start
 from mistral_mlx.cli.terminal.sanitize import inert
-from mistral_mlx.cli.terminal.style import sgr
+from mistral_mlx.cli.terminal.style import BOLD, CODE, DIM, sgr
 
 from .blocks import MAX_START, Container, Kind, Leaf, Line, read
 from .code import Fence, code_row
 from .inline import Inline, Segment
-from .node import BOLD, CODE, DIM
 from .starts import row_start
 from .table import Table
 

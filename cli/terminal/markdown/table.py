@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 from mistral_mlx.cli.terminal.cells import is_certain, width
 from mistral_mlx.cli.terminal.row import NOTHING, Row, Start
-from mistral_mlx.cli.terminal.style import Style, sgr
+from mistral_mlx.cli.terminal.style import BOLD, DIM, Style, sgr
 
 from .inline import Segment, segments
-from .node import BOLD, DIM
 
 LONG_WORD = 12  # cells; only longer words are cut, and where the columns do not fit, the table is written as lists
 MAX_CHARACTERS = 40_000  # a longer table ends there
