@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from mistral_mlx.distributed.launched import launched
 from mistral_mlx.errors import MistralMLXError
 from mistral_mlx.version import __version__
 
@@ -35,6 +36,7 @@ from .commands import (
 )
 from .models.home import home_error
 from .options.command import Application
+from .options.following import is_told_by_rank_0, sharing_streams
 from .options.other_programs import our_spelling
 from .statuses import Status, status_of
 from .terminal.notes import Notes
@@ -57,11 +59,15 @@ def run() -> NoReturn:
     prepare_streams()
     found: dict[str, object] = {}  # by `common`
     try:
+        if launched() is not None:
+            sharing_streams()
         status = app(prog_name="mistral-mlx", standalone_mode=False, obj=found)
     except (Exception, Interrupted) as error:
         if found.get("debug") or os.environ.get("MISTRAL_MLX_DEBUG"):
             raise
         status = _report(error)
+    if "mistral_mlx.cli.models.sharing" in sys.modules:
+        sys.modules["mistral_mlx.cli.models.sharing"].end(status or 0)
     _leave(status)
 
 
@@ -85,6 +91,8 @@ def _report(error: Exception | Interrupted) -> int:
     if isinstance(error, Interrupted):
         notes.always(error.remark)
         return error.status
+    if is_told_by_rank_0(error):
+        return status_of(error)
     if isinstance(error, typer.TyperException):
         context = getattr(error, "ctx", None)
         command = "mistral-mlx" if context is None else context.command_path

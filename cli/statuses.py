@@ -7,6 +7,7 @@ from mistral_mlx.errors import (
     ConstraintError,
     ContextError,
     ConversionError,
+    GroupError,
     ModelError,
     OptionError,
     SaveError,
@@ -30,6 +31,7 @@ class Status(IntEnum):
     NO_CODE_BLOCK = 7  # the answer has none, with --extract
     SOME_FAILED = 8  # batch could not answer some lines
     UNVERIFIED = 9  # convert --verify: the target is written, but it could not be compared with its source
+    LOST = 10  # of several processes that share a model: one is lost, does not come, or does not fit the others
     HUNG_UP = SIGNALLED + signal.SIGHUP  # the terminal was closed
     INTERRUPTED = SIGNALLED + signal.SIGINT  # Ctrl-C
     PIPE_CLOSED = SIGNALLED + signal.SIGPIPE  # nobody reads the output any more
@@ -42,6 +44,7 @@ OF_ERRORS: list[tuple[type[Exception], Status]] = [
     (ModelError, Status.MODEL),
     (SaveError, Status.OUTPUT),
     (SessionError, Status.MODEL),
+    (GroupError, Status.LOST),
     (ContextError, Status.CONTEXT),
     (ConversionError, Status.OUTPUT),
     (OSError, Status.OUTPUT),

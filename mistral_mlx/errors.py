@@ -9,6 +9,7 @@
     │   └── ConstraintError  an answer cannot go on as its schema, expression or grammar wants it
     ├── ContextError         the input does not fit the model's context
     ├── ConversionError      a conversion could not finish; nothing was left behind
+    ├── GroupError           processes that share a model: one is lost, or they do not fit together
     └── SessionError         a saved session is damaged, or is another model's
         └── SaveError        a session cannot be written
 
@@ -22,6 +23,7 @@ __all__ = [
     "ConstraintError",
     "ContextError",
     "ConversionError",
+    "GroupError",
     "MistralMLXError",
     "ModelError",
     "OptionError",
@@ -72,6 +74,17 @@ class ContextError(MistralMLXError):
 
 class ConversionError(MistralMLXError):
     """A conversion could not finish; the target is as it was before."""
+
+
+class GroupError(MistralMLXError):
+    """Processes that share a model cannot go on: one of them is lost, or they do not fit together.
+
+    `is_known` says that all of them know it, so that one has to tell it.
+    """
+
+    def __init__(self, what: str, *, is_known: bool = False) -> None:
+        super().__init__(what)
+        self.is_known = is_known
 
 
 class SessionError(MistralMLXError):

@@ -44,6 +44,7 @@ class Opener:
     notes: Notes
     draft_model: str | None = None
     cache: CacheOptions = DEFAULT
+    pipeline: bool = False
 
     @property
     def name(self) -> str:
@@ -58,7 +59,13 @@ class Opener:
         """Return the model `name` and its tokenizer."""
         from mistral_mlx.cli.models.opening import open_model
 
-        return open_model(registry.resolve(name), self.notes, cache=self.cache, ignore_memory=self.ignore_memory)
+        return open_model(
+            registry.resolve(name),
+            self.notes,
+            cache=self.cache,
+            ignore_memory=self.ignore_memory,
+            pipeline=self.pipeline,
+        )
 
     def with_drafter(self, opened: Opened) -> Opened:
         """Return what was opened with the model that drafts for it. Raises OptionError if its tokens are others."""

@@ -54,6 +54,7 @@ def batch(
     kv_bits: shared.KvBits = shared.KV_BITS,
     window: shared.Window = None,
     sinks: shared.Sinks = shared.SINKS,
+    pipeline: shared.Pipeline = False,
     ignore_memory: shared.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
@@ -85,7 +86,11 @@ def batch(
             use_machine(device, threads, notes, exact=exact)
             path = registry.resolve(model)
             opened, tokenizer = open_model(
-                path, notes, cache=CacheOptions(window, sinks, kv_bits), ignore_memory=ignore_memory
+                path,
+                notes,
+                cache=CacheOptions(window, sinks, kv_bits),
+                ignore_memory=ignore_memory,
+                pipeline=pipeline,
             )
             meaning = partial(system_of, path=path, tokenizer=tokenizer, template=template)
             defaults = replace(defaults, system=meaning(system), meaning=meaning)

@@ -25,6 +25,7 @@ def bench(
     kv_bits: shared.KvBits = shared.KV_BITS,
     window: shared.Window = None,
     sinks: shared.Sinks = shared.SINKS,
+    pipeline: shared.Pipeline = False,
     ignore_memory: shared.IgnoreMemory = False,
 ) -> None:
     """Measure how fast a model reads and writes here."""
@@ -38,5 +39,6 @@ def bench(
     model = shared.chosen_model(shared.named_model(context, name, model), notes)
     use_machine(device, threads, notes, exact=exact)
     cache = CacheOptions(window, sinks, kv_bits)
-    measurement = command.run(registry.resolve(model), workload, cache, notes, ignore_memory=ignore_memory)
+    path = registry.resolve(model)
+    measurement = command.run(path, workload, cache, notes, ignore_memory=ignore_memory, pipeline=pipeline)
     command.show(model, workload, measurement, cache=cache, as_json=as_json)

@@ -75,6 +75,7 @@ def chat(
     kv_bits: shared.KvBits = shared.KV_BITS,
     window: shared.Window = None,
     sinks: shared.Sinks = shared.SINKS,
+    pipeline: shared.Pipeline = False,
     ignore_memory: shared.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
@@ -109,7 +110,15 @@ def chat(
     failed = start.run(
         opening.ChatSetup(
             opening.Opener(
-                model, device, threads, exact, ignore_memory, notes, draft_model, CacheOptions(window, sinks, kv_bits)
+                model,
+                device,
+                threads,
+                exact,
+                ignore_memory,
+                notes,
+                draft_model,
+                CacheOptions(window, sinks, kv_bits),
+                pipeline,
             ),
             store,
             settings,

@@ -134,6 +134,7 @@ def complete(
     kv_bits: shared.KvBits = shared.KV_BITS,
     window: shared.Window = None,
     sinks: shared.Sinks = shared.SINKS,
+    pipeline: shared.Pipeline = False,
     ignore_memory: shared.IgnoreMemory = False,
     **sampling: Any,
 ) -> None:
@@ -209,7 +210,8 @@ def complete(
     model = same.model if same is not None else shared.chosen_model(model, notes)
     use_machine(device, threads, notes, exact=exact)
     path = same.path() if same is not None else registry.resolve(model)
-    opened, tokenizer = open_model(path, notes, cache=CacheOptions(window, sinks, kv_bits), ignore_memory=ignore_memory)
+    options = CacheOptions(window, sinks, kv_bits)
+    opened, tokenizer = open_model(path, notes, cache=options, ignore_memory=ignore_memory, pipeline=pipeline)
     drafter = open_drafter(draft_model, tokenizer, notes, draft=asked_for.draft, ignore_memory=ignore_memory)
     if save and samples == 1:
         job = replace(job, keep=last_completion.keeper(asked, model, path, notes.say))

@@ -8,13 +8,22 @@ import mlx.core as mx
 from mistral_mlx import kernels
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.table import gigabytes
+from mistral_mlx.distributed.launched import launched
 from mistral_mlx.errors import ModelError, OptionError, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.generation.drafts import MAX_DRAFT, Drafter
 from mistral_mlx.kernels.memory import available_memory
 from mistral_mlx.model.cache import cache_nbytes
 from mistral_mlx.model.cache_options import DEFAULT, CacheOptions
-from mistral_mlx.model.loading import Inspected, inspect_model, load, load_model, memory_needed, remarks
+from mistral_mlx.model.loading import (
+    Inspected,
+    fitting_tokenizer,
+    inspect_model,
+    load,
+    load_model,
+    memory_needed,
+    remarks,
+)
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.tokenizer.choose import Tokenizer
 
@@ -23,6 +32,7 @@ from .registry import first_time, resolve
 BUFFER_CACHE_BYTES = 512_000_000  # freed buffers that MLX may keep; without a limit a long chat keeps all of them
 CHAT_TOKENS = 4096  # the length of a conversation whose cache must fit into memory
 MAX_THREADS = 1024
+NOT_SHARED = "--pipeline has no effect here; no other processes share the model (docs/machines.md)"
 MAX_PARALLEL, DEFAULT_PARALLEL = 256, 16
 
 
@@ -72,21 +82,46 @@ def parallel_for_memory(n: int, model: Mistral, n_tokens: int) -> int:
 
 
 def open_model(
-    path: Path, notes: Notes, n_tokens: int = CHAT_TOKENS, *, cache: CacheOptions = DEFAULT, ignore_memory: bool
+    path: Path,
+    notes: Notes,
+    n_tokens: int = CHAT_TOKENS,
+    *,
+    cache: CacheOptions = DEFAULT,
+    ignore_memory: bool,
+    pipeline: bool = False,
 ) -> tuple[Mistral, Tokenizer]:
     """Return the model and tokenizer at `path`, to be used with a cache of `n_tokens`.
 
-    Raises ModelError if weights and cache do not fit into memory, unless `ignore_memory`; OptionError if the `cache`
-    is none for this model.
+    Processes that were launched together share it, by `pipeline` or not. Raises ModelError if weights and cache do not
+    fit into memory, unless `ignore_memory`; OptionError if the `cache` is none for this model, GroupError if the
+    processes cannot share it.
     """
-    return load(_prepared(path, notes, n_tokens, cache, ignore_memory=ignore_memory), **asdict(cache))
+    inspected = inspect_model(ModelFolder(path))
+    if launched() is not None:
+        tokenizer = fitting_tokenizer(inspected)
+        return _shared(inspected, notes, n_tokens, cache, ignore_memory=ignore_memory, pipeline=pipeline), tokenizer
+    if pipeline:
+        notes.say(NOT_SHARED)
+    return _open_alone(inspected, notes, n_tokens, cache, ignore_memory=ignore_memory)
 
 
 def open_weights(
-    path: Path, notes: Notes, n_tokens: int, *, cache: CacheOptions = DEFAULT, ignore_memory: bool
+    path: Path,
+    notes: Notes,
+    n_tokens: int,
+    *,
+    cache: CacheOptions = DEFAULT,
+    ignore_memory: bool,
+    pipeline: bool = False,
 ) -> Mistral:
     """Return the model at `path` as `open_model` does, without its tokenizer."""
-    return load_model(_prepared(path, notes, n_tokens, cache, ignore_memory=ignore_memory), **asdict(cache))
+    inspected = inspect_model(ModelFolder(path))
+    if launched() is not None:
+        return _shared(inspected, notes, n_tokens, cache, ignore_memory=ignore_memory, pipeline=pipeline)
+    if pipeline:
+        notes.say(NOT_SHARED)
+    _check(inspected, notes, n_tokens, cache, ignore_memory=ignore_memory)
+    return load_model(inspected, **asdict(cache))
 
 
 def open_drafter(
@@ -105,21 +140,48 @@ def open_drafter(
     from mistral_mlx.generation.draft_model import DraftModel
     from mistral_mlx.session.fingerprint import have_same_tokens
 
-    model, own = open_model(resolve(name), notes, ignore_memory=ignore_memory)
+    inspected = inspect_model(ModelFolder(resolve(name)))
+    model, own = _open_alone(inspected, notes, CHAT_TOKENS, DEFAULT, ignore_memory=ignore_memory)
     if not have_same_tokens(own, tokenizer):
         raise OptionError(f"--draft-model is {shown(name)}, whose tokens are others than the model's; choose another")
     return DraftModel(model, tokenizer.vocab_size)
 
 
-def _prepared(path: Path, notes: Notes, n_tokens: int, cache: CacheOptions, *, ignore_memory: bool) -> Inspected:
-    """Return the inspected folder. Compare the memory needed with what is available; say what a user should know."""
-    inspected = inspect_model(ModelFolder(path))
+def _open_alone(
+    inspected: Inspected, notes: Notes, n_tokens: int, cache: CacheOptions, *, ignore_memory: bool
+) -> tuple[Mistral, Tokenizer]:
+    _check(inspected, notes, n_tokens, cache, ignore_memory=ignore_memory)
+    return load(inspected, **asdict(cache))
+
+
+def _shared(
+    inspected: Inspected, notes: Notes, n_tokens: int, cache: CacheOptions, *, ignore_memory: bool, pipeline: bool
+) -> Mistral:
+    """Return the model that the launched processes share."""
+    from mistral_mlx.distributed.agree import Wanted
+
+    from .sharing import open_shared
+
+    me = launched()
+    assert me is not None
+    _say_remarks(inspected, notes, cache)
+    exact = kernels.on_cpu() and kernels.exact()
+    wanted = Wanted(pipeline, **asdict(cache), exact=exact, n_tokens=n_tokens, ignore_memory=ignore_memory)
+    return open_shared(me, inspected, wanted, notes)
+
+
+def _check(inspected: Inspected, notes: Notes, n_tokens: int, cache: CacheOptions, *, ignore_memory: bool) -> None:
+    """Compare the memory needed with what is available; say what a user should know."""
     needed, available = memory_needed(inspected, n_tokens, cache), available_memory()
     if available is not None and needed > 0.9 * available:
         text = f"the model needs {gigabytes(needed)} of memory, {gigabytes(available)} are available"
         if needed > available and not ignore_memory:
             raise ModelError(f"{text}; convert it to fewer bits, or add --ignore-memory")
         notes.say(text)
+    _say_remarks(inspected, notes, cache)
+
+
+def _say_remarks(inspected: Inspected, notes: Notes, cache: CacheOptions) -> None:
     for said in remarks(inspected):
         notes.say(said)
     if cache.window is not None:
@@ -127,4 +189,3 @@ def _prepared(path: Path, notes: Notes, n_tokens: int, cache: CacheOptions, *, i
     if (remark := kernels.note()) and not notes.quiet and first_time("slow-kernels"):
         notes.say(f"{remark} (shown once; 'mistral-mlx info' names the kernels)")
     mx.set_cache_limit(BUFFER_CACHE_BYTES)
-    return inspected

@@ -9,6 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.errors import ModelError, OptionError, shown
 
+from . import following
 from .config_file import Config, read_config
 from .help import Page, PlainValues, show_help
 from .other_programs import OF_GROUPS, OF_OTHERS
@@ -92,7 +93,7 @@ class Configurable(Page):
         if self.is_settable:
             warn_of_settings(ctx)
         try:
-            return super().invoke(ctx)
+            return following.follow(ctx) if following.follows() else super().invoke(ctx)
         except OptionError as error:
             text = str(error)
             for option in self.options:
@@ -199,6 +200,7 @@ class Group(PlainValues, TyperGroup):
                 show_help(ctx)
             args = [*names, "--help"]
         check_command(args, self.commands, OF_OTHERS)
+        following.check_command(args[0])
         return super().resolve_command(ctx, args)
 
 

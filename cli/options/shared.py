@@ -138,6 +138,13 @@ Window = Annotated[
 Sinks = Annotated[
     int, machine_option(metavar="K", help="With --window, see the first K tokens, too; 4 keep most models fluent.")
 ]
+Pipeline = Annotated[
+    bool,
+    machine_option(
+        "--pipeline",
+        help="Of several processes (mlx.launch), let each have some of the layers, and not a share of every layer.",
+    ),
+]
 IgnoreMemory = Annotated[
     bool, machine_option("--ignore-memory", help="Load the model even if the memory is too small.")
 ]

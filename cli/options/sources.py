@@ -16,6 +16,7 @@ from typing import Any
 import platformdirs
 
 from mistral_mlx.cli.models.home import HOME_VARIABLE, home
+from mistral_mlx.distributed.launched import JOIN_VARIABLE
 from mistral_mlx.errors import shown
 
 from .other_programs import our_spelling
@@ -23,7 +24,7 @@ from .values import kinds_of
 
 PREFIX = "MISTRAL_MLX_"
 # Variables that are read elsewhere.
-NO_OPTIONS = (HOME_VARIABLE, "MISTRAL_MLX_KERNELS", "MISTRAL_MLX_COPY_WEIGHTS", "MISTRAL_MLX_DEBUG")
+NO_OPTIONS = (HOME_VARIABLE, "MISTRAL_MLX_KERNELS", "MISTRAL_MLX_COPY_WEIGHTS", JOIN_VARIABLE, "MISTRAL_MLX_DEBUG")
 REPLACED = {"force": "ignore_memory"}  # keys of earlier versions
 ALLOWED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path, as a text"}
 

@@ -16,13 +16,15 @@ from mistral_mlx.model.cache_options import DEFAULT, CacheOptions
 from mistral_mlx.model.loading import read_args
 
 
-def run(path: Path, workload: Workload, cache: CacheOptions, notes: Notes, *, ignore_memory: bool) -> Measurement:
+def run(
+    path: Path, workload: Workload, cache: CacheOptions, notes: Notes, *, ignore_memory: bool, pipeline: bool = False
+) -> Measurement:
     """Return how fast the model at `path` is with such a cache.
 
     Raises ContextError before it is read if the workload does not fit.
     """
     workload.check(read_args(ModelFolder(path)))
-    model = open_weights(path, notes, workload.n_tokens, cache=cache, ignore_memory=ignore_memory)
+    model = open_weights(path, notes, workload.n_tokens, cache=cache, ignore_memory=ignore_memory, pipeline=pipeline)
     with notes.progress(delay_s=0) as progress:  # no timer, whose thread would disturb what is measured
         return measure(model, workload, progress=progress)
 

@@ -7,6 +7,7 @@ import stat
 import sys
 from pathlib import Path
 
+from mistral_mlx.distributed.launched import launched
 from mistral_mlx.errors import OptionError, shown
 
 from .notes import note
@@ -20,6 +21,10 @@ def read_stdin(*, alone: bool = True, quiet: bool = False) -> bytes:
 
     Unless `quiet`, a remark says that it makes the user wait, or that a pipe was empty beside another source.
     """
+    if launched() is not None:  # mlx.launch passes on what is typed, and never an end
+        if alone:
+            raise OptionError("standard input has no end under mlx.launch; give the text as an argument or in a file")
+        return b""
     if not sys.stdin.isatty():
         if not alone and not quiet and not select.select([sys.stdin], [], [], WAIT_S)[0]:
             note("waiting for standard input to end; add </dev/null if there is none")

@@ -1,5 +1,6 @@
 """The signals that end the program, as an exception in the main thread."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -21,11 +22,23 @@ class Interrupted(BaseException):
         self.remark = "interrupted"  # for the user, when the command ends
 
 
+_ends: list[tuple[int, str]] = []  # the status and the remark of an end that is no signal's
+
+
+def end_with(status: int, remark: str) -> None:
+    """End the program as a polite kill does, from any thread, with a status and a remark of its own."""
+    _ends.append((status, remark))
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def raise_on_signals() -> None:
     """Make Ctrl-C, a closed terminal and a polite kill raise Interrupted."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number)
+        interrupted = Interrupted(number)
+        if _ends:
+            interrupted.status, interrupted.remark = _ends[-1]
+        raise interrupted
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it

@@ -45,6 +45,18 @@ def write_error(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
+def silence_stdout() -> None:
+    """Write nothing to standard output from now on: another process has the answer."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def keep_stderr() -> None:
+    """Keep standard error for ourselves: when a connection is lost, MLX's own code would write ten lines to it."""
+    own = os.dup(2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.stderr = open(own, "w", encoding="utf-8", errors="replace", buffering=1)  # noqa: SIM115 - stays open
+
+
 def prepare_streams() -> None:
     """Make output UTF-8 whatever the locale, and replace streams that were closed: writing to stdout fails.
 

@@ -14,10 +14,10 @@ from mistral_mlx.convert.sources.source import Source, SourceTensor
 from mistral_mlx.convert.sources.weights import HEAD
 from mistral_mlx.measure.evaluation import Logits, Window
 from mistral_mlx.model import blocks
+from mistral_mlx.model.block import TransformerBlock
 from mistral_mlx.model.cache import make_cache
 from mistral_mlx.model.feed_forward import Observe
 from mistral_mlx.model.layers import RMSNorm
-from mistral_mlx.model.mistral import TransformerBlock
 
 EMBEDDING = f"{blocks.EMBEDDING}.weight"
 

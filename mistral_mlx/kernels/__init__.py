@@ -56,13 +56,14 @@ def maps_files() -> bool:
     return uses_native() and not mx.is_available(mx.Device(mx.gpu))
 
 
-def map_tensors(path: Path, parts: list[Part]) -> list[mx.array]:
+def map_tensors(path: Path, parts: list[Part], *, all: bool = True) -> list[mx.array]:
     """Return arrays over parts of the file at `path`, which are read from it when they are used.
 
-    Raises OSError, RuntimeError or ValueError if it cannot be opened or mapped, or a part lies behind its end.
+    With `all`, the whole file is read ahead in the background. Raises OSError, RuntimeError or ValueError if it cannot
+    be opened or mapped, or a part lies behind its end.
     """
     with path.open("rb") as file:
-        return native.ext.map_tensors(file.fileno(), parts)
+        return native.ext.map_tensors(file.fileno(), parts, all)
 
 
 def names() -> str:
@@ -158,11 +159,19 @@ def products(x: mx.array, weights: Sequence[Weight], norm: Norm | None = None) -
     return [_product(x, weight) for weight in weights]
 
 
-def add_product(residual: mx.array, x: mx.array, weight: Weight) -> mx.array:
-    """Return ``residual + x @ W.T``."""
+def add_product(residual: mx.array, x: mx.array, weight: Weight, rank: int | None = None) -> mx.array:
+    """Return ``residual + x @ W.T``; where processes share the columns of W, `rank` is that of this one."""
+    if rank is not None:
+        share = products(x, [weight])[0]
+        return over_ranks(share if rank else residual + share, rank)
     if uses_native():
         return native.ext.add_product(residual, x, weight)
     return residual + _product(x, weight)
+
+
+def over_ranks(share: mx.array, rank: int | None) -> mx.array:
+    """Return the sum of what all processes that share a model have; without a `rank` there is one, and it has all."""
+    return share if rank is None else mx.distributed.all_sum(share)
 
 
 def swiglu(x: mx.array, gate: Weight, up: Weight, norm: Norm | None = None) -> mx.array:

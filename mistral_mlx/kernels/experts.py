@@ -12,12 +12,10 @@ from .weights import Weight
 SORTED_TOKENS = 32  # so many and more are sorted by expert, so that its weight is read once for all of them
 
 
-def add_gathered(
-    x: mx.array, h: mx.array, chosen: mx.array, shares: mx.array, gate: Weight, up: Weight, down: Weight
-) -> mx.array:
-    """Return ``x`` plus the sum of ``share * down(silu(gate h) * up h)`` over the experts of each token.
+def gathered(h: mx.array, chosen: mx.array, shares: mx.array, gate: Weight, up: Weight, down: Weight) -> mx.array:
+    """Return the sum of ``share * down(silu(gate h) * up h)`` over the experts of each token, ``[B, S, D]``.
 
-    x and h are ``[B, S, D]``, chosen and shares ``[B, S, k]``, the weights ``[experts, N, K]``.
+    h is ``[B, S, D]``, chosen and shares are ``[B, S, k]``, the weights ``[experts, N, K]``.
     """
     n_used = chosen.shape[-1]
     rows, ids = h.reshape(-1, 1, h.shape[-1]), chosen.flatten()  # [B*S, 1, D], [B*S*k]
@@ -28,7 +26,7 @@ def add_gathered(
     out = _product(gated, ids, down, is_sorted)[:, 0]  # [B*S*k, D]
     if is_sorted:
         out = out[mx.argsort(order)]
-    return x + (out.reshape(*chosen.shape, -1) * shares[..., None]).sum(axis=-2)
+    return (out.reshape(*chosen.shape, -1) * shares[..., None]).sum(axis=-2)
 
 
 def _product(rows: mx.array, ids: mx.array, w: Weight, is_sorted: bool) -> mx.array:

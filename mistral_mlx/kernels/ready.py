@@ -40,13 +40,17 @@ class ReadyBlock:
         n_kv_heads: int,
         *,
         n_used: int = 0,
+        rank: int | None = None,
         copy: bool,
     ) -> None:
         """Make ready, with a copy of the weights or without one; `scale` is that of the scores.
 
-        A token uses `n_used` experts of a mixture; 0: there is no mixture.
+        A token uses `n_used` experts of a mixture; 0: there is no mixture. Where processes share the block, `rank` is
+        that of this one, and to run the block sums what each of them adds to the residual stream.
         """
-        self.native = native.ext.ReadyBlock(weights, norms, rotation, query_scale, scale, n_kv_heads, n_used, copy)
+        self.native = native.ext.ReadyBlock(
+            weights, norms, rotation, query_scale, scale, n_kv_heads, n_used, rank, copy
+        )
 
     def holds(self, arrays: list[mx.array]) -> bool:
         """Whether it was made of these arrays: the weights with scales and biases, then the norms."""
@@ -80,10 +84,10 @@ class Text(NamedTuple):
 
 
 class ReadyModel:
-    """All blocks of a model with its last norm and its head, made ready for the native kernels."""
+    """All blocks of a model with its last norm and its head, made ready for the native kernels; or blocks alone."""
 
-    def __init__(self, blocks: Sequence[ReadyBlock], norm: Norm, head: Weight, *, copy: bool) -> None:
-        """Make ready, with a copy of the head or without one."""
+    def __init__(self, blocks: Sequence[ReadyBlock], norm: Norm | None, head: Weight | None, *, copy: bool) -> None:
+        """Make ready, with a copy of the head or without one. Norm and head are both None of a part of a model."""
         self._model = native.ext.ReadyModel([block.native for block in blocks], norm, head, copy)
 
     def holds(self, arrays: list[mx.array]) -> bool:
@@ -92,6 +96,8 @@ class ReadyModel:
 
     def run(self, x: mx.array, texts: Sequence[Text], *, layouts: Sequence[Layout], head: bool) -> mx.array:
         """Return the logits ``[B, S, V]`` of ``[B, S, D]``, or without `head` ``[B, S, D]``, at once and not lazily.
+
+        The result of blocks alone is not normalized.
 
         It is `run_block` for each block. Several texts, each of batch 1, share a pass: the S rows are the tokens of the
         first text, then those of the second, and so on. New keys and values are written into the arrays of the texts,

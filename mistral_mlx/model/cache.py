@@ -14,6 +14,7 @@ Models with Attention Sinks, 2023; here they keep their positions). Their keys l
 
 import copy
 from collections.abc import Iterator
+from typing import Protocol
 
 import mlx.core as mx
 
@@ -32,6 +33,13 @@ def slots_of(window: int) -> int:
     return -(-(window + TILE) // TILE) * TILE
 
 
+class Twin(Protocol):
+    """What other processes hold for the same tokens, where they share a model."""
+
+    def copy(self) -> "Twin":
+        """Return one for the same tokens that goes on by itself."""
+
+
 class RollingBufferCache:
     """Keys and values of one layer, ``[B, Hkv, sinks + slots, Dh]`` each; at most `size` slots, or growing for ever.
 
@@ -47,6 +55,7 @@ class RollingBufferCache:
         self.reserved = 0  # positions that may have been written, now or before some were taken back
         self.keys: mx.array | None = None
         self.values: mx.array | None = None
+        self.twin: Twin | None = None  # what stands for the cache of a text in other processes; of its first layer
 
     @property
     def wrapped(self) -> bool:
@@ -109,6 +118,11 @@ class RollingBufferCache:
         """Store the buffers of `reserve`, which hold `n_new` more tokens now."""
         self.keys, self.values, self.offset = keys, values, self.offset + n_new
 
+    def count(self, n_new: int) -> None:
+        """Note `n_new` more tokens whose keys and values another process holds."""
+        self.offset += n_new
+        self.reserved = max(self.reserved, self.offset)
+
     @property
     def layout(self) -> kernels.Layout:
         """Where the native kernels find a position."""
@@ -150,6 +164,7 @@ class RollingBufferCache:
         """
         other = RollingBufferCache(self.window, sinks=self.sinks, kv_bits=self.kv_bits)
         other.offset, other.reserved = self.offset, self.reserved
+        other.twin = None if self.twin is None else self.twin.copy()
         other.keys, other.values = copy.copy(self.keys), copy.copy(self.values)  # `a[i] = x` changes what `a` refers to
         return other
 
@@ -172,7 +187,9 @@ class RollingBufferCache:
 
         The cost of a step is the same then as it was at `offset`, which is all that a measurement needs.
         """
-        assert self.keys is not None and self.values is not None
+        if self.keys is None or self.values is None:  # another process holds them
+            self.offset = offset
+            return
         keys, values = (mx.contiguous(part[:, :, :n_rows]) for part in (self.keys, self.values))
         mx.eval(keys, values)
         self.restore(keys, values, offset, offset)

@@ -10,7 +10,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mistral_mlx import kernels
-from mistral_mlx.kernels.experts import add_gathered
+from mistral_mlx.kernels.experts import gathered
 
 from . import blocks
 from .args import ModelArgs
@@ -27,11 +27,12 @@ class FeedForward(nn.Module):
         self.gate_proj = Linear(args.dim, args.hidden_dim)
         self.up_proj = Linear(args.dim, args.hidden_dim)
         self.down_proj = Linear(args.hidden_dim, args.dim)
+        self.rank: int | None = None  # of this process among those that share the hidden units
 
     def __call__(self, x: mx.array, norm: RMSNorm) -> mx.array:
         """Return ``x`` plus the feed-forward of ``norm(x)``, ``[B, S, D]``."""
         h = kernels.swiglu(x, self.gate_proj.parts, self.up_proj.parts, norm.parts)
-        return kernels.add_product(x, h, self.down_proj.parts)
+        return kernels.add_product(x, h, self.down_proj.parts, self.rank)
 
     def observed(self, x: mx.array, norm: RMSNorm, observe: Observe) -> mx.array:
         """Return the same; `observe` sees the inputs of the matrices."""
@@ -66,6 +67,7 @@ class Mixture(nn.Module):
         self.n_experts, self.n_used = args.n_experts, args.n_experts_per_token
         self.gate = Linear(args.dim, args.n_experts)
         self.switch_mlp = SwitchFeedForward(args)
+        self.rank: int | None = None  # of this process among those that share the hidden units of every expert
 
     def __call__(self, x: mx.array, norm: RMSNorm) -> mx.array:
         """Return ``x`` plus the mixture of ``norm(x)``, ``[B, S, D]``."""
@@ -73,7 +75,8 @@ class Mixture(nn.Module):
             return self.observed(x, norm, lambda paths, inputs: None)
         h = norm(x)
         chosen, shares = self.route(h)
-        return add_gathered(x, h, chosen, shares.astype(x.dtype), *self.switch_mlp.parts)
+        share = gathered(h, chosen, shares.astype(x.dtype), *self.switch_mlp.parts)
+        return kernels.over_ranks(share if self.rank else x + share, self.rank)
 
     def observed(self, x: mx.array, norm: RMSNorm, observe: Observe) -> mx.array:
         """Return the same expert by expert; `observe` sees the inputs of the matrices, those of each expert apart."""
@@ -83,12 +86,12 @@ class Mixture(nn.Module):
         with kernels.exactly():
             chosen, shares = (np.asarray(part).reshape(-1, self.n_used) for part in self.route(h))
         h = h.reshape(-1, h.shape[-1])
-        y = np.array(x.astype(mx.float32)).reshape(h.shape)
+        y = np.array((mx.zeros_like(x) if self.rank else x).astype(mx.float32)).reshape(h.shape)
         for e in range(self.n_experts):
             rows, places = np.nonzero(chosen == e)
             if len(rows):
                 y[rows] += shares[rows, places, None] * np.asarray(self._expert(e, h[mx.array(rows)], observe))
-        return mx.array(y).reshape(x.shape).astype(x.dtype)
+        return kernels.over_ranks(mx.array(y).reshape(x.shape).astype(x.dtype), self.rank)
 
     def route(self, h: mx.array) -> tuple[mx.array, mx.array]:
         """Return the experts that each of the inputs ``[B, S, D]`` uses, and their shares, ``[B, S, k]`` each.

@@ -7,17 +7,14 @@ if its ``scales`` are in the files, and only then. On a CPU the float modes are 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import mlx.core as mx
-from mlx.utils import tree_unflatten
 
 from mistral_mlx import kernels
 from mistral_mlx.errors import CheckpointError, ModelError, TokenizerError, shown
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.files.safetensors import TensorEntry, find_tensors, native_message
 from mistral_mlx.kernels.dtypes import MLX_DTYPES
-from mistral_mlx.kernels.fallback.float_modes import HELD_BITS, unpack
 from mistral_mlx.tokenizer.choose import Tokenizer, load_tokenizer
 
 from . import known
@@ -27,10 +24,10 @@ from .cache_options import DEFAULT, CacheOptions
 from .expert_files import joined, parts
 from .mistral import Mistral
 from .packing import Packing, QuantizationArgs
+from .weights import held, held_nbytes, quantize_modules, read_tensors
 from .wrappers import parts_beside, text_names
 
 FLOAT_DTYPES = tuple(MLX_DTYPES)
-STORED_DTYPES = {**MLX_DTYPES, "U32": mx.uint32, "U8": mx.uint8}  # and packed codes, and scales of the float modes
 IGNORED_SUFFIXES = (".rotary_emb.inv_freq",)  # old exports store what is computed from rope_theta
 
 StrPath = str | os.PathLike[str]
@@ -56,13 +53,18 @@ def load(
     """
     inspected = _inspected(path)
     model = load_model(inspected, window=window, sinks=sinks, kv_bits=kv_bits)
+    return model, fitting_tokenizer(inspected)
+
+
+def fitting_tokenizer(inspected: Inspected) -> Tokenizer:
+    """Return the tokenizer of a folder. Raises TokenizerError if it is damaged, or no one for the model."""
     tokenizer = load_tokenizer(inspected.folder)
-    if tokenizer.rows_needed() > model.args.vocab_size:
+    if tokenizer.rows_needed() > inspected.args.vocab_size:
         raise TokenizerError(
             f"the tokenizer in {shown(str(inspected.folder.path))} has {tokenizer.vocab_size:,} tokens, the model only "
-            f"{model.args.vocab_size:,}; they do not belong together"
+            f"{inspected.args.vocab_size:,}; they do not belong together"
         )
-    return model, tokenizer
+    return tokenizer
 
 
 def load_model(path: StrPath | Inspected, *, window: int | None = None, sinks: int = 0, kv_bits: int = 16) -> Mistral:
@@ -75,8 +77,8 @@ def load_model(path: StrPath | Inspected, *, window: int | None = None, sinks: i
     inspected = _inspected(path)
     args, entries = CacheOptions(window, sinks, kv_bits).applied(inspected.args), inspected.entries
     model = Mistral(args, tied="lm_head.weight" not in entries)
-    _quantize(model, entries)
-    weights = joined(_held(_read(entries), args), expected_shapes(args))
+    quantize_modules(model, entries)
+    weights = joined(held(read_tensors(entries), args), expected_shapes(args))
     model.load_weights(list(weights.items()), strict=True)
     if not kernels.on_cpu():
         model.set_dtype(MLX_DTYPES[stored_dtype(entries)])  # one foreign tensor would move all that follows to float32
@@ -109,7 +111,7 @@ def cache_itemsize(entries: Mapping[str, TensorEntry]) -> int:
 
 def memory_needed(model: Inspected, n_tokens: int, options: CacheOptions = DEFAULT) -> int:
     """Return the bytes of the weights of a model and of a cache that has seen `n_tokens` tokens."""
-    weights = sum(_held_nbytes(name, entry, model.args) for name, entry in model.entries.items())
+    weights = sum(held_nbytes(name, entry, model.args) for name, entry in model.entries.items())
     return weights + cache_nbytes(options.applied(model.args), n_tokens, itemsize=cache_itemsize(model.entries))
 
 
@@ -194,79 +196,3 @@ def _packing(quantization: QuantizationArgs | None, path: str, shape: tuple[int,
             f"{shown(path)} of shape {list(shape)} cannot be packed in groups of {packing.group_size}"
         )
     return packing
-
-
-def _quantize(model: Mistral, entries: Mapping[str, TensorEntry]) -> None:
-    """Replace each module whose scales are in the files by its packed form."""
-    modules = dict(model.named_modules())
-    quantization = model.args.quantization
-    paths = [name.removesuffix(".scales") for name in entries if name.endswith(".scales")]
-    if quantization is not None:
-        held = [(path, held_as(quantization.of(path))) for path in paths]
-        packed = [(path, modules[path].quantized(packing)) for path, packing in held if packing is not None]
-        model.update_modules(tree_unflatten(packed))
-
-
-def held_as(packing: Packing) -> Packing | None:
-    """Return how weights that are stored so are held in memory; None is plain."""
-    if packing.mode == "affine" or not kernels.on_cpu():
-        return packing
-    return Packing(8, packing.group_size) if packing.mode == "mxfp4" else None
-
-
-def _held_nbytes(name: str, entry: TensorEntry, args: ModelArgs) -> int:
-    """Return the bytes a tensor takes in memory; the scales of what is unpacked are counted with the weight."""
-    path, _, part = name.rpartition(".")
-    packing = args.quantization.of(path) if args.quantization else None
-    if packing is None or held_as(packing) == packing or entry.dtype not in ("U32", "U8"):
-        return entry.nbytes
-    return entry.nbytes * HELD_BITS[packing.mode] // packing.bits if part == "weight" else 0
-
-
-def _held(weights: dict[str, mx.array], args: ModelArgs) -> dict[str, mx.array]:
-    """Return the weights as `held_as` says, taking what is unpacked out of `weights` one by one."""
-    paths = [name.removesuffix(".scales") for name in weights if name.endswith(".scales")]
-    for path in paths:
-        assert args.quantization is not None
-        packing = args.quantization.of(path)
-        if held_as(packing) != packing:
-            parts = unpack(packing.mode, weights[f"{path}.weight"], weights.pop(f"{path}.scales"))
-            weights |= zip((f"{path}.{part}" for part in ("weight", "scales", "biases")), parts, strict=False)
-    return weights
-
-
-def _read(entries: Mapping[str, TensorEntry]) -> dict[str, mx.array]:
-    """Return the tensors, nothing of them in memory yet; a file is opened once."""
-    files: dict[Path, dict[str, TensorEntry]] = {}
-    for name, entry in entries.items():
-        files.setdefault(entry.file, {})[name] = entry
-    read = _map if kernels.maps_files() else _open
-    weights: dict[str, mx.array] = {}
-    for path, found in files.items():
-        try:
-            weights |= read(path, found)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ModelError(f"{shown(path.name)} cannot be read: {shown(str(error))}") from error
-    return weights
-
-
-def _map(path: Path, entries: dict[str, TensorEntry]) -> dict[str, mx.array]:
-    """Return arrays over the file. Embedding rows are looked up by MLX itself, which wants aligned items: else read.
-
-    MLX is among the writers that begin the data at any byte.
-    """
-    unaligned = {
-        name: entry
-        for name, entry in entries.items()
-        if name.startswith("model.embed_tokens.") and entry.start % STORED_DTYPES[entry.dtype].size
-    }
-    mapped = {name: entry for name, entry in entries.items() if name not in unaligned}
-    parts = [(entry.start, entry.shape, STORED_DTYPES[entry.dtype]) for entry in mapped.values()]
-    weights = dict(zip(mapped, kernels.map_tensors(path, parts), strict=True))
-    return weights | _open(path, unaligned) if unaligned else weights
-
-
-def _open(path: Path, entries: dict[str, TensorEntry]) -> dict[str, mx.array]:
-    arrays = mx.load(str(path), format="safetensors")
-    assert isinstance(arrays, dict), type(arrays)
-    return {name: arrays[entry.name] for name, entry in entries.items()}

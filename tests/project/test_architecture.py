@@ -8,8 +8,8 @@ import pytest
 
 # For each package, its modules and folders from the lowest to the highest: each may import those to its left.
 ORDER = {
-    "mistral_mlx": "version errors progress kernels files tokenizer prompt model sampling constraint generation "
-    "session measure __init__ convert cli __main__",
+    "mistral_mlx": "version errors progress kernels files tokenizer prompt model distributed sampling constraint "
+    "generation session measure __init__ convert cli __main__",
     "mistral_mlx.kernels": "native dtypes fallback weights codes ready __init__ experts memory",
     "mistral_mlx.kernels.fallback": "__init__ float_modes products search packing",
     "mistral_mlx.files": "__init__ json keys folder safetensors whole",
@@ -18,7 +18,8 @@ ORDER = {
     "mistral_mlx.prompt": "__init__ schema content tools messages structure calls mistral_formats infill budget meter "
     "sandbox template disguise encode official",
     "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args known "
-    "cache_options cache layers feed_forward mistral expert_files loading",
+    "cache_options cache layers feed_forward block at_once mistral weights expert_files loading",
+    "mistral_mlx.distributed": "__init__ launched group share twins loading agree held_signals part leader follower",
     "mistral_mlx.sampling": "__init__ knobs options filters penalties dry logprobs device sampler",
     "mistral_mlx.constraint": "__init__ limits regex_reader regex_sets regex rules lark_text grammar_tokens gbnf lark "
     "short_form json_schema schema calls grammar constraint vocabulary guide",
@@ -44,11 +45,11 @@ ORDER = {
     "streams thoughts keyboard table bar notes editor reading",
     "mistral_mlx.cli.terminal.markdown": "node emphasis links reader inline table blocks starts code stream __init__",
     "mistral_mlx.cli.models": "__init__ folder_lock home small_file on_disk hub names lm_studio ollama found "
-    "registry kept opening index fetched demo pull",
+    "registry kept sharing opening index fetched demo pull",
     "mistral_mlx.cli.models.hub": "__init__ settings repo_id opener web repository choice download record gathered "
     "outlook snapshots",
     "mistral_mlx.cli.options": "__init__ values other_programs sources config_file config_edit answer shared "
-    "constraint sampling refusals help command",
+    "constraint sampling refusals following help command",
     "mistral_mlx.cli.answers": "__init__ remarks beginning code_block constraints tool_choice prompt said "
     "prompt_templates last_completion sources batch_files batch_requests batch output job complete",
     "mistral_mlx.cli.chat": "__init__ background remarks cache_times store saving session_models transcript quotes "

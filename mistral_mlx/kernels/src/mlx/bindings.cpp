@@ -17,6 +17,7 @@
 #include "blocks.h"
 #include "mapped.h"
 #include "primitives.h"
+#include "ranks.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -162,12 +163,13 @@ NB_MODULE(_ext, m) {
           "__init__",
           [](kernels::ReadyBlock* self, const nb::sequence& weights, const std::vector<Norm>& norms,
              const nb::tuple& rotation, const GivenScale& query_scale, float scale, int kv_heads, int experts_used,
-             bool copy) {
+             std::optional<int> rank, bool copy) {
             new (self) kernels::ReadyBlock({weights_of(weights), norms, rotation_of(rotation),
-                                            query_scale_of(query_scale), scale, kv_heads, experts_used},
+                                            query_scale_of(query_scale), scale, kv_heads, experts_used, rank},
                                            copy);
           },
-          "weights"_a, "norms"_a, "rotation"_a, "query_scale"_a.none(), "scale"_a, "n_kv_heads"_a, "n_used"_a, "copy"_a)
+          "weights"_a, "norms"_a, "rotation"_a, "query_scale"_a.none(), "scale"_a, "n_kv_heads"_a, "n_used"_a,
+          "rank"_a.none(), "copy"_a)
       .def(
           "run",
           [](const kernels::ReadyBlock& self, const array& x, const array& keys, const array& values, int position,
@@ -177,8 +179,12 @@ NB_MODULE(_ext, m) {
       .def(
           "__init__",
           [](kernels::ReadyModel* self, const std::vector<const kernels::ReadyBlock*>& blocks, const Norm& norm,
-             const nb::tuple& head, bool copy) { new (self) kernels::ReadyModel(blocks, norm, weight_of(head), copy); },
-          "blocks"_a, "norm"_a, "head"_a, "copy"_a)
+             const std::optional<nb::tuple>& head, bool copy) {
+            std::optional<kernels::Weight> weight;
+            if (head) weight = weight_of(*head);
+            new (self) kernels::ReadyModel(blocks, norm, weight, copy);
+          },
+          "blocks"_a, "norm"_a.none(), "head"_a.none(), "copy"_a)
       .def(
           "run",
           [](const kernels::ReadyModel& self, const array& x, const nb::sequence& texts, const nb::sequence& layouts,
@@ -203,7 +209,9 @@ NB_MODULE(_ext, m) {
         return kernels::rope(x, rotation_of(rotation), query_scale_of(scale), offset);
       },
       "x"_a, "rotation"_a, "scale"_a = nb::none(), nb::kw_only(), "offset"_a);
-  m.def("map_tensors", &kernels::map_tensors, "fd"_a, "parts"_a,
+  m.def("join_ranks", &kernels::join_ranks, "backend"_a, nb::call_guard<nb::gil_scoped_release>(),
+        "Join the processes that MLX's launcher started, while other threads of Python go on.");
+  m.def("map_tensors", &kernels::map_tensors, "fd"_a, "parts"_a, "all"_a = true,
         "Arrays over (start, shape, dtype) of an open file, not copied.");
   m.def("is_mapped", &kernels::is_mapped, "array"_a, "Whether an array lies in a file.");
   m.def("quantize", &quantize, "rows"_a, "stored"_a, "dtype"_a, nb::kw_only(), "group_size"_a, "bits"_a, "weight"_a,

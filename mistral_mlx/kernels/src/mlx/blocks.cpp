@@ -8,6 +8,7 @@
 #include "../run/panels.h"
 #include "mapped.h"
 #include "operation.h"
+#include "ranks.h"
 
 namespace kernels {
 namespace {
@@ -96,14 +97,14 @@ void keep(std::vector<mx::array>& arrays, const Weight& w) {
   if (w.biases) arrays.push_back(*w.biases);
 }
 
-// Puts copies in the place of the matrices and returns their memory; of `arrays`, which they were, the pages that are
-// mapped from a file are let go.
-std::shared_ptr<void> copied_in_place(const std::vector<Matrix*>& matrices, const std::vector<mx::array>& arrays) {
+// Puts copies in the place of the matrices and returns their memory; of `originals`, which they were, the pages that
+// are mapped from a file are let go.
+std::shared_ptr<void> copied_in_place(const std::vector<Matrix*>& matrices, const std::vector<mx::array>& originals) {
   std::vector<Matrix> given;
   for (const Matrix* w : matrices) given.push_back(*w);
   const Copies copies = copied(given);
   for (size_t i = 0; i < matrices.size(); ++i) *matrices[i] = copies.matrices[i];
-  for (const mx::array& array : arrays) let_go(array);
+  for (const mx::array& array : originals) let_go(array);
   return copies.memory;
 }
 
@@ -140,6 +141,8 @@ Block block_at(const Form* forms, const std::vector<mx::array>& in, size_t& at, 
   b.rotation = given.rotation;
   b.query_scale = given.query_scale;
   b.scale = given.scale;
+  if (given.rank) b.sum = sum_over_ranks;
+  b.adds_residual = given.rank.value_or(0) == 0;
   return b;
 }
 
@@ -202,7 +205,10 @@ ReadyBlock::ReadyBlock(const BlockWeights& given, bool copy) {
   mx::eval(in.arrays);
   size_t at = 1;
   state->block = block_at(in.forms.data(), in.arrays, at, dim, given);
-  if (copy) state->copies = copied_in_place(matrices_of(state->block), in.arrays);
+  if (copy) {
+    state->copies = copied_in_place(matrices_of(state->block), originals_);
+    in.arrays.erase(in.arrays.begin(), in.arrays.end() - given.norms.size());  // all but the norms was copied
+  }
   state->arrays = std::move(in.arrays);
   state_ = std::move(state);
 }
@@ -230,27 +236,32 @@ struct ReadyModel::State {
   Model model;
 };
 
-ReadyModel::ReadyModel(const std::vector<const ReadyBlock*>& blocks, const NormWeight& norm, const Weight& head,
-                       bool copy) {
-  require(!blocks.empty() && norm, "a model has blocks and a norm");
+ReadyModel::ReadyModel(const std::vector<const ReadyBlock*>& blocks, const NormWeight& norm,
+                       const std::optional<Weight>& head, bool copy) {
+  require(!blocks.empty() && norm.has_value() == head.has_value(),
+          "a model has blocks, and a norm and a head or neither");
   auto state = std::make_shared<State>();
   for (const ReadyBlock* block : blocks) {
     originals_.insert(originals_.end(), block->originals_.begin(), block->originals_.end());
     state->blocks.push_back(block->state_);
     state->model.blocks.push_back(block->state_->block);
   }
-  const int dim = norm->first.size();
-  Inputs in(mx::array(0.0f));
-  in.add(*norm, dim);
-  in.add(head, dim);
-  originals_.push_back(norm->first);
-  keep(originals_, head);
-  mx::eval(in.arrays);
-  size_t at = 1;
-  state->model.norm = norm_at(in.arrays, at, norm->second);
-  state->model.head = matrix_at(in.forms[0], in.arrays, at, dim);
-  if (copy) state->copies = copied_in_place({&state->model.head}, in.arrays);
-  state->arrays = std::move(in.arrays);
+  if (norm) {
+    const int dim = norm->first.size();
+    Inputs in(mx::array(0.0f));
+    in.add(*norm, dim);
+    in.add(*head, dim);
+    std::vector<mx::array> given;
+    keep(given, *head);
+    originals_.push_back(norm->first);
+    originals_.insert(originals_.end(), given.begin(), given.end());
+    mx::eval(in.arrays);
+    size_t at = 1;
+    state->model.norm = norm_at(in.arrays, at, norm->second);
+    state->model.head = matrix_at(in.forms[0], in.arrays, at, dim);
+    if (copy) state->copies = copied_in_place({&*state->model.head}, given);
+    state->arrays = std::move(in.arrays);
+  }
   state_ = std::move(state);
 }
 
@@ -259,6 +270,7 @@ mx::array ReadyModel::run(const mx::array& x, const std::vector<Text>& texts, co
   const Model& model = state_->model;
   const size_t n = model.blocks.size();
   require(layouts.size() == n, "every block needs a layout");
+  require(!head || model.head, "there is no head");
   require(x.ndim() == 3 && !texts.empty() && (x.shape(0) == 1 || texts.size() == 1), "the rows of x do not fit");
   int rows = 0;
   for (const Text& text : texts) {
@@ -283,7 +295,7 @@ mx::array ReadyModel::run(const mx::array& x, const std::vector<Text>& texts, co
     }
   }
   mx::Shape shape = x.shape();
-  if (head) shape.back() = static_cast<int>(outputs_of(model.head));
+  if (head) shape.back() = static_cast<int>(outputs_of(*model.head));
   mx::array y = new_array(shape, mx::float32);
   std::vector<float> copy;
   run_model(model, blocks, Floats(input).read(copy), head, y.data<float>());

@@ -13,7 +13,8 @@ struct BlockWeights {
   QueryScale query_scale;
   float scale;
   int kv_heads;
-  int experts_used;  // by a token; 0: it is no mixture
+  int experts_used;         // by a token; 0: it is no mixture
+  std::optional<int> rank;  // among the processes that share the block; nothing: it is whole
 };
 
 // Of a ring, see Ring in block.h; the window and the slots are 0 where there is none.
@@ -55,15 +56,16 @@ struct Text {
   int position, tokens;
 };
 
-// All blocks of a model, its last norm and its head made ready. Its arrays are those of the blocks, then the last norm
-// and the head.
+// All blocks of a model, its last norm and its head made ready; or blocks that are a part of one, without norm and
+// head. Its arrays are those of the blocks, then the last norm and the head.
 class ReadyModel : public Ready {
  public:
-  ReadyModel(const std::vector<const ReadyBlock*>& blocks, const NormWeight& norm, const Weight& head, bool copy);
+  ReadyModel(const std::vector<const ReadyBlock*>& blocks, const NormWeight& norm, const std::optional<Weight>& head,
+             bool copy);
 
   // x [batch, tokens, dim] through all of it, at once and not as an operation: a small model's token costs no more than
   // to schedule one. Several texts with a batch of 1 share a pass, the tokens of the first before those of the second.
-  // Returns the logits [batch, tokens, n_out], or without the head the normalized x.
+  // Returns the logits [batch, tokens, n_out], or without the head the normalized x, or without a norm just x.
   mlx::core::array run(const mlx::core::array& x, const std::vector<Text>& texts, const std::vector<Layout>& layouts,
                        bool head) const;
 

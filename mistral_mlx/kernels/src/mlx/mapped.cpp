@@ -120,9 +120,9 @@ mx::array tensor_at(const char* data, mx::array tensor, const mx::array& anchor)
 
 }  // namespace
 
-std::vector<mx::array> map_tensors(int fd, const std::vector<Part>& parts) {
+std::vector<mx::array> map_tensors(int fd, const std::vector<Part>& parts, bool all) {
   const auto file = std::make_shared<Mapping>(fd);
-  populate(file);
+  if (all) populate(file);
   const mx::array holder = anchor(file);
   std::vector<mx::array> tensors;
   for (const auto& [start, shape, dtype] : parts) {
@@ -137,7 +137,10 @@ bool is_mapped(const mx::array& array) {
 }
 
 void let_go(const mx::array& array) {
-  Mapping::with(array.data<char>(), [&](Mapping& mapping) { mapping.let_go(array.data<char>(), array.nbytes()); });
+  size_t nbytes = array.itemsize();  // from its first element to its last, of columns of a matrix too
+  for (int axis = 0; axis < static_cast<int>(array.ndim()); ++axis)
+    nbytes += (array.shape(axis) - 1) * array.strides(axis) * array.itemsize();
+  Mapping::with(array.data<char>(), [&](Mapping& mapping) { mapping.let_go(array.data<char>(), nbytes); });
 }
 
 }  // namespace kernels

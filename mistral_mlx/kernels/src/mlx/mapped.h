@@ -11,9 +11,10 @@ namespace kernels {
 using Part = std::tuple<int64_t, std::vector<int>, mlx::core::Dtype>;  // first byte in the file, shape, dtype
 
 // One array for each part of the open file `fd`; they keep its contents when it is closed, deleted or replaced by
-// another. The kernels read items from any address, MLX's own loops only from multiples of their size. Throws
-// std::invalid_argument if a part is not inside the file, std::system_error if it cannot be mapped.
-std::vector<mlx::core::array> map_tensors(int fd, const std::vector<Part>& parts);
+// another. The kernels read items from any address, MLX's own loops only from multiples of their size. With `all`, the
+// whole file is read ahead. Throws std::invalid_argument if a part is not inside the file, std::system_error if it
+// cannot be mapped.
+std::vector<mlx::core::array> map_tensors(int fd, const std::vector<Part>& parts, bool all);
 
 // Whether an array lies in a mapping.
 bool is_mapped(const mlx::core::array& array);

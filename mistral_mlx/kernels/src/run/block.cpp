@@ -130,6 +130,12 @@ void store_and_attend(const Block& b, const Sequences& sequences, const Heads& a
   }
 }
 
+// out = x + h W^T, the residual stream after one half of a block.
+void add_half(const Block& b, const Matrix& w, const float* h, const float* x, int64_t rows, float* out) {
+  compute({{w}, h, rows, {}, b.adds_residual ? Products::ADD : Products::EACH, x, {out}});
+  if (b.sum) b.sum(out, rows * outputs_of(w));
+}
+
 }  // namespace
 
 void run_block(const Block& b, const Sequences& sequences, const float* x, float* out) {
@@ -145,27 +151,31 @@ void run_block(const Block& b, const Sequences& sequences, const float* x, float
   rotate_in_place(b, {}, positions, b.kv_heads, k);
   turn_queries(b, sequences, q);
   store_and_attend(b, sequences, {q, k, v, h});
-  compute({{b.o}, h, rows, {}, Products::ADD, x, {sum}});
-  if (b.mixture) return add_mixture(*b.mixture, b.mlp_norm, sum, rows, out);
+  add_half(b, b.o, h, x, rows, sum);
+  if (b.mixture) {
+    add_mixture(*b.mixture, b.mlp_norm, sum, rows, b.adds_residual, out);
+    if (b.sum) b.sum(out, rows * dim);
+    return;
+  }
   compute({{b.mlp.gate, b.mlp.up}, sum, rows, b.mlp_norm, Products::SWIGLU, nullptr, {gated}});
-  compute({{b.mlp.down}, gated, rows, {}, Products::ADD, sum, {out}});
+  add_half(b, b.mlp.down, gated, sum, rows, out);
 }
 
 void run_model(const Model& model, const std::vector<Sequences>& blocks, const float* x, bool head, float* out) {
   int64_t rows = 0;
   for (const Sequence& s : blocks[0]) rows += s.rows();
-  const int64_t dim = inputs_of(model.head);
+  const int64_t dim = inputs_of(model.blocks[0].q);
   float* between =
       reinterpret_cast<float*>(workspace<Slot::model>(2 * rows * dim * static_cast<int64_t>(sizeof(float))));
   for (size_t i = 0; i < model.blocks.size(); ++i) {
-    float* to = between + i % 2 * rows * dim;
+    float* to = !model.norm && i + 1 == model.blocks.size() ? out : between + i % 2 * rows * dim;
     run_block(model.blocks[i], blocks[i], x, to);
     x = to;
   }
   if (head)
-    compute({{model.head}, x, rows, model.norm, Products::EACH, nullptr, {out}});
-  else
-    rms_norm(x, model.norm, rows, dim, out);
+    compute({{*model.head}, x, rows, model.norm, Products::EACH, nullptr, {out}});
+  else if (model.norm)
+    rms_norm(x, *model.norm, rows, dim, out);
 }
 
 }  // namespace kernels

@@ -1,11 +1,17 @@
 // A whole transformer block: what costs more to schedule than to compute goes into one operation.
 #pragma once
+#include <functional>
+
 #include "mixture.h"
 #include "steps.h"
 
 namespace kernels {
 
-// The products of a block by the names of its layers.
+// Puts in the place of `n` floats their sum over the processes that share a model.
+using Sum = std::function<void(float* data, int64_t n)>;
+
+// The products of a block by the names of its layers. Of a share of a block, heads and hidden units are those of the
+// share; what its two halves add to the residual stream is summed over all shares, one of which adds the stream itself.
 struct Block {
   Norm attention_norm, mlp_norm;
   Matrix q, k, v, o;
@@ -15,6 +21,8 @@ struct Block {
   Rotation rotation;
   QueryScale query_scale;
   float scale;
+  Sum sum;  // empty: the block is whole
+  bool adds_residual = true;
 };
 
 // Keys and values [batch, kv_heads, rows, head_dim] before `position`, to which new ones are added. Where there is no
@@ -40,12 +48,12 @@ void run_block(const Block& block, const Sequences& sequences, const float* x, f
 
 struct Model {
   std::vector<Block> blocks;
-  Norm norm;
-  Matrix head;
+  std::optional<Norm> norm;    // nothing: the blocks are a part of a model
+  std::optional<Matrix> head;  // only with a norm
 };
 
-// The same through all blocks, each with its rings of the same sequences, and the last norm; with `head`, out gets the
-// logits.
+// The same through all blocks, each with its rings of the same sequences, and the last norm, if there is one; with
+// `head`, out gets the logits.
 void run_model(const Model& model, const std::vector<Sequences>& blocks, const float* x, bool head, float* out);
 
 }  // namespace kernels

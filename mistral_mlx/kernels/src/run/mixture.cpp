@@ -40,7 +40,8 @@ Shares shares_of(const float* logits, int64_t rows, int64_t experts, int64_t use
 
 }  // namespace
 
-void add_mixture(const Mixture& mixture, const Norm& norm, const float* x, int64_t rows, float* out) {
+void add_mixture(const Mixture& mixture, const Norm& norm, const float* x, int64_t rows, bool adds_residual,
+                 float* out) {
   const int64_t experts = outputs_of(mixture.router), dim = inputs_of(mixture.router),
                 hidden = outputs_of(mixture.experts[0].gate);
   float* normalized = reinterpret_cast<float*>(
@@ -50,7 +51,10 @@ void add_mixture(const Mixture& mixture, const Norm& norm, const float* x, int64
   rms_norm(x, norm, rows, dim, normalized);
   compute({{mixture.router}, normalized, rows, {}, Products::EACH, nullptr, {logits}, true});
   const Shares shares = shares_of(logits, rows, experts, mixture.used);
-  std::memcpy(out, x, rows * dim * sizeof(float));
+  if (adds_residual)
+    std::memcpy(out, x, rows * dim * sizeof(float));
+  else
+    std::fill_n(out, rows * dim, 0.0f);
   for (int64_t e = 0; e < experts; ++e) {
     const std::vector<Share>& chosen = shares[e];
     const int64_t n = static_cast<int64_t>(chosen.size());

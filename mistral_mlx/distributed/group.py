@@ -1,0 +1,201 @@
+"""The processes that share a model, as each of them sees the others: sums, messages, transfers.
+
+It is MLX's communication (mx.distributed), with three things of ours: joining ends after a while, who waits for a
+message uses no processor, and a lost process is an error that says so.
+"""
+
+import json
+import os
+import select
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import mlx.core as mx
+import numpy as np
+
+from mistral_mlx import kernels
+from mistral_mlx.errors import GroupError
+
+from .launched import Launched
+
+FRAME = 512  # bytes of a message that go with its length in one sum
+PART = 256 << 10  # bytes of a sum for each rank, see kernels/src/mlx/ranks.cpp
+KEEPALIVE = {"TCP_KEEPIDLE": 3, "TCP_KEEPALIVE": 3, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}  # seconds, and a count
+ERRORS = ("[ring]", "[jaccl]", "[mpi]", "[nccl]", "[distributed]")  # how MLX's messages begin
+IN_USE, NO_SUCH_ADDRESS = "(error: 98)", "(error: 99)"  # of bind on Linux
+IN_USE_MACOS, NO_SUCH_ADDRESS_MACOS = "(error: 48)", "(error: 49)"
+
+Message = Mapping[str, object]
+
+
+class Group:
+    """The group after `join`. Its methods raise GroupError if a process of it is lost."""
+
+    def __init__(self, rank: int, size: int, sockets: Sequence[int]) -> None:
+        self.rank, self.size = rank, size
+        self._sockets = sockets  # of MLX's ring; nothing of another backend
+        self.is_lost = False
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that has the prompt and the answer."""
+        return self.rank == 0
+
+    def from_first(self, x: mx.array | None, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+        """Return the array of rank 0 on every rank; the others give none."""
+        mine = mx.zeros(shape, dtype) if x is None else x
+        flat, n = mine.reshape(-1), max(1, PART // mine.itemsize) * self.size
+        with self.reporting():
+            parts = [mx.distributed.all_sum(flat[at : at + n]) for at in range(0, flat.size, n)]
+            mx.eval(parts)
+        return (parts[0] if len(parts) == 1 else mx.concatenate(parts)).reshape(shape)
+
+    def any(self, flag: bool) -> bool:
+        """Return whether `flag` is set on any rank."""
+        with self.reporting():
+            return mx.distributed.all_sum(mx.array([int(flag)], mx.int32)).item() != 0
+
+    def gather(self, numbers: Sequence[int]) -> list[list[int]]:
+        """Return the numbers of every rank, as many on each, in the order of the ranks."""
+        mine = np.zeros((self.size, len(numbers)), np.int64)
+        mine[self.rank] = numbers
+        with self.reporting():
+            return cast(list[list[int]], np.asarray(mx.distributed.all_sum(mx.array(mine))).tolist())
+
+    def message(self, message: Message | None = None) -> Message:
+        """Return the message of rank 0 on every rank; the others give none."""
+        text = b"" if message is None else json.dumps(message, separators=(",", ":")).encode()
+        frame = np.zeros(FRAME, np.uint8)
+        if message is not None:
+            first = len(text).to_bytes(4, "little") + text[: FRAME - 4]
+            frame[: len(first)] = np.frombuffer(first, np.uint8)
+        data = self._bytes(frame if message is not None else None, FRAME)
+        n, begun = int.from_bytes(data[:4], "little"), data[4:]
+        if n > len(begun):
+            rest = np.frombuffer(text[FRAME - 4 :], np.uint8) if message is not None else None
+            begun += self._bytes(rest, n - len(begun))
+        return cast(Message, json.loads(begun[:n]))
+
+    def send(self, x: mx.array) -> None:
+        """Send an array to the next rank; after the last comes rank 0."""
+        with self.reporting():
+            mx.eval(mx.distributed.send(x, (self.rank + 1) % self.size))
+
+    def receive(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+        """Return what the rank before this one sends; before rank 0 comes the last."""
+        with self.reporting():
+            x = mx.distributed.recv(shape, dtype, (self.rank - 1) % self.size)
+            mx.eval(x)
+        return x
+
+    def wait(self) -> None:
+        """Wait until something arrives, without using a processor."""
+        if self._sockets:
+            poll = select.poll()
+            for number in self._sockets:
+                poll.register(number, select.POLLIN)
+            poll.poll()
+
+    def watch(self, on_lost: Callable[[], None]) -> None:
+        """Call `on_lost` in a thread of its own when a connection is closed, unless a step has found that already."""
+        if self._sockets:
+            threading.Thread(target=self._watch, args=(on_lost,), daemon=True).start()
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Raise GroupError if MLX fails within because a process is lost."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not str(error).startswith(ERRORS):
+                raise
+            self.is_lost = True
+            raise GroupError(
+                f"the connection to another process was lost: one of the {self.size} that share the model has ended",
+                is_known=True,
+            ) from error
+
+    def _bytes(self, mine: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None", n: int) -> bytes:
+        return np.asarray(self.from_first(None if mine is None else mx.array(mine), (n,), mx.uint8)).tobytes()
+
+    def _watch(self, on_lost: Callable[[], None]) -> None:
+        closed = getattr(select, "POLLRDHUP", select.POLLHUP)
+        poll = select.poll()
+        for number in self._sockets:
+            poll.register(number, closed)
+        poll.poll()
+        done = threading.Event()
+        done.wait(1)  # a step that runs fails by itself
+        if not self.is_lost:
+            on_lost()
+
+
+def join(me: Launched, seconds: float) -> Group:
+    """Wait for the other processes, for so many seconds, and return the group.
+
+    Raises GroupError if they do not come, or cannot be reached. After that the process must end without waiting for
+    its threads.
+    """
+    if not kernels.native.built:
+        raise GroupError("a model is shared by processes only where the compiled kernels are installed; see 'doctor'")
+    before, failures = set(_sockets()), list[RuntimeError]()
+    thread = threading.Thread(target=_join, args=(me.backend, failures), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise GroupError(
+            f"rank {me.rank} of {me.size} has waited {seconds:g} seconds for the others; start all within that time"
+        )
+    if failures:
+        raise GroupError(_reason(me, str(failures[0]))) from failures[0]
+    group = mx.distributed.init()
+    sockets = sorted(set(_sockets()) - before) if me.backend == "ring" else []
+    for number in sockets:
+        _configure(number)
+    return Group(group.rank(), group.size(), sockets)
+
+
+def _join(backend: str, failures: list[RuntimeError]) -> None:
+    try:
+        kernels.native.ext.join_ranks(backend)
+    except RuntimeError as error:
+        failures.append(error)
+
+
+def _reason(me: Launched, error: str) -> str:
+    if me.backend == "ring" and error.endswith((IN_USE, IN_USE_MACOS)):
+        return f"{me.addresses[me.rank][0]} is in use by another program; take other ports: mlx.launch --starting-port"
+    if me.backend == "ring" and error.endswith((NO_SUCH_ADDRESS, NO_SUCH_ADDRESS_MACOS)):
+        return f"{me.addresses[me.rank][0]} is not an address of this machine, which has rank {me.rank}"
+    return f"rank {me.rank} of {me.size} cannot reach the others: {error}"
+
+
+def _sockets() -> Iterator[int]:
+    """Yield the numbers of all sockets that this process has open."""
+    for name in os.listdir("/dev/fd"):
+        try:
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                yield int(name)
+        except OSError:  # it was that of the listing itself
+            continue
+
+
+def _configure(number: int) -> None:
+    """Notice within ten seconds that a machine is gone; and where the kernels do the work, wait in the system.
+
+    MLX's threads ask a socket over and over whether it has data. As no socket has to receive and to send at a time,
+    they can as well wait for it, and leave the processor to those that compute.
+    """
+    with socket.socket(fileno=os.dup(number)) as duplicate:
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE.items():
+            if hasattr(socket, name):
+                duplicate.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            duplicate.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 9000)
+    if kernels.uses_native():
+        os.set_blocking(number, True)

@@ -1,0 +1,98 @@
+"""What the environment says of the processes that share a model: which one this is, and by what they talk.
+
+`mlx.launch` sets these variables, and a person can. Imports no MLX.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mistral_mlx.errors import GroupError, OptionError, shown
+
+HOSTS, RANK = "MLX_HOSTFILE", "MLX_RANK"  # of the ring: a JSON file, [["IP:PORT", ...], ...] by rank; a number
+DEVICES = "MLX_IBV_DEVICES"  # of JACCL (Thunderbolt): a JSON file with a list for each rank
+WORLD = "MLX_WORLD_SIZE"  # of NCCL
+MPI = (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"))
+MAX_RANKS = 1024
+JOIN_VARIABLE, JOIN_S, MAX_JOIN_S = "MISTRAL_MLX_JOIN_SECONDS", 10.0, 86400
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A process among `size` that share a model: rank 0 leads, the others follow."""
+
+    rank: int
+    size: int
+    backend: str  # as mx.distributed calls it
+    addresses: tuple[tuple[str, ...], ...] = ()  # of the ring, by rank
+
+    @property
+    def follows(self) -> bool:
+        """Whether another process has the prompt and the answer."""
+        return self.rank > 0
+
+
+def launched() -> Launched | None:
+    """Return what the environment says; None for a program that runs alone. Raises GroupError if it is no sense."""
+    found = _mlx() or _mpi()
+    return found if found is not None and found.size > 1 else None
+
+
+def join_seconds() -> float:
+    """Return how long a process waits for the others. Raises OptionError if the variable has another value."""
+    value = os.environ.get(JOIN_VARIABLE, "")
+    try:
+        seconds = float(value or JOIN_S)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= MAX_JOIN_S:
+        raise OptionError(f"{JOIN_VARIABLE} is {shown(value)}; it must be a number of seconds, at most {MAX_JOIN_S}")
+    return seconds
+
+
+def _mlx() -> Launched | None:
+    rank = os.environ.get(RANK)
+    if rank is None:
+        return None
+    if DEVICES in os.environ:
+        return _checked(rank, len(_lists(DEVICES)), "jaccl")
+    if HOSTS in os.environ:
+        addresses = tuple(tuple(str(address) for address in one) for one in _lists(HOSTS))
+        return _checked(rank, len(addresses), "ring", addresses)
+    return _checked(rank, _number(WORLD), "nccl") if WORLD in os.environ else None
+
+
+def _mpi() -> Launched | None:
+    for rank, size in MPI:
+        if rank in os.environ and size in os.environ:
+            return _checked(os.environ[rank], _number(size), "mpi")
+    return None
+
+
+def _checked(rank: str, size: int, backend: str, addresses: tuple[tuple[str, ...], ...] = ()) -> Launched:
+    if size <= 1:
+        return Launched(0, 1, backend)
+    if not rank.isascii() or not rank.isdigit() or int(rank) >= size or size > MAX_RANKS:
+        raise GroupError(f"the rank is {shown(rank)}; a number from 0 to {size - 1} is expected")
+    return Launched(int(rank), size, backend, addresses)
+
+
+def _number(name: str) -> int:
+    value = os.environ[name]
+    if not value.isascii() or not value.isdigit():
+        raise GroupError(f"{name} is {shown(value)}; a whole number is expected")
+    return int(value)
+
+
+def _lists(variable: str) -> list[list[object]]:
+    """Return the lists in the JSON file that a variable names; none if the file is empty, as it is for one rank."""
+    path = os.environ[variable]
+    try:
+        text = Path(path).read_text("utf-8")
+        lists = json.loads(text) if text.strip() else []
+    except (OSError, ValueError, RecursionError) as error:
+        raise GroupError(f"{variable} is {shown(path)}, which cannot be read: {shown(str(error))}") from error
+    if not isinstance(lists, list) or not all(isinstance(one, list) and one for one in lists):
+        raise GroupError(f"{variable} is {shown(path)}; a list in JSON with a list for each rank is expected")
+    return lists

@@ -1,0 +1,113 @@
+"""The model of rank 0, which looks like any other: embedding, last norm and head are here, the blocks are shared.
+
+Before each step the followers are told what it is: which texts go on, from which position, with how many tokens.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+
+import mlx.core as mx
+
+from mistral_mlx.model.cache import RollingBufferCache, make_cache
+from mistral_mlx.model.mistral import Mistral
+
+from .group import Group
+from .held_signals import held_signals
+from .part import Part
+from .share import Share
+from .twins import Twins
+
+Text = tuple[Sequence[int], list[RollingBufferCache]]
+
+
+class Leader(Mistral):
+    """The model of rank 0. Its caches have all layers; of those that others hold, they only count the tokens."""
+
+    def __init__(self, group: Group, share: Share, own: Mistral) -> None:
+        """Lead with `own`, the modules of the share."""
+        super(Mistral, self).__init__()
+        self.args = share.whole
+        self.model = own.model
+        if "lm_head" in own:
+            self.lm_head = own.lm_head
+        self.group, self._share, self._twins = group, share, Twins()
+        self._part = Part(group, share, own.model.layers)
+        self.has_ended = False
+
+    def __call__(self, ids: mx.array, cache: list[RollingBufferCache] | None = None) -> mx.array:
+        """Return float32 logits ``[1, S, V]`` of every position of ``[1, S]`` token ids; see `Mistral`."""
+        return self.logits(self.hidden(ids, make_cache(self.args) if cache is None else cache))
+
+    def together(self, texts: Sequence[Text]) -> list[mx.array]:
+        """Return the float32 logits ``[S, V]`` of each text's new token ids; see `Mistral`."""
+        counts = [len(ids) for ids, _ in texts]
+        ids = mx.array([[token for ids, _ in texts for token in ids]])
+        logits = self.logits(self._normalized(self._shared_at_once(ids, [cache for _, cache in texts], counts)))[0]
+        ends = list(accumulate(counts))
+        return [logits[end - n : end] for n, end in zip(counts, ends, strict=True)]
+
+    def hidden(
+        self, ids: mx.array, cache: list[RollingBufferCache], on_block: Callable[[int], None] | None = None
+    ) -> mx.array:
+        """Return the last hidden states ``[1, S, D]`` of ``[1, S]`` token ids that continue `cache`; see `Mistral`.
+
+        What `on_block` raises, or a signal, stops all processes after the same block.
+        """
+        assert ids.shape[0] == 1, ids.shape
+        if on_block is None:
+            return self._normalized(self._shared_at_once(ids, [cache], [ids.shape[1]]))
+        return self._normalized(self._by_block(ids, cache, on_block))
+
+    def end(self, status: int) -> None:
+        """Tell the followers to end with this exit status; after an error in a step they have ended anyway."""
+        if not self.has_ended and not self.group.is_lost:
+            self.has_ended = True
+            with held_signals():
+                self.group.message({"do": "end", "status": status})
+
+    def _normalized(self, x: mx.array) -> mx.array:
+        return self.model.norm(x)
+
+    def _shared_at_once(self, ids: mx.array, caches: list[list[RollingBufferCache]], counts: list[int]) -> mx.array:
+        x = self.model.embed_tokens(ids)
+        with held_signals():
+            self._tell("at once", caches, counts)
+            y = self._part.at_once(x, [self._own(cache) for cache in caches], counts)
+            self._count(caches, counts, self.args.n_layers)
+        assert y is not None, counts
+        return y
+
+    def _by_block(self, ids: mx.array, cache: list[RollingBufferCache], on_block: Callable[[int], None]) -> mx.array:
+        x, n, raised, n_done = self.model.embed_tokens(ids), ids.shape[1], list[BaseException](), 0
+        with held_signals() as held:
+
+            def told(n_blocks: int) -> bool:
+                nonlocal n_done
+                n_done = n_blocks
+                try:
+                    held.act()
+                    on_block(n_blocks)
+                except BaseException as error:
+                    raised.append(error)
+                return bool(raised)
+
+            self._tell("by block", [cache], [n])
+            y = self._part.by_block(x, self._own(cache), n, told)
+            self._count([cache], [n], n_done if y is None else self.args.n_layers)
+            if raised:
+                raise raised[0]
+        assert y is not None, n
+        return y
+
+    def _tell(self, what: str, caches: Sequence[list[RollingBufferCache]], counts: Sequence[int]) -> None:
+        texts = [[self._twins.name_of(cache), cache[0].offset, n] for cache, n in zip(caches, counts, strict=True)]
+        self.group.message({"do": what, "texts": texts, **self._twins.news()})
+
+    def _own(self, cache: list[RollingBufferCache]) -> list[RollingBufferCache]:
+        return cache[self._share.layers.start : self._share.layers.stop]
+
+    def _count(self, caches: Sequence[list[RollingBufferCache]], counts: Sequence[int], n_done: int) -> None:
+        """Note in the layers that others hold what the first `n_done` of all have got."""
+        for cache, n in zip(caches, counts, strict=True):
+            for i in range(self._share.layers.stop, n_done):
+                cache[i].count(n)
