@@ -25,7 +25,7 @@ class Beginning:
         other: Callable[[], Sequence[int]],
     ) -> None:
         self.timeline, self.ids = timeline, ids
-        self._kept = kept() if kept is not None and len(ids) > MIN_KEPT else None
+        self._kept = kept() if kept is not None and timeline.model.is_whole and len(ids) > MIN_KEPT else None
         self.n_taken = self._kept.take_up(timeline, ids) if self._kept else 0
         self.n_kept = self._n_kept(other)
         if self.n_kept:

@@ -14,6 +14,7 @@ from mistral_mlx.distributed.leader import Leader
 from mistral_mlx.errors import MistralMLXError, OptionError
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.model.loading import Inspected, inspect_model
+from mistral_mlx.session.fingerprint import folder_fingerprint
 
 _leaders: list[Leader] = []  # at most one
 
@@ -33,6 +34,7 @@ def open_shared(me: Launched, model: Inspected, wanted: Wanted, notes: Notes) ->
         raise
     _, share = agreed(group, model, wanted)
     leader = Leader(group, share, loaded(group, model, share))
+    leader.fingerprint = folder_fingerprint(model)
     _leaders.append(leader)
     notes.say(f"{me.size} processes share the model: {_said(wanted)}")
     group.watch(lambda: end_with(Status.LOST, "one of the processes that share the model has ended"))

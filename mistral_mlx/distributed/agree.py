@@ -108,10 +108,7 @@ def digest(model: Inspected) -> str:
     """Return a SHA-256 digest of the hyper-parameters and of the names, shapes and first bytes of all tensors."""
     hashed = hashlib.sha256(json.dumps(asdict(model.args), sort_keys=True, default=sorted).encode())
     for name, entry in sorted(model.entries.items()):
-        with entry.file.open("rb") as file:
-            file.seek(entry.start)
-            first = file.read(min(N_SAMPLED, entry.nbytes))
-        hashed.update(json.dumps([name, entry.dtype, entry.shape]).encode() + first)
+        hashed.update(json.dumps([name, entry.dtype, entry.shape]).encode() + entry.first_bytes(N_SAMPLED))
     return hashed.hexdigest()
 
 

@@ -23,6 +23,8 @@ Text = tuple[Sequence[int], list[RollingBufferCache]]
 class Leader(Mistral):
     """The model of rank 0. Its caches have all layers; of those that others hold, they only count the tokens."""
 
+    is_whole = False
+
     def __init__(self, group: Group, share: Share, own: Mistral) -> None:
         """Lead with `own`, the modules of the share."""
         super(Mistral, self).__init__()

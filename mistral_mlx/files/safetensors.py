@@ -40,6 +40,12 @@ class TensorEntry:
     start: int  # bytes from the beginning of the file
     nbytes: int
 
+    def first_bytes(self, n: int) -> bytes:
+        """Return the first `n` bytes of the tensor, or all of it if it has fewer. Raises OSError."""
+        with self.file.open("rb") as file:
+            file.seek(self.start)
+            return file.read(min(n, self.nbytes))
+
 
 def find_tensors(folder: ModelFolder, single: str = SINGLE_NAME) -> dict[str, TensorEntry]:
     """Return every tensor of the checkpoint in `folder` by name, from the file in the index.

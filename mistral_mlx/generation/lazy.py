@@ -19,7 +19,8 @@ CLEAR_EVERY = 256  # tokens after which MLX gives back the memory that it keeps 
 
 def runs_ahead(timeline: Timeline, choose: object) -> bool:
     """Whether `decode_ahead` can do what is asked for, and a GPU makes it worth it."""
-    return not kernels.on_cpu() and not timeline.shares_layers and type(choose) is Sampler and choose.fits_device
+    is_alone = timeline.model.is_whole and not timeline.shares_layers
+    return is_alone and not kernels.on_cpu() and type(choose) is Sampler and choose.fits_device
 
 
 def decode_ahead(timeline: Timeline, sampler: Sampler, max_tokens: int) -> Generator[tuple[int, str | None]]:

@@ -45,6 +45,9 @@ class Decoder(nn.Module):
 class Mistral(nn.Module):
     """A decoder with its output head, which is the embedding itself if `tied`."""
 
+    is_whole = True  # or other processes have parts of it, and of its caches
+    fingerprint: str | None = None  # of the whole model, where it is known without one
+
     def __init__(self, args: ModelArgs, *, tied: bool, rank: int | None = None) -> None:
         """Make a model of the sizes in `args`; `rank` is that of this process where others share its blocks."""
         super().__init__()

@@ -6,14 +6,18 @@ A model's covers its hyper-parameters, the names, dtypes and shapes of its tenso
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
 from mistral_mlx.errors import TokenizerError
+from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.cache_options import without_choice
+from mistral_mlx.model.loading import Inspected
 from mistral_mlx.model.mistral import Mistral
+from mistral_mlx.model.weights import STORED_DTYPES
 from mistral_mlx.prompt.encode import chat_format
 from mistral_mlx.tokenizer.choose import Tokenizer
 
@@ -54,15 +58,33 @@ def have_same_tokens(a: Tokenizer, b: Tokenizer) -> bool:
     return _tokenizer(a) == _tokenizer(b)
 
 
+def folder_fingerprint(folder: Inspected) -> str:
+    """Return the fingerprint of the model in a folder without loading it: that of the model that `load_model` returns.
+
+    It is another one only where weights are held in another form than the files have, such as the float modes.
+    """
+    entries = sorted(folder.entries.items())
+    dtypes = [STORED_DTYPES[entry.dtype] for _, entry in entries]
+    shapes = [(name, str(dtype), entry.shape) for (name, entry), dtype in zip(entries, dtypes, strict=True)]
+    first = [entry.first_bytes(N_SAMPLED * dtype.size) for (_, entry), dtype in zip(entries, dtypes, strict=True)]
+    return _digest(folder.args, shapes, b"".join(first))
+
+
 def model_fingerprint(model: Mistral) -> str:
     """Return the fingerprint of a model alone, a hexadecimal SHA-256 digest."""
+    if model.fingerprint is not None:
+        return model.fingerprint
     tensors: list[tuple[str, mx.array]] = sorted(dict(tree_flatten(model.parameters())).items())
     shapes = [(name, str(tensor.dtype), tensor.shape) for name, tensor in tensors]
-    args = dataclasses.asdict(without_choice(model.args))  # a session can be opened with another choice of its cache
-    args = {key: value for key, value in args.items() if key not in LATER or value != LATER[key]}
-    config = json.dumps([args, shapes], sort_keys=True, default=sorted)  # sets
     first = mx.concatenate([tensor.reshape(-1)[:N_SAMPLED].view(mx.uint8) for _, tensor in tensors])
-    return _sha256(config.encode() + np.array(first).tobytes())
+    return _digest(model.args, shapes, np.array(first).tobytes())
+
+
+def _digest(args: ModelArgs, shapes: Sequence[tuple[str, str, tuple[int, ...]]], first: bytes) -> str:
+    known = dataclasses.asdict(without_choice(args))  # a session can be opened with another choice of its cache
+    known = {key: value for key, value in known.items() if key not in LATER or value != LATER[key]}
+    config = json.dumps([known, shapes], sort_keys=True, default=sorted)  # sets
+    return _sha256(config.encode() + first)
 
 
 def _tokenizer(tokenizer: Tokenizer) -> str:

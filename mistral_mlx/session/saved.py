@@ -93,7 +93,7 @@ def save(
     unkept = None
     kept = last if last and last.model == session.fingerprints.model and last.is_at(path) else None
     try:
-        if has_new_cache and not session.is_answering and session.ids:
+        if has_new_cache and session.model.is_whole and not session.is_answering and session.ids:
             nbytes = saved_nbytes(session.cache)
             if nbytes > max_cache_bytes:
                 unkept = nbytes
@@ -192,8 +192,11 @@ def _check_fingerprints(document: Mapping[str, object], ours: Fingerprints, path
 
 
 def _load_cache(session: Session, saved: object, path: Path) -> SavedCache | None:
-    """Give the session its saved cache, and return it, unless that is missing or was computed by other kernels."""
-    if saved is None:
+    """Give the session its saved cache, and return it, unless that is missing or was computed by other kernels.
+
+    A model that is shared by processes takes none: its cache lies in all of them.
+    """
+    if saved is None or not session.model.is_whole:
         return None
     if not isinstance(saved, dict):
         raise damaged(path, f"its cache is {shown(saved)}")

@@ -7,16 +7,21 @@ import stat
 from itertools import permutations
 from pathlib import Path
 
+import numpy as np
 import pytest
-from helpers.models import LetterTokenizer, Scripted, tiny_model
+from helpers.models import LetterTokenizer, Scripted, tiny_config, tiny_model, tiny_weights, write_folder
 from helpers.saved_sessions import SETTINGS, caches, reload, talk
 from helpers.session_steps import GREEDY, TEXTS, check, new_session, perform
 
 from mistral_mlx.errors import SessionError
+from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.generation.answer import AnswerOptions
+from mistral_mlx.model.args import ModelArgs
 from mistral_mlx.model.cache_options import DEFAULT, CacheOptions
+from mistral_mlx.model.loading import inspect_model, load_model
 from mistral_mlx.session import saved as saved_session
 from mistral_mlx.session import saved_cache
+from mistral_mlx.session.fingerprint import folder_fingerprint, model_fingerprint
 from mistral_mlx.session.saved import load, save
 from mistral_mlx.session.saved_document import list_sessions
 from mistral_mlx.session.saved_files import remove
@@ -251,3 +256,11 @@ def test_a_cache_that_names_no_choice_is_the_one_of_the_config(path, monkeypatch
     monkeypatch.setattr(saved_cache, "header_bytes", without_rings)
     save(session, path, SETTINGS)
     assert (reload(session, path, choice=choice).n_tokens > 0) == (choice == DEFAULT)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_folder_has_the_fingerprint_of_the_model_that_is_loaded_from_it(tmp_path, dtype):
+    args = ModelArgs.from_config(tiny_config())
+    folder = write_folder(tmp_path / "model", tiny_config(), tiny_weights(args, dtype=dtype))
+    inspected = inspect_model(ModelFolder(folder))
+    assert folder_fingerprint(inspected) == model_fingerprint(load_model(inspected))
