@@ -41,6 +41,7 @@ def use_machine(device: str, threads: int, notes: Notes, *, exact: bool = False)
     _use_device(device)
     _use_threads(threads, notes)
     kernels.set_exact(exact)
+    mx.set_cache_limit(BUFFER_CACHE_BYTES)
 
 
 def _use_device(name: str) -> None:
@@ -188,4 +189,3 @@ def _say_remarks(inspected: Inspected, notes: Notes, cache: CacheOptions) -> Non
         notes.say(f"the model sees {cache.sight}; it forgets what is older")
     if (remark := kernels.note()) and not notes.quiet and first_time("slow-kernels"):
         notes.say(f"{remark} (shown once; 'mistral-mlx info' names the kernels)")
-    mx.set_cache_limit(BUFFER_CACHE_BYTES)

@@ -54,7 +54,8 @@ def _rows(workload: Workload, m: Measurement) -> Iterator[tuple[str, str]]:
     if m.generation_tps is not None:
         speed = _speed(m.generation_tps, m.generation_tps_spread)
         yield "decode", f"{speed} tok/s, {counted(workload.n_gen, 'token')}{at_depth}"
-        yield "reads", _reads(m)
+        if m.bytes_per_token is not None:
+            yield "reads", _reads(m, m.bytes_per_token)
     yield "memory", f"{gigabytes(1e9 * m.peak_memory_gb)} at most"
     yield "kernels", kernels.names()
     yield (
@@ -63,9 +64,8 @@ def _rows(workload: Workload, m: Measurement) -> Iterator[tuple[str, str]]:
     )
 
 
-def _reads(m: Measurement) -> str:
-    assert m.bytes_per_token is not None
-    reads = f"{gigabytes(m.bytes_per_token)} a token"
+def _reads(m: Measurement, nbytes: int) -> str:
+    reads = f"{gigabytes(nbytes)} a token"
     if m.read_bandwidth_gbs is None or m.read_bandwidth_share is None:
         return f"{reads}; the read bandwidth is measured only with the native CPU kernels"
     return f"{reads}, {m.read_bandwidth_share:.0%} of the read bandwidth of {m.read_bandwidth_gbs:.1f} GB/s"

@@ -74,7 +74,7 @@ class Measurement:
     ttft_s: float | None  # time to first token: the prefill and the choice
     generation_tps: float | None
     generation_tps_spread: float | None
-    bytes_per_token: int | None  # read for a generated token, on average
+    bytes_per_token: int | None  # read for a generated token, on average; None where processes share the model
     read_bandwidth_gbs: float | None  # 1e9 bytes per second
     read_bandwidth_share: float | None  # above 1 where a small model stays in the CPU's caches
     peak_memory_gb: float  # 1e9 bytes
@@ -108,7 +108,7 @@ def _measured(model: Mistral, workload: Workload, report: Progress) -> Measureme
     generation_rates = [n_gen / seconds for seconds in decodes]
     generation_tps = _median(generation_rates)
     bandwidth = max(before, after) if before and after else None
-    nbytes = bytes_per_token(model, workload.depth, n_gen) if n_gen else None
+    nbytes = bytes_per_token(model, workload.depth, n_gen) if n_gen and model.is_whole else None
     return Measurement(
         prompt_tps=_median(prompt_rates),
         prompt_tps_spread=_spread(prompt_rates),
