@@ -36,11 +36,11 @@ from .commands import (
 )
 from .models.home import home_error
 from .options.command import Application
-from .options.following import is_told_by_rank_0, sharing_streams
+from .options.following import is_told_by_rank_0, let_followers_end, sharing_streams
 from .options.other_programs import our_spelling
 from .statuses import Status, status_of
 from .terminal.notes import Notes
-from .terminal.signals import Interrupted, raise_on_signals
+from .terminal.signals import Interrupted, ignore_signals, raise_on_signals
 from .terminal.streams import OutputError, prepare_streams, write_raw
 
 ANSWERS, MODELS, MEASURES, PROGRAM = "Answers", "Models", "Measurements", "This program"  # sections of --help
@@ -58,16 +58,19 @@ def run() -> NoReturn:
     raise_on_signals()
     prepare_streams()
     found: dict[str, object] = {}  # by `common`
+    me, why = None, ""
     try:
-        if launched() is not None:
+        me = launched()
+        if me is not None:
             sharing_streams()
-        status = app(prog_name="mistral-mlx", standalone_mode=False, obj=found)
+        status = app(prog_name="mistral-mlx", standalone_mode=False, obj=found) or 0
     except (Exception, Interrupted) as error:
         if found.get("debug") or os.environ.get("MISTRAL_MLX_DEBUG"):
             raise
-        status = _report(error)
-    if "mistral_mlx.cli.models.sharing" in sys.modules:
-        sys.modules["mistral_mlx.cli.models.sharing"].end(status or 0)
+        if me is not None:
+            ignore_signals()
+        status, why = _report(error)
+    let_followers_end(status, why)
     _leave(status)
 
 
@@ -85,24 +88,30 @@ def _leave(status: int | None) -> NoReturn:
     sys.exit(status)
 
 
-def _report(error: Exception | Interrupted) -> int:
-    """Write what went wrong in one line, and return the exit status for it."""
-    notes = Notes()
+def _report(error: Exception | Interrupted) -> tuple[int, str]:
+    """Write what went wrong in one line; return the exit status for it, and the line."""
+    notes, text = Notes(), _described(error)
+    write = notes.always if isinstance(error, Interrupted) else notes.error
+    if not is_told_by_rank_0(error):
+        write(text)
+    return _status(error), text
+
+
+def _status(error: Exception | Interrupted) -> int:
     if isinstance(error, Interrupted):
-        notes.always(error.remark)
         return error.status
-    if is_told_by_rank_0(error):
-        return status_of(error)
     if isinstance(error, typer.TyperException):
-        context = getattr(error, "ctx", None)
-        command = "mistral-mlx" if context is None else context.command_path
-        notes.error(f"{error.format_message().removesuffix('.')} (see {command} --help)")
         return error.exit_code
-    notes.error(_described(error))
     return Status.OUTPUT if isinstance(error, OutputError) else status_of(error)
 
 
-def _described(error: Exception) -> str:
+def _described(error: Exception | Interrupted) -> str:
+    if isinstance(error, Interrupted):
+        return error.remark
+    if isinstance(error, typer.TyperException):
+        context = getattr(error, "ctx", None)
+        command = "mistral-mlx" if context is None else context.command_path
+        return f"{error.format_message().removesuffix('.')} (see {command} --help)"
     if isinstance(error, ImportError):
         return f"the installation is incomplete ({error}); run: pip install --force-reinstall {MLX_PACKAGE}"
     if isinstance(error, OSError):

@@ -24,7 +24,7 @@ ENVIRONMENT = {
     "MISTRAL_MLX_HOME": "The folder of everything below FILES, and of the config file.",
     "MISTRAL_MLX_KERNELS": "The set of native kernels, for tests and comparisons.",
     "MISTRAL_MLX_COPY_WEIGHTS": "Whether weights are copied into memory (1), or read from their files (0).",
-    "MISTRAL_MLX_JOIN_SECONDS": "How long a process waits for those that share the model with it; 10 by default.",
+    "MISTRAL_MLX_JOIN_SECONDS": "How long a process waits for those that share the model with it; 9 by default.",
     "MISTRAL_MLX_DEBUG": "If set, errors show a traceback, as with --debug.",
     "NO_COLOR": "If set, there are no colours.",
     "VISUAL, EDITOR": "The editor of config edit, templates edit and /editor.",

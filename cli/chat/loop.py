@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from mistral_mlx.cli.terminal.signals import Interrupted
 from mistral_mlx.cli.terminal.size import columns, rows
-from mistral_mlx.errors import MistralMLXError, OptionError, shown
+from mistral_mlx.errors import GroupError, MistralMLXError, OptionError, shown
 
 from .chat import Chat
 from .command import Command, Leave, show
@@ -51,7 +51,7 @@ def run(chat: Chat, reader: Reader) -> MistralMLXError | None:
         except (EOFError, Leave):
             break
         except MistralMLXError as error:
-            if error is chat.loading.error:
+            if error is chat.loading.error or isinstance(error, GroupError):  # nothing can be answered any more
                 raise
             chat.notes.error(str(error))
             failed = error

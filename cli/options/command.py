@@ -93,7 +93,7 @@ class Configurable(Page):
         if self.is_settable:
             warn_of_settings(ctx)
         try:
-            return following.follow(ctx) if following.follows() else super().invoke(ctx)
+            return following.invoke(ctx, super().invoke)
         except OptionError as error:
             text = str(error)
             for option in self.options:

@@ -9,6 +9,7 @@ from types import FrameType
 
 from mistral_mlx.cli.statuses import SIGNALLED
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # that end the program
 NOTHING_LEFT = "nothing half-written is left"
 
 
@@ -25,9 +26,13 @@ class Interrupted(BaseException):
 _ends: list[tuple[int, str]] = []  # the status and the remark of an end that is no signal's
 
 
-def end_with(status: int, remark: str) -> None:
-    """End the program as a polite kill does, from any thread, with a status and a remark of its own."""
+def expect_end(status: int, remark: str) -> None:
+    """Let a polite kill mean an end with a status and a remark of its own, from now on."""
     _ends.append((status, remark))
+
+
+def end_now() -> None:
+    """End the program as a polite kill does, from any thread."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -36,13 +41,19 @@ def raise_on_signals() -> None:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         interrupted = Interrupted(number)
-        if _ends:
+        if _ends and number == signal.SIGTERM:
             interrupted.status, interrupted.remark = _ends[-1]
         raise interrupted
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
             signal.signal(number, interrupt)
+
+
+def ignore_signals() -> None:
+    """Let no signal keep the program from saying how it ends."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -74,8 +85,7 @@ def left_to_child() -> Iterator[None]:
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Let signals wait until a short piece of work is done."""
-    ours = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:

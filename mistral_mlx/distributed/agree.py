@@ -6,9 +6,9 @@ fault it is.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TypedDict, cast
+from typing import NoReturn, TypedDict, cast
 
 from mistral_mlx.errors import GroupError, MistralMLXError
 from mistral_mlx.kernels.memory import available_memory
@@ -18,12 +18,14 @@ from mistral_mlx.model.loading import Inspected, cache_itemsize
 from mistral_mlx.model.mistral import Mistral
 from mistral_mlx.version import __version__
 
-from .group import Group
+from .group import Group, Message
 from .loading import groups_of, load_share, nbytes_of, share_nbytes
 from .share import Share, shares_of_blocks, shares_of_layers
 
 N_SAMPLED = 64  # bytes at the beginning of each tensor, which tell models of one shape apart
-OTHER_VERSION, OTHER_MODEL, NO_ROOM, NOT_LOADED = 1, 2, 3, 4  # why a process cannot go on
+OTHER_VERSION = "rank {} has version {} of mistral-mlx, rank 0 has {}; install the same on every machine"
+OTHER_MODEL = "the model of rank {} is another one than that of rank 0; every machine needs the same folder"
+NO_ROOM = "rank {} needs {:.1f} GB of memory, {:.1f} GB are available; take more machines, or add --ignore-memory"
 UNKNOWN = 1 << 50  # memory, where the system does not say
 
 
@@ -57,29 +59,42 @@ class Wanted:
         return CacheOptions(self.window, self.sinks, self.kv_bits)
 
 
-def refuse(group: Group, error: MistralMLXError) -> None:
-    """Tell the followers, in place of what is wanted, that rank 0 cannot go on."""
-    group.message({"refused": str(error)})
+class Refused(GroupError):
+    """Rank 0 ended, with an exit status, before it needed the model; `why` is its error, if it had one."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(f"rank 0 cannot go on: {why}", is_known=True)
+        self.status, self.why = status, why
+
+
+def refuse(group: Group, status: int, why: str) -> None:
+    """Tell the followers, in place of what is wanted, that rank 0 ends."""
+    group.message({"refused": why, "status": status})
 
 
 def agreed(group: Group, model: Inspected, wanted: Wanted | None) -> tuple[Wanted, Share]:
     """Return what rank 0 wants, which the others do not know, and what this process is to have of `model`.
 
-    Raises GroupError if a process has another model or version, or no room for its share; OptionError if the model
-    cannot be split so.
+    Raises GroupError if a process has another model or version, no room for its share, or cannot open the model;
+    Refused if rank 0 ended; OptionError if the model cannot be split so.
     """
     own = {"version": __version__, "model": digest(model)}
-    said = group.message(None if wanted is None else {**own, "wanted": asdict(wanted)})
-    if "refused" in said:
-        raise GroupError(f"rank 0 cannot go on: {said['refused']}", is_known=True)
-    fault = OTHER_VERSION if said["version"] != own["version"] else OTHER_MODEL if said["model"] != own["model"] else 0
+    said = _heard(group, None if wanted is None else {**own, "wanted": asdict(wanted)})
     memory = UNKNOWN if (available := available_memory()) is None else available
-    of_all = _compare(group, fault, [memory])
+    of_all = _compare(group, _difference(group.rank, own, said), [memory])
     wanted = Wanted(**cast(WantedFields, said["wanted"])) if wanted is None else wanted
     share = split(model, group.size, wanted, [free for (free,) in of_all])[group.rank]
     needed = share_nbytes(model, share) + _cache_nbytes(model, share, wanted)
-    _compare(group, NO_ROOM if needed > memory and not wanted.ignore_memory else 0, [needed, memory])
+    lacks = needed > memory and not wanted.ignore_memory
+    _compare(group, NO_ROOM.format(group.rank, needed / 1e9, memory / 1e9) if lacks else "", [])
     return wanted, share
+
+
+def excused(group: Group, error: Exception) -> NoReturn:
+    """Tell the others that this follower cannot open the model. Raises GroupError as `agreed` does on every rank."""
+    _heard(group, None)
+    _compare(group, f"rank {group.rank} cannot go on: {error}", [0])
+    raise error
 
 
 def split(model: Inspected, size: int, wanted: Wanted, memory: Sequence[int]) -> list[Share]:
@@ -97,10 +112,14 @@ def loaded(group: Group, model: Inspected, share: Share) -> Mistral:
     """
     try:
         own = load_share(model, share)
-    except (MistralMLXError, MemoryError):
-        _compare(group, NOT_LOADED, [], is_mine=True)
-        raise
-    _compare(group, 0, [])
+    except (MistralMLXError, OSError, MemoryError) as error:
+        try:
+            _compare(group, f"rank {group.rank} cannot load its share: {error}", [])
+        except GroupError:
+            if not group.leads:
+                raise
+        raise error
+    _compare(group, "", [])
     return own
 
 
@@ -112,33 +131,28 @@ def digest(model: Inspected) -> str:
     return hashed.hexdigest()
 
 
-def _compare(group: Group, fault: int, numbers: Sequence[int], *, is_mine: bool = False) -> list[list[int]]:
-    """Return the numbers of every rank if none has a fault. Raises GroupError, on every rank, unless it `is_mine`."""
-    of_all = group.gather([fault, *numbers])
-    for rank, (found, *others) in enumerate(of_all):
-        if found and not is_mine:
-            raise GroupError(_TEXTS[found](rank, others), is_known=True)
+def _heard(group: Group, message: Message | None) -> Message:
+    """Return what rank 0 says before anything else. Raises Refused if it ends."""
+    said = group.message(message)
+    if "refused" in said:
+        raise Refused(cast(int, said["status"]), cast(str, said["refused"]))
+    return said
+
+
+def _difference(rank: int, own: Message, said: Message) -> str:
+    if said.get("version") != own["version"]:
+        return OTHER_VERSION.format(rank, own["version"], said.get("version"))
+    return OTHER_MODEL.format(rank) if said["model"] != own["model"] else ""
+
+
+def _compare(group: Group, fault: str, numbers: Sequence[int]) -> list[list[int]]:
+    """Return the numbers of every rank if none has a fault. Raises GroupError, on every rank, with the first one."""
+    of_all = group.gather([bool(fault), *numbers])
+    if any(found for found, *_ in of_all):
+        group.is_over = True
+        raise GroupError(next(filter(None, group.texts(fault))), is_known=True)
     return [others for _, *others in of_all]
 
 
 def _cache_nbytes(model: Inspected, share: Share, wanted: Wanted) -> int:
     return cache_nbytes(share.args, wanted.n_tokens, itemsize=cache_itemsize(model.entries))
-
-
-def _gigabytes(n: int) -> str:
-    return f"{n / 1e9:.1f} GB"
-
-
-_TEXTS: dict[int, Callable[[int, Sequence[int]], str]] = {
-    OTHER_VERSION: lambda rank, _: (
-        f"rank {rank} has another version of mistral-mlx than rank 0; install the same on every machine"
-    ),
-    OTHER_MODEL: lambda rank, _: (
-        f"the model of rank {rank} is another one than that of rank 0; every machine needs the same folder"
-    ),
-    NO_ROOM: lambda rank, numbers: (
-        f"rank {rank} needs {_gigabytes(numbers[0])} of memory, {_gigabytes(numbers[1])} are available; take more "
-        "machines, or add --ignore-memory"
-    ),
-    NOT_LOADED: lambda rank, _: f"rank {rank} could not load its share of the model; it says why",
-}

@@ -22,6 +22,7 @@ def follow(group: Group, share: Share, own: Mistral) -> int:
         group.wait()
         message = group.message()
         if message["do"] == "end":
+            group.is_over = True
             return cast(int, message["status"])
         followed.take(message)
         texts = cast(Texts, message["texts"])

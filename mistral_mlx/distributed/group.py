@@ -10,8 +10,9 @@ import select
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import cast
 
 import mlx.core as mx
@@ -29,6 +30,9 @@ ERRORS = ("[ring]", "[jaccl]", "[mpi]", "[nccl]", "[distributed]")  # how MLX's 
 IN_USE, NO_SUCH_ADDRESS = "(error: 98)", "(error: 99)"  # of bind on Linux
 IN_USE_MACOS, NO_SUCH_ADDRESS_MACOS = "(error: 48)", "(error: 49)"
 
+LOST = "the connection to another process was lost: one of the {size} that share the model has ended"
+FAILS_S = 1.0  # within which a step that runs fails by itself when a process is lost
+
 Message = Mapping[str, object]
 
 
@@ -38,7 +42,8 @@ class Group:
     def __init__(self, rank: int, size: int, sockets: Sequence[int]) -> None:
         self.rank, self.size = rank, size
         self._sockets = sockets  # of MLX's ring; nothing of another backend
-        self.is_lost = False
+        self.is_over = False  # a process is lost, or all end: nothing more is exchanged
+        self._why = LOST.format(size=size)
 
     @property
     def leads(self) -> bool:
@@ -66,6 +71,15 @@ class Group:
         with self.reporting():
             return cast(list[list[int]], np.asarray(mx.distributed.all_sum(mx.array(mine))).tolist())
 
+    def texts(self, text: str) -> list[str]:
+        """Return the text of every rank, or its beginning, in the order of the ranks."""
+        mine = np.zeros((self.size, FRAME), np.uint8)
+        begun = text.encode()[:FRAME]
+        mine[self.rank, : len(begun)] = np.frombuffer(begun, np.uint8)
+        with self.reporting():
+            of_all = np.asarray(mx.distributed.all_sum(mx.array(mine)))
+        return [row.tobytes().rstrip(b"\0").decode("utf-8", "ignore") for row in of_all]
+
     def message(self, message: Message | None = None) -> Message:
         """Return the message of rank 0 on every rank; the others give none."""
         text = b"" if message is None else json.dumps(message, separators=(",", ":")).encode()
@@ -78,7 +92,11 @@ class Group:
         if n > len(begun):
             rest = np.frombuffer(text[FRAME - 4 :], np.uint8) if message is not None else None
             begun += self._bytes(rest, n - len(begun))
-        return cast(Message, json.loads(begun[:n]))
+        try:
+            return cast(Message, json.loads(begun[:n]))
+        except ValueError as error:
+            self.is_over = True
+            raise GroupError("what rank 0 says makes no sense; do other processes use the same ports?") from error
 
     def send(self, x: mx.array) -> None:
         """Send an array to the next rank; after the last comes rank 0."""
@@ -100,10 +118,20 @@ class Group:
                 poll.register(number, select.POLLIN)
             poll.poll()
 
-    def watch(self, on_lost: Callable[[], None]) -> None:
-        """Call `on_lost` in a thread of its own when a connection is closed, unless a step has found that already."""
+    def watch(self, on_closed: Callable[[], None], on_lost: Callable[[], None]) -> None:
+        """Call `on_closed` in a thread of its own when a connection is closed, and then `on_lost`.
+
+        The second only if no step fails by itself meanwhile, and neither after `is_over`.
+        """
         if self._sockets:
-            threading.Thread(target=self._watch, args=(on_lost,), daemon=True).start()
+            threading.Thread(target=self._watch, args=(on_closed, on_lost), daemon=True).start()
+
+    def cut(self, why: str) -> None:
+        """Close all connections: a step that waits for another process raises GroupError, which says `why`."""
+        self._why = why
+        for number in self._sockets:
+            with socket.socket(fileno=os.dup(number)) as duplicate, suppress(OSError):
+                duplicate.shutdown(socket.SHUT_RDWR)
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
@@ -113,24 +141,22 @@ class Group:
         except RuntimeError as error:
             if not str(error).startswith(ERRORS):
                 raise
-            self.is_lost = True
-            raise GroupError(
-                f"the connection to another process was lost: one of the {self.size} that share the model has ended",
-                is_known=True,
-            ) from error
+            self.is_over = True
+            raise GroupError(self._why, is_known=True) from error
 
     def _bytes(self, mine: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None", n: int) -> bytes:
         return np.asarray(self.from_first(None if mine is None else mx.array(mine), (n,), mx.uint8)).tobytes()
 
-    def _watch(self, on_lost: Callable[[], None]) -> None:
+    def _watch(self, on_closed: Callable[[], None], on_lost: Callable[[], None]) -> None:
         closed = getattr(select, "POLLRDHUP", select.POLLHUP)
         poll = select.poll()
         for number in self._sockets:
             poll.register(number, closed)
         poll.poll()
-        done = threading.Event()
-        done.wait(1)  # a step that runs fails by itself
-        if not self.is_lost:
+        if not self.is_over:
+            on_closed()
+        time.sleep(FAILS_S)
+        if not self.is_over:
             on_lost()
 
 
@@ -142,13 +168,14 @@ def join(me: Launched, seconds: float) -> Group:
     """
     if not kernels.native.built:
         raise GroupError("a model is shared by processes only where the compiled kernels are installed; see 'doctor'")
-    before, failures = set(_sockets()), list[RuntimeError]()
+    before, failures = set(_sockets()), list[Exception]()
     thread = threading.Thread(target=_join, args=(me.backend, failures), daemon=True)
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
         raise GroupError(
-            f"rank {me.rank} of {me.size} has waited {seconds:g} seconds for the others; start all within that time"
+            f"rank {me.rank} of {me.size} has waited {seconds:g} seconds for the others; start all within that time",
+            is_known=True,
         )
     if failures:
         raise GroupError(_reason(me, str(failures[0]))) from failures[0]
@@ -159,10 +186,10 @@ def join(me: Launched, seconds: float) -> Group:
     return Group(group.rank(), group.size(), sockets)
 
 
-def _join(backend: str, failures: list[RuntimeError]) -> None:
+def _join(backend: str, failures: list[Exception]) -> None:
     try:
         kernels.native.ext.join_ranks(backend)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # what C++ calls an invalid argument is a ValueError
         failures.append(error)
 
 
@@ -175,12 +202,14 @@ def _reason(me: Launched, error: str) -> str:
 
 
 def _sockets() -> Iterator[int]:
-    """Yield the numbers of all sockets that this process has open."""
+    """Yield the numbers of all connected sockets of this process; MLX leaves those of vain attempts open."""
     for name in os.listdir("/dev/fd"):
         try:
             if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                with socket.socket(fileno=os.dup(int(name))) as duplicate:
+                    duplicate.getpeername()
                 yield int(name)
-        except OSError:  # it was that of the listing itself
+        except OSError:  # it was that of the listing itself, or is not connected
             continue
 
 

@@ -8,14 +8,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mistral_mlx.errors import GroupError, OptionError, shown
+from mistral_mlx.errors import GroupError, OptionError, counted, shown
 
 HOSTS, RANK = "MLX_HOSTFILE", "MLX_RANK"  # of the ring: a JSON file, [["IP:PORT", ...], ...] by rank; a number
 DEVICES = "MLX_IBV_DEVICES"  # of JACCL (Thunderbolt): a JSON file with a list for each rank
 WORLD = "MLX_WORLD_SIZE"  # of NCCL
 MPI = (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"))
 MAX_RANKS = 1024
-JOIN_VARIABLE, JOIN_S, MAX_JOIN_S = "MISTRAL_MLX_JOIN_SECONDS", 10.0, 86400
+JOIN_VARIABLE, JOIN_S, MAX_JOIN_S = "MISTRAL_MLX_JOIN_SECONDS", 9.0, 86400
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _mlx() -> Launched | None:
     if DEVICES in os.environ:
         return _checked(rank, len(_lists(DEVICES)), "jaccl")
     if HOSTS in os.environ:
-        addresses = tuple(tuple(str(address) for address in one) for one in _lists(HOSTS))
+        addresses = tuple(tuple(_address(address) for address in one) for one in _lists(HOSTS))
         return _checked(rank, len(addresses), "ring", addresses)
     return _checked(rank, _number(WORLD), "nccl") if WORLD in os.environ else None
 
@@ -71,11 +71,18 @@ def _mpi() -> Launched | None:
 
 
 def _checked(rank: str, size: int, backend: str, addresses: tuple[tuple[str, ...], ...] = ()) -> Launched:
-    if size <= 1:
+    if size <= 1 and rank == "0":
         return Launched(0, 1, backend)
     if not rank.isascii() or not rank.isdigit() or int(rank) >= size or size > MAX_RANKS:
-        raise GroupError(f"the rank is {shown(rank)}; a number from 0 to {size - 1} is expected")
+        raise GroupError(f"the rank is {shown(repr(rank))}; the group has {counted(size, 'rank')}, the first is 0")
     return Launched(int(rank), size, backend, addresses)
+
+
+def _address(value: object) -> str:
+    host, _, port = str(value).partition(":")
+    if not isinstance(value, str) or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise GroupError(f"{HOSTS} has the address {shown(value)}; IP:PORT is expected")
+    return value
 
 
 def _number(name: str) -> int:
@@ -92,7 +99,8 @@ def _lists(variable: str) -> list[list[object]]:
         text = Path(path).read_text("utf-8")
         lists = json.loads(text) if text.strip() else []
     except (OSError, ValueError, RecursionError) as error:
-        raise GroupError(f"{variable} is {shown(path)}, which cannot be read: {shown(str(error))}") from error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise GroupError(f"{variable} is {shown(path)}, which cannot be read: {shown(why)}") from error
     if not isinstance(lists, list) or not all(isinstance(one, list) and one for one in lists):
         raise GroupError(f"{variable} is {shown(path)}; a list in JSON with a list for each rank is expected")
     return lists

@@ -3,19 +3,25 @@
 Before each step the followers are told what it is: which texts go on, from which position, with how many tokens.
 """
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import accumulate
 
 import mlx.core as mx
 
+from mistral_mlx.errors import GroupError
 from mistral_mlx.model.cache import RollingBufferCache, make_cache
 from mistral_mlx.model.mistral import Mistral
 
 from .group import Group
-from .held_signals import held_signals
+from .held_signals import Alarm, Held, held_signals
 from .part import Part
 from .share import Share
 from .twins import Twins
+
+STUCK = "another of the processes that share the model did not go on; the interrupt ends all of them"
+END_S = 5.0  # for which the others are waited for at the end
 
 Text = tuple[Sequence[int], list[RollingBufferCache]]
 
@@ -34,7 +40,7 @@ class Leader(Mistral):
             self.lm_head = own.lm_head
         self.group, self._share, self._twins = group, share, Twins()
         self._part = Part(group, share, own.model.layers)
-        self.has_ended = False
+        self._alarm = Alarm(lambda: group.cut(STUCK))
 
     def __call__(self, ids: mx.array, cache: list[RollingBufferCache] | None = None) -> mx.array:
         """Return float32 logits ``[1, S, V]`` of every position of ``[1, S]`` token ids; see `Mistral`."""
@@ -61,18 +67,36 @@ class Leader(Mistral):
         return self._normalized(self._by_block(ids, cache, on_block))
 
     def end(self, status: int) -> None:
-        """Tell the followers to end with this exit status; after an error in a step they have ended anyway."""
-        if not self.has_ended and not self.group.is_lost:
-            self.has_ended = True
-            with held_signals():
-                self.group.message({"do": "end", "status": status})
+        """Tell the followers to end with this exit status; after an error in a step they have ended anyway.
+
+        Who does not listen is not waited for.
+        """
+        if not self.group.is_over:
+            self.group.is_over = True
+            say = threading.Thread(target=self._say_end, args=(status,), daemon=True)
+            say.start()
+            say.join(END_S)
+
+    def _say_end(self, status: int) -> None:
+        with suppress(GroupError):
+            self.group.message({"do": "end", "status": status})
+
+    @contextmanager
+    def _step(self) -> Iterator[Held]:
+        """Hold signals within; an error in the middle ends the group, as the others are in the step still."""
+        with held_signals(self._alarm) as held:
+            try:
+                yield held
+            except BaseException:
+                self.group.is_over = True
+                raise
 
     def _normalized(self, x: mx.array) -> mx.array:
         return self.model.norm(x)
 
     def _shared_at_once(self, ids: mx.array, caches: list[list[RollingBufferCache]], counts: list[int]) -> mx.array:
         x = self.model.embed_tokens(ids)
-        with held_signals():
+        with self._step():
             self._tell("at once", caches, counts)
             y = self._part.at_once(x, [self._own(cache) for cache in caches], counts)
             self._count(caches, counts, self.args.n_layers)
@@ -81,7 +105,7 @@ class Leader(Mistral):
 
     def _by_block(self, ids: mx.array, cache: list[RollingBufferCache], on_block: Callable[[int], None]) -> mx.array:
         x, n, raised, n_done = self.model.embed_tokens(ids), ids.shape[1], list[BaseException](), 0
-        with held_signals() as held:
+        with self._step() as held:
 
             def told(n_blocks: int) -> bool:
                 nonlocal n_done
@@ -96,8 +120,8 @@ class Leader(Mistral):
             self._tell("by block", [cache], [n])
             y = self._part.by_block(x, self._own(cache), n, told)
             self._count([cache], [n], n_done if y is None else self.args.n_layers)
-            if raised:
-                raise raised[0]
+        if raised:
+            raise raised[0]
         assert y is not None, n
         return y
 
