@@ -92,7 +92,7 @@ def _report(error: Exception | Interrupted) -> tuple[int, str]:
     """Write what went wrong in one line; return the exit status for it, and the line."""
     notes, text = Notes(), _described(error)
     write = notes.always if isinstance(error, Interrupted) else notes.error
-    if not is_told_by_rank_0(error):
+    if text and not is_told_by_rank_0(error):
         write(text)
     return _status(error), text
 

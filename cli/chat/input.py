@@ -134,6 +134,10 @@ class TerminalReader:
             typed = self.keyboard.take()
             self._has_typed, self._late_until = bool(typed), 0.0
             text = self._prompt.prompt(default="\n".join(filter(None, (default, typed))))
+        except Interrupted:
+            if unsent := self._prompt.default_buffer.text:
+                self.remember(unsent)
+            raise
         finally:
             self.keyboard.keep(get_typeahead(self._prompt.app.input))
             self.keyboard.ended_prompt()

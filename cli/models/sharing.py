@@ -12,7 +12,7 @@ import mlx.core as mx
 from mistral_mlx import kernels
 from mistral_mlx.cli.statuses import Status
 from mistral_mlx.cli.terminal.notes import Notes
-from mistral_mlx.cli.terminal.signals import end_now, expect_end
+from mistral_mlx.cli.terminal.signals import end_now, expect_end, expect_no_end
 from mistral_mlx.distributed.agree import Refused, Wanted, agreed, excused, loaded, refuse, split
 from mistral_mlx.distributed.follower import follow
 from mistral_mlx.distributed.group import Group, join
@@ -115,6 +115,7 @@ def _followed(me: Launched, opened: Callable[[], Inspected]) -> int:
 def _joined(me: Launched) -> Group:
     """Return the group; from now on a process that is lost ends this one."""
     group = join(me, join_seconds())
+    expect_no_end()
     group.watch(lambda: expect_end(Status.LOST, LOST), end_now)
     return group
 

@@ -16,7 +16,7 @@ import typer
 from mistral_mlx.cli.models import registry
 from mistral_mlx.cli.statuses import Status
 from mistral_mlx.cli.terminal.notes import Notes
-from mistral_mlx.cli.terminal.signals import Interrupted
+from mistral_mlx.cli.terminal.signals import Interrupted, expect_end
 from mistral_mlx.cli.terminal.streams import keep_stderr, silence_stdout
 from mistral_mlx.distributed.launched import Launched, launched
 from mistral_mlx.errors import GroupError, OptionError, shown
@@ -89,6 +89,8 @@ def invoke(ctx: Any, run: Callable[[Any], Any]) -> Any:
         raise typer.Exit(_follow(me, ctx))
     if me is not None and ctx.command.name in SHARING:
         _begun.append(me)
+        if shares_terminal():  # when another process fails, mlx.launch kills this one
+            expect_end(Status.TERMINATED, "")
     return run(ctx)
 
 
