@@ -91,6 +91,7 @@ def _opened(me: Launched, model: Inspected, wanted: Wanted) -> Leader:
     split(model, me.size, wanted, [1] * me.size)
     _shared.group = None
     _, share = agreed(group, model, wanted)
+    expect_no_end()
     leader = Leader(group, share, loaded(group, model, share))
     leader.fingerprint = folder_fingerprint(model)
     return leader
@@ -115,7 +116,6 @@ def _followed(me: Launched, opened: Callable[[], Inspected]) -> int:
 def _joined(me: Launched) -> Group:
     """Return the group; from now on a process that is lost ends this one."""
     group = join(me, join_seconds())
-    expect_no_end()
     group.watch(lambda: expect_end(Status.LOST, LOST), end_now)
     return group
 

@@ -89,8 +89,8 @@ def invoke(ctx: Any, run: Callable[[Any], Any]) -> Any:
         raise typer.Exit(_follow(me, ctx))
     if me is not None and ctx.command.name in SHARING:
         _begun.append(me)
-        if shares_terminal():  # when another process fails, mlx.launch kills this one
-            expect_end(Status.TERMINATED, "")
+        if shares_terminal():  # until all have joined, another process that fails says so
+            expect_end(Status.LOST, "")
     return run(ctx)
 
 

@@ -27,8 +27,9 @@ _ends: list[tuple[int, str]] = []  # the status and the remark of an end that is
 
 
 def expect_end(status: int, remark: str) -> None:
-    """Let a polite kill mean an end with a status and a remark of its own, from now on."""
-    _ends.append((status, remark))
+    """Let a polite kill mean an end with a status and a remark of its own, unless it means another already."""
+    if not _ends:
+        _ends.append((status, remark))
 
 
 def expect_no_end() -> None:
@@ -47,7 +48,7 @@ def raise_on_signals() -> None:
     def interrupt(number: int, frame: FrameType | None) -> None:
         interrupted = Interrupted(number)
         if _ends and number == signal.SIGTERM:
-            interrupted.status, interrupted.remark = _ends[-1]
+            interrupted.status, interrupted.remark = _ends[0]
         raise interrupted
 
     for number in SIGNALS:
