@@ -157,6 +157,7 @@ class Group:
             on_closed()
         time.sleep(FAILS_S)
         if not self.is_over:
+            self.is_over = True
             on_lost()
 
 
