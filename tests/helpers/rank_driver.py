@@ -1,0 +1,65 @@
+"""One of the processes of `helpers.ranks.drive`: rank 0 does the scenarios, the others follow it."""
+
+import pickle
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+from helpers import shared_texts
+from mlx.utils import tree_flatten
+
+from mistral_mlx import kernels
+from mistral_mlx.distributed import agree, follower
+from mistral_mlx.distributed.agree import Wanted, agreed, loaded
+from mistral_mlx.distributed.group import join
+from mistral_mlx.distributed.launched import launched
+from mistral_mlx.distributed.leader import Leader
+from mistral_mlx.distributed.twins import Followed
+from mistral_mlx.files.folder import ModelFolder
+from mistral_mlx.kernels import native
+from mistral_mlx.model.loading import inspect_model, load_model
+
+
+class Watched(Followed):
+    """The twins of a follower, counted before each step."""
+
+    counts: list[int]
+
+    def take(self, news):
+        super().take(news)
+        self.counts.append(len(self.caches))
+
+
+def main(todo):
+    jobs, native.available = pickle.loads(Path(todo).read_bytes())
+    mx.set_default_device(mx.cpu)
+    kernels.set_threads(1)
+    me = launched()
+    group = join(me, 60)
+    found = {name: run(group, job) for name, job in jobs.items()}
+    Path(f"{todo}.{me.rank}").write_bytes(pickle.dumps(found))
+
+
+def run(group, job):
+    """Do a job; return which layers this process has, the bytes of its blocks, and what its rank knows beside that."""
+    model, wanted = inspect_model(ModelFolder(job.folder)), Wanted(**job.wanted)
+    if job.memory is not None:
+        agree.available_memory = lambda: job.memory[group.rank]
+    wanted, share = agreed(group, model, wanted if group.leads else None)
+    kernels.set_exact(wanted.exact)
+    own = loaded(group, model, share)
+    blocks = [block.parameters() for block in own.model.layers]
+    nbytes = sum(array.nbytes for _, array in tree_flatten(blocks))
+    noted = {"layers": share.layers, "nbytes": nbytes}
+    if not group.leads:
+        Watched.counts, follower.Followed = [], Watched
+        return noted | {"status": follower.follow(group, share, own), "counts": Watched.counts}
+    scenario, leader = shared_texts.SCENARIOS[job.scenario], Leader(group, share, own)
+    shared = scenario(leader, **job.args)
+    leader.end(7)
+    alone = load_model(model, window=wanted.window, sinks=wanted.sinks, kv_bits=wanted.kv_bits)
+    return noted | {"results": (shared, scenario(alone, **job.args))}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
