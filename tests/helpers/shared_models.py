@@ -55,7 +55,7 @@ def packed(
 
 
 def write_shared(
-    path: Path, *, quantization: dict[str, object] | None = None, dtype=np.float32, layout=dict, **changes
+    path: Path, *, quantization: dict[str, object] | None = None, dtype=mx.float32, layout=dict, **changes
 ):
     """Write a folder; `layout` renames the tensors of a mixture."""
     config = tiny_config(**{**SIZES, **changes})
