@@ -6,6 +6,7 @@ arXiv:1909.08053, section 3). The embedding, the last norm and the head are thos
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -16,6 +17,7 @@ from mistral_mlx.model.args import ModelArgs
 
 Range = tuple[int, int]  # from the first to before the last
 
+_LAYER = re.compile(r"model\.layers\.(\d{1,9})\.", re.ASCII)
 OTHER_WAY = "take --pipeline, which splits the layers"
 
 
@@ -119,9 +121,9 @@ def shares_of_layers(args: ModelArgs, memory: Sequence[int], nbytes: Sequence[in
 
 
 def layer_of(name: str) -> int | None:
-    """Return the layer of a tensor or module; None outside the layers."""
-    words = name.split(".", 3)
-    return int(words[2]) if words[:2] == ["model", "layers"] else None
+    """Return the layer of a tensor or module; None outside the layers. In config.json a name can be any text."""
+    match = _LAYER.match(name)
+    return int(match[1]) if match else None
 
 
 def _unit(word: str, groups: Mapping[str, int]) -> int:

@@ -1,5 +1,7 @@
 """What each of several processes gets of a model, told without starting any."""
 
+import json
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -148,6 +150,22 @@ def test_options_of_the_cache_reach_the_shares(tmp_path):
     assert {(args.sinks, args.kv_bits) for args in own} == {(4, 8)}
     with pytest.raises(OptionError, match="sinks"):
         split(model, 2, Wanted(sinks=4), [1, 1])
+
+
+def test_what_config_json_says_of_modules_that_do_not_exist_is_no_matter(tmp_path):
+    """A module's name in config.json can be any text."""
+    folder = write_shared(tmp_path / "model", quantization={"group_size": 32, "bits": 4})
+    config = json.loads((folder / "config.json").read_text())
+    rule = {"group_size": 64, "bits": 8}
+    config["quantization"] |= dict.fromkeys(
+        ["model.layers.x.mlp", "model.layers", "model.layers.²", "model.layers.99.mlp.up_proj", "model.layers.-1.a"],
+        rule,
+    )
+    (folder / "config.json").write_text(json.dumps(config))
+    model = inspected(folder)
+    for pipeline in (False, True):
+        for share in split(model, 2, Wanted(pipeline), [1, 1]):
+            load_share(model, share)
 
 
 def test_models_that_differ_have_another_digest(tmp_path):
