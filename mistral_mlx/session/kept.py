@@ -63,10 +63,11 @@ class KeptPrompts:
     def keep(self, timeline: Timeline, n: int, name: str = "") -> bool:
         """Write the first `n` ids of `timeline` and their cache, and return whether that was done.
 
-        It is not if they are fewer than `MIN_KEPT`, too large, or if the timeline cannot go back to them.
+        It is not if they are fewer than `MIN_KEPT`, too large, if the timeline cannot go back to them, or if a part of
+        the cache is in another process.
         `name` is what the user calls the model.
         """
-        layers = _state(timeline, n) if n >= MIN_KEPT else None
+        layers = _state(timeline, n) if n >= MIN_KEPT and timeline.model.is_whole else None
         if layers is None or 2 * saved_nbytes(layers) > self.limit:
             return False
         ids, owner = timeline.ids[:n], self._owner(timeline.model)
@@ -110,7 +111,7 @@ class KeptPrompts:
 
     def _usable(self, timeline: Timeline, ids: Sequence[int]) -> list[KeptEntry]:
         """Return the entries that `ids` may go on from, the best first."""
-        if len(ids) <= MIN_KEPT or timeline.shares_layers or timeline.position != len(timeline.ids):
+        if not timeline.model.is_whole or len(ids) <= MIN_KEPT or timeline.shares_layers or timeline.position != len(timeline.ids):
             return []
         enough = MIN_KEPT + n_reusable(timeline.ids, timeline.layers, ids)
         found = list[tuple[int, int, KeptEntry]]()

@@ -18,6 +18,7 @@ from mistral_mlx.distributed.twins import Followed
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.kernels import native
 from mistral_mlx.model.loading import inspect_model, load_model
+from mistral_mlx.session.fingerprint import folder_fingerprint
 
 
 class Watched(Followed):
@@ -55,6 +56,7 @@ def run(group, job):
         Watched.counts, follower.Followed = [], Watched
         return noted | {"status": follower.follow(group, share, own), "counts": Watched.counts}
     scenario, leader = shared_texts.SCENARIOS[job.scenario], Leader(group, share, own)
+    leader.fingerprint = folder_fingerprint(model)
     shared = scenario(leader, **job.args)
     leader.end(7)
     alone = load_model(model, window=wanted.window, sinks=wanted.sinks, kv_bits=wanted.kv_bits)

@@ -5,12 +5,18 @@ import gc
 import itertools
 import os
 import signal
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
+from helpers.models import LetterTokenizer
 
+from mistral_mlx.generation.answer import AnswerOptions
 from mistral_mlx.generation.timeline import Timeline, read_ahead
 from mistral_mlx.model.cache import make_cache
+from mistral_mlx.sampling.sampler import Sampler
+from mistral_mlx.session.kept import KeptPrompts
+from mistral_mlx.session.saved import load, save
 
 SEED_TEXT = np.random.default_rng(11).integers(3, 64, 2000).tolist()
 
@@ -170,7 +176,44 @@ def stopped(model, at, by):
     return found
 
 
+def keeps(model, folder):
+    """Return what a prompt takes from the disk that one process kept, whether it is kept itself, and the files."""
+    found = []
+    for _ in range(2):
+        kept, timeline = KeptPrompts(Path(folder), 1 << 24), Timeline(model)
+        n_taken = kept.take_up(timeline, text(200))
+        timeline.extend(text(200)[n_taken:])
+        found.append((n_taken, kept.keep(timeline, 100), sorted(path.name for path in Path(folder).iterdir())))
+    return found
+
+
+def sessions(model, folder):
+    """Return the answers of a session that one process saved, and whether the cache was there and is saved again."""
+    session, _, cache = load(Path(folder) / "before.json", model, LetterTokenizer())
+    said = [last_of(session, "go on"), last_of(session, "and on")]
+    again = save(session, Path(folder) / f"{'shared' if model.is_shared else 'alone'}.json", {})
+    return said, cache is not None, again is not None
+
+
+def last_of(session, question):
+    """Return the answer to a question, in full."""
+    options = AnswerOptions(sampler=Sampler(temperature=0), max_tokens=12)
+    return "".join(piece.text for piece in session.ask(question, options))
+
+
 SCENARIOS = {
     scenario.__name__: scenario
-    for scenario in (forced, every_position, greedy, goes_back, forks, drafts, together, many_texts, stopped)
+    for scenario in (
+        forced,
+        every_position,
+        greedy,
+        goes_back,
+        forks,
+        drafts,
+        together,
+        many_texts,
+        stopped,
+        keeps,
+        sessions,
+    )
 }
