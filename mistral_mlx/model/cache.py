@@ -188,7 +188,7 @@ class RollingBufferCache:
         The cost of a step is the same then as it was at `offset`, which is all that a measurement needs.
         """
         if self.keys is None or self.values is None:  # another process holds them
-            self.offset = offset
+            self.offset = self.reserved = offset
             return
         keys, values = (mx.contiguous(part[:, :, :n_rows]) for part in (self.keys, self.values))
         mx.eval(keys, values)

@@ -27,6 +27,7 @@ CHOSEN = {
     "goes back": ("float32", "goes_back", {}),
     "forks": ("windows of layers", "forks", {}),
     "drafts": ("float32", "drafts", {}),
+    "measured": ("windows of layers", "measured", {"depth": 300}),
     "stopped by an error": ("float32", "stopped", {"at": 3, "by": "ValueError"}),
     "stopped by an interrupt": ("windows of layers", "stopped", {"at": 3, "by": "KeyboardInterrupt"}),
     "stopped by a signal": ("windows of layers", "stopped", {"at": 2, "by": "signal"}),

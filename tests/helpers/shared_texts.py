@@ -176,6 +176,20 @@ def stopped(model, at, by):
     return found
 
 
+def measured(model, depth):
+    """Return the answers of a timeline that a measurement brings back to `depth` tokens again and again."""
+    timeline, found = Timeline(model), []
+    timeline.extend(text(depth))
+    n_rows = [layer.n_allocated for layer in timeline.layers]
+    for start in (0, 500, 600):
+        for layer, n in zip(timeline.layers, n_rows, strict=True):
+            layer.shrink(depth, n)
+        timeline.restore(timeline.ids[:depth], timeline.layers)
+        timeline.extend(text(150, start))
+        found.append(answer(timeline, 5))
+    return found
+
+
 def keeps(model, folder):
     """Return what a prompt takes from the disk that one process kept, whether it is kept itself, and the files."""
     found = []
@@ -213,6 +227,7 @@ SCENARIOS = {
         together,
         many_texts,
         stopped,
+        measured,
         keeps,
         sessions,
     )
