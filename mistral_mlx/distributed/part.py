@@ -42,7 +42,8 @@ class Part:
             x = self._receive(sum(counts))
         assert x is not None
         if kernels.uses_native():
-            x = self._all.run(x, caches, counts)
+            with self.group.reporting():
+                x = self._all.run(x, caches, counts)
         else:
             x = self._in_turn(x, caches, counts)
         if not self.share.splits_blocks:
@@ -94,15 +95,18 @@ class Part:
         counts: Sequence[int],
         blocks: Sequence[TransformerBlock] | None = None,
     ) -> mx.array:
-        """Return the same by the operations of MLX, one text after the other."""
+        """Return the same by the operations of MLX, one text after the other.
+
+        Each is computed before the next begins: in one graph MLX could take their sums in another order on each rank.
+        """
         parts, start = list[mx.array](), 0
         for cache, n in zip(caches, counts, strict=True):
             h, start = x[:, start : start + n], start + n
             for block, layer in zip(self._blocks if blocks is None else blocks, cache, strict=True):
                 h = block(h, layer)
+            with self.group.reporting():
+                mx.eval(h, [array for layer in cache for array in (layer.keys, layer.values)])
             parts.append(h)
-        with self.group.reporting():
-            mx.eval(parts, [array for cache in caches for layer in cache for array in (layer.keys, layer.values)])
         return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
 
     def _send(self, x: mx.array | None) -> None:

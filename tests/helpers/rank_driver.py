@@ -15,8 +15,10 @@ from mistral_mlx.distributed.group import join
 from mistral_mlx.distributed.launched import launched
 from mistral_mlx.distributed.leader import Leader
 from mistral_mlx.distributed.twins import Followed
+from mistral_mlx.errors import GroupError
 from mistral_mlx.files.folder import ModelFolder
 from mistral_mlx.kernels import native
+from mistral_mlx.kernels.memory import available_memory
 from mistral_mlx.model.loading import inspect_model, load_model
 from mistral_mlx.session.fingerprint import folder_fingerprint
 
@@ -32,10 +34,11 @@ class Watched(Followed):
 
 
 def main(todo):
-    jobs, native.available = pickle.loads(Path(todo).read_bytes())
+    me = launched()
+    jobs, uses_native = pickle.loads(Path(todo).read_bytes())
+    native.available = native.available and uses_native[me.rank]
     mx.set_default_device(mx.cpu)
     kernels.set_threads(1)
-    me = launched()
     group = join(me, 60)
     found = {name: run(group, job) for name, job in jobs.items()}
     Path(f"{todo}.{me.rank}").write_bytes(pickle.dumps(found))
@@ -46,7 +49,14 @@ def run(group, job):
     model, wanted = inspect_model(ModelFolder(job.folder)), Wanted(**job.wanted)
     if job.memory is not None:
         agree.available_memory = lambda: job.memory[group.rank]
-    wanted, share = agreed(group, model, wanted if group.leads else None)
+    try:
+        wanted, share = agreed(group, model, wanted if group.leads else None)
+    except GroupError as error:
+        if not error.is_known:
+            raise
+        return {"refused": str(error), "results": (None, None)}
+    finally:
+        agree.available_memory = available_memory
     kernels.set_exact(wanted.exact)
     own = loaded(group, model, share)
     blocks = [block.parameters() for block in own.model.layers]

@@ -42,7 +42,7 @@ class Job:
     scenario: str  # a function of `helpers.shared_texts`
     args: Mapping[str, object] = field(default_factory=dict)
     wanted: Mapping[str, object] = field(default_factory=dict)  # fields of `agree.Wanted`
-    memory: Sequence[int] | None = None  # of each rank, in place of what there is
+    memory: Sequence[int | None] | None = None  # of each rank, in place of what there is
 
     def __post_init__(self) -> None:
         assert self.scenario in SCENARIOS, self.scenario
@@ -121,15 +121,15 @@ def ended(processes: Sequence[subprocess.Popen], input: str = "", *, timeout: fl
 
 
 def drive(
-    n: int, jobs: Mapping[str, Job], *, native: bool = True, env: Mapping[str, str] | None = None
+    n: int, jobs: Mapping[str, Job], *, native: Sequence[bool] | bool = True, env: Mapping[str, str] | None = None
 ) -> dict[str, Outcome]:
     """Do the jobs, one after the other, in one start of `n` processes; return the outcomes by name.
 
-    Without `native` the processes compute with MLX's operations and NumPy, in the steps that a GPU takes.
+    Without `native` a process computes with MLX's operations and NumPy, in the steps that a GPU takes.
     """
     with tempfile.TemporaryDirectory() as folder:
         todo = Path(folder) / "jobs"
-        todo.write_bytes(pickle.dumps((dict(jobs), native)))
+        todo.write_bytes(pickle.dumps((dict(jobs), [native] * n if isinstance(native, bool) else native)))
         paths = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
         with ranks(n, [sys.executable, DRIVER, todo], env={"PYTHONPATH": paths, **(env or {})}) as processes:
             left = ended(processes)
