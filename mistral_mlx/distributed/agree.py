@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NoReturn, TypedDict, cast
 
+from mistral_mlx import kernels
 from mistral_mlx.errors import GroupError, MistralMLXError
 from mistral_mlx.kernels.memory import available_memory
 from mistral_mlx.model.cache import cache_nbytes
@@ -25,6 +26,9 @@ from .share import Share, shares_of_blocks, shares_of_layers
 N_SAMPLED = 64  # bytes at the beginning of each tensor, which tell models of one shape apart
 OTHER_VERSION = "rank {} has version {} of mistral-mlx, rank 0 has {}; install the same on every machine"
 OTHER_MODEL = "the model of rank {} is another one than that of rank 0; every machine needs the same folder"
+OTHER_KERNELS = (
+    "rank {} computes by {}, rank 0 by {}; give all of them --device cpu, and see 'mistral-mlx doctor' on each machine"
+)
 NO_ROOM = "rank {} needs {:.1f} GB of memory, {:.1f} GB are available; take more machines, or add --ignore-memory"
 UNKNOWN = 1 << 50  # memory, where the system does not say
 
@@ -75,15 +79,17 @@ def refuse(group: Group, status: int, why: str) -> None:
 def agreed(group: Group, model: Inspected, wanted: Wanted | None) -> tuple[Wanted, Share]:
     """Return what rank 0 wants, which the others do not know, and what this process is to have of `model`.
 
-    Raises GroupError if a process has another model or version, no room for its share, or cannot open the model;
+    Raises GroupError if a process has another model or version, computes in another way, has no room for its share, or
+    cannot open the model;
     Refused if rank 0 ended; OptionError if the model cannot be split so.
     """
-    own = {"version": __version__, "model": digest(model)}
+    own = {"version": __version__, "model": digest(model), "kernels": _kernels()}
     said = _heard(group, None if wanted is None else {**own, "wanted": asdict(wanted)})
     memory = UNKNOWN if (available := available_memory()) is None else available
     of_all = _compare(group, _difference(group.rank, own, said), [memory])
     wanted = Wanted(**cast(WantedFields, said["wanted"])) if wanted is None else wanted
-    share = split(model, group.size, wanted, [free for (free,) in of_all])[group.rank]
+    free = [n for (n,) in of_all]
+    share = split(model, group.size, wanted, [1] * group.size if UNKNOWN in free else free)[group.rank]
     needed = share_nbytes(model, share) + _cache_nbytes(model, share, wanted)
     lacks = needed > memory and not wanted.ignore_memory
     _compare(group, NO_ROOM.format(group.rank, needed / 1e9, memory / 1e9) if lacks else "", [])
@@ -142,7 +148,9 @@ def _heard(group: Group, message: Message | None) -> Message:
 def _difference(rank: int, own: Message, said: Message) -> str:
     if said.get("version") != own["version"]:
         return OTHER_VERSION.format(rank, own["version"], said.get("version"))
-    return OTHER_MODEL.format(rank) if said["model"] != own["model"] else ""
+    if said["model"] != own["model"]:
+        return OTHER_MODEL.format(rank)
+    return OTHER_KERNELS.format(rank, own["kernels"], said["kernels"]) if said["kernels"] != own["kernels"] else ""
 
 
 def _compare(group: Group, fault: str, numbers: Sequence[int]) -> list[list[int]]:
@@ -152,6 +160,11 @@ def _compare(group: Group, fault: str, numbers: Sequence[int]) -> list[list[int]
         group.is_over = True
         raise GroupError(next(filter(None, group.texts(fault))), is_known=True)
     return [others for _, *others in of_all]
+
+
+def _kernels() -> str:
+    """Return what computes here. Others use other dtypes, and sums of other sizes."""
+    return "the compiled kernels" if kernels.uses_native() else "NumPy" if kernels.on_cpu() else "a GPU"
 
 
 def _cache_nbytes(model: Inspected, share: Share, wanted: Wanted) -> int:

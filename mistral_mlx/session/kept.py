@@ -111,7 +111,12 @@ class KeptPrompts:
 
     def _usable(self, timeline: Timeline, ids: Sequence[int]) -> list[KeptEntry]:
         """Return the entries that `ids` may go on from, the best first."""
-        if not timeline.model.is_whole or len(ids) <= MIN_KEPT or timeline.shares_layers or timeline.position != len(timeline.ids):
+        if (
+            not timeline.model.is_whole
+            or len(ids) <= MIN_KEPT
+            or timeline.shares_layers
+            or timeline.position != len(timeline.ids)
+        ):
             return []
         enough = MIN_KEPT + n_reusable(timeline.ids, timeline.layers, ids)
         found = list[tuple[int, int, KeptEntry]]()
