@@ -6,6 +6,7 @@ Every wait ends after a while, and every process is killed at the end.
 import json
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -118,6 +119,45 @@ def ended(processes: Sequence[subprocess.Popen], input: str = "", *, timeout: fl
     for thread in threads:
         thread.join()
     return [one for one in found if one is not None]
+
+
+def launch(n: int, *args: object, timeout: float = TIMEOUT_S) -> Ended:
+    """Run the program in `n` processes by MLX's launcher; return what they wrote together, and its own status.
+
+    The launcher spins where its input has ended: it gets a pipe that stays open. Its processes are of its session.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        launcher = [Path(sys.executable).with_name("mlx.launch"), "-n", n, "--starting-port", neighbouring_ports(n)]
+        command = [*launcher, "--", *PROGRAM, *args, "--threads", 1]
+        with (Path(folder) / "out").open("wb+") as out, (Path(folder) / "err").open("wb+") as err:
+            process = subprocess.Popen(
+                list(map(str, command)),
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=err,
+                env={**os.environ, "MISTRAL_MLX_HOME": folder, "MISTRAL_MLX_JOIN_SECONDS": "60"},
+                start_new_session=True,
+            )
+            try:
+                status = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                status = None
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                _kill(process)
+            texts = [(file.seek(0), file.read().decode())[1] for file in (out, err)]
+    return Ended(status, *texts)
+
+
+def neighbouring_ports(n: int) -> int:
+    """Return the first of `n` ports of the loopback, one after the other, that nobody uses now."""
+    while True:
+        first = free_ports(1)[0]
+        with ExitStack() as stack, suppress(OSError, OverflowError):
+            for port in range(first, first + n):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
 
 
 def drive(
