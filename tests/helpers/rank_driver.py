@@ -58,19 +58,29 @@ def run(group, job):
     finally:
         agree.available_memory = available_memory
     kernels.set_exact(wanted.exact)
+    before = peak()
     own = loaded(group, model, share)
     blocks = [block.parameters() for block in own.model.layers]
     nbytes = sum(array.nbytes for _, array in tree_flatten(blocks))
     noted = {"layers": share.layers, "nbytes": nbytes}
     if not group.leads:
         Watched.counts, follower.Followed = [], Watched
-        return noted | {"status": follower.follow(group, share, own), "counts": Watched.counts}
+        status = follower.follow(group, share, own)
+        return noted | {"status": status, "counts": Watched.counts, "more": peak() - before}
     scenario, leader = shared_texts.SCENARIOS[job.scenario], Leader(group, share, own)
     leader.fingerprint = folder_fingerprint(model)
     shared = scenario(leader, **job.args)
     leader.end(7)
+    noted["more"] = peak() - before
     alone = load_model(model, window=wanted.window, sinks=wanted.sinks, kv_bits=wanted.kv_bits)
     return noted | {"results": (shared, scenario(alone, **job.args))}
+
+
+def peak():
+    """Return the most bytes that were resident; 0 where Linux does not say it. The figure of getrusage is inherited."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 if __name__ == "__main__":
