@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from helpers.shared_texts import SCENARIOS
 
 DRIVER = Path(__file__).with_name("rank_driver.py")
 TESTS = DRIVER.parents[1]
-TIMEOUT_S = 120.0  # far more than any of it takes; the machine may be busy
+TIMEOUT_S = 120  # far more than any of it takes; the machine may be busy
 
 
 class Ended(NamedTuple):
@@ -90,25 +89,28 @@ def ranks(
 
 
 def run_ranks(
-    n: int, *args: object, input: str = "", env: Mapping[str, str] | None = None, timeout: float = TIMEOUT_S
+    n: int, *args: object, input: str = "", env: Mapping[str, str] | None = None, timeout: int = TIMEOUT_S
 ) -> list[Ended]:
     """Run the program in `n` processes with one thread each, `input` for the first; return what each has left."""
     with ranks(n, [*PROGRAM, *args, "--threads", 1], env=env) as processes:
         return ended(processes, input, timeout=timeout)
 
 
-def ended(processes: Sequence[subprocess.Popen], input: str = "", *, timeout: float = TIMEOUT_S) -> list[Ended]:
-    """Give `input` to the first process, wait for the end of all, and return what each has left."""
+def ended(processes: Sequence[subprocess.Popen], input: str = "", *, timeout: int = TIMEOUT_S) -> list[Ended]:
+    """Give `input` to the first process, wait for the end of all, and return what each has left.
+
+    Those that take more than `timeout` seconds are killed.
+    """
     found: list[Ended | None] = [None] * len(processes)
-    until = time.monotonic() + timeout
 
     def wait(rank: int) -> None:
-        process, status = processes[rank], None
-        try:
-            text = input.encode() if rank == 0 else b""
-            stdout, stderr = process.communicate(text, timeout=max(0.1, until - time.monotonic()))
-            status = process.returncode
-        except subprocess.TimeoutExpired:
+        process, text, status = processes[rank], input.encode() if rank == 0 else b"", None
+        for _ in range(timeout):  # a second each: where all are stopped for minutes, that is one of them
+            with suppress(subprocess.TimeoutExpired):
+                stdout, stderr = process.communicate(text, timeout=1)
+                status = process.returncode
+                break
+        else:
             process.kill()
             stdout, stderr = process.communicate()
         found[rank] = Ended(status, stdout.decode(), stderr.decode())

@@ -55,13 +55,13 @@ def packed(
 
 
 def write_shared(
-    path: Path, *, quantization: dict[str, object] | None = None, dtype=mx.float32, layout=dict, **changes
+    path: Path, *, quantization: dict[str, object] | None = None, dtype=mx.float32, layout=dict, seed=0, **changes
 ):
     """Write a folder; `layout` renames the tensors of a mixture."""
     config = tiny_config(**{**SIZES, **changes})
     if quantization is not None:
         config["quantization"] = quantization
-    weights = tiny_weights(ModelArgs.from_config(config))
+    weights = tiny_weights(ModelArgs.from_config(config), seed=seed)
     arrays = layout(weights)
     if quantization is not None:
         return write_folder(path, config, packed(arrays, quantization))
