@@ -104,10 +104,12 @@ def ended(processes: Sequence[subprocess.Popen], input: str = "", *, timeout: in
     found: list[Ended | None] = [None] * len(processes)
 
     def wait(rank: int) -> None:
-        process, text, status = processes[rank], input.encode() if rank == 0 else b"", None
+        process, status = processes[rank], None
+        text: bytes | None = input.encode() if rank == 0 else b""
         for _ in range(timeout):  # a second each: where all are stopped for minutes, that is one of them
             with suppress(subprocess.TimeoutExpired):
-                stdout, stderr = process.communicate(text, timeout=1)
+                given, text = text, None  # it is taken once, and sent on by later calls
+                stdout, stderr = process.communicate(given, timeout=1)
                 status = process.returncode
                 break
         else:
