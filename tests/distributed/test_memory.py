@@ -35,7 +35,7 @@ def large(tmp_path_factory):
 @pytest.mark.parametrize("pipeline", [False, True])
 def test_a_process_of_two_holds_half_of_the_blocks(large, pipeline):
     """And one block as it lies in the file, while it is copied out of it. The prompt is so long that sums are cut."""
-    args, n_layers = {"n_prompt": 300, "n_steps": 2, "step_size": 512}, SIZES["num_hidden_layers"]
+    args, n_layers = {"n_prompt": 150, "n_steps": 2, "step_size": 512}, SIZES["num_hidden_layers"]
     wanted = {"pipeline": pipeline, "ignore_memory": True}
     shared, alone, ranks = drive(2, {"large": Job(large, "forced", args, wanted, [10**10, 10**10])})["large"]
     np.testing.assert_allclose(shared, alone, rtol=0, atol=0 if pipeline else 0.04 * alone.std())

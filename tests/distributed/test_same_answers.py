@@ -10,7 +10,7 @@ from helpers.shared_models import MODELS
 
 pytestmark = [pytest.mark.distributed, pytest.mark.cpu]
 
-LONG = {"n_prompt": 250, "n_steps": 60, "step_size": 64}  # more than two turns of the ring for a window of 8
+LONG = {"n_prompt": 250, "n_steps": 25, "step_size": 64}  # more than two turns of the ring for a window of 8
 SHORT = {"n_prompt": 150, "n_steps": 9, "step_size": 7}
 GIVEN = {name: (name, "forced", LONG) for name in MODELS if name != "experts fused"} | {
     "sinks": ("float16, no window", "forced", SHORT, {"window": 20, "sinks": 4}),
@@ -23,7 +23,7 @@ FLOAT32 = {"float32", "windows of layers", "yarn, scaled queries", "experts", "e
 EVERY = {"every position": ("windows of layers", "every_position", {"n": 400, "sizes": [1, 17, 3, 200]})}
 TOGETHER = {"together": ("windows of layers", "together", {"n": 40})}
 CHOSEN = {
-    "greedy": ("float32", "greedy", {"n_prompt": 260, "n": 30, "step_sizes": [3, 64, 200, 512]}),
+    "greedy": ("float32", "greedy", {"n_prompt": 260, "n": 30, "step_sizes": [7, 64, 512]}),
     "goes back": ("float32", "goes_back", {}),
     "forks": ("windows of layers", "forks", {}),
     "drafts": ("float32", "drafts", {}),
