@@ -9,6 +9,8 @@ import pytest
 from helpers.launched import free_ports, started, wait_until
 from helpers.tiny_folder import write_tiny_folder
 
+from mistral_mlx.errors import shown
+
 pytestmark = [pytest.mark.cpu, pytest.mark.distributed]
 
 FOREVER = ("--raw", "--temperature", "0", "-n", "9000000", "Once")
@@ -103,7 +105,7 @@ def test_a_damaged_folder_of_one_process_is_told_to_all(tmp_path, endless, rank,
     (damaged / "config.json").unlink()
     with started(tmp_path, 2, {rank: complete(damaged, *FEW), 1 - rank: complete(endless, *FEW)}) as ranks:
         ends = ranks.ended()
-    text = f"config.json is missing from {damaged}"
+    text = f"config.json is missing from {shown(str(damaged))}"
     assert [end.status for end in ends] == statuses
     assert ends[rank].stderr == f"mistral-mlx: error: {'rank 1 cannot go on: ' if rank else ''}{text}"
     assert ends[1 - rank].stderr == f"mistral-mlx: error: rank {rank} cannot go on: {text}"

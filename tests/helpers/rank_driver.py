@@ -46,6 +46,7 @@ def main(todo):
 
 def run(group, job):
     """Do a job; return which layers this process has, the bytes of its blocks, and what its rank knows beside that."""
+    group.is_over = False  # as the job before left it
     model, wanted = inspect_model(ModelFolder(job.folder)), Wanted(**job.wanted)
     if job.memory is not None:
         agree.available_memory = lambda: job.memory[group.rank]

@@ -205,7 +205,7 @@ def sessions(model, folder):
     """Return the answers of a session that one process saved, and whether the cache was there and is saved again."""
     session, _, cache = load(Path(folder) / "before.json", model, LetterTokenizer())
     said = [last_of(session, "go on"), last_of(session, "and on")]
-    again = save(session, Path(folder) / f"{'shared' if model.is_shared else 'alone'}.json", {})
+    again = save(session, Path(folder) / f"{'alone' if model.is_whole else 'shared'}.json", {})
     return said, cache is not None, again is not None
 
 
