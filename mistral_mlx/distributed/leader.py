@@ -10,7 +10,9 @@ from itertools import accumulate
 
 import mlx.core as mx
 
+from mistral_mlx import kernels
 from mistral_mlx.errors import GroupError
+from mistral_mlx.kernels.memory import copies_fit
 from mistral_mlx.model.cache import RollingBufferCache, make_cache
 from mistral_mlx.model.mistral import Mistral
 
@@ -40,17 +42,19 @@ class Leader(Mistral):
             self.lm_head = own.lm_head
         self.group, self._share, self._twins = group, share, Twins()
         self._part = Part(group, share, own.model.layers)
+        self._ready_head: kernels.ReadyModel | None = None
         self._alarm = Alarm(lambda: group.cut(STUCK))
 
     def __call__(self, ids: mx.array, cache: list[RollingBufferCache] | None = None) -> mx.array:
         """Return float32 logits ``[1, S, V]`` of every position of ``[1, S]`` token ids; see `Mistral`."""
-        return self.logits(self.hidden(ids, make_cache(self.args) if cache is None else cache))
+        x = self._shared_at_once(ids, [make_cache(self.args) if cache is None else cache], [ids.shape[1]])
+        return self._end(x)
 
     def together(self, texts: Sequence[Text]) -> list[mx.array]:
         """Return the float32 logits ``[S, V]`` of each text's new token ids; see `Mistral`."""
         counts = [len(ids) for ids, _ in texts]
         ids = mx.array([[token for ids, _ in texts for token in ids]])
-        logits = self.logits(self._normalized(self._shared_at_once(ids, [cache for _, cache in texts], counts)))[0]
+        logits = self._end(self._shared_at_once(ids, [cache for _, cache in texts], counts))[0]
         ends = list(accumulate(counts))
         return [logits[end - n : end] for n, end in zip(counts, ends, strict=True)]
 
@@ -90,6 +94,15 @@ class Leader(Mistral):
             except BaseException:
                 self.group.is_over = True
                 raise
+
+    def _end(self, x: mx.array) -> mx.array:
+        """Return the logits of ``[1, S, D]`` after all blocks; the native kernels make the head ready once."""
+        if not kernels.uses_native():
+            return self.logits(self._normalized(x))
+        if self._ready_head is None:
+            head = self._head().parts
+            self._ready_head = kernels.ReadyModel([], self.model.norm.parts, head, copy=copies_fit([head]))
+        return self._ready_head.run(x, [kernels.Text([], [], 0, x.shape[1])], layouts=[], head=True)
 
     def _normalized(self, x: mx.array) -> mx.array:
         return self.model.norm(x)

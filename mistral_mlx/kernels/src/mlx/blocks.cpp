@@ -238,8 +238,8 @@ struct ReadyModel::State {
 
 ReadyModel::ReadyModel(const std::vector<const ReadyBlock*>& blocks, const NormWeight& norm,
                        const std::optional<Weight>& head, bool copy) {
-  require(!blocks.empty() && norm.has_value() == head.has_value(),
-          "a model has blocks, and a norm and a head or neither");
+  require(norm.has_value() == head.has_value() && (norm || !blocks.empty()),
+          "a part of a model has blocks, or a norm and a head");
   auto state = std::make_shared<State>();
   for (const ReadyBlock* block : blocks) {
     originals_.insert(originals_.end(), block->originals_.begin(), block->originals_.end());
@@ -270,7 +270,7 @@ mx::array ReadyModel::run(const mx::array& x, const std::vector<Text>& texts, co
   const Model& model = state_->model;
   const size_t n = model.blocks.size();
   require(layouts.size() == n, "every block needs a layout");
-  require(!head || model.head, "there is no head");
+  require(head ? model.head.has_value() : n > 0, "there is no head, or nothing else");
   require(x.ndim() == 3 && !texts.empty() && (x.shape(0) == 1 || texts.size() == 1), "the rows of x do not fit");
   int rows = 0;
   for (const Text& text : texts) {
@@ -298,7 +298,11 @@ mx::array ReadyModel::run(const mx::array& x, const std::vector<Text>& texts, co
   if (head) shape.back() = static_cast<int>(outputs_of(*model.head));
   mx::array y = new_array(shape, mx::float32);
   std::vector<float> copy;
-  run_model(model, blocks, Floats(input).read(copy), head, y.data<float>());
+  const float* begin = Floats(input).read(copy);
+  if (n > 0)
+    run_model(model, blocks, begin, head, y.data<float>());
+  else
+    compute({{*model.head}, begin, x.shape(0) * x.shape(1), model.norm, Products::EACH, nullptr, {y.data<float>()}});
   return y;
 }
 
