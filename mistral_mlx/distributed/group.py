@@ -24,7 +24,7 @@ from mistral_mlx.errors import GroupError
 from .launched import Launched
 
 FRAME = 512  # bytes of a message that go with its length in one sum
-PART = 256 << 10  # bytes of a sum for each rank, see kernels/src/mlx/ranks.cpp
+PART, FEW = 256 << 10, 32 << 10  # bytes of a sum for each rank, or of none; see kernels/src/mlx/ranks.cpp
 KEEPALIVE = {"TCP_KEEPIDLE": 3, "TCP_KEEPALIVE": 3, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}  # seconds, and a count
 ERRORS = ("[ring]", "[jaccl]", "[mpi]", "[nccl]", "[distributed]")  # how MLX's messages begin
 IN_USE, NO_SUCH_ADDRESS = "(error: 98)", "(error: 99)"  # of bind on Linux
@@ -52,33 +52,29 @@ class Group:
 
     def from_first(self, x: mx.array | None, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
         """Return the array of rank 0 on every rank; the others give none."""
-        mine = mx.zeros(shape, dtype) if x is None else x
-        flat, n = mine.reshape(-1), max(1, PART // mine.itemsize) * self.size
+        mine = (mx.zeros(shape, dtype) if x is None else x).reshape(-1)
+        if mine.nbytes <= FEW:
+            return self._of_all(mine)[0].reshape(shape)
+        n, parts = PART // mine.itemsize * self.size, list[mx.array]()
         with self.reporting():
-            parts = [mx.distributed.all_sum(flat[at : at + n]) for at in range(0, flat.size, n)]
-            mx.eval(parts)
-        return (parts[0] if len(parts) == 1 else mx.concatenate(parts)).reshape(shape)
+            for at in range(0, mine.size, n):
+                parts.append(mx.distributed.all_sum(mine[at : at + n]))
+                mx.eval(parts[-1])
+        return mx.concatenate(parts).reshape(shape)
 
     def any(self, flag: bool) -> bool:
         """Return whether `flag` is set on any rank."""
-        with self.reporting():
-            return mx.distributed.all_sum(mx.array([int(flag)], mx.int32)).item() != 0
+        return any(flag for (flag,) in self.gather([flag]))
 
     def gather(self, numbers: Sequence[int]) -> list[list[int]]:
         """Return the numbers of every rank, as many on each, in the order of the ranks."""
-        mine = np.zeros((self.size, len(numbers)), np.int64)
-        mine[self.rank] = numbers
-        with self.reporting():
-            return cast(list[list[int]], np.asarray(mx.distributed.all_sum(mx.array(mine))).tolist())
+        return cast(list[list[int]], self._of_all(mx.array(np.array(numbers, np.int64))).tolist())
 
     def texts(self, text: str) -> list[str]:
         """Return the text of every rank, or its beginning, in the order of the ranks."""
-        mine = np.zeros((self.size, FRAME), np.uint8)
-        begun = text.encode()[:FRAME]
-        mine[self.rank, : len(begun)] = np.frombuffer(begun, np.uint8)
-        with self.reporting():
-            of_all = np.asarray(mx.distributed.all_sum(mx.array(mine)))
-        return [row.tobytes().rstrip(b"\0").decode("utf-8", "ignore") for row in of_all]
+        mine = text.encode()[:FRAME].ljust(FRAME, b"\0")
+        rows = np.asarray(self._of_all(mx.array(np.frombuffer(mine, np.uint8))))
+        return [row.tobytes().rstrip(b"\0").decode("utf-8", "ignore") for row in rows]
 
     def message(self, message: Message | None = None) -> Message:
         """Return the message of rank 0 on every rank; the others give none."""
@@ -143,6 +139,13 @@ class Group:
                 raise
             self.is_over = True
             raise GroupError(self._why, is_known=True) from error
+
+    def _of_all(self, x: mx.array) -> mx.array:
+        """Return the few numbers ``[n]`` of every rank, ``[size, n]``: half the rounds of a sum."""
+        with self.reporting():
+            found = mx.distributed.all_gather(x)
+            mx.eval(found)
+        return found.reshape(self.size, -1)
 
     def _bytes(self, mine: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None", n: int) -> bytes:
         return np.asarray(self.from_first(None if mine is None else mx.array(mine), (n,), mx.uint8)).tobytes()

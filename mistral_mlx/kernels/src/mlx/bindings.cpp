@@ -211,6 +211,12 @@ NB_MODULE(_ext, m) {
       "x"_a, "rotation"_a, "scale"_a = nb::none(), nb::kw_only(), "offset"_a);
   m.def("join_ranks", &kernels::join_ranks, "backend"_a, nb::call_guard<nb::gil_scoped_release>(),
         "Join the processes that MLX's launcher started, while other threads of Python go on.");
+  m.def(
+      "sum_over_ranks",
+      [](const nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>& x) {
+        kernels::sum_over_ranks(x.data(), static_cast<int64_t>(x.size()));
+      },
+      "x"_a, nb::call_guard<nb::gil_scoped_release>(), "Put the sum over all ranks in the place of float32 numbers.");
   m.def("map_tensors", &kernels::map_tensors, "fd"_a, "parts"_a, "all"_a = true,
         "Arrays over (start, shape, dtype) of an open file, not copied.");
   m.def("is_mapped", &kernels::is_mapped, "array"_a, "Whether an array lies in a file.");
