@@ -36,7 +36,7 @@ from .commands import (
 )
 from .models.home import home_error
 from .options.command import Application
-from .options.following import is_told_by_rank_0, let_followers_end, sharing_streams
+from .options.following import is_told_by_rank_0, leave_word_to_rank_0, let_followers_end, sharing_streams
 from .options.other_programs import our_spelling
 from .statuses import Status, status_of
 from .terminal.notes import Notes
@@ -70,6 +70,8 @@ def run() -> NoReturn:
         if me is not None:
             ignore_signals()
         status, why = _report(error)
+    if me is not None:
+        ignore_signals()  # after an error, and after none
     let_followers_end(status, why)
     _leave(status)
 
@@ -92,7 +94,9 @@ def _report(error: Exception | Interrupted) -> tuple[int, str]:
     """Write what went wrong in one line; return the exit status for it, and the line."""
     notes, text = Notes(), _described(error)
     write = notes.always if isinstance(error, Interrupted) else notes.error
-    if text and not is_told_by_rank_0(error):
+    if is_told_by_rank_0(error):
+        leave_word_to_rank_0(error)
+    elif text:
         write(text)
     return _status(error), text
 

@@ -1,5 +1,6 @@
 """A model shared by the processes that mlx.launch started: rank 0 opens it like any other, the rest follow it."""
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -92,7 +93,7 @@ def _opened(me: Launched, model: Inspected, wanted: Wanted) -> Leader:
     _shared.group = None
     _, share = agreed(group, model, wanted)
     expect_no_end()
-    leader = Leader(group, share, loaded(group, model, share))
+    leader = Leader(group, share, loaded(group, model, share), _end_at_once)
     leader.fingerprint = folder_fingerprint(model)
     return leader
 
@@ -118,6 +119,11 @@ def _joined(me: Launched) -> Group:
     group = join(me, join_seconds())
     group.watch(lambda: expect_end(Status.LOST, LOST), end_now)
     return group
+
+
+def _end_at_once(why: str) -> None:
+    Notes().error(why)
+    os._exit(Status.LOST)
 
 
 def _refuse(me: Launched, status: int, why: str) -> None:

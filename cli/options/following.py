@@ -18,12 +18,12 @@ from mistral_mlx.cli.statuses import Status
 from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import Interrupted, expect_end
 from mistral_mlx.cli.terminal.streams import keep_stderr, silence_stdout
-from mistral_mlx.distributed.launched import Launched, launched
+from mistral_mlx.distributed.launched import Launched, join_seconds, launched
 from mistral_mlx.errors import GroupError, OptionError, shown
 
 from .shared import chosen_model
 
-SAYS_S = 1.0  # in which rank 0 can say what it has to: mlx.launch kills all when the first one ends
+SAYS_S = 1.0  # in which rank 0 can say what it has to
 LEAVES_S = 3.0  # after which a follower leaves that was interrupted with rank 0
 SHARING = ("complete", "chat", "batch", "bench")  # the commands that several processes can run
 
@@ -68,6 +68,12 @@ def is_told_by_rank_0(error: BaseException) -> bool:
     return isinstance(error, OptionError | typer.TyperException | Interrupted)
 
 
+def leave_word_to_rank_0(error: BaseException) -> None:
+    """Give rank 0 the time to say its error: mlx.launch kills all when the first one ends."""
+    if not isinstance(error, Interrupted):
+        time.sleep(SAYS_S)
+
+
 def let_followers_end(status: int, why: str) -> None:
     """Let the followers of this process end, if it is rank 0 and has begun a command that others follow."""
     if _begun:
@@ -88,6 +94,7 @@ def invoke(ctx: Any, run: Callable[[Any], Any]) -> Any:
     if me is not None and me.follows:
         raise typer.Exit(_follow(me, ctx))
     if me is not None and ctx.command.name in SHARING:
+        join_seconds()  # which may be wrong
         _begun.append(me)
         if shares_terminal():  # until all have joined, another process that fails says so
             expect_end(Status.LOST, "")
@@ -108,12 +115,7 @@ def _follow(me: Launched, ctx: Any) -> int:
         use_machine(ctx.params["device"], ctx.params["threads"], notes)
         return inspect_model(ModelFolder(path))
 
-    try:
-        return follow_rank_0(me, opened)
-    except GroupError as error:
-        if error.is_known and shares_terminal():
-            time.sleep(SAYS_S)
-        raise
+    return follow_rank_0(me, opened)
 
 
 def _leave_soon(number: int, frame: FrameType | None) -> None:

@@ -83,7 +83,8 @@ def agreed(group: Group, model: Inspected, wanted: Wanted | None) -> tuple[Wante
     cannot open the model;
     Refused if rank 0 ended; OptionError if the model cannot be split so.
     """
-    own = {"version": __version__, "model": digest(model), "kernels": _kernels()}
+    group.settle()
+    own = {"version": __version__, "model": digest(model), "kernels": _kernels(model)}
     said = _heard(group, None if wanted is None else {**own, "wanted": asdict(wanted)})
     memory = UNKNOWN if (available := available_memory()) is None else available
     of_all = _compare(group, _difference(group.rank, own, said), [memory])
@@ -162,8 +163,13 @@ def _compare(group: Group, fault: str, numbers: Sequence[int]) -> list[list[int]
     return [others for _, *others in of_all]
 
 
-def _kernels() -> str:
-    """Return what computes here. Others use other dtypes, and sums of other sizes."""
+def _kernels(model: Inspected) -> str:
+    """Return what computes here. Others use other dtypes, and sums of other sizes.
+
+    Each process chooses the experts of a mixture by itself, and has to come to the same ones: to the same last bits.
+    """
+    if model.args.n_experts:
+        return kernels.names().partition(",")[0]
     return "the compiled kernels" if kernels.uses_native() else "NumPy" if kernels.on_cpu() else "a GPU"
 
 

@@ -2,6 +2,7 @@
 
 from typing import cast
 
+from mistral_mlx.kernels.memory import wired_memory
 from mistral_mlx.model.mistral import Mistral
 
 from .group import Group
@@ -18,6 +19,11 @@ def follow(group: Group, share: Share, own: Mistral) -> int:
     Raises GroupError if a process is lost.
     """
     part, followed = Part(group, share, own.model.layers), Followed()
+    with wired_memory():
+        return _follow(group, share, part, followed)
+
+
+def _follow(group: Group, share: Share, part: Part, followed: Followed) -> int:
     while True:
         group.wait()
         message = group.message()

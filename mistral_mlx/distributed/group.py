@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,11 +27,14 @@ from .launched import Launched
 FRAME = 512  # bytes of a message that go with its length in one sum
 PART, FEW = 256 << 10, 32 << 10  # bytes of a sum for each rank, or of none; see kernels/src/mlx/ranks.cpp
 KEEPALIVE = {"TCP_KEEPIDLE": 3, "TCP_KEEPALIVE": 3, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}  # seconds, and a count
+GONE_S = 9  # after which data that nobody has confirmed ends a connection
+TCP_RXT_CONNDROPTIME = 0x80  # the same on macOS, which Python does not name
 ERRORS = ("[ring]", "[jaccl]", "[mpi]", "[nccl]", "[distributed]")  # how MLX's messages begin
 IN_USE, NO_SUCH_ADDRESS = "(error: 98)", "(error: 99)"  # of bind on Linux
 IN_USE_MACOS, NO_SUCH_ADDRESS_MACOS = "(error: 48)", "(error: 49)"
 
 LOST = "the connection to another process was lost: one of the {size} that share the model has ended"
+LOOKS_S = 0.25  # between two looks whether a process is lost
 FAILS_S = 1.0  # within which a step that runs fails by itself when a process is lost
 
 Message = Mapping[str, object]
@@ -122,12 +126,26 @@ class Group:
         if self._sockets:
             threading.Thread(target=self._watch, args=(on_closed, on_lost), daemon=True).start()
 
-    def cut(self, why: str) -> None:
-        """Close all connections: a step that waits for another process raises GroupError, which says `why`."""
+    def cut(self, why: str) -> bool:
+        """Close all connections: a step that waits for another process raises GroupError, which says `why`.
+
+        Return whether that can be done: only the ring has connections of its own.
+        """
         self._why = why
         for number in self._sockets:
             with socket.socket(fileno=os.dup(number)) as duplicate, suppress(OSError):
                 duplicate.shutdown(socket.SHUT_RDWR)
+        return bool(self._sockets)
+
+    def settle(self) -> None:
+        """Where the kernels do the work, wait in the system; all have chosen their devices by now.
+
+        MLX's threads ask a socket over and over whether it has data. As no socket has to receive and to send at a time,
+        they can as well wait for it, and leave the processor to those that compute.
+        """
+        if kernels.uses_native():
+            for number in self._sockets:
+                os.set_blocking(number, True)
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
@@ -151,11 +169,8 @@ class Group:
         return np.asarray(self.from_first(None if mine is None else mx.array(mine), (n,), mx.uint8)).tobytes()
 
     def _watch(self, on_closed: Callable[[], None], on_lost: Callable[[], None]) -> None:
-        closed = getattr(select, "POLLRDHUP", select.POLLHUP)
-        poll = select.poll()
-        for number in self._sockets:
-            poll.register(number, closed)
-        poll.poll()
+        while not self.is_over and not any(map(_is_closed, self._sockets)):
+            time.sleep(LOOKS_S)
         if not self.is_over:
             on_closed()
         time.sleep(FAILS_S)
@@ -217,18 +232,25 @@ def _sockets() -> Iterator[int]:
             continue
 
 
-def _configure(number: int) -> None:
-    """Notice within ten seconds that a machine is gone; and where the kernels do the work, wait in the system.
-
-    MLX's threads ask a socket over and over whether it has data. As no socket has to receive and to send at a time,
-    they can as well wait for it, and leave the processor to those that compute.
-    """
+def _is_closed(number: int) -> bool:
+    """Return whether the other end of a socket has ended, and all that it sent was read."""
     with socket.socket(fileno=os.dup(number)) as duplicate:
+        try:
+            return duplicate.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+
+def _configure(number: int) -> None:
+    """Let a socket notice within ten seconds that a machine is gone."""
+    with socket.socket(fileno=os.dup(number)) as duplicate, suppress(OSError):
         duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEPALIVE.items():
             if hasattr(socket, name):
                 duplicate.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            duplicate.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 9000)
-    if kernels.uses_native():
-        os.set_blocking(number, True)
+            duplicate.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_S * 1000)
+        elif sys.platform == "darwin":
+            duplicate.setsockopt(socket.IPPROTO_TCP, TCP_RXT_CONNDROPTIME, GONE_S)

@@ -12,8 +12,7 @@ from mistral_mlx.errors import GroupError, OptionError, counted, shown
 
 HOSTS, RANK = "MLX_HOSTFILE", "MLX_RANK"  # of the ring: a JSON file, [["IP:PORT", ...], ...] by rank; a number
 DEVICES = "MLX_IBV_DEVICES"  # of JACCL (Thunderbolt): a JSON file with a list for each rank
-WORLD = "MLX_WORLD_SIZE"  # of NCCL
-MPI = (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"))
+WORLD = "MLX_WORLD_SIZE"  # of NCCL, which mlx.launch takes where there is CUDA
 MAX_RANKS = 1024
 JOIN_VARIABLE, JOIN_S, MAX_JOIN_S = "MISTRAL_MLX_JOIN_SECONDS", 9.0, 86400
 
@@ -35,7 +34,7 @@ class Launched:
 
 def launched() -> Launched | None:
     """Return what the environment says; None for a program that runs alone. Raises GroupError if it is no sense."""
-    found = _mlx() or _mpi()
+    found = _found()
     return found if found is not None and found.size > 1 else None
 
 
@@ -51,7 +50,7 @@ def join_seconds() -> float:
     return seconds
 
 
-def _mlx() -> Launched | None:
+def _found() -> Launched | None:
     rank = os.environ.get(RANK)
     if rank is None:
         return None
@@ -60,13 +59,8 @@ def _mlx() -> Launched | None:
     if HOSTS in os.environ:
         addresses = tuple(tuple(_address(address) for address in one) for one in _lists(HOSTS))
         return _checked(rank, len(addresses), "ring", addresses)
-    return _checked(rank, _number(WORLD), "nccl") if WORLD in os.environ else None
-
-
-def _mpi() -> Launched | None:
-    for rank, size in MPI:
-        if rank in os.environ and size in os.environ:
-            return _checked(os.environ[rank], _number(size), "mpi")
+    if WORLD in os.environ:
+        raise GroupError("NCCL is not supported here; add --backend ring to mlx.launch")
     return None
 
 
@@ -83,13 +77,6 @@ def _address(value: object) -> str:
     if not isinstance(value, str) or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise GroupError(f"{HOSTS} has the address {shown(value)}; IP:PORT is expected")
     return value
-
-
-def _number(name: str) -> int:
-    value = os.environ[name]
-    if not value.isascii() or not value.isdigit():
-        raise GroupError(f"{name} is {shown(value)}; a whole number is expected")
-    return int(value)
 
 
 def _lists(variable: str) -> list[list[object]]:

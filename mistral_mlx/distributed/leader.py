@@ -33,8 +33,13 @@ class Leader(Mistral):
 
     is_whole = False
 
-    def __init__(self, group: Group, share: Share, own: Mistral) -> None:
-        """Lead with `own`, the modules of the share."""
+    def __init__(
+        self, group: Group, share: Share, own: Mistral, on_stuck: Callable[[str], None] = lambda why: None
+    ) -> None:
+        """Lead with `own`, the modules of the share.
+
+        `on_stuck` is called with what to say if a signal came, and nothing else can end a step that does not go on.
+        """
         super(Mistral, self).__init__()
         self.args = share.whole
         self.model = own.model
@@ -43,18 +48,18 @@ class Leader(Mistral):
         self.group, self._share, self._twins = group, share, Twins()
         self._part = Part(group, share, own.model.layers)
         self._ready_head: kernels.ReadyModel | None = None
-        self._alarm = Alarm(lambda: group.cut(STUCK))
+        self._alarm = Alarm(lambda: None if group.cut(STUCK) else on_stuck(STUCK))
 
     def __call__(self, ids: mx.array, cache: list[RollingBufferCache] | None = None) -> mx.array:
         """Return float32 logits ``[1, S, V]`` of every position of ``[1, S]`` token ids; see `Mistral`."""
         x = self._shared_at_once(ids, [make_cache(self.args) if cache is None else cache], [ids.shape[1]])
-        return self._end(x)
+        return self._to_logits(x)
 
     def together(self, texts: Sequence[Text]) -> list[mx.array]:
         """Return the float32 logits ``[S, V]`` of each text's new token ids; see `Mistral`."""
         counts = [len(ids) for ids, _ in texts]
         ids = mx.array([[token for ids, _ in texts for token in ids]])
-        logits = self._end(self._shared_at_once(ids, [cache for _, cache in texts], counts))[0]
+        logits = self._to_logits(self._shared_at_once(ids, [cache for _, cache in texts], counts))[0]
         ends = list(accumulate(counts))
         return [logits[end - n : end] for n, end in zip(counts, ends, strict=True)]
 
@@ -65,8 +70,7 @@ class Leader(Mistral):
 
         What `on_block` raises, or a signal, stops all processes after the same block.
         """
-        assert ids.shape[0] == 1, ids.shape
-        if on_block is None:
+        if on_block is None or not kernels.on_cpu():
             return self._normalized(self._shared_at_once(ids, [cache], [ids.shape[1]]))
         return self._normalized(self._by_block(ids, cache, on_block))
 
@@ -95,7 +99,7 @@ class Leader(Mistral):
                 self.group.is_over = True
                 raise
 
-    def _end(self, x: mx.array) -> mx.array:
+    def _to_logits(self, x: mx.array) -> mx.array:
         """Return the logits of ``[1, S, D]`` after all blocks; the native kernels make the head ready once."""
         if not kernels.uses_native():
             return self.logits(self._normalized(x))
@@ -108,6 +112,7 @@ class Leader(Mistral):
         return self.model.norm(x)
 
     def _shared_at_once(self, ids: mx.array, caches: list[list[RollingBufferCache]], counts: list[int]) -> mx.array:
+        _check(ids, caches)
         x = self.model.embed_tokens(ids)
         with self._step():
             self._tell("at once", caches, counts)
@@ -117,6 +122,7 @@ class Leader(Mistral):
         return y
 
     def _by_block(self, ids: mx.array, cache: list[RollingBufferCache], on_block: Callable[[int], None]) -> mx.array:
+        _check(ids, [cache])
         x, n, raised, n_done = self.model.embed_tokens(ids), ids.shape[1], list[BaseException](), 0
         with self._step() as held:
 
@@ -150,3 +156,9 @@ class Leader(Mistral):
         for cache, n in zip(caches, counts, strict=True):
             for i in range(self._share.layers.stop, n_done):
                 cache[i].count(n)
+
+
+def _check(ids: mx.array, caches: Sequence[list[RollingBufferCache]]) -> None:
+    """What the followers are told is one position for each text, and no batch."""
+    assert ids.shape[0] == 1, ids.shape
+    assert all(layer.offset == cache[0].offset for cache in caches for layer in cache)

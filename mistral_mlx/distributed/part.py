@@ -47,7 +47,7 @@ class Part:
         else:
             x = self._in_turn(x, caches, counts)
         if not self.share.splits_blocks:
-            self.group.send(x)
+            self._send(x)
             x = self._receive(sum(counts)) if self.group.leads else None
         return x if self.group.leads else None
 
@@ -79,7 +79,8 @@ class Part:
     def _begin(self, x: mx.array | None, n: int) -> mx.array | None:
         """Return what rank 0 begins with on every rank that needs it."""
         if self.share.splits_blocks:
-            return self.group.from_first(x, (1, n, self.share.whole.dim), self._dtype)
+            own = None if x is None else x.astype(self._dtype)
+            return self.group.from_first(own, (1, n, self.share.whole.dim), self._dtype)
         return x
 
     def _block(self, i: int, x: mx.array, cache: list[RollingBufferCache], n: int) -> mx.array:
@@ -111,7 +112,7 @@ class Part:
 
     def _send(self, x: mx.array | None) -> None:
         assert x is not None
-        self.group.send(x)
+        self.group.send(x.astype(self._dtype))
 
     def _receive(self, n: int) -> mx.array:
         return self.group.receive((1, n, self.share.whole.dim), self._dtype)

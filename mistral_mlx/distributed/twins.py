@@ -62,14 +62,14 @@ class Followed:
     def take(self, news: Message) -> None:
         """Do what rank 0 did with its own caches."""
         for new, old in cast(list[tuple[int, int]], news.get("copied", [])):
-            if old in self.caches:
-                self.caches[new] = [layer.copy() for layer in self.caches[old]]
+            self.caches[new] = [layer.copy() for layer in self.caches[old]]
         for name in cast(list[int], news.get("dropped", [])):
             self.caches.pop(name, None)
 
     def cache(self, name: int, offset: int, share: Share) -> list[RollingBufferCache]:
         """Return the cache of that name, a new one if there is none, with the first `offset` tokens in it."""
         if name not in self.caches:
+            assert offset == 0, (name, offset)
             self.caches[name] = make_cache(share.args)
         for layer in self.caches[name]:
             layer.offset = offset

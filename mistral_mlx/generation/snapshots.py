@@ -23,7 +23,8 @@ class Snapshot:
 
     @property
     def nbytes(self) -> int:
-        return sum(layer.nbytes for layer in self.cache)
+        most = max(layer.nbytes for layer in self.cache)  # also of a layer that another process has
+        return sum(layer.nbytes or most for layer in self.cache)
 
     def n_reusable(self, ids: Sequence[int]) -> int:
         """Return how many of `ids` need not be evaluated again."""

@@ -162,8 +162,7 @@ def products(x: mx.array, weights: Sequence[Weight], norm: Norm | None = None) -
 def add_product(residual: mx.array, x: mx.array, weight: Weight, rank: int | None = None) -> mx.array:
     """Return ``residual + x @ W.T``; where processes share the columns of W, `rank` is that of this one."""
     if rank is not None:
-        share = products(x, [weight])[0]
-        return over_ranks(share if rank else residual + share, rank)
+        return residual + over_ranks(products(x, [weight])[0], rank)
     if uses_native():
         return native.ext.add_product(residual, x, weight)
     return residual + _product(x, weight)

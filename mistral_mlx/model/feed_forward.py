@@ -75,8 +75,7 @@ class Mixture(nn.Module):
             return self.observed(x, norm, lambda paths, inputs: None)
         h = norm(x)
         chosen, shares = self.route(h)
-        share = gathered(h, chosen, shares.astype(x.dtype), *self.switch_mlp.parts)
-        return kernels.over_ranks(share if self.rank else x + share, self.rank)
+        return x + kernels.over_ranks(gathered(h, chosen, shares.astype(x.dtype), *self.switch_mlp.parts), self.rank)
 
     def observed(self, x: mx.array, norm: RMSNorm, observe: Observe) -> mx.array:
         """Return the same expert by expert; `observe` sees the inputs of the matrices, those of each expert apart."""
@@ -86,12 +85,14 @@ class Mixture(nn.Module):
         with kernels.exactly():
             chosen, shares = (np.asarray(part).reshape(-1, self.n_used) for part in self.route(h))
         h = h.reshape(-1, h.shape[-1])
-        y = np.array((mx.zeros_like(x) if self.rank else x).astype(mx.float32)).reshape(h.shape)
+        begin = x if self.rank is None else mx.zeros_like(x)
+        y = np.array(begin.astype(mx.float32)).reshape(h.shape)
         for e in range(self.n_experts):
             rows, places = np.nonzero(chosen == e)
             if len(rows):
                 y[rows] += shares[rows, places, None] * np.asarray(self._expert(e, h[mx.array(rows)], observe))
-        return kernels.over_ranks(mx.array(y).reshape(x.shape).astype(x.dtype), self.rank)
+        own = mx.array(y).reshape(x.shape).astype(x.dtype)
+        return own if self.rank is None else x + kernels.over_ranks(own, self.rank)
 
     def route(self, h: mx.array) -> tuple[mx.array, mx.array]:
         """Return the experts that each of the inputs ``[B, S, D]`` uses, and their shares, ``[B, S, k]`` each.

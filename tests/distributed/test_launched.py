@@ -99,7 +99,10 @@ def test_one_line_says_that_a_process_is_lost_and_none_is_left(endless, victim):
     [
         (["info", "demo"], "info does not run on several processes; leave out mlx.launch"),
         (["complete", "-m", "none", "Hi"], "no such model directory or registered name: none"),
-        (["batch", "-"], "standard input has no end under mlx.launch; give the text as an argument or in a file"),
+        (
+            ["batch", "-"],
+            "standard input has no end under mlx.launch; give the text as an argument or in a file",
+        ),
     ],
     ids=["command", "model", "input"],
 )

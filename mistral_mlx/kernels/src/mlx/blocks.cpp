@@ -142,7 +142,6 @@ Block block_at(const Form* forms, const std::vector<mx::array>& in, size_t& at, 
   b.query_scale = given.query_scale;
   b.scale = given.scale;
   if (given.rank) b.sum = sum_over_ranks;
-  b.adds_residual = given.rank.value_or(0) == 0;
   return b;
 }
 

@@ -130,10 +130,17 @@ void store_and_attend(const Block& b, const Sequences& sequences, const Heads& a
   }
 }
 
+// out = x + the sum of out over all shares, where there are any.
+void add_shares(const Block& b, const float* x, int64_t n, float* out) {
+  if (!b.sum) return;
+  b.sum(out, n);
+  for (int64_t i = 0; i < n; ++i) out[i] += x[i];
+}
+
 // out = x + h W^T, the residual stream after one half of a block.
 void add_half(const Block& b, const Matrix& w, const float* h, const float* x, int64_t rows, float* out) {
-  compute({{w}, h, rows, {}, b.adds_residual ? Products::ADD : Products::EACH, x, {out}});
-  if (b.sum) b.sum(out, rows * outputs_of(w));
+  compute({{w}, h, rows, {}, b.sum ? Products::EACH : Products::ADD, x, {out}});
+  add_shares(b, x, rows * outputs_of(w), out);
 }
 
 }  // namespace
@@ -153,9 +160,8 @@ void run_block(const Block& b, const Sequences& sequences, const float* x, float
   store_and_attend(b, sequences, {q, k, v, h});
   add_half(b, b.o, h, x, rows, sum);
   if (b.mixture) {
-    add_mixture(*b.mixture, b.mlp_norm, sum, rows, b.adds_residual, out);
-    if (b.sum) b.sum(out, rows * dim);
-    return;
+    add_mixture(*b.mixture, b.mlp_norm, sum, rows, !b.sum, out);
+    return add_shares(b, sum, rows * dim, out);
   }
   compute({{b.mlp.gate, b.mlp.up}, sum, rows, b.mlp_norm, Products::SWIGLU, nullptr, {gated}});
   add_half(b, b.mlp.down, gated, sum, rows, out);

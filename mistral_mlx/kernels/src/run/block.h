@@ -11,7 +11,7 @@ namespace kernels {
 using Sum = std::function<void(float* data, int64_t n)>;
 
 // The products of a block by the names of its layers. Of a share of a block, heads and hidden units are those of the
-// share; what its two halves add to the residual stream is summed over all shares, one of which adds the stream itself.
+// share; what its two halves add to the residual stream is summed over all shares before.
 struct Block {
   Norm attention_norm, mlp_norm;
   Matrix q, k, v, o;
@@ -22,7 +22,6 @@ struct Block {
   QueryScale query_scale;
   float scale;
   Sum sum;  // empty: the block is whole
-  bool adds_residual = true;
 };
 
 // Keys and values [batch, kv_heads, rows, head_dim] before `position`, to which new ones are added. Where there is no
