@@ -1,5 +1,7 @@
 """Starts a chat: shows the prompt, and loads the model in the background."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mistral_mlx.cli.models import registry
@@ -26,7 +28,7 @@ def run(setup: ChatSetup, *, history: Path | None) -> MistralMLXError | None:
     chat.keyboard, chat.status = reader.keyboard, lambda columns: status.while_answering(chat, columns)
     chat.remember = reader.remember
     try:
-        with chat.keyboard:
+        with chat.keyboard, _typed_is_kept(chat):
             _greet(chat)
             failed = loop.run(chat, reader)
     finally:
@@ -34,6 +36,18 @@ def run(setup: ChatSetup, *, history: Path | None) -> MistralMLXError | None:
     if chat.saving.error and chat.is_interactive:
         chat.notes.always("the end of this conversation is not saved")
     return failed or chat.saving.error
+
+
+@contextmanager
+def _typed_is_kept(chat: Chat) -> Iterator[None]:
+    """Where an error ends the chat, put what was typed ahead into the history; the shell must not run it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # the terminal may be gone
+            if typed := chat.keyboard.take():
+                chat.remember(typed)
+        raise
 
 
 def _greet(chat: Chat) -> None:

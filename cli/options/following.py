@@ -109,13 +109,20 @@ def _follow(me: Launched, ctx: Any) -> int:
     from mistral_mlx.model.loading import Inspected, inspect_model
 
     notes = Notes(quiet=True)
+    if sys.stderr.isatty() and not shares_terminal():
+        Notes(quiet=ctx.params["quiet"]).say(f"rank {me.rank} of {me.size} follows rank 0; Ctrl-C here ends all")
 
     def opened() -> Inspected:
-        path = registry.resolve(chosen_model(ctx.params.get("name") or ctx.params["model"], notes))
+        name = None if ctx.params.get("resume") else ctx.params.get("name")  # the session's, which only rank 0 has
+        path = registry.resolve(chosen_model(name or ctx.params["model"], notes))
         use_machine(ctx.params["device"], ctx.params["threads"], notes)
         return inspect_model(ModelFolder(path))
 
-    return follow_rank_0(me, opened)
+    try:
+        return follow_rank_0(me, opened)
+    finally:
+        if sys.stdin.isatty():
+            termios.tcflush(sys.stdin, termios.TCIFLUSH)  # nobody has read it, and the shell must not run it
 
 
 def _leave_soon(number: int, frame: FrameType | None) -> None:

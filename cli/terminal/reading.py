@@ -1,10 +1,12 @@
 """Reads texts that a user gives: files and standard input, as UTF-8 without a byte order mark."""
 
 import codecs
+import fcntl
 import os
 import select
 import stat
 import sys
+import termios
 from pathlib import Path
 
 from mistral_mlx.distributed.launched import RANK, launched
@@ -24,6 +26,8 @@ def read_stdin(*, alone: bool = True, quiet: bool = False) -> bytes:
     if RANK in os.environ or launched() is not None:  # mlx.launch passes on what is typed, and never an end
         if alone:
             raise OptionError("standard input has no end under mlx.launch; give the text as an argument or in a file")
+        if not quiet and _has_data():
+            note("standard input is not read where processes share a model; give the text in a file")
         return b""
     if not sys.stdin.isatty():
         if not alone and not quiet and not select.select([sys.stdin], [], [], WAIT_S)[0]:
@@ -36,6 +40,15 @@ def read_stdin(*, alone: bool = True, quiet: bool = False) -> bytes:
         return b""
     note("reading the text from the terminal; Ctrl-D ends it")
     return without_mark(sys.stdin.buffer.read())
+
+
+def _has_data() -> bool:
+    """Whether a pipe has something to read already."""
+    try:
+        waiting = fcntl.ioctl(sys.stdin.fileno(), termios.FIONREAD, bytes(4)) if _is_pipe() else bytes(4)
+    except OSError:
+        return False
+    return any(waiting)
 
 
 def _is_pipe() -> bool:

@@ -193,7 +193,8 @@ def join(me: Launched, seconds: float) -> Group:
     thread.join(seconds)
     if thread.is_alive():
         raise GroupError(
-            f"rank {me.rank} of {me.size} has waited {seconds:g} seconds for the others; start all within that time",
+            f"rank {me.rank} of {me.size} has waited {seconds:g} seconds for the others; start all within that time, "
+            "and see whether one of them could not start",
             is_known=True,
         )
     if failures:

@@ -53,6 +53,8 @@ def join_seconds() -> float:
 def _found() -> Launched | None:
     rank = os.environ.get(RANK)
     if rank is None:
+        if HOSTS in os.environ:
+            raise GroupError(f"{HOSTS} is set, but not {RANK}; set both, or none to run alone")
         return None
     if DEVICES in os.environ:
         return _checked(rank, len(_lists(DEVICES)), "jaccl")
@@ -61,7 +63,7 @@ def _found() -> Launched | None:
         return _checked(rank, len(addresses), "ring", addresses)
     if WORLD in os.environ:
         raise GroupError("NCCL is not supported here; add --backend ring to mlx.launch")
-    return None
+    raise GroupError(f"{RANK} is set, but not {HOSTS}; set both, or none to run alone")
 
 
 def _checked(rank: str, size: int, backend: str, addresses: tuple[tuple[str, ...], ...] = ()) -> Launched:

@@ -49,7 +49,25 @@ def test_a_process_that_is_lost_in_an_answer_ends_the_chat(tmp_path, home, endle
     with chat(tmp_path, endless, *LONG) as (child, follower):
         child.send("Write\r")
         child.expect("the the")
+        child.send("queued\rhalf")
+        child.expect("half")
         follower.kill()
         child.expect("error: the connection to another process was lost")
         assert ended(child) == 10
     assert answers(home)[0].startswith("the the")
+    assert next(home.glob("*history*")).read_text().endswith("+queued\n+half\n")
+
+
+def test_a_chat_goes_on_from_a_session_by_its_name(tmp_path, home, endless):
+    with chat(tmp_path, endless, "--pipeline", "-n", "4") as (child, _):
+        child.send("Write\r")
+        child.expect("only indirectly")
+        child.expect(">")
+        child.send("/save mine\r")
+        child.expect("saved")
+        child.send("/exit\r")
+        assert ended(child) == 0
+    with chat(tmp_path, endless, "--pipeline", "--resume", "mine") as (child, _):
+        child.expect("Write")
+        child.send("/exit\r")
+        assert ended(child) == 0

@@ -124,7 +124,8 @@ def test_an_error_of_rank_0_before_it_needs_the_model_ends_the_others_at_once(tm
 def test_a_process_does_not_wait_for_ever_for_one_that_never_comes(tmp_path, endless):
     with started(tmp_path, 2, complete(endless, *FEW), late=0, MISTRAL_MLX_JOIN_SECONDS="0.5") as ranks:
         (end,) = ranks.ended()
-    text = "rank 1 of 2 has waited 0.5 seconds for the others; start all within that time"
+    text = "rank 1 of 2 has waited 0.5 seconds for the others; start all within that time, "
+    text += "and see whether one of them could not start"
     assert (end.status, end.stderr) == (10, f"mistral-mlx: error: {text}")
 
 
