@@ -13,7 +13,8 @@ import mlx.core as mx
 import numpy as np
 
 from mistral_mlx import kernels
-from mistral_mlx.distributed.group import Group, join
+from mistral_mlx.distributed.group import Group
+from mistral_mlx.distributed.joining import join
 from mistral_mlx.distributed.launched import launched
 
 FEW = 1 << 16  # a sum of more numbers is repeated less often

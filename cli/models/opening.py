@@ -98,12 +98,9 @@ def open_model(
     processes cannot share it.
     """
     inspected = inspect_model(ModelFolder(path))
-    if launched() is not None:
-        tokenizer = fitting_tokenizer(inspected)
-        return _shared(inspected, notes, n_tokens, cache, ignore_memory=ignore_memory, pipeline=pipeline), tokenizer
-    if pipeline:
-        notes.say(NOT_SHARED)
-    return _open_alone(inspected, notes, n_tokens, cache, ignore_memory=ignore_memory)
+    tokenizer = None if launched() is None else fitting_tokenizer(inspected)  # before others load their shares
+    model = _opened(inspected, notes, n_tokens, cache, ignore_memory=ignore_memory, pipeline=pipeline)
+    return model, tokenizer or fitting_tokenizer(inspected)
 
 
 def open_weights(
@@ -117,12 +114,7 @@ def open_weights(
 ) -> Mistral:
     """Return the model at `path` as `open_model` does, without its tokenizer."""
     inspected = inspect_model(ModelFolder(path))
-    if launched() is not None:
-        return _shared(inspected, notes, n_tokens, cache, ignore_memory=ignore_memory, pipeline=pipeline)
-    if pipeline:
-        notes.say(NOT_SHARED)
-    _check(inspected, notes, n_tokens, cache, ignore_memory=ignore_memory)
-    return load_model(inspected, **asdict(cache))
+    return _opened(inspected, notes, n_tokens, cache, ignore_memory=ignore_memory, pipeline=pipeline)
 
 
 def open_drafter(
@@ -142,17 +134,23 @@ def open_drafter(
     from mistral_mlx.session.fingerprint import have_same_tokens
 
     inspected = inspect_model(ModelFolder(resolve(name)))
-    model, own = _open_alone(inspected, notes, CHAT_TOKENS, DEFAULT, ignore_memory=ignore_memory)
+    _check(inspected, notes, CHAT_TOKENS, DEFAULT, ignore_memory=ignore_memory)
+    model, own = load(inspected)
     if not have_same_tokens(own, tokenizer):
         raise OptionError(f"--draft-model is {shown(name)}, whose tokens are others than the model's; choose another")
     return DraftModel(model, tokenizer.vocab_size)
 
 
-def _open_alone(
-    inspected: Inspected, notes: Notes, n_tokens: int, cache: CacheOptions, *, ignore_memory: bool
-) -> tuple[Mistral, Tokenizer]:
+def _opened(
+    inspected: Inspected, notes: Notes, n_tokens: int, cache: CacheOptions, *, ignore_memory: bool, pipeline: bool
+) -> Mistral:
+    """Return the model, alone or shared."""
+    if launched() is not None:
+        return _shared(inspected, notes, n_tokens, cache, ignore_memory=ignore_memory, pipeline=pipeline)
+    if pipeline:
+        notes.say(NOT_SHARED)
     _check(inspected, notes, n_tokens, cache, ignore_memory=ignore_memory)
-    return load(inspected, **asdict(cache))
+    return load_model(inspected, **asdict(cache))
 
 
 def _shared(

@@ -16,7 +16,8 @@ from mistral_mlx.cli.terminal.notes import Notes
 from mistral_mlx.cli.terminal.signals import end_now, expect_end, expect_no_end
 from mistral_mlx.distributed.agree import Refused, Wanted, agreed, excused, loaded, refuse, split
 from mistral_mlx.distributed.follower import follow
-from mistral_mlx.distributed.group import Group, join
+from mistral_mlx.distributed.group import Group
+from mistral_mlx.distributed.joining import join
 from mistral_mlx.distributed.launched import Launched, join_seconds
 from mistral_mlx.distributed.leader import Leader
 from mistral_mlx.errors import GroupError, MistralMLXError, OptionError

@@ -1,15 +1,13 @@
 """The processes that share a model, as each of them sees the others: sums, messages, transfers.
 
-It is MLX's communication (mx.distributed), with three things of ours: joining ends after a while, who waits for a
-message uses no processor, and a lost process is an error that says so.
+It is MLX's communication (mx.distributed), with two things of ours: who waits for a message uses no processor, and a
+lost process is an error that says so.
 """
 
 import json
 import os
 import select
 import socket
-import stat
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,16 +20,9 @@ import numpy as np
 from mistral_mlx import kernels
 from mistral_mlx.errors import GroupError
 
-from .launched import Launched
-
 FRAME = 512  # bytes of a message that go with its length in one sum
 PART, FEW = 256 << 10, 32 << 10  # bytes of a sum for each rank, or of none; see kernels/src/mlx/ranks.cpp
-KEEPALIVE = {"TCP_KEEPIDLE": 3, "TCP_KEEPALIVE": 3, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}  # seconds, and a count
-GONE_S = 9  # after which data that nobody has confirmed ends a connection
-TCP_RXT_CONNDROPTIME = 0x80  # the same on macOS, which Python does not name
 ERRORS = ("[ring]", "[jaccl]", "[mpi]", "[nccl]", "[distributed]")  # how MLX's messages begin
-IN_USE, NO_SUCH_ADDRESS = "(error: 98)", "(error: 99)"  # of bind on Linux
-IN_USE_MACOS, NO_SUCH_ADDRESS_MACOS = "(error: 48)", "(error: 49)"
 
 LOST = "the connection to another process was lost: one of the {size} that share the model has ended"
 LOOKS_S = 0.25  # between two looks whether a process is lost
@@ -179,60 +170,6 @@ class Group:
             on_lost()
 
 
-def join(me: Launched, seconds: float) -> Group:
-    """Wait for the other processes, for so many seconds, and return the group.
-
-    Raises GroupError if they do not come, or cannot be reached. After that the process must end without waiting for
-    its threads.
-    """
-    if not kernels.native.built:
-        raise GroupError("a model is shared by processes only where the compiled kernels are installed; see 'doctor'")
-    before, failures = set(_sockets()), list[Exception]()
-    thread = threading.Thread(target=_join, args=(me.backend, failures), daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise GroupError(
-            f"rank {me.rank} of {me.size} has waited {seconds:g} seconds for the others; start all within that time, "
-            "and see whether one of them could not start",
-            is_known=True,
-        )
-    if failures:
-        raise GroupError(_reason(me, str(failures[0]))) from failures[0]
-    group = mx.distributed.init()
-    sockets = sorted(set(_sockets()) - before) if me.backend == "ring" else []
-    for number in sockets:
-        _configure(number)
-    return Group(group.rank(), group.size(), sockets)
-
-
-def _join(backend: str, failures: list[Exception]) -> None:
-    try:
-        kernels.native.ext.join_ranks(backend)
-    except (RuntimeError, ValueError) as error:  # what C++ calls an invalid argument is a ValueError
-        failures.append(error)
-
-
-def _reason(me: Launched, error: str) -> str:
-    if me.backend == "ring" and error.endswith((IN_USE, IN_USE_MACOS)):
-        return f"{me.addresses[me.rank][0]} is in use by another program; take other ports: mlx.launch --starting-port"
-    if me.backend == "ring" and error.endswith((NO_SUCH_ADDRESS, NO_SUCH_ADDRESS_MACOS)):
-        return f"{me.addresses[me.rank][0]} is not an address of this machine, which has rank {me.rank}"
-    return f"rank {me.rank} of {me.size} cannot reach the others: {error}"
-
-
-def _sockets() -> Iterator[int]:
-    """Yield the numbers of all connected sockets of this process; MLX leaves those of vain attempts open."""
-    for name in os.listdir("/dev/fd"):
-        try:
-            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
-                with socket.socket(fileno=os.dup(int(name))) as duplicate:
-                    duplicate.getpeername()
-                yield int(name)
-        except OSError:  # it was that of the listing itself, or is not connected
-            continue
-
-
 def _is_closed(number: int) -> bool:
     """Return whether the other end of a socket has ended, and all that it sent was read."""
     with socket.socket(fileno=os.dup(number)) as duplicate:
@@ -242,16 +179,3 @@ def _is_closed(number: int) -> bool:
             return False
         except OSError:
             return True
-
-
-def _configure(number: int) -> None:
-    """Let a socket notice within ten seconds that a machine is gone."""
-    with socket.socket(fileno=os.dup(number)) as duplicate, suppress(OSError):
-        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in KEEPALIVE.items():
-            if hasattr(socket, name):
-                duplicate.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            duplicate.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_S * 1000)
-        elif sys.platform == "darwin":
-            duplicate.setsockopt(socket.IPPROTO_TCP, TCP_RXT_CONNDROPTIME, GONE_S)

@@ -17,7 +17,7 @@ RANK = """
 import hashlib
 import mlx.core as mx, numpy as np
 from mistral_mlx import kernels
-from mistral_mlx.distributed.group import join
+from mistral_mlx.distributed.joining import join
 from mistral_mlx.distributed.launched import launched
 
 mx.set_default_device(mx.cpu)

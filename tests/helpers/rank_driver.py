@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 from mistral_mlx import kernels
 from mistral_mlx.distributed import agree, follower
 from mistral_mlx.distributed.agree import Wanted, agreed, loaded
-from mistral_mlx.distributed.group import join
+from mistral_mlx.distributed.joining import join
 from mistral_mlx.distributed.launched import launched
 from mistral_mlx.distributed.leader import Leader
 from mistral_mlx.distributed.twins import Followed

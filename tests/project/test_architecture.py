@@ -19,7 +19,8 @@ ORDER = {
     "sandbox template disguise encode official",
     "mistral_mlx.model": "__init__ blocks wrappers rope packing rope_config families args known "
     "cache_options cache layers feed_forward block at_once mistral weights expert_files loading",
-    "mistral_mlx.distributed": "__init__ launched group share twins loading agree held_signals part leader follower",
+    "mistral_mlx.distributed": "__init__ launched group joining share twins loading agree held_signals part "
+    "leader follower",
     "mistral_mlx.sampling": "__init__ knobs options filters penalties dry logprobs device sampler",
     "mistral_mlx.constraint": "__init__ limits regex_reader regex_sets regex rules lark_text grammar_tokens gbnf lark "
     "short_form json_schema schema calls grammar constraint vocabulary guide",
