@@ -65,10 +65,10 @@ def run() -> NoReturn:
             sharing_streams()
         status = app(prog_name="mistral-mlx", standalone_mode=False, obj=found) or 0
     except (Exception, Interrupted) as error:
-        if found.get("debug") or os.environ.get("MISTRAL_MLX_DEBUG"):
-            raise
         if me is not None:
             ignore_signals()
+        if found.get("debug") or os.environ.get("MISTRAL_MLX_DEBUG"):
+            raise
         status, why = _report(error)
     if me is not None:
         ignore_signals()  # after an error, and after none

@@ -23,7 +23,7 @@ from mistral_mlx.errors import GroupError, OptionError, shown
 
 from .shared import chosen_model
 
-SAYS_S = 1.0  # in which rank 0 can say what it has to
+SAYS_S = 2.0  # in which rank 0 can say what it has to, even if it starts later
 LEAVES_S = 3.0  # after which a follower leaves that was interrupted with rank 0
 SHARING = ("complete", "chat", "batch", "bench")  # the commands that several processes can run
 

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from mistral_mlx.cli.statuses import SIGNALLED
@@ -59,7 +59,13 @@ def raise_on_signals() -> None:
 def ignore_signals() -> None:
     """Let no signal keep the program from saying how it ends."""
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        while signal.getsignal(number) is not _nothing:
+            with suppress(Interrupted):  # it may come at this moment
+                signal.signal(number, _nothing)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Python complains of a signal that it has noted before it is ignored; not of one that does nothing."""
 
 
 @contextmanager

@@ -26,7 +26,7 @@ ERRORS = ("[ring]", "[jaccl]", "[mpi]", "[nccl]", "[distributed]")  # how MLX's 
 
 LOST = "the connection to another process was lost: one of the {size} that share the model has ended"
 LOOKS_S = 0.25  # between two looks whether a process is lost
-FAILS_S = 1.0  # within which a step that runs fails by itself when a process is lost
+FAILS_S = 3.0  # within which a step that runs fails by itself when a process is lost
 
 Message = Mapping[str, object]
 

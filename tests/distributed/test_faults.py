@@ -6,7 +6,8 @@ import socket
 import time
 
 import pytest
-from helpers.launched import free_ports, started, wait_until
+from helpers.launched import started, wait_until
+from helpers.ports import free_ports
 from helpers.tiny_folder import write_tiny_folder
 
 from mistral_mlx.errors import shown

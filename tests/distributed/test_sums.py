@@ -2,12 +2,11 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
-from contextlib import ExitStack
 
 import pytest
+from helpers.ports import free_ports
 
 from mistral_mlx.kernels import native
 
@@ -48,11 +47,7 @@ group.any(False)
 @pytest.mark.skipif(not native.available, reason=f"no native kernels: {native.missing}")
 @pytest.mark.parametrize("size", [2, 3])
 def test_sums_and_messages_are_the_same_on_every_rank(size, tmp_path):
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(size)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        addresses = [[f"127.0.0.1:{one.getsockname()[1]}"] for one in sockets]
+    addresses = [[f"127.0.0.1:{port}"] for port in free_ports(size)]
     hosts = tmp_path / "hosts.json"
     hosts.write_text(json.dumps(addresses))
     environment = {**os.environ, "MLX_HOSTFILE": str(hosts)}

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import psutil
 from helpers.cli import PROGRAM
+from helpers.ports import free_ports
 
 LAUNCHER = Path(sys.executable).with_name("mlx.launch")
 BEGUN = "processes share the model"
@@ -88,7 +88,7 @@ class Group:
     """Processes that mlx.launch started."""
 
     def __init__(self, n, *command):
-        port = free_ports(1)[0]
+        port = free_ports(n)[0]
         program = command if command[0] == "sh" else (*PROGRAM, *command)
         self.process = subprocess.Popen(
             [LAUNCHER, "-n", str(n), "--starting-port", str(port), "--", *map(str, program)],
@@ -131,25 +131,6 @@ def launched(n, *command):
                 process.kill()
         group.process.kill()
         group.process.communicate()
-
-
-def free_ports(n):
-    """Return the first of `n` ports in a row that nobody uses, and those after it."""
-    while True:
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-        if port + n < 65536 and all(_is_free(port + i) for i in range(n)):
-            return list(range(port, port + n))
-
-
-def _is_free(port):
-    with socket.socket() as tried:
-        try:
-            tried.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def wait_until(is_so, *, limit_s=30):

@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from helpers.cli import PROGRAM
+from helpers.ports import free_ports
 from helpers.shared_texts import SCENARIOS
 
 DRIVER = Path(__file__).with_name("rank_driver.py")
@@ -54,15 +54,6 @@ class Outcome(NamedTuple):
     shared: object  # what the scenario returned
     alone: object  # what it returned with the whole model in one process
     ranks: list[dict[str, object]]  # what each process noted: see rank_driver.py
-
-
-def free_ports(n: int) -> list[int]:
-    """Return ports of the loopback that nobody uses now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @contextmanager
@@ -131,7 +122,7 @@ def launch(n: int, *args: object, timeout: float = TIMEOUT_S) -> Ended:
     The launcher spins where its input has ended: it gets a pipe that stays open. Its processes are of its session.
     """
     with tempfile.TemporaryDirectory() as folder:
-        launcher = [Path(sys.executable).with_name("mlx.launch"), "-n", n, "--starting-port", neighbouring_ports(n)]
+        launcher = [Path(sys.executable).with_name("mlx.launch"), "-n", n, "--starting-port", free_ports(n)[0]]
         command = [*launcher, "--", *PROGRAM, *args, "--threads", 1]
         with (Path(folder) / "out").open("wb+") as out, (Path(folder) / "err").open("wb+") as err:
             process = subprocess.Popen(
@@ -152,16 +143,6 @@ def launch(n: int, *args: object, timeout: float = TIMEOUT_S) -> Ended:
                 _kill(process)
             texts = [(file.seek(0), file.read().decode())[1] for file in (out, err)]
     return Ended(status, *texts)
-
-
-def neighbouring_ports(n: int) -> int:
-    """Return the first of `n` ports of the loopback, one after the other, that nobody uses now."""
-    while True:
-        first = free_ports(1)[0]
-        with ExitStack() as stack, suppress(OSError, OverflowError):
-            for port in range(first, first + n):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
 
 
 def drive(
