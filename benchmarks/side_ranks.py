@@ -1,6 +1,6 @@
 """What every rank runs to measure sums and transfers, by the real group. Rank 0 prints their seconds.
 
-python side_ranks.py TIMES DIM NUMBERS...: sums of so many float32, and transfers of DIM.
+python side_ranks.py TIMES DIM N...: sums of N float32 numbers, and transfers of DIM numbers.
 """
 
 import json

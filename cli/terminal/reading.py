@@ -9,7 +9,7 @@ import sys
 import termios
 from pathlib import Path
 
-from mistral_mlx.distributed.launched import RANK, launched
+from mistral_mlx.distributed.launched import RANK
 from mistral_mlx.errors import OptionError, shown
 
 from .notes import note
@@ -23,7 +23,7 @@ def read_stdin(*, alone: bool = True, quiet: bool = False) -> bytes:
 
     Unless `quiet`, a remark says that it makes the user wait, or that a pipe was empty beside another source.
     """
-    if RANK in os.environ or launched() is not None:  # mlx.launch passes on what is typed, and never an end
+    if RANK in os.environ:  # mlx.launch passes on what is typed, and never an end
         if alone:
             raise OptionError("standard input has no end under mlx.launch; give the text as an argument or in a file")
         if not quiet and _has_data():

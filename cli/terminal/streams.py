@@ -30,7 +30,7 @@ def write_raw(text: str) -> None:
         sys.stdout.flush()
     except OSError as error:
         # Python flushes stdout once more at exit, and would complain there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_nowhere(sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             raise typer.Exit(Status.PIPE_CLOSED) from None
         raise OutputError(f"standard output cannot be written: {error.strerror}") from error
@@ -42,18 +42,18 @@ def write_error(text: str) -> None:
         sys.stderr.write(text)
         sys.stderr.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        _write_nowhere(sys.stderr.fileno())
 
 
 def silence_stdout() -> None:
     """Write nothing to standard output from now on: another process has the answer."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    _write_nowhere(1)
 
 
 def keep_stderr() -> None:
     """Keep standard error for ourselves: when a connection is lost, MLX's own code would write ten lines to it."""
     own = os.dup(2)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    _write_nowhere(2)
     sys.stderr = open(own, "w", encoding="utf-8", errors="replace", buffering=1)  # noqa: SIM115 - stays open
 
 
@@ -71,3 +71,8 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
+
+
+def _write_nowhere(number: int) -> None:
+    """Let what is written to this descriptor get lost."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)

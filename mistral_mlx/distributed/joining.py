@@ -24,7 +24,7 @@ IN_USE_MACOS, NO_SUCH_ADDRESS_MACOS = "(error: 48)", "(error: 49)"
 
 
 def join(me: Launched, seconds: float) -> Group:
-    """Wait for the other processes, for so many seconds, and return the group.
+    """Wait for the other processes, at most that long, and return the group.
 
     Raises GroupError if they do not come, or cannot be reached. After that the process must end without waiting for
     its threads.

@@ -14,7 +14,7 @@ from .share import Share
 
 
 class Named:
-    """The twin of a cache, by its name."""
+    """The twin of a cache: rank 0 has only its name, the followers have the cache."""
 
     def __init__(self, twins: "Twins") -> None:
         self._twins, self.name = twins, next(twins.names)

@@ -55,7 +55,7 @@ class RollingBufferCache:
         self.reserved = 0  # positions that may have been written, now or before some were taken back
         self.keys: mx.array | None = None
         self.values: mx.array | None = None
-        self.twin: Twin | None = None  # what stands for the cache of a text in other processes; of its first layer
+        self.twin: Twin | None = None  # the same cache in other processes; only the first layer has it
 
     @property
     def wrapped(self) -> bool:

@@ -21,7 +21,7 @@ STORED_DTYPES = {**MLX_DTYPES, "U32": mx.uint32, "U8": mx.uint8}  # and packed c
 
 
 def quantize_modules(model: Mistral, names: Iterable[str]) -> None:
-    """Replace each module whose scales are among the `names` of tensors by its packed form."""
+    """Replace a module by its packed form where `names`, those of the tensors, have scales for it."""
     modules = dict(model.named_modules())
     quantization = model.args.quantization
     paths = [name.removesuffix(".scales") for name in names if name.endswith(".scales")]

@@ -1,12 +1,9 @@
 """Sums over processes: the real ring of three on this machine."""
 
-import json
-import os
-import subprocess
 import sys
 
 import pytest
-from helpers.ports import free_ports
+from helpers.ranks import ended, ranks
 
 from mistral_mlx.kernels import native
 
@@ -46,20 +43,8 @@ group.any(False)
 
 @pytest.mark.skipif(not native.available, reason=f"no native kernels: {native.missing}")
 @pytest.mark.parametrize("size", [2, 3])
-def test_sums_and_messages_are_the_same_on_every_rank(size, tmp_path):
-    addresses = [[f"127.0.0.1:{port}"] for port in free_ports(size)]
-    hosts = tmp_path / "hosts.json"
-    hosts.write_text(json.dumps(addresses))
-    environment = {**os.environ, "MLX_HOSTFILE": str(hosts)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    processes = [
-        subprocess.Popen([sys.executable, "-c", RANK], env={**environment, "MLX_RANK": str(rank)}, **pipes)
-        for rank in range(size)
-    ]
-    try:
-        outputs = [process.communicate(timeout=60) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * size, [said.decode() for _, said in outputs]
-    assert len({found for found, _ in outputs}) == 1  # the same bits
+def test_sums_and_messages_are_the_same_on_every_rank(size):
+    with ranks(size, [sys.executable, "-c", RANK]) as processes:
+        ends = ended(processes)
+    assert [end.status for end in ends] == [0] * size, ends
+    assert len({end.stdout for end in ends}) == 1  # the same bits
